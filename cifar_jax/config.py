@@ -1,0 +1,290 @@
+"""What an experiment is: frozen dataclasses, TOML files, and errors that name the field.
+
+A configuration is three tables, `[data]`, `[model]` and `[training]`, and an optional `name`.
+The defaults are the report's protocol. Every field carries its own help text and limits as
+metadata; the command line, the TOML reader and the validation all derive from that one place.
+Nothing slow is imported here: `--help` and a wrong flag must answer at once.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.errors import UserError
+
+NORMS = ("none", "batch")
+MODELS = ("cnn",)
+PIPELINES = ("device", "stream")
+
+
+def _field(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    low_open: bool = False,
+    high_open: bool = False,
+    choices: tuple[str, ...] | None = None,
+    flag: str | None = None,
+) -> Any:
+    """A dataclass field with its help text, closed or open limits, choices and flag name."""
+    metadata = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "low_open": low_open,
+        "high_open": high_open,
+        "choices": choices,
+        "flag": flag,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, how they are split, and how they reach the training program."""
+
+    dataset: str = _field(
+        "auto", "auto, cifar10, synthetic, or an image folder with train/<class>/ and test/<class>/"
+    )
+    data_dir: str | None = _field(
+        None, "where CIFAR-10 lies or shall lie: a tfds directory, or one with its archive"
+    )
+    train_examples: int | None = _field(
+        None, "train on the first N images of the training split (default: all)", low=2
+    )
+    val_examples: int = _field(
+        5000, "images held out of the training set for validation", low=1, flag="val-examples"
+    )
+    split_seed: int = _field(
+        42, "seed of the train/validation split, the same for every run", low=0, high=2**32 - 1
+    )
+    augment: bool = _field(True, "random flip and crop of the training images")
+    resize: bool = _field(False, "resize images of an image folder that are not 32x32")
+    pipeline: str = _field(
+        "device",
+        "device: all images live on the device; stream: the host feeds the same batches",
+        choices=PIPELINES,
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    name: str = _field("cnn", "network", choices=MODELS, flag="model")
+    norm: str = _field("none", "normalisation after each layer but the last", choices=NORMS)
+    dropout: float = _field(
+        0.5, "dropout rate before the last layer", low=0.0, high=1.0, high_open=True
+    )
+    num_classes: int | None = _field(
+        None, "number of classes (default: what the dataset has)", low=2, high=1000
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How it is trained; the defaults are the report's."""
+
+    seed: int = _field(
+        42, "seed of initial values, order, augmentation, dropout", low=0, high=2**32 - 1
+    )
+    epochs: int = _field(30, "passes over the training images", low=1, high=100_000)
+    batch_size: int = _field(128, "images a step", low=2, high=65_536)
+    learning_rate: float = _field(
+        0.01, "initial learning rate of SGD", low=0.0, low_open=True, high=1e6, flag="lr"
+    )
+    momentum: float = _field(0.9, "momentum of SGD", low=0.0, high=1.0, high_open=True)
+    weight_decay: float = _field(
+        5e-4, "coupled L2 weight decay on every parameter", low=0.0, high=1e3
+    )
+    decay_every: int = _field(
+        10, "epochs between two drops of the learning rate", low=1, high=100_000
+    )
+    decay_factor: float = _field(
+        0.1, "factor of each drop of the learning rate", low=0.0, low_open=True, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. `name` prefixes the default run directory when it is not empty."""
+
+    name: str = ""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+}
+
+
+def field_type(section: type, name: str) -> tuple[type, bool]:
+    """The plain type of a field and whether it may be absent (`T | None`)."""
+    hint = typing.get_type_hints(section)[name]
+    if isinstance(hint, types.UnionType):
+        (plain,) = [a for a in typing.get_args(hint) if a is not type(None)]
+        return plain, True
+    return hint, False
+
+
+def _limits(meta: Any) -> str:
+    low, high = meta["low"], meta["high"]
+    parts = []
+    if low is not None:
+        parts.append(f"{'above' if meta['low_open'] else 'at least'} {low:g}")
+    if high is not None:
+        upper = high if isinstance(high, int) else f"{high:g}"
+        parts.append(f"{'below' if meta['high_open'] else 'at most'} {upper}")
+    return " and ".join(parts)
+
+
+def check_value(section: type, name: str, value: Any, where: str) -> Any:
+    """Check one value against its field's type, limits and choices.
+
+    Args:
+        section: the dataclass that owns the field.
+        name: the field.
+        value: what TOML or the command line gave.
+        where: how the message names the value, for example `--epochs` or `a.toml: data.dataset`.
+
+    Returns:
+        The value, an int widened to float where the field is a float.
+
+    Raises:
+        UserError: naming `where`, the value and what is allowed.
+    """
+    plain, optional = field_type(section, name)
+    meta = section.__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
+    if value is None and optional:
+        return None
+    if plain is float and type(value) is int:
+        value = float(value)
+    if type(value) is not plain:
+        kind = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+        raise UserError(f"{where}: {value!r} is not {kind[plain]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {value} is not a finite number; allowed: {_limits(meta)}")
+    if meta["choices"] and value not in meta["choices"]:
+        allowed = ", ".join(meta["choices"])
+        raise UserError(f"{where}: {value!r} is not known; allowed: {allowed}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = meta["low"], meta["high"]
+        too_low = low is not None and (value <= low if meta["low_open"] else value < low)
+        too_high = high is not None and (value >= high if meta["high_open"] else value > high)
+        if too_low or too_high:
+            raise UserError(f"{where}: {value} is out of range; allowed: {_limits(meta)}")
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise UserError(f"{where}: an empty or unprintable string is not allowed")
+    return value
+
+
+def _check_name(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", value):
+        raise UserError(
+            f"{where}: {value!r} is not allowed; up to 64 letters, digits, '.', '_' and '-'"
+        )
+    return value
+
+
+def _unknown(key: str, known: list[str], where: str) -> UserError:
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"{where}: unknown key {key!r}{hint} (allowed: {', '.join(known)})")
+
+
+def from_dict(tables: dict[str, Any], where: str) -> Config:
+    """Build a validated `Config` from nested tables.
+
+    Args:
+        tables: as `tomllib` returns them; absent keys keep the protocol's defaults.
+        where: name of the source, for messages.
+
+    Raises:
+        UserError: at the first unknown key, wrong type or value out of range.
+    """
+    sections: dict[str, Any] = {}
+    for key, table in tables.items():
+        if key == "name":
+            sections["name"] = _check_name(table, f"{where}: name")
+            continue
+        if key not in SECTIONS:
+            raise _unknown(key, ["name", *SECTIONS], where)
+        if not isinstance(table, dict):
+            raise UserError(f"{where}: {key!r} must be a table, [{key}]")
+        fields = [f.name for f in dataclasses.fields(SECTIONS[key])]
+        for name in table:
+            if name not in fields:
+                raise _unknown(f"{key}.{name}", fields, where)
+        values = {
+            name: check_value(SECTIONS[key], name, value, f"{where}: {key}.{name}")
+            for name, value in table.items()
+        }
+        sections[key] = SECTIONS[key](**values)
+    return Config(**sections)
+
+
+def load(path: str | Path) -> Config:
+    """Read and validate a TOML configuration file.
+
+    Raises:
+        UserError: if the file cannot be read, is not TOML, or holds something not allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"--config {path}: cannot be read ({reason})") from None
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid TOML: {str(error).splitlines()[0]}") from None
+    return from_dict(tables, str(path))
+
+
+def override(config: Config, section: str, name: str, value: Any, where: str) -> Config:
+    """A copy of `config` with one validated field replaced."""
+    checked = check_value(SECTIONS[section], name, value, where)
+    table = dataclasses.replace(getattr(config, section), **{name: checked})
+    return dataclasses.replace(config, **{section: table})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain tables; fields that are `None` are left out, since TOML has no null."""
+    tables = dataclasses.asdict(config)
+    kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
+    tables.pop("name", None)
+    for section, table in tables.items():
+        kept[section] = {k: v for k, v in table.items() if v is not None}
+    return kept
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML text that `load` reads back to an equal `Config`."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(config))
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Fields in which two configurations differ, as `section.field: a -> b`."""
+    rows = []
+    for section, kind in SECTIONS.items():
+        for f in dataclasses.fields(kind):
+            left, right = (getattr(getattr(c, section), f.name) for c in (a, b))
+            if left != right:
+                rows.append(f"{section}.{f.name}: {left} -> {right}")
+    return rows

@@ -1,0 +1,26 @@
+"""The fixed split of the training images into training and validation."""
+
+import numpy as np
+
+from cifar_jax.errors import UserError
+
+
+def train_val_split(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split `range(n)` by a fixed seed.
+
+    Args:
+        n: number of labelled images, 50,000 for CIFAR-10.
+        n_val: how many of them are held out, 5,000 in the protocol.
+        seed: of the permutation; NumPy's PCG64, so that the split is the same on every device.
+
+    Returns:
+        Indices of the training images, int64 (n - n_val,), in shuffled order, so that a prefix is
+        itself a random subset; and of the validation images, int64 (n_val,). Disjoint, complete.
+
+    Raises:
+        UserError: if nothing would be left to train on.
+    """
+    if n_val >= n:
+        raise UserError(f"--val-examples {n_val}: must be below the {n} images of the training set")
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(n)
+    return order[n_val:], order[:n_val]

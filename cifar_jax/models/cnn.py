@@ -1,0 +1,88 @@
+"""The report's CNN, with or without normalisation: the same module is either arm."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cifar_jax.models import layers
+from cifar_jax.models.initializers import bias_init, kernel_init
+from cifar_jax.models.norms import BatchNorm
+
+NORM_LAYERS: dict[str, Callable[..., nn.Module]] = {"batch": BatchNorm}
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution, stride 1, same padding, with bias and PyTorch's initial values."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) -> (N, H, W, features)."""
+        fan_in = 9 * x.shape[-1]
+        kernel = self.param("kernel", kernel_init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", bias_init(fan_in), (self.features,))
+        return layers.conv3x3(x, kernel.astype(x.dtype), bias.astype(x.dtype))
+
+
+class CNN(nn.Module):
+    """Three blocks of [convolution, (norm), ReLU, 2x2 max pool], then two dense layers.
+
+    Sub-modules have explicit names, so that the layers shared by two arms get the same initial
+    values from the same key: a parameter's key is derived from its path alone.
+
+    Attributes:
+        num_classes: width of the last layer.
+        norm: "none", or a key of `NORM_LAYERS`.
+        dropout: rate before the last layer.
+        widths: channels of the three convolutions.
+        hidden: width of the first dense layer.
+    """
+
+    num_classes: int = 10
+    norm: str = "none"
+    dropout: float = 0.5
+    widths: tuple[int, ...] = (32, 64, 128)
+    hidden: int = 256
+
+    def _normalise(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+        if self.norm == "none":
+            return x
+        return NORM_LAYERS[self.norm](name=f"norm{index}")(x, train=train)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits of a batch.
+
+        Args:
+            x: float (N, H, W, 3), normalised; H and W divisible by 2 ** len(widths).
+            train: dropout on (rng collection `dropout`), batch statistics used and updated.
+
+        Returns:
+            (N, num_classes), the dtype of x.
+        """
+        for index, width in enumerate(self.widths, start=1):
+            x = Conv3x3(width, name=f"conv{index}")(x)
+            x = self._normalise(x, index, train)
+            x = layers.relu_max_pool_2x2(x)
+        x = x.reshape(x.shape[0], -1)
+        fan_in = x.shape[-1]
+        x = nn.Dense(
+            self.hidden, kernel_init=kernel_init, bias_init=bias_init(fan_in), name="dense1"
+        )(x)
+        x = self._normalise(x, len(self.widths) + 1, train)
+        x = nn.relu(x)
+        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=kernel_init,
+            bias_init=bias_init(self.hidden),
+            name="dense2",
+        )(x)
+
+
+def count_parameters(params: object) -> int:
+    """Number of trainable scalars in a parameter tree."""
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
