@@ -1,0 +1,146 @@
+"""An epoch as one compiled program: shuffle, all steps, validation."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from cifar_jax.data.augment import normalise
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import (
+    ORDER,
+    TrainData,
+    TrainSpec,
+    TrainState,
+    draw_key,
+    learning_rate_schedule,
+    steps_per_epoch,
+)
+from cifar_jax.training.step import StepMetrics, train_step
+
+# Images a forward pass of evaluation; divides 5,000 and 10,000.
+EVAL_BATCH = 250
+
+
+class EpochMetrics(NamedTuple):
+    """One row of a run's history; every field is float32 (), or has a leading epoch axis.
+
+    Attributes:
+        train_loss: mean over the epoch's images, in train mode, running.
+        train_accuracy: likewise, a fraction.
+        val_loss: mean over the validation images, in evaluation mode, after the epoch.
+        val_accuracy: likewise, a fraction.
+        learning_rate: during the epoch.
+    """
+
+    train_loss: jax.Array
+    train_accuracy: jax.Array
+    val_loss: jax.Array
+    val_accuracy: jax.Array
+    learning_rate: jax.Array
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array | int, n: int) -> jax.Array:
+    """Order in which an epoch visits the training images: int32 (n,), a permutation."""
+    return jax.random.permutation(draw_key(key, ORDER, epoch), n)
+
+
+def summarise_steps(metrics: StepMetrics, batch_size: int, n: int) -> tuple[jax.Array, jax.Array]:
+    """Mean loss and accuracy over an epoch's n images from its steps' metrics, (steps,) each."""
+    sizes = jnp.full(metrics.loss.shape, batch_size).at[-1].set((n - 1) % batch_size + 1)
+    return jnp.sum(metrics.loss * sizes) / n, jnp.sum(metrics.correct) / n
+
+
+def train_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[TrainState, StepMetrics]:
+    """One pass over the training images.
+
+    The full batches are one `lax.scan`; the partial batch at the end is a step of its own
+    shape, since padding it would change BatchNorm's statistics.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        labels: int32 (N,).
+
+    Returns:
+        The new state and the metrics of all steps, (steps,) each.
+    """
+    n = images.shape[0]
+    epoch = state.step // steps_per_epoch(n, spec.batch_size)
+    order = epoch_order(state.key, epoch, n)
+
+    def body(state: TrainState, index: jax.Array) -> tuple[TrainState, StepMetrics]:
+        return train_step(spec, hyper, n, state, images[index], labels[index])
+
+    full = n // spec.batch_size * spec.batch_size
+    state, metrics = lax.scan(body, state, order[:full].reshape(-1, spec.batch_size))
+    if full < n:
+        state, last = body(state, order[full:])
+        metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
+    return state, metrics
+
+
+def predict_logits(
+    spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array
+) -> jax.Array:
+    """Logits in evaluation mode, (N, classes), of uint8 images (N, H, W, 3), in small batches."""
+    n = images.shape[0]
+    batch = min(EVAL_BATCH, n)
+    # The last batch is filled up with repeats, whose logits are dropped: in evaluation mode no
+    # image influences another.
+    index = jnp.minimum(jnp.arange(-(-n // batch) * batch), n - 1).reshape(-1, batch)
+
+    def forward(rows: jax.Array) -> jax.Array:
+        x = normalise(images[rows], spec.dtype)
+        variables = {"params": params, "batch_stats": batch_stats}
+        return spec.model.apply(variables, x, train=False)
+
+    logits = lax.map(forward, index)
+    return logits.reshape(-1, logits.shape[-1])[:n]
+
+
+def loss_and_accuracy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy in nats and accuracy (a fraction) of logits (N, classes)."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+
+
+def validate(
+    spec: TrainSpec, state: TrainState, data: TrainData
+) -> tuple[jax.Array, jax.Array]:
+    """Validation loss and accuracy of a state."""
+    logits = predict_logits(spec, state.params, state.batch_stats, data.val_images)
+    return loss_and_accuracy(logits, data.val_labels)
+
+
+def epoch_metrics(
+    spec: TrainSpec,
+    hyper: Hyperparams,
+    first_step: jax.Array,
+    steps: StepMetrics,
+    validation: tuple[jax.Array, jax.Array],
+    n_train: int,
+) -> EpochMetrics:
+    """Collect one row of the history.
+
+    Args:
+        first_step: the epoch's, which fixes its learning rate.
+        steps: metrics of all steps of the epoch.
+        validation: its loss and accuracy.
+    """
+    train_loss, train_accuracy = summarise_steps(steps, spec.batch_size, n_train)
+    rate = learning_rate_schedule(spec, hyper, n_train)(first_step)
+    return EpochMetrics(train_loss, train_accuracy, *validation, jnp.asarray(rate, jnp.float32))
+
+
+def run_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData
+) -> tuple[TrainState, EpochMetrics]:
+    """Train for one epoch and validate: what the host calls, and what `train` scans."""
+    new_state, steps = train_epoch(spec, hyper, state, data.train_images, data.train_labels)
+    validation = validate(spec, new_state, data)
+    n_train = data.train_images.shape[0]
+    return new_state, epoch_metrics(spec, hyper, state.step, steps, validation, n_train)

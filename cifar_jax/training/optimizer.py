@@ -1,0 +1,39 @@
+"""SGD with momentum, coupled weight decay and the step schedule, as optax transformations."""
+
+import flax.struct
+import jax
+import optax
+
+
+@flax.struct.dataclass
+class Hyperparams:
+    """What a sweep varies without a new program: traced scalars, or arrays under `jax.vmap`.
+
+    Attributes:
+        learning_rate: float (), initial.
+        momentum: float (), 0.9 in the protocol; no dampening, not Nesterov's.
+        weight_decay: float (), coupled.
+    """
+
+    learning_rate: jax.Array | float = 0.01
+    momentum: jax.Array | float = 0.9
+    weight_decay: jax.Array | float = 5e-4
+
+
+def step_schedule(
+    learning_rate: jax.Array | float, decay_factor: float, decay_steps: int
+) -> optax.Schedule:
+    """Learning rate as a function of the step: times `decay_factor` every `decay_steps` steps."""
+    return optax.exponential_decay(learning_rate, decay_steps, decay_factor, staircase=True)
+
+
+def sgd(hyper: Hyperparams, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """PyTorch's `SGD(momentum, weight_decay)`.
+
+    g <- g + weight_decay * p;  buffer <- momentum * buffer + g;  p <- p - learning_rate * buffer,
+    for every parameter p, biases and norm parameters included.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(hyper.weight_decay),
+        optax.sgd(schedule, momentum=hyper.momentum),
+    )
