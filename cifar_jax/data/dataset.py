@@ -1,0 +1,76 @@
+"""The one door to the images: a name in, a `Dataset` of uint8 arrays out.
+
+Nothing here prints; slow steps report to a `progress` callable. Sources are imported when used.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from cifar_jax.data.sources.cache import cache_root
+from cifar_jax.data.sources.contents import Dataset, Progress, silent
+from cifar_jax.errors import UserError
+
+__all__ = ["Dataset", "Progress", "cache_root", "load"]
+
+NAMES = ("auto", "cifar10", "synthetic")
+
+
+def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Dataset:
+    from cifar_jax.data.sources import cifar10, synthetic
+
+    try:
+        return cifar10.load(root, data_dir=data_dir, progress=progress)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+    notice = (
+        "These images are NOT CIFAR-10. CIFAR-10 could not be had, so the built-in synthetic "
+        "images are used instead, and no accuracy reached on them says anything about CIFAR-10. "
+        f"Reason: {reason}."
+    )
+    return dataclasses.replace(synthetic.load(root, progress=progress), notice=notice)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    resize: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Open a dataset; prepared and cached on first use, memory-mapped afterwards.
+
+    Args:
+        name: "cifar10"; "synthetic"; "auto", which is CIFAR-10 if it is prepared, found or can be
+            downloaded, else the synthetic set with `Dataset.notice` saying so; or the path of an
+            image folder with `train/<class>/*` and `test/<class>/*`.
+        data_dir: where CIFAR-10 is kept: a tensorflow-datasets directory, or one with the archive
+            `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        cache_dir: where decoded images are kept; None means `cache_root()`.
+        resize: allow images of a folder that are not 32x32.
+        progress: called as `progress(description, done, total)` during slow steps.
+
+    Raises:
+        UserError: one line: what cannot be used, where, and what is allowed.
+    """
+    root = Path(cache_dir).expanduser() if cache_dir is not None else cache_root()
+    report = progress or silent
+    if name == "auto":
+        return _auto(data_dir, root, report)
+    if name == "cifar10":
+        from cifar_jax.data.sources import cifar10
+
+        return cifar10.load(root, data_dir=data_dir, progress=report)
+    if name == "synthetic":
+        from cifar_jax.data.sources import synthetic
+
+        return synthetic.load(root, progress=report)
+    if not os.path.isdir(os.path.expanduser(name)):
+        raise UserError(
+            f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, "
+            "or an image folder with train/<class>/ and test/<class>/"
+        )
+    from cifar_jax.data.sources import folder
+
+    return folder.load(name, root, resize=resize, progress=report)

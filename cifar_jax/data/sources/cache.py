@@ -1,0 +1,146 @@
+"""Decoded images on disk: plain .npy files, memory-mapped, checked by their fingerprint.
+
+An entry is a directory `<cache root>/<source>-<key>/` with one .npy file an array and
+`contents.json`. It is written under a temporary name and renamed, so that a reader sees a
+whole entry or none, and two processes that prepare the same entry cannot mix their files.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cifar_jax.data.sources.contents import (
+    ARRAYS,
+    IMAGE_SHAPE,
+    Build,
+    Contents,
+    Dataset,
+    as_dataset,
+    fingerprint,
+)
+from cifar_jax.errors import UserError
+
+FORMAT = 1
+_RECORD = "contents.json"
+_TEMPORARY = ".writing-"
+_ABANDONED_AFTER = 24 * 3600.0  # seconds; a killed process leaves its temporary directory
+
+
+def cache_root() -> Path:
+    """Where decoded datasets are kept.
+
+    The environment variable CIFAR_JAX_CACHE, else $XDG_CACHE_HOME/cifar_jax, else
+    ~/.cache/cifar_jax.
+    """
+    if own := os.environ.get("CIFAR_JAX_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "cifar_jax"
+    return Path("~/.cache/cifar_jax").expanduser()
+
+
+def _valid(contents: Contents) -> bool:
+    for split in ("train", "test"):
+        images = getattr(contents, f"{split}_images")
+        labels = getattr(contents, f"{split}_labels")
+        if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
+            return False
+        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+            return False
+    return len(contents.classes) >= 2
+
+
+def read(entry: Path, name: str) -> Dataset | None:
+    """Open a cache entry, or return None if it is absent, damaged or of another format.
+
+    Every byte is read once and compared with the recorded fingerprint.
+    """
+    try:
+        record = json.loads((entry / _RECORD).read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            return None
+        arrays = {
+            array: np.load(entry / f"{array}.npy", mmap_mode="r", allow_pickle=False)
+            for array in ARRAYS
+        }
+        contents = Contents(**arrays, classes=tuple(record["classes"]))
+        if not _valid(contents) or fingerprint(contents) != record["fingerprint"]:
+            return None
+        return as_dataset(name, contents, record["fingerprint"])
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
+        return None
+
+
+def _write(entry: Path, contents: Contents) -> None:
+    """Write an entry under a temporary name and rename it; an entry in its place is replaced."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(entry.parent)
+    with tempfile.TemporaryDirectory(
+        dir=entry.parent, prefix=_TEMPORARY, ignore_cleanup_errors=True
+    ) as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        new.mkdir()
+        for array in ARRAYS:
+            np.save(new / f"{array}.npy", getattr(contents, array), allow_pickle=False)
+        record = {
+            "format": FORMAT,
+            "classes": list(contents.classes),
+            "fingerprint": fingerprint(contents),
+        }
+        (new / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if entry.exists():
+            os.replace(entry, old)
+        os.replace(new, entry)
+
+
+def _remove_abandoned(root: Path) -> None:
+    for left in root.glob(_TEMPORARY + "*"):
+        try:
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: str = "") -> Dataset:
+    """Open the cached entry; if there is none that is whole, build and cache it.
+
+    Args:
+        root: the cache directory; made if it is missing.
+        entry: name of the entry, unique for the contents.
+        name: name of the dataset.
+        build: makes the contents; what it raises passes through, and nothing is written.
+        family: prefix of older entries that a newly written one replaces; "" means none.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    path = root / entry
+    if (found := read(path, name)) is not None:
+        return found
+    contents = build()
+    for _ in range(3):
+        # Only another process that builds the same entry can make one attempt fail.
+        try:
+            _write(path, contents)
+        except OSError as error:
+            if (found := read(path, name)) is not None:
+                return found
+            failure = error.strerror or str(error)
+            continue
+        if family:
+            for older in root.glob(family + "*"):
+                if older != path:
+                    shutil.rmtree(older, ignore_errors=True)
+        if (found := read(path, name)) is not None:
+            return found
+        failure = "what was written could not be read back"
+    raise UserError(
+        f"{root}: the cache directory cannot be written ({failure}); "
+        "set CIFAR_JAX_CACHE to a directory that can"
+    )

@@ -1,0 +1,98 @@
+"""What a dataset is, whatever it was read from: uint8 images, labels, class names, fingerprint."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+IMAGE_SHAPE = (32, 32, 3)
+
+
+class Progress(Protocol):
+    """Told how far a slow step has come."""
+
+    def __call__(self, description: str, done: int, total: int, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images, split into those to train on and those to test on.
+
+    Attributes:
+        name: safe in a file name: "cifar10", "synthetic" or "folder-<NAME>".
+        train_images: uint8 (N, 32, 32, 3), RGB; read-only and memory-mapped when cached.
+        train_labels: int32 (N,), indices into `classes`.
+        test_images: uint8 (M, 32, 32, 3).
+        test_labels: int32 (M,).
+        classes: the class names, in the order of the labels.
+        fingerprint: SHA-256 in hex over pixels, labels and class names; see `fingerprint`.
+        notice: None, or the text of a banner that says why these are not the images asked for.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    classes: tuple[str, ...]
+    fingerprint: str
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The arrays of a dataset, as a source delivers them; fields as in `Dataset`."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def fingerprint(contents: Contents) -> str:
+    """SHA-256, in hex, of the class names (as JSON), then of every array's shape and bytes.
+
+    Labels enter as little-endian int32, so that the value is the same on every machine.
+    """
+    digest = hashlib.sha256(json.dumps(list(contents.classes)).encode())
+    for name in ARRAYS:
+        array = getattr(contents, name)
+        plain = np.ascontiguousarray(array, np.uint8 if name.endswith("images") else "<i4")
+        digest.update(f"{name} {plain.shape}".encode())
+        digest.update(plain.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Dataset:
+    """Name the contents; `digest` is their fingerprint where it has been computed already."""
+    return Dataset(
+        name=name,
+        train_images=contents.train_images,
+        train_labels=contents.train_labels,
+        test_images=contents.test_images,
+        test_labels=contents.test_labels,
+        classes=contents.classes,
+        fingerprint=digest or fingerprint(contents),
+    )
+
+
+def cpus() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def silent(description: str, done: int, total: int, /) -> None:
+    """The `Progress` of someone who does not want to know."""
+
+
+Build = Callable[[], Contents]
