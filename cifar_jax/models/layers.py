@@ -4,22 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cifar_jax.models.convolution import conv3x3
 
-def conv3x3(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """3x3 convolution (cross-correlation), stride 1, same (zero) padding.
-
-    Args:
-        x: (N, H, W, Cin).
-        kernel: (3, 3, Cin, Cout), the dtype of x.
-        bias: (Cout,) or None.
-
-    Returns:
-        (N, H, W, Cout).
-    """
-    y = lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return y if bias is None else y + bias
+__all__ = ["batch_norm", "conv3x3", "max_pool_2x2", "relu_max_pool_2x2"]
 
 
 def _windows(x: jax.Array) -> list[jax.Array]:
