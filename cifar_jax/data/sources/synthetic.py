@@ -1,0 +1,313 @@
+"""Built-in images that need no download: ten kinds of drawn figure, in clutter.
+
+How an image is made. A background of two smooth random colour fields, one coarse and one finer.
+In front of it one to three small figures of random kinds, as distractors. In front of these the
+figure that gives the label, larger, of one of the ten kinds of `CLASSES`, with random centre,
+size, rotation, stretch, colours, edge blur and a random parameter of its own (how large a ring's
+hole is, how round a square's corners are, how fine stripes are, ...). Then sometimes a bar that
+hides part of it, a change of brightness, sometimes grey instead of colour, and pixel noise.
+
+Why it is hard. Figures may be small, faint, cut by the bar or nearly of another kind: a ring
+with a tiny hole or a square with round corners is almost a disk, fine low-contrast dots are
+almost checks, and a distractor may be easier to see than the figure that counts. Labels are
+always true to the recipe; none is drawn at random.
+
+Every kind stays what it is when mirrored or moved by a few pixels, as the training augmentation
+needs. The kinds are balanced. Random numbers come from one PCG64 generator a chunk, and pixels
+are computed by float32 additions, multiplications, divisions and square roots, in NumPy alone,
+so that neither the number of threads nor the machine changes a pixel.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cifar_jax.data.sources.cache import open_or_build
+from cifar_jax.data.sources.contents import (
+    IMAGE_SHAPE,
+    Contents,
+    Dataset,
+    Progress,
+    as_dataset,
+    cpus,
+    silent,
+)
+
+CLASSES = (
+    "checks",
+    "crescent",
+    "cross",
+    "disk",
+    "dots",
+    "ring",
+    "square",
+    "star",
+    "stripes",
+    "triangle",
+)
+VERSION = 1
+"""Part of the cache key: raise it with any change that changes pixels."""
+
+_SIZE = IMAGE_SHAPE[0]
+_CHUNK = 500
+_PIXELS = np.arange(_SIZE, dtype=np.float32)
+_SPLIT_STREAMS = {"train": 0, "test": 1}
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> np.ndarray:
+    """Float32 numbers, uniform in [low, high)."""
+    return np.float32(low) + np.float32(high - low) * rng.random(shape, np.float32)
+
+
+def _smooth_field(rng: np.random.Generator, n: int, cells: int) -> np.ndarray:
+    """Bilinear interpolation of random (cells + 1)^2 grids: float32 (n, 32, 32) in [0, 1)."""
+    grid = _uniform(rng, 0, 1, n, cells + 1, cells + 1)
+    place = _PIXELS * np.float32(cells / _SIZE)
+    low = place.astype(np.int64)
+    share = place - low.astype(np.float32)
+    rows = grid[:, low] + (grid[:, low + 1] - grid[:, low]) * share[:, None]
+    return rows[:, :, low] + (rows[:, :, low + 1] - rows[:, :, low]) * share
+
+
+def _wave(x: np.ndarray) -> np.ndarray:
+    """Triangle wave of period 1 in [-1, 1]."""
+    return np.abs(x - np.floor(x) - np.float32(0.5)) * np.float32(4) - np.float32(1)
+
+
+def _box(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u) - a, np.abs(v) - b)
+
+
+def _half_planes(u: np.ndarray, v: np.ndarray, sides: int) -> list[np.ndarray]:
+    """Distance from the origin along each of `sides` equally spread directions."""
+    angles = 2 * np.pi * np.arange(sides) / sides
+    return [u * np.float32(np.cos(a)) + v * np.float32(np.sin(a)) for a in angles]
+
+
+def _second_largest(values: list[np.ndarray]) -> np.ndarray:
+    largest, second = values[0], np.full_like(values[0], -np.inf)
+    for value in values[1:]:
+        second = np.maximum(second, np.minimum(largest, value))
+        largest = np.maximum(largest, value)
+    return second
+
+
+def _figure(
+    kind: str, u: np.ndarray, v: np.ndarray, p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One kind of figure, of about unit radius around the origin.
+
+    Args:
+        kind: one of `CLASSES`.
+        u: float32 (n, 32, 32), horizontal place of each pixel in the figure's own frame.
+        v: the same, vertical.
+        p: float32 (n, 1, 1) in [0, 1), the figure's own parameter.
+
+    Returns:
+        Distance to the outline, negative inside, float32 (n, 32, 32); and how much of the first
+        of the two colours each pixel has, in [0, 1], or None for figures of one colour.
+    """
+    r = np.sqrt(u * u + v * v)
+    if kind == "disk":
+        return r - np.float32(0.95), None
+    if kind == "ring":
+        half_width = np.float32(0.36) - np.float32(0.22) * p
+        return np.abs(r - (1 - half_width)) - half_width, None
+    if kind == "square":
+        corner = np.float32(0.45) * p
+        inner = np.float32(0.85) - corner
+        du, dv = np.maximum(np.abs(u) - inner, 0), np.maximum(np.abs(v) - inner, 0)
+        return np.sqrt(du * du + dv * dv) - corner, None
+    if kind == "triangle":
+        return np.maximum.reduce(_half_planes(u, v, 3)) - np.float32(0.55), None
+    if kind == "cross":
+        arm, length = np.float32(0.2) + np.float32(0.2) * p, np.float32(1)
+        return np.minimum(_box(u, v, length, arm), _box(u, v, arm, length)), None
+    if kind == "star":
+        inner = np.float32(0.34) + np.float32(0.1) * p
+        tips = _second_largest(_half_planes(u, v, 5)) - inner
+        return np.maximum(tips, r - np.float32(1.15)), None
+    if kind == "crescent":
+        du = u - (np.float32(0.4) + np.float32(0.3) * p)
+        return np.maximum(r - 1, np.float32(0.85) - np.sqrt(du * du + v * v)), None
+    frequency = np.float32(0.9) + np.float32(0.6) * p
+    across, along = _wave(u * frequency), _wave(v * frequency)
+    outline = np.maximum(r - 1, _box(u, v, np.float32(0.85), np.float32(0.85)))
+    if kind == "stripes":
+        pattern = across
+    elif kind == "checks":
+        pattern = 2 * across * along
+    else:
+        pattern = across + along - np.float32(0.6)
+    return outline, np.clip(np.float32(0.5) + 2 * pattern, 0, 1)
+
+
+def _draw(
+    rng: np.random.Generator,
+    canvas: np.ndarray,
+    kinds: np.ndarray,
+    radius: np.ndarray,
+    spread: float,
+    contrast: tuple[float, float],
+) -> None:
+    """Paint one figure into each image, in place.
+
+    Args:
+        rng: the chunk's generator.
+        canvas: float32 (n, 3, 32, 32).
+        kinds: integers (n,), indices into `CLASSES`.
+        radius: float32 (n,), in pixels; 0 draws nothing.
+        spread: the centre lies at most this many pixels from the middle, along each axis.
+        contrast: limits of how far the colour lies from what is behind, on average, of [0, 1].
+    """
+    n = len(canvas)
+    middle = (_SIZE - 1) / 2
+    cx, cy = _uniform(rng, middle - spread, middle + spread, 2, n, 1, 1)
+    angle = 2 * np.pi * rng.random((n, 1, 1))
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    stretch = _uniform(rng, 0.75, 1, n, 1, 1)
+    parameter = _uniform(rng, 0, 1, n, 1, 1)
+    blur = _uniform(rng, 0.8, 3, n, 1, 1)
+    scale = np.maximum(radius, np.float32(1e-3))[:, None, None]
+    x, y = (_PIXELS - cx) / scale, (_PIXELS[:, None] - cy) / scale
+    u, v = cos * x + sin * y, (cos * y - sin * x) / stretch
+    behind = canvas[:, :, 8:24:3, 8:24:3].mean(axis=(2, 3), dtype=np.float32)
+    first = _away_from(rng, behind, contrast)
+    second = _away_from(rng, first, (0.15, 0.5))
+    for kind in np.unique(kinds):
+        chosen = np.flatnonzero((kinds == kind) & (radius > 0))
+        if len(chosen) == 0:
+            continue
+        distance, share = _figure(CLASSES[kind], u[chosen], v[chosen], parameter[chosen])
+        cover = np.clip(np.float32(0.5) - distance * scale[chosen] / blur[chosen], 0, 1)[:, None]
+        colour = first[chosen][:, :, None, None]
+        if share is not None:
+            other = second[chosen][:, :, None, None]
+            colour = other + (colour - other) * share[:, None]
+        below = canvas[chosen]
+        canvas[chosen] = below + (colour - below) * cover
+
+
+def _away_from(
+    rng: np.random.Generator, colours: np.ndarray, contrast: tuple[float, float]
+) -> np.ndarray:
+    """Colours, float32 (n, 3), that differ from the given ones by a step of random direction."""
+    step = _uniform(rng, -1, 1, *colours.shape)
+    length = np.sqrt((step * step).mean(axis=1, keepdims=True)) + np.float32(1e-3)
+    step *= _uniform(rng, *contrast, len(colours), 1) / length
+    # A step that would leave the cube of colours is taken the other way.
+    outside = (colours + step < 0) | (colours + step > 1)
+    return np.clip(colours + np.where(outside, -step, step), 0, 1)
+
+
+def _bars(rng: np.random.Generator, canvas: np.ndarray, probability: float) -> None:
+    """Hide part of some images behind a straight bar of one colour, in place."""
+    n = len(canvas)
+    angle = np.pi * rng.random((n, 1, 1))
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    offset = _uniform(rng, -9, 9, n, 1, 1)
+    half_width = _uniform(rng, 1, 3, n, 1, 1)
+    there = _uniform(rng, 0, 1, n, 1, 1) < probability
+    middle = np.float32((_SIZE - 1) / 2)
+    distance = np.abs(cos * (_PIXELS - middle) + sin * (_PIXELS[:, None] - middle) - offset)
+    cover = np.where(there, np.clip(np.float32(0.5) + half_width - distance, 0, 1), 0)[:, None]
+    colour = _uniform(rng, 0, 1, n, 3, 1, 1)
+    canvas += (colour - canvas) * cover.astype(np.float32)
+
+
+def _images(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Draw one image a label: uint8 (n, 32, 32, 3)."""
+    n = len(labels)
+    base = _uniform(rng, 0.1, 0.9, n, 3)
+    low = base[:, :, None, None]
+    high = _away_from(rng, base, (0.1, 0.5))[:, :, None, None]
+    coarse, fine = _smooth_field(rng, n, 2), _smooth_field(rng, n, 9)
+    mix = _uniform(rng, 0.1, 0.6, n, 1, 1)
+    canvas = low + (high - low) * (coarse + (fine - coarse) * mix)[:, None]
+
+    radius = _uniform(rng, 5.5, 11, n)
+    count = rng.integers(1, 4, n)
+    for place in range(3):
+        kinds = rng.integers(0, len(CLASSES), n)
+        smaller = np.where(place < count, radius * _uniform(rng, 0.3, 0.6, n), 0)
+        _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.1, 0.4))
+    _draw(rng, canvas, labels, radius, 5, (0.1, 0.4))
+    _bars(rng, canvas, 0.5)
+
+    grey = canvas.mean(axis=1, keepdims=True, dtype=np.float32)
+    is_grey = (_uniform(rng, 0, 1, n) < 0.2)[:, None, None, None]
+    canvas = np.where(is_grey, grey, canvas)
+    canvas = canvas * _uniform(rng, 0.7, 1.1, n, 1, 1, 1) + _uniform(rng, -0.1, 0.1, n, 1, 1, 1)
+    noise = _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE) + _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE)
+    canvas += noise * _uniform(rng, 0.01, 0.12, n, 1, 1, 1)
+    pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def _split(
+    split: str, n: int, seed: int, workers: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, 32, 32, 3) and labels int32 (n,) of one split, in random order."""
+    stream = _SPLIT_STREAMS[split]
+    order = np.random.Generator(np.random.PCG64([seed, stream]))
+    labels = order.permutation(np.arange(n) % len(CLASSES)).astype(np.int32)
+    images = np.empty((n, *IMAGE_SHAPE), np.uint8)
+
+    def work(start: int) -> int:
+        rng = np.random.Generator(np.random.PCG64([seed, stream, 1 + start // _CHUNK]))
+        chunk = slice(start, start + _CHUNK)
+        images[chunk] = _images(rng, labels[chunk])
+        return min(start + _CHUNK, n)
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for done in pool.map(work, range(0, n, _CHUNK)):
+            progress(f"drawing synthetic {split} images", done, n)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images, labels
+
+
+def _contents(
+    n_train: int, n_test: int, seed: int, workers: int | None, progress: Progress
+) -> Contents:
+    threads = workers or cpus()
+    train_images, train_labels = _split("train", n_train, seed, threads, progress)
+    test_images, test_labels = _split("test", n_test, seed, threads, progress)
+    return Contents(train_images, train_labels, test_images, test_labels, CLASSES)
+
+
+def generate(
+    n_train: int = 50_000,
+    n_test: int = 10_000,
+    seed: int = 0,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Dataset:
+    """Draw a synthetic dataset, without the cache; see the module's text for how.
+
+    Args:
+        n_train: training images, balanced over the classes as far as the number allows.
+        n_test: test images.
+        seed: of everything random; the same seed and numbers give the same pixels.
+        workers: threads (default: one a core); they do not change the result.
+        progress: told how many images of a split are drawn.
+    """
+    return as_dataset("synthetic", _contents(n_train, n_test, seed, workers, progress))
+
+
+def load(root: Path, *, progress: Progress = silent) -> Dataset:
+    """The 50,000 + 10,000 images of seed 0, drawn on first use, then from the cache `root`.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    return open_or_build(
+        root,
+        f"synthetic-{VERSION}",
+        "synthetic",
+        lambda: _contents(50_000, 10_000, 0, None, progress),
+        family="synthetic-",
+    )
