@@ -1,0 +1,94 @@
+"""The files around the package agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cifar_jax
+
+ROOT = Path(__file__).parents[1]
+LOCKS = ["locked.lock", "oldest.lock"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirement(text: str) -> tuple[str, str]:
+    """("name", "1.2") of "name>=1.2"."""
+    name, version = text.split(">=")
+    return normalised(name), version
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """Name -> versions pinned in a lock; more than one where the Python version decides."""
+    found: dict[str, set[str]] = {}
+    text = (ROOT / "requirements" / lock).read_text()
+    for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.MULTILINE):
+        found.setdefault(normalised(name), set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_holds_pins_and_hashes_and_nothing_else(lock: str) -> None:
+    """No index address, option, local file or machine path can hide in a line of this form."""
+    line = re.compile(
+        r"[\w.-]+==[\w.]+( ; [^:/\\]+)? \\" r"|    --hash=sha256:[0-9a-f]{64}( \\)?", re.ASCII
+    )
+    lines = (ROOT / "requirements" / lock).read_text().splitlines()
+    assert [text for text in lines if not line.fullmatch(text)] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_dependency_is_locked(lock: str) -> None:
+    extras = PROJECT["optional-dependencies"]
+    wanted = {requirement(text)[0] for text in PROJECT["dependencies"] + extras["test"]}
+    assert wanted - pins(lock).keys() == set()
+
+
+def test_development_tools_are_locked() -> None:
+    tools = {"mypy", "pre-commit", "ruff"}
+    assert tools <= pins("locked.lock").keys()
+
+
+def test_oldest_lock_is_the_lower_bounds() -> None:
+    """So every lower bound that is promised is one that `make test-oldest` runs."""
+    locked = pins("oldest.lock")
+    for name, bound in map(requirement, PROJECT["dependencies"]):
+        release = [int(part) for part in bound.split(".")]
+        versions = [[int(part) for part in text.split(".")] for text in locked[name]]
+        oldest = min(versions)
+        assert oldest[: len(release)] == release, name
+        assert not any(oldest[len(release) :]), name
+
+
+def test_torch_is_nobodys_dependency() -> None:
+    assert "torch" not in pins("locked.lock")
+    assert "torch" not in pins("oldest.lock")
+
+
+def test_version_has_one_source() -> None:
+    assert PROJECT["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "cifar_jax.__version__"
+    }
+    assert re.fullmatch(r"\d+\.\d+\.\d+", cifar_jax.__version__)
+
+
+def test_package_is_typed() -> None:
+    assert (ROOT / "cifar_jax" / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", ".ci/run"])
+def test_make_targets_that_are_named_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z-]+)", text, flags=re.MULTILINE))
+    assert named, "the page names no target: the pattern is wrong"
+    assert named - targets == set()
