@@ -100,23 +100,22 @@ def optimizer(
     return sgd(hyper, learning_rate_schedule(spec, hyper, n_train))
 
 
-def init_state(
-    spec: TrainSpec, hyper: Hyperparams, key: jax.Array, data: TrainData
-) -> TrainState:
+def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
     """Initial state; the layers that two models share by name get the same values.
 
     Args:
         key: of the run, for example `jax.random.key(42)`.
-        data: only its shapes matter.
+        image_shape: (H, W, C).
     """
-    n, *image_shape = data.train_images.shape
     example = jnp.zeros((1, *image_shape), spec.dtype)
     variables = spec.model.init(draw_key(key, INIT, 0), example, train=False)
     params = variables["params"]
+    # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
+    opt_state = sgd(Hyperparams(), lambda step: 0.0).init(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer(spec, hyper, n).init(params),
+        opt_state=opt_state,
         key=key,
     )

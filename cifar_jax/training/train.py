@@ -23,4 +23,5 @@ def train(
     def body(state: TrainState, _: None) -> tuple[TrainState, EpochMetrics]:
         return run_epoch(spec, hyper, state, data)
 
-    return lax.scan(body, init_state(spec, hyper, key, data), length=spec.epochs)
+    state = init_state(spec, key, data.train_images.shape[1:])
+    return lax.scan(body, state, length=spec.epochs)

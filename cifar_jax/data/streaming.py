@@ -1,0 +1,48 @@
+"""Batches fed from the host, for images that do not fit on the device."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+# Batches read ahead while the device computes.
+PREFETCH = 8
+THREADS = 2
+
+
+class _Batches:
+    """Random access to the batches of one epoch, as Grain wants it."""
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, batch_size: int
+    ) -> None:
+        self._images, self._labels = images, labels
+        self._order, self._batch_size = order, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        return self._images[rows], self._labels[rows]
+
+
+def stream_batches(
+    images: np.ndarray, labels: np.ndarray, order: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of one epoch in order, read ahead by Grain's threads.
+
+    Args:
+        images: uint8 (N, H, W, 3), usually memory-mapped: only the rows of a batch are read.
+        labels: int32 (N,).
+        order: rows to visit, integers (n,).
+        batch_size: rows a batch; the last batch holds what is left.
+
+    Yields:
+        uint8 (B, H, W, 3) and int32 (B,).
+    """
+    import grain
+
+    source: Any = _Batches(images, labels, order, batch_size)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
+    yield from grain.MapDataset.source(source).to_iter_dataset(options)

@@ -1,0 +1,62 @@
+"""Which device a run uses, and how JAX is set up for it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+
+DEVICES = ("cpu", "gpu", "metal", "tpu")
+
+# Names under which a plugin registers: jax-mps, then jax-metal.
+_PLATFORMS = {"cpu": ("cpu",), "gpu": ("gpu",), "metal": ("mps", "METAL"), "tpu": ("tpu",)}
+
+
+def select_device(name: str | None) -> "jax.Device":
+    """Make a device the default one of this process.
+
+    Args:
+        name: one of `DEVICES`, or None for JAX's own choice.
+
+    Raises:
+        UserError: if there is none, naming those that are there.
+    """
+    import jax
+
+    if name == "cpu":
+        # Else JAX would also take hold of an accelerator that nobody asked for.
+        jax.config.update("jax_platforms", "cpu")
+    if name is None:
+        return jax.devices()[0]
+    for platform in _PLATFORMS[name]:
+        try:
+            device = jax.devices(platform)[0]
+        except RuntimeError:
+            continue
+        jax.config.update("jax_default_device", device)
+        return device
+    present = sorted({device.platform for device in jax.devices()})
+    hints = {
+        "gpu": "an NVIDIA GPU needs the extra `cuda`",
+        "metal": "Apple silicon needs the extra `metal` or `jax-metal`",
+        "tpu": "a TPU needs jax[tpu]",
+    }
+    hint = f"; {hints[name]}" if name in hints else ""
+    raise UserError(f"--device {name}: there is none here, only {', '.join(present)}{hint}")
+
+
+def use_compilation_cache(directory: Path) -> None:
+    """Keep compiled programs between runs, unless the user has chosen a place already."""
+    import jax
+
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # Only slower without it.
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,228 @@
+"""The only door: reads the command line, calls one room, prints what it returns."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cifar_jax
+from cifar_jax import config as configuration
+from cifar_jax.config import SECTIONS, Config, check_value, field_type
+from cifar_jax.errors import UserError
+
+PROGRAM = "cifar_jax"
+COMMANDS = ("train", "evaluate")
+DEVICES = ("cpu", "gpu", "metal", "tpu")
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def _flag(section: str, field: dataclasses.Field[Any]) -> str:
+    return "--" + (field.metadata["flag"] or field.name).replace("_", "-")
+
+
+def _converter(section: type, name: str, flag: str) -> Any:
+    """Turn a flag's text into its field's type, and check it."""
+    plain, _ = field_type(section, name)
+    kinds = {int: "an integer", float: "a number"}
+
+    def convert(text: str) -> Any:
+        value: Any = text
+        if plain in kinds:
+            try:
+                value = plain(text)
+            except ValueError:
+                raise UserError(f"{flag}: {text!r} is not {kinds[plain]}") from None
+        return check_value(section, name, value, flag)
+
+    return convert
+
+
+def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
+    """A flag for every field of the configuration, without a default of its own."""
+    for section, kind in sections.items():
+        group = parser.add_argument_group(section)
+        for field in dataclasses.fields(kind):
+            flag = _flag(section, field)
+            default = "" if field.default is None else f" (default: {field.default})"
+            options: dict[str, Any] = {
+                "dest": f"{section}.{field.name}",
+                "default": argparse.SUPPRESS,
+                "help": (field.metadata["help"] + default).replace("%", "%%"),
+            }
+            plain, _ = field_type(kind, field.name)
+            if plain is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+                continue
+            choices = field.metadata["choices"]
+            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "NAME"}[plain]
+            group.add_argument(
+                flag, type=_converter(kind, field.name, flag), metavar=metavar, **options
+            )
+            if field.name == "norm":
+                group.add_argument(
+                    "--bn",
+                    action="store_const",
+                    const="batch",
+                    dest="bn",
+                    default=argparse.SUPPRESS,
+                    help="Batch Normalization, the same as --norm batch",
+                )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="|".join(DEVICES),
+        choices=DEVICES,
+        help="where to compute (default: the best that JAX finds)",
+    )
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"{PROGRAM} [train]",
+        allow_abbrev=False,
+        description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
+        "evaluate it, and keep everything in a directory.",
+        epilog="Other command: evaluate --checkpoint DIR (see evaluate --help).",
+    )
+    parser.add_argument("--version", action="version", version=cifar_jax.__version__)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of the experiment; flags override it"
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="what the run leaves (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in --workdir"
+    )
+    _add_device(parser)
+    _add_config_flags(parser, SECTIONS)
+    return parser
+
+
+def _evaluate_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"{PROGRAM} evaluate",
+        allow_abbrev=False,
+        description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a run's directory, or the checkpoints directory in it",
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="where the run's images lie now, if they were moved"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies now")
+    _add_device(parser)
+    return parser
+
+
+def parse_config(arguments: argparse.Namespace) -> Config:
+    """The configuration that a command line asks for: defaults, then the file, then flags.
+
+    Raises:
+        UserError: if the file or the combination of flags is not allowed.
+    """
+    config = configuration.load(arguments.config) if arguments.config else Config()
+    given = vars(arguments)
+    if "bn" in given:
+        if given.get("model.norm", "batch") != "batch":
+            raise UserError(f"--bn and --norm {given['model.norm']} contradict each other")
+        given = {**given, "model.norm": "batch"}
+    for destination, value in given.items():
+        section, _, name = destination.partition(".")
+        if name:
+            flag = _flag(section, SECTIONS[section].__dataclass_fields__[name])
+            config = configuration.override(config, section, name, value, flag)
+    return config
+
+
+def _quiet() -> None:
+    """Keep the libraries' own chatter off the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _prepare_jax(device: str | None) -> None:
+    _quiet()
+    from cifar_jax.data.dataset import cache_root
+    from cifar_jax.device import select_device, use_compilation_cache
+
+    select_device(device)
+    use_compilation_cache(cache_root() / "compiled")
+
+
+def _train(argv: list[str]) -> int:
+    arguments = _train_parser().parse_args(argv)
+    config = parse_config(arguments)
+    _prepare_jax(arguments.device)
+    from cifar_jax.run import Diverged, Interrupted, train_run
+
+    try:
+        train_run(config, workdir=arguments.workdir, resume=arguments.resume)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr, flush=True)
+        # Not sys.exit: an epoch may still be running in its thread, and nobody wants its result.
+        os._exit(EXIT_INTERRUPTED)
+    except Diverged as failure:
+        print(f"{PROGRAM}: {failure}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _evaluate(argv: list[str]) -> int:
+    arguments = _evaluate_parser().parse_args(argv)
+    _prepare_jax(arguments.device)
+    from cifar_jax.run import evaluate_run
+
+    evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line, without the program's name; returns the exit status."""
+    command, rest = "train", argv
+    if argv and not argv[0].startswith("-"):
+        command, rest = argv[0], argv[1:]
+    try:
+        if command not in COMMANDS:
+            raise UserError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
+        return _train(rest) if command == "train" else _evaluate(rest)
+    except UserError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("\nStopped before the first epoch; nothing is kept.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def main_cli() -> NoReturn:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main_cli()

@@ -1,0 +1,101 @@
+"""What a run shows while it works: progress bars on a terminal, plain lines elsewhere."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+# Seconds between two plain progress lines where there is no terminal.
+PLAIN_INTERVAL = 10.0
+
+
+def duration(seconds: float) -> str:
+    """`h:mm:ss` or `m:ss`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def epoch_line(row: dict[str, Any], last: int, seconds_left: float) -> str:
+    """One line for an epoch's row of the history."""
+    width = len(str(last))
+    return (
+        f"epoch {row['epoch']:{width}d}/{last}"
+        f"  train loss {row['train_loss']:.4f} acc {100 * row['train_accuracy']:5.2f} %"
+        f"  val loss {row['val_loss']:.4f} acc {100 * row['val_accuracy']:5.2f} %"
+        f"  lr {row['learning_rate']:.3g}"
+        f"  {row['images_per_second']:,.0f} images/s  ETA {duration(seconds_left)}"
+    )
+
+
+@dataclass
+class Display:
+    """Messages and progress of one run.
+
+    Attributes:
+        console: where it goes; standard output by default.
+    """
+
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    _progress: Progress | None = None
+    _task: TaskID | None = None
+    _described: str = ""
+    _last_plain: float = 0.0
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False)
+
+    def banner(self, text: str) -> None:
+        """A text that cannot be overlooked."""
+        panel = Panel(Text(text), title="ATTENTION", border_style="bold red", style="bold")
+        self.console.print(panel)
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done; a new description starts a new bar."""
+        if description != self._described:
+            self.end_progress()
+            self._described = description
+        if self.console.is_terminal:
+            self._bar(description, done, total)
+        else:
+            now = time.monotonic()
+            if done >= total or now - self._last_plain > PLAIN_INTERVAL:
+                self._last_plain = now
+                self.say(f"{description}: {done:,} of {total:,}")
+        if done >= total:
+            self.end_progress()
+
+    def _bar(self, description: str, done: int, total: int) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self.console,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(description, total=total)
+        assert self._task is not None
+        self._progress.update(self._task, completed=done, total=total)
+
+    def end_progress(self) -> None:
+        """Take the current bar down."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None
+        self._described = ""

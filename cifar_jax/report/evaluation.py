@@ -1,0 +1,41 @@
+"""What the logits of a test set say: plain NumPy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result on a labelled set of images.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        accuracy: a fraction.
+        correct: images classified right.
+        per_class_accuracy: fraction of each true class, NaN where a class has no image.
+        confusion: int64 (classes, classes), rows are true classes, columns predicted ones.
+    """
+
+    loss: float
+    accuracy: float
+    correct: int
+    per_class_accuracy: np.ndarray
+    confusion: np.ndarray
+
+
+def evaluate_logits(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """Evaluate logits (N, classes) against labels, integers (N,), in float64."""
+    logits = np.asarray(logits, np.float64)
+    classes = logits.shape[1]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    loss = float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))
+    predicted = logits.argmax(axis=1)
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    totals = confusion.sum(axis=1)
+    hits = confusion.diagonal()
+    per_class = np.divide(hits, totals, out=np.full(classes, np.nan), where=totals > 0)
+    correct = int(hits.sum())
+    return Evaluation(loss, correct / len(labels), correct, per_class, confusion)

@@ -1,0 +1,138 @@
+"""The host's side of training: compile once, then one call an epoch."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cifar_jax.data.streaming import stream_batches
+from cifar_jax.training.epoch import (
+    EpochMetrics,
+    epoch_metrics,
+    epoch_order,
+    predict_logits,
+    run_epoch,
+    validate,
+)
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainData, TrainSpec, TrainState, steps_per_epoch
+from cifar_jax.training.step import StepMetrics, train_step
+
+RunEpoch = Callable[[TrainState], tuple[TrainState, EpochMetrics]]
+
+
+class HostData(NamedTuple):
+    """Training images that stay on the host, and which of them to train on.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), usually memory-mapped.
+        labels: int32 (N,).
+        rows: the training images among them, integers (n,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch of a run's history, in Python numbers.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss, train_accuracy, val_loss, val_accuracy, learning_rate: see `EpochMetrics`.
+        seconds: wall-clock time of training and validation.
+        images_per_second: training images over `seconds`.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    learning_rate: float
+    images_per_second: float
+
+
+def compile_device_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData
+) -> RunEpoch:
+    """Compile an epoch over images that live on the device; its argument is donated."""
+    jitted = jax.jit(run_epoch, static_argnums=0, donate_argnums=2)
+    compiled = jitted.lower(spec, hyper, state, data).compile()
+    return lambda state: compiled(hyper, state, data)
+
+
+def compile_stream_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, source: HostData, val: TrainData
+) -> RunEpoch:
+    """Compile an epoch whose training images are fed by the host: the same batches, same order.
+
+    Args:
+        source: the training images.
+        val: only its validation images, which live on the device, are used.
+    """
+    n, batch = len(source.rows), spec.batch_size
+    image_shape = source.images.shape[1:]
+
+    def compile_step(size: int) -> Any:
+        images = jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8)
+        labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+        jitted = jax.jit(train_step, static_argnums=(0, 2), donate_argnums=3)
+        return jitted.lower(spec, hyper, n, state, images, labels).compile()
+
+    sizes = {batch} if n % batch == 0 else {batch, n % batch}
+    steps = {size: compile_step(size) for size in sizes if size <= n}
+    order = jax.jit(epoch_order, static_argnums=2)
+    check = jax.jit(validate, static_argnums=0).lower(spec, state, val).compile()
+
+    def run(state: TrainState) -> tuple[TrainState, EpochMetrics]:
+        first = jnp.array(state.step)
+        epoch = int(first) // steps_per_epoch(n, batch)
+        rows = source.rows[np.asarray(order(state.key, epoch, n))]
+        metrics = []
+        for images, labels in stream_batches(source.images, source.labels, rows, batch):
+            state, step = steps[len(labels)](hyper, state, images, labels)
+            metrics.append(step)
+        stacked = StepMetrics(*(jnp.stack(m) for m in zip(*metrics, strict=True)))
+        return state, epoch_metrics(spec, hyper, first, stacked, check(state, val), n)
+
+    return run
+
+
+def epochs(
+    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int
+) -> Iterator[tuple[TrainState, EpochRow]]:
+    """Train from epoch `first` to `last`, counted from 1, both included.
+
+    Yields:
+        After each epoch the state, valid until the next is asked for (its buffers are donated),
+        and the epoch's row.
+    """
+    for epoch in range(first, last + 1):
+        start = time.perf_counter()
+        state, metrics = jax.block_until_ready(run(state))
+        seconds = time.perf_counter() - start
+        values = {name: float(value) for name, value in metrics._asdict().items()}
+        yield (
+            state,
+            EpochRow(
+                epoch=epoch, seconds=seconds, images_per_second=n_train / seconds, **values
+            ),
+        )
+
+
+def compile_predict(
+    spec: TrainSpec, state: TrainState, images: jax.Array
+) -> Callable[[TrainState, jax.Array], jax.Array]:
+    """Compile evaluation of all `images`, uint8 (N, H, W, 3), to logits (N, classes)."""
+    jitted = jax.jit(partial(predict_logits, spec))
+    compiled = jitted.lower(state.params, state.batch_stats, images).compile()
+    return lambda state, images: compiled(state.params, state.batch_stats, images)
