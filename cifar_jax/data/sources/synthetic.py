@@ -1,7 +1,7 @@
 """Built-in images that need no download: ten kinds of drawn figure, in clutter.
 
 How an image is made. A background of two smooth random colour fields, one coarse and one finer.
-In front of it one to three small figures of random kinds, as distractors. In front of these the
+In front of it up to two small figures of random kinds, as distractors. In front of these the
 figure that gives the label, larger, of one of the ten kinds of `CLASSES`, with random centre,
 size, rotation, stretch, colours, edge blur and a random parameter of its own (how large a ring's
 hole is, how round a square's corners are, how fine stripes are, ...). Then sometimes a bar that
@@ -226,21 +226,21 @@ def _images(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     mix = _uniform(rng, 0.1, 0.6, n, 1, 1)
     canvas = low + (high - low) * (coarse + (fine - coarse) * mix)[:, None]
 
-    radius = _uniform(rng, 5.5, 11, n)
-    count = rng.integers(1, 4, n)
-    for place in range(3):
+    radius = _uniform(rng, 8, 13, n)
+    count = rng.integers(0, 3, n)
+    for place in range(2):
         kinds = rng.integers(0, len(CLASSES), n)
-        smaller = np.where(place < count, radius * _uniform(rng, 0.3, 0.6, n), 0)
-        _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.1, 0.4))
-    _draw(rng, canvas, labels, radius, 5, (0.1, 0.4))
-    _bars(rng, canvas, 0.5)
+        smaller = np.where(place < count, radius * _uniform(rng, 0.25, 0.45, n), 0)
+        _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.1, 0.3))
+    _draw(rng, canvas, labels, radius, 3, (0.2, 0.5))
+    _bars(rng, canvas, 0.3)
 
     grey = canvas.mean(axis=1, keepdims=True, dtype=np.float32)
     is_grey = (_uniform(rng, 0, 1, n) < 0.2)[:, None, None, None]
     canvas = np.where(is_grey, grey, canvas)
     canvas = canvas * _uniform(rng, 0.7, 1.1, n, 1, 1, 1) + _uniform(rng, -0.1, 0.1, n, 1, 1, 1)
     noise = _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE) + _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE)
-    canvas += noise * _uniform(rng, 0.01, 0.12, n, 1, 1, 1)
+    canvas += noise * _uniform(rng, 0.01, 0.06, n, 1, 1, 1)
     pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 

@@ -1,0 +1,233 @@
+"""CIFAR-10 through tensorflow-datasets, without TensorFlow: found, prepared or downloaded.
+
+Looked for, in this order: the decoded cache; a directory prepared by this project or by
+tensorflow-datasets itself (array_record files); the archive `cifar-10-binary.tar.gz`; the
+network. tensorflow_datasets is imported only once the cache has been found wanting.
+"""
+
+import contextlib
+import io
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from cifar_jax.data.sources import cifar10_archive
+from cifar_jax.data.sources.cache import open_or_build
+from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, Archive
+from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
+from cifar_jax.errors import UserError
+
+_PROBE_SECONDS = 3.0
+
+
+def data_directory(data_dir: str | Path | None) -> Path:
+    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds users expect."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(chosen).expanduser()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tensorflow_datasets from writing to the terminal."""
+    from absl import logging
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    verbosity, bars = logging.get_verbosity(), tqdm_utils._active
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.set_verbosity(logging.FATAL)
+        tqdm_utils.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            tqdm_utils.display_progress_bar(bars)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def unreachable(url: str) -> str | None:
+    """Why the server cannot be reached, in a few words, or None if it answers.
+
+    One request for the headers, through the proxy that the environment names, if any; answers
+    within about four seconds, a stuck name server included.
+    """
+    import requests
+
+    reasons: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            response = requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=True)
+        except requests.RequestException as error:
+            timed_out = isinstance(error, requests.Timeout)
+            reasons.append("no answer" if timed_out else "no connection")
+        else:
+            reasons.append(None if response.ok else f"HTTP status {response.status_code}")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS + 1)
+    return reasons[0] if reasons else "no answer"
+
+
+def _find_prepared(directory: Path) -> Path | None:
+    """A prepared CIFAR-10 that can be read without TensorFlow, this project's own first."""
+    for name in ("cifar10_binary", "cifar10"):
+        for info in sorted(directory.glob(f"{name}/*.*.*/dataset_info.json"), reverse=True):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                if json.loads(info.read_text()).get("fileFormat") == "array_record":
+                    return info.parent
+    return None
+
+
+def _find_archive(directory: Path, archive: Archive) -> Path | None:
+    """A checked archive: the user's own in `directory`, or one that was downloaded before.
+
+    Raises:
+        UserError: if the user's own is not the archive.
+    """
+    for own in (directory / FILE_NAME, directory / "downloads" / "manual" / FILE_NAME):
+        if own.exists():
+            try:
+                wrong = cifar10_archive.damage(own, archive)
+            except OSError as error:
+                wrong = error.strerror or str(error)
+            if wrong:
+                raise UserError(
+                    f"{own}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
+                    f"{archive.url}, or remove the file"
+                )
+            return own
+    for found in sorted(directory.glob(f"downloads/**/*{FILE_NAME}")):
+        with contextlib.suppress(OSError):
+            if ".tmp." not in found.parent.name and not cifar10_archive.damage(found, archive):
+                return found
+    return None
+
+
+def _arrays(source: Any, split: str, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one tfds data source, in the authors' order where it is recorded."""
+    total = len(source)
+    images = np.empty((total, *IMAGE_SHAPE), np.uint8)
+    labels = np.empty(total, np.int32)
+    ids = []
+    for index in range(total):
+        example = source[index]
+        images[index], labels[index] = example["image"], example["label"]
+        ids.append(example.get("id", b""))
+        if index % 500 == 0:
+            progress(f"reading CIFAR-10 {split} images", index, total)
+    progress(f"reading CIFAR-10 {split} images", total, total)
+    order = np.argsort(np.asarray(ids), kind="stable")
+    return images[order], labels[order]
+
+
+def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Contents:
+    """Read a prepared directory of array_record files.
+
+    Raises:
+        UserError: naming the directory, if it does not hold a whole CIFAR-10.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        import tensorflow_datasets as tfds
+
+        with _quiet():
+            builder = tfds.builder_from_directory(prepared)
+            names = tuple(builder.info.features["label"].names)
+            for split in ("train", "test"):
+                images, labels = _arrays(builder.as_data_source(split=split), split, progress)
+                arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
+    except Exception as error:  # tfds and array_record raise many types on damaged files
+        raise UserError(
+            f"{prepared}: cannot be read ({_one_line(error)}); remove it to prepare it again"
+        ) from None
+    counts = len(arrays["train_labels"]), len(arrays["test_labels"])
+    wanted = 5 * archive.batch, archive.batch
+    if names != CLASSES or counts != wanted:
+        raise UserError(
+            f"{prepared}: not CIFAR-10 ({counts[0]} + {counts[1]} images, not {wanted[0]} + "
+            f"{wanted[1]}, or other classes); remove it to prepare it again"
+        )
+    return Contents(**arrays, classes=CLASSES)
+
+
+def _prepare(directory: Path, local: Path | None, archive: Archive, progress: Progress) -> Path:
+    """Prepare array_record files in `directory`; nothing is left if that fails or is stopped."""
+    try:
+        import tensorflow_datasets as tfds
+
+        from cifar_jax.data.sources.cifar10_builder import Cifar10Binary
+
+        with _quiet():
+            builder = Cifar10Binary(
+                archive=archive,
+                path=local,
+                progress=progress,
+                data_dir=directory,
+                file_format="array_record",
+            )
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+        return Path(builder.data_dir)
+    except UserError:
+        raise
+    except Exception as error:  # whatever tfds, the network or the disk raised
+        raise UserError(
+            f"{directory}: CIFAR-10 could not be prepared there ({_one_line(error)})"
+        ) from None
+
+
+def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents:
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--data-dir {directory}: a file; give the folder that holds it")
+    prepared = _find_prepared(directory)
+    if prepared is None:
+        local = _find_archive(directory, archive)
+        if local is None and (reason := unreachable(archive.url)):
+            raise UserError(
+                f"CIFAR-10 is not in {directory} and cannot be downloaded from "
+                f"{urlsplit(archive.url).netloc} ({reason}); get {archive.url} elsewhere and pass "
+                "its folder with --data-dir, or use --dataset DIR (an image folder) or "
+                "--dataset synthetic"
+            )
+        prepared = _prepare(directory, local, archive, progress)
+    return _read_prepared(prepared, archive, progress)
+
+
+def load(
+    root: Path,
+    *,
+    data_dir: str | Path | None = None,
+    archive: Archive = CIFAR10,
+    progress: Progress = silent,
+) -> Dataset:
+    """Open CIFAR-10, 50,000 + 10,000 images in its authors' order.
+
+    Args:
+        root: the cache directory.
+        data_dir: see `data_directory`; may hold the archive or a prepared dataset, and is where
+            one is prepared.
+        archive: what the archive must be.
+        progress: told about downloading, preparing and reading.
+
+    Raises:
+        UserError: one line: why it cannot be had, and what to do.
+    """
+    return open_or_build(
+        root,
+        f"cifar10-{archive.sha256[:16]}",
+        "cifar10",
+        lambda: _contents(data_directory(data_dir), archive, progress),
+    )

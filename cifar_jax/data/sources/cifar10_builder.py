@@ -1,0 +1,105 @@
+"""CIFAR-10 as a tensorflow-datasets builder that needs no TensorFlow.
+
+The builder that tensorflow-datasets brings cannot prepare without TensorFlow: its tar extractor
+and its image encoder import it. This one reads the archive itself and encodes PNG by Pillow.
+Importing this module imports tensorflow_datasets.
+"""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from cifar_jax.data.sources import cifar10_archive
+from cifar_jax.data.sources.contents import IMAGE_SHAPE, Progress, silent
+
+
+class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Registered nowhere, so that `tfds.load("cifar10")` stays what it was."""
+
+    name = "cifar10_binary"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "The authors' images, in the authors' order."}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        archive: cifar10_archive.Archive = cifar10_archive.CIFAR10,
+        path: Path | None = None,
+        progress: Progress = silent,
+        **kwargs: Any,
+    ) -> None:
+        """Make a builder.
+
+        Args:
+            archive: what the archive must be.
+            path: where a checked archive lies already; None downloads it.
+            progress: told how many images have been written.
+            **kwargs: for `tfds.core.GeneratorBasedBuilder`: `data_dir`, `file_format`.
+        """
+        self._archive, self._path, self._progress = archive, path, progress
+        super().__init__(**kwargs)
+
+    @property
+    def url_infos(self) -> dict[str, tfds.download.checksums.UrlInfo]:
+        """Size and checksum that the download manager must find."""
+        info = tfds.download.checksums.UrlInfo(
+            size=tfds.core.utils.Size(self._archive.size),
+            checksum=self._archive.sha256,
+            filename=cifar10_archive.FILE_NAME,
+        )
+        return {self._archive.url: info}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="CIFAR-10: 60,000 colour images of 32x32 pixels in 10 classes.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=IMAGE_SHAPE, encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=list(cifar10_archive.CLASSES)),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+            citation="Krizhevsky: Learning multiple layers of features from tiny images. 2009.",
+            disable_shuffling=True,
+        )
+
+    def _download(self, dl_manager: Any) -> Path:
+        """Let the download manager fetch and check the archive, and tell how far it is."""
+        folder = Path(dl_manager.download_dir)
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(dl_manager.download, self._archive.url)
+        try:
+            while not wait([future], timeout=0.5).done:
+                arrived = sum(part.stat().st_size for part in folder.rglob("*.tmp.*/*"))
+                self._progress("downloading CIFAR-10", arrived, self._archive.size)
+            return Path(future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        path = self._path or self._download(dl_manager)
+        contents = cifar10_archive.read(path, self._archive)
+        total = len(contents.train_labels) + len(contents.test_labels)
+
+        def examples(split: str, before: int) -> Iterator[tuple[int, dict[str, Any]]]:
+            images = getattr(contents, f"{split}_images")
+            labels = getattr(contents, f"{split}_labels")
+            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                if index % 500 == 0:
+                    self._progress("preparing CIFAR-10", before + index, total)
+                png = io.BytesIO()
+                Image.fromarray(image).save(png, "PNG", compress_level=1)
+                png.seek(0)
+                yield index, {"image": png, "label": int(label)}
+
+        return {"train": examples("train", 0), "test": examples("test", len(contents.train_labels))}
+
+    def _generate_examples(self, **kwargs: Any) -> Any:
+        raise NotImplementedError("the examples come from `_split_generators`")
