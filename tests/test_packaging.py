@@ -20,8 +20,8 @@ def normalised(name: str) -> str:
 
 
 def requirement(text: str) -> tuple[str, str]:
-    """("name", "1.2") of "name>=1.2"."""
-    name, version = text.split(">=")
+    """("name", "1.2") of "name>=1.2,!=1.3"."""
+    name, version = text.split(",")[0].split(">=")
     return normalised(name), version
 
 
