@@ -53,14 +53,16 @@ define install
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < $(1))' 2>/dev/null || { \
 	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1); $(@D) needs $(2)," \
 	    "for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@if [ -f $@ ] && [ "$$($(PYTHON) -V 2>&1)" = "$$($(@D)/bin/python -V 2>&1)" ]; then rm $@; \
+	@if [ -f $@ ] && [ "$$($(PYTHON) -V 2>&1)" = "$$($(@D)/bin/python -V 2>&1)" ]; then \
+	    echo "Updating $(@D) to $< and pyproject.toml ..." && \
+	    rm $@; \
 	  else \
+	    echo "Making $(@D) from $< (300 MB to download, about 1 minute) ..." && \
 	    rm -rf $(@D) && \
 	    if command -v uv >/dev/null; \
 	      then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(@D); \
 	      else $(PYTHON) -m venv $(@D); fi; \
 	  fi
-	@echo "Installing the locked dependencies into $(@D) (about 400 MB to download, a minute or two) ..."
 	@if command -v uv >/dev/null; then \
 	    uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $< && \
 	    uv pip install --quiet --python $(@D)/bin/python --no-deps --editable .; \
