@@ -78,7 +78,6 @@ def read(entry: Path, name: str) -> Dataset | None:
 
 def _write(entry: Path, contents: Contents) -> None:
     """Write an entry under a temporary name and rename it; an entry in its place is replaced."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(entry.parent)
     with tempfile.TemporaryDirectory(
         dir=entry.parent, prefix=_TEMPORARY, ignore_cleanup_errors=True
@@ -107,6 +106,13 @@ def _remove_abandoned(root: Path) -> None:
             continue
 
 
+def _unwritable(root: Path, reason: str) -> UserError:
+    return UserError(
+        f"{root}: the cache directory cannot be written ({reason}); "
+        "set CIFAR_JAX_CACHE to a directory that can"
+    )
+
+
 def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: str = "") -> Dataset:
     """Open the cached entry; if there is none that is whole, build and cache it.
 
@@ -123,6 +129,12 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
     path = root / entry
     if (found := read(path, name)) is not None:
         return found
+    try:
+        # Before the long work, not after it.
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise _unwritable(root, error.strerror or str(error)) from None
     contents = build()
     for _ in range(3):
         # Only another process that builds the same entry can make one attempt fail.
@@ -140,7 +152,4 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         if (found := read(path, name)) is not None:
             return found
         failure = "what was written could not be read back"
-    raise UserError(
-        f"{root}: the cache directory cannot be written ({failure}); "
-        "set CIFAR_JAX_CACHE to a directory that can"
-    )
+    raise _unwritable(root, failure)

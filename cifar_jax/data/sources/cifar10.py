@@ -9,6 +9,8 @@ import contextlib
 import io
 import json
 import os
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,7 +26,9 @@ from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, 
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
 from cifar_jax.errors import UserError
 
+_MANUAL = "downloads/manual"
 _PROBE_SECONDS = 3.0
+_STALL_SECONDS = 30.0
 
 
 def data_directory(data_dir: str | Path | None) -> Path:
@@ -34,18 +38,23 @@ def data_directory(data_dir: str | Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep tensorflow_datasets from writing to the terminal."""
+def _quiet(progress: Progress) -> Iterator[Progress]:
+    """Keep tensorflow_datasets from writing to the terminal; the yielded progress still can."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
+    def report(description: str, done: int, total: int, /) -> None:
+        with contextlib.redirect_stdout(terminal):
+            progress(description, done, total)
+
+    terminal = sys.stdout
     verbosity, bars = logging.get_verbosity(), tqdm_utils._active
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.set_verbosity(logging.FATAL)
         tqdm_utils.disable_progress_bar()
         try:
-            yield
+            yield report
         finally:
             logging.set_verbosity(verbosity)
             tqdm_utils.display_progress_bar(bars)
@@ -91,28 +100,61 @@ def _find_prepared(directory: Path) -> Path | None:
 
 
 def _find_archive(directory: Path, archive: Archive) -> Path | None:
-    """A checked archive: the user's own in `directory`, or one that was downloaded before.
+    """A checked archive: in `directory`, or where tfds users put, and `_download` puts, theirs.
 
     Raises:
-        UserError: if the user's own is not the archive.
+        UserError: if the file there is not the archive.
     """
-    for own in (directory / FILE_NAME, directory / "downloads" / "manual" / FILE_NAME):
-        if own.exists():
+    for found in (directory / FILE_NAME, directory / _MANUAL / FILE_NAME):
+        if found.exists():
             try:
-                wrong = cifar10_archive.damage(own, archive)
+                wrong = cifar10_archive.damage(found, archive)
             except OSError as error:
                 wrong = error.strerror or str(error)
             if wrong:
                 raise UserError(
-                    f"{own}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
+                    f"{found}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
                     f"{archive.url}, or remove the file"
                 )
-            return own
-    for found in sorted(directory.glob(f"downloads/**/*{FILE_NAME}")):
-        with contextlib.suppress(OSError):
-            if ".tmp." not in found.parent.name and not cifar10_archive.damage(found, archive):
-                return found
+            return found
     return None
+
+
+def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
+    """Fetch the archive and check it; nothing is left if that fails or is stopped.
+
+    Not by tfds's downloader, whose threads outlive Ctrl-C until all 170 MB have arrived.
+    """
+    import requests
+
+    target = directory / _MANUAL / FILE_NAME
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".downloading-") as temporary:
+            part = Path(temporary, FILE_NAME)
+            with (
+                requests.get(
+                    archive.url,
+                    stream=True,
+                    timeout=_STALL_SECONDS,
+                    headers={"Accept-Encoding": "identity"},
+                ) as response,
+                part.open("wb") as file,
+            ):
+                response.raise_for_status()
+                for block in response.iter_content(1 << 18):
+                    file.write(block)
+                    progress("downloading CIFAR-10", file.tell(), archive.size)
+            if wrong := cifar10_archive.damage(part, archive):
+                raise UserError(
+                    f"{archive.url}: what was downloaded is not CIFAR-10's archive ({wrong})"
+                )
+            os.replace(part, target)
+    except OSError as error:  # of the disk, and requests' own
+        raise UserError(
+            f"CIFAR-10 could not be downloaded to {target.parent} ({_one_line(error)})"
+        ) from None
+    return target
 
 
 def _arrays(source: Any, split: str, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
@@ -142,11 +184,11 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
     try:
         import tensorflow_datasets as tfds
 
-        with _quiet():
+        with _quiet(progress) as report:
             builder = tfds.builder_from_directory(prepared)
             names = tuple(builder.info.features["label"].names)
             for split in ("train", "test"):
-                images, labels = _arrays(builder.as_data_source(split=split), split, progress)
+                images, labels = _arrays(builder.as_data_source(split=split), split, report)
                 arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     except Exception as error:  # tfds and array_record raise many types on damaged files
         raise UserError(
@@ -162,23 +204,27 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
     return Contents(**arrays, classes=CLASSES)
 
 
-def _prepare(directory: Path, local: Path | None, archive: Archive, progress: Progress) -> Path:
-    """Prepare array_record files in `directory`; nothing is left if that fails or is stopped."""
+def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) -> Path:
+    """Prepare array_record files in `directory` from the checked archive `file`.
+
+    Nothing is left if that fails or is stopped.
+    """
     try:
         import tensorflow_datasets as tfds
 
         from cifar_jax.data.sources.cifar10_builder import Cifar10Binary
 
-        with _quiet():
+        with _quiet(progress) as report:
             builder = Cifar10Binary(
                 archive=archive,
-                path=local,
-                progress=progress,
+                progress=report,
                 data_dir=directory,
                 file_format="array_record",
             )
             builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=file.parent, try_download_gcs=False
+                )
             )
         return Path(builder.data_dir)
     except UserError:
@@ -194,15 +240,16 @@ def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents
         raise UserError(f"--data-dir {directory}: a file; give the folder that holds it")
     prepared = _find_prepared(directory)
     if prepared is None:
-        local = _find_archive(directory, archive)
-        if local is None and (reason := unreachable(archive.url)):
+        file = _find_archive(directory, archive)
+        if file is None and (reason := unreachable(archive.url)):
             raise UserError(
                 f"CIFAR-10 is not in {directory} and cannot be downloaded from "
                 f"{urlsplit(archive.url).netloc} ({reason}); get {archive.url} elsewhere and pass "
                 "its folder with --data-dir, or use --dataset DIR (an image folder) or "
                 "--dataset synthetic"
             )
-        prepared = _prepare(directory, local, archive, progress)
+        file = file or _download(directory, archive, progress)
+        prepared = _prepare(directory, file, archive, progress)
     return _read_prepared(prepared, archive, progress)
 
 

@@ -2,12 +2,12 @@
 
 The builder that tensorflow-datasets brings cannot prepare without TensorFlow: its tar extractor
 and its image encoder import it. This one reads the archive itself and encodes PNG by Pillow.
-Importing this module imports tensorflow_datasets.
+It expects the archive in the
+download manager's `manual_dir`. Importing this module imports tensorflow_datasets.
 """
 
 import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self,
         *,
         archive: cifar10_archive.Archive = cifar10_archive.CIFAR10,
-        path: Path | None = None,
         progress: Progress = silent,
         **kwargs: Any,
     ) -> None:
@@ -37,11 +36,10 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Args:
             archive: what the archive must be.
-            path: where a checked archive lies already; None downloads it.
             progress: told how many images have been written.
             **kwargs: for `tfds.core.GeneratorBasedBuilder`: `data_dir`, `file_format`.
         """
-        self._archive, self._path, self._progress = archive, path, progress
+        self._archive, self._progress = archive, progress
         super().__init__(**kwargs)
 
     @property
@@ -70,21 +68,8 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
-    def _download(self, dl_manager: Any) -> Path:
-        """Let the download manager fetch and check the archive, and tell how far it is."""
-        folder = Path(dl_manager.download_dir)
-        pool = ThreadPoolExecutor(1)
-        future = pool.submit(dl_manager.download, self._archive.url)
-        try:
-            while not wait([future], timeout=0.5).done:
-                arrived = sum(part.stat().st_size for part in folder.rglob("*.tmp.*/*"))
-                self._progress("downloading CIFAR-10", arrived, self._archive.size)
-            return Path(future.result())
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        path = self._path or self._download(dl_manager)
+        path = Path(dl_manager.download(self._archive.url))
         contents = cifar10_archive.read(path, self._archive)
         total = len(contents.train_labels) + len(contents.test_labels)
 

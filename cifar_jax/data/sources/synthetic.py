@@ -117,8 +117,10 @@ def _figure(
     if kind == "square":
         corner = np.float32(0.45) * p
         inner = np.float32(0.85) - corner
-        du, dv = np.maximum(np.abs(u) - inner, 0), np.maximum(np.abs(v) - inner, 0)
-        return np.sqrt(du * du + dv * dv) - corner, None
+        du, dv = np.abs(u) - inner, np.abs(v) - inner
+        inside = np.minimum(np.maximum(du, dv), 0)
+        du, dv = np.maximum(du, 0), np.maximum(dv, 0)
+        return inside + np.sqrt(du * du + dv * dv) - corner, None
     if kind == "triangle":
         return np.maximum.reduce(_half_planes(u, v, 3)) - np.float32(0.55), None
     if kind == "cross":
@@ -226,21 +228,21 @@ def _images(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     mix = _uniform(rng, 0.1, 0.6, n, 1, 1)
     canvas = low + (high - low) * (coarse + (fine - coarse) * mix)[:, None]
 
-    radius = _uniform(rng, 8, 13, n)
+    radius = _uniform(rng, 7, 12, n)
     count = rng.integers(0, 3, n)
     for place in range(2):
         kinds = rng.integers(0, len(CLASSES), n)
-        smaller = np.where(place < count, radius * _uniform(rng, 0.25, 0.45, n), 0)
-        _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.1, 0.3))
-    _draw(rng, canvas, labels, radius, 3, (0.2, 0.5))
-    _bars(rng, canvas, 0.3)
+        smaller = np.where(place < count, radius * _uniform(rng, 0.25, 0.55, n), 0)
+        _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.1, 0.4))
+    _draw(rng, canvas, labels, radius, 4, (0.15, 0.45))
+    _bars(rng, canvas, 0.4)
 
     grey = canvas.mean(axis=1, keepdims=True, dtype=np.float32)
     is_grey = (_uniform(rng, 0, 1, n) < 0.2)[:, None, None, None]
     canvas = np.where(is_grey, grey, canvas)
     canvas = canvas * _uniform(rng, 0.7, 1.1, n, 1, 1, 1) + _uniform(rng, -0.1, 0.1, n, 1, 1, 1)
     noise = _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE) + _uniform(rng, -1, 1, n, 3, _SIZE, _SIZE)
-    canvas += noise * _uniform(rng, 0.01, 0.06, n, 1, 1, 1)
+    canvas += noise * _uniform(rng, 0.01, 0.09, n, 1, 1, 1)
     pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 

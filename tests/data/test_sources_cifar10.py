@@ -1,0 +1,320 @@
+"""CIFAR-10's source, on small archives of the same layout; no request leaves this machine."""
+
+import hashlib
+import http.server
+import io
+import json
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_jax.data.sources import cifar10, cifar10_archive
+from cifar_jax.data.sources.cifar10_archive import CIFAR10, FILE_NAME, Archive
+from cifar_jax.errors import UserError
+
+BATCH = 12
+NAMES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+
+
+def records(seed: int) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Labels, images and the bytes of one file, written record by record."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, BATCH).astype(np.int32)
+    images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
+    content = b""
+    for label, image in zip(labels, images, strict=True):
+        content += bytes([label])
+        for channel in range(3):
+            content += image[:, :, channel].tobytes()
+    return labels, images, content
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def write_archive(path: Path, files: dict[str, bytes]) -> Archive:
+    """Write the files in the given order and describe the archive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            add(tar, name, content)
+    return describe(path)
+
+
+def describe(path: Path, url: str = "http://127.0.0.1:9/" + FILE_NAME) -> Archive:
+    content = path.read_bytes()
+    return Archive(url, len(content), hashlib.sha256(content).hexdigest(), BATCH)
+
+
+def members(*, leave_out: str = "") -> dict[str, bytes]:
+    """The six files, in another order than they are read, and one more."""
+    files = {f"cifar-10-batches-bin/{n}": records(i)[2] for i, n in enumerate(NAMES)}
+    files.pop(f"cifar-10-batches-bin/{leave_out}", None)
+    return {"cifar-10-batches-bin/readme.html": b"x", **dict(reversed(files.items()))}
+
+
+def check(data: cifar10.Contents | cifar10.Dataset) -> None:
+    """The images and labels of the files, in the files' order."""
+    parts = [records(i) for i in range(6)]
+    np.testing.assert_array_equal(data.train_labels, np.concatenate([p[0] for p in parts[:5]]))
+    np.testing.assert_array_equal(data.train_images, np.concatenate([p[1] for p in parts[:5]]))
+    np.testing.assert_array_equal(data.test_labels, parts[5][0])
+    np.testing.assert_array_equal(data.test_images, parts[5][1])
+    assert data.classes[3] == "cat"
+    assert len(data.classes) == 10
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data directory, and no network."""
+    monkeypatch.setattr(cifar10, "unreachable", lambda url: "no connection")
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def load(home: Path, archive: Archive, **options: object) -> cifar10.Dataset:
+    return cifar10.load(home.parent / "cache", data_dir=home, archive=archive, **options)
+
+
+def refused(home: Path, archive: Archive, *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(home, archive)
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+    assert not list(home.glob("cifar10*/*"))
+    assert not list((home.parent / "cache").iterdir())
+
+
+def test_the_published_archive_is_as_recorded_by_tfds() -> None:
+    checksums = Path(pytest.importorskip("tensorflow_datasets").__file__).parent
+    line = (checksums / "url_checksums" / "cifar10.txt").read_text().split()
+    assert line[:3] == [CIFAR10.url, str(CIFAR10.size), CIFAR10.sha256]
+
+
+def test_archive_is_prepared_then_opened(
+    home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    calls: list[tuple[str, int, int]] = []
+    first = load(home, archive, progress=lambda *call: calls.append(call))
+    check(first)
+    assert first.name == "cifar10"
+    assert calls[0] == ("preparing CIFAR-10", 0, 6 * BATCH)
+    assert calls[-1] == ("reading CIFAR-10 test images", BATCH, BATCH)
+    assert "tensorflow" not in sys.modules
+    assert capfd.readouterr() == ("", "")
+    (prepared,) = home.glob("cifar10_binary/*")
+    assert json.loads((prepared / "dataset_info.json").read_text())["fileFormat"] == "array_record"
+
+    # The decoded cache needs neither the archive nor what was prepared from it.
+    monkeypatch.setattr(cifar10, "_contents", None)
+    second = load(home, archive)
+    check(second)
+    assert second.fingerprint == first.fingerprint
+
+
+def test_progress_may_write_to_the_terminal(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    load(home, archive, progress=lambda description, *_: print(description))
+    lines = set(capfd.readouterr().out.splitlines())
+    assert lines == {
+        "preparing CIFAR-10",
+        "reading CIFAR-10 train images",
+        "reading CIFAR-10 test images",
+    }
+
+
+def test_prepared_directory_is_enough(home: Path) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    path = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
+    (home / FILE_NAME).unlink()
+    check(load(home, archive))
+
+    # As if tensorflow_datasets had prepared its own builder there.
+    info = path / "dataset_info.json"
+    info.write_text(info.read_text().replace("cifar10_binary", "cifar10"))
+    own = home / "own" / "cifar10" / "3.0.2"
+    own.parent.mkdir(parents=True)
+    path.rename(own)
+    for file in own.glob("cifar10_binary-*"):
+        file.rename(own / file.name.replace("cifar10_binary", "cifar10"))
+    check(cifar10._contents(home / "own", archive, cifar10.silent))
+
+
+def test_recorded_ids_restore_the_authors_order() -> None:
+    """tensorflow_datasets' own builder shuffles, but records ids."""
+    order = [2, 0, 3, 1]
+    source = [
+        {"id": b"train_%05d" % i, "image": np.full((32, 32, 3), i, np.uint8), "label": i}
+        for i in order
+    ]
+    images, labels = cifar10._arrays(source, "train", cifar10.silent)
+    assert labels.tolist() == [0, 1, 2, 3]
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_data_directory_follows_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert cifar10.data_directory(None) == Path.home() / "tensorflow_datasets"
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/elsewhere")
+    assert cifar10.data_directory(None) == Path.home() / "elsewhere"
+    assert cifar10.data_directory("x") == Path("x")
+
+
+def test_wrong_archives_are_named(home: Path) -> None:
+    path = home / FILE_NAME
+    archive = write_archive(path, members())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    refused(home, archive, str(path), str(len(whole) - 100), archive.url)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused(home, archive, str(path), "SHA-256")
+
+
+def test_archives_without_the_right_members_are_refused(home: Path) -> None:
+    path = home / FILE_NAME
+    refused(home, write_archive(path, members(leave_out="test_batch.bin")), "test_batch.bin")
+    name = "cifar-10-batches-bin/data_batch_2.bin"
+    refused(home, write_archive(path, {**members(), name: b"short"}), name)
+    wrong_label = bytes([10]) + records(1)[2][1:]
+    refused(home, write_archive(path, {**members(), name: wrong_label}), "label 10")
+    path.write_bytes(path.read_bytes()[:-200])
+    refused(home, describe(path), str(path))
+    path.write_bytes(b"no tar at all")
+    refused(home, describe(path), str(path))
+
+
+def test_paths_and_links_in_an_archive_reach_nothing(home: Path) -> None:
+    secret = home.parent / "secret.bin"
+    secret.write_bytes(records(0)[2])
+    files = members()
+    files["../escaped.bin"] = b"x"
+    files[str(home.parent / "absolute.bin")] = b"x"
+    check(load(home, write_archive(home / FILE_NAME, files)))
+    assert not list(home.parent.rglob("escaped.bin"))
+    assert not (home.parent / "absolute.bin").exists()
+
+    link = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+    path = home.parent / FILE_NAME
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(link)
+    with pytest.raises(UserError, match=r"data_batch_1\.bin"):
+        cifar10_archive.read(path, describe(path))
+
+
+def test_without_network_the_message_says_what_to_do(home: Path) -> None:
+    refused(home, CIFAR10, str(home), CIFAR10.url, "--data-dir", "--dataset synthetic", "DIR")
+
+
+def test_data_dir_that_is_a_file(home: Path) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    with pytest.raises(UserError, match="--data-dir"):
+        load(home / FILE_NAME, archive)
+
+
+def test_stopping_the_preparation_leaves_nothing(home: Path) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(home, archive, progress=stop)
+    assert not list(home.glob("cifar10_binary/*"))
+    assert not list((home.parent / "cache").iterdir())
+    check(load(home, archive))
+
+
+def test_damaged_prepared_directory_is_named(home: Path) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
+    for file in prepared.glob("*train.array_record*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        load(home, archive)
+    assert str(prepared) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a web server for the folder `served`, on this machine alone."""
+    (tmp_path / "served").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    handler = partial(Handler, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_download(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "served" / FILE_NAME
+    write_archive(path, members())
+    archive = describe(path, f"{server}/{FILE_NAME}")
+    calls: list[tuple[str, int, int]] = []
+    check(load(tmp_path / "data", archive, progress=lambda *call: calls.append(call)))
+    assert ("downloading CIFAR-10", archive.size, archive.size) in calls
+    # What was downloaded serves again, also without the server.
+    path.unlink()
+    found = cifar10._find_archive(tmp_path / "data", archive)
+    assert found is not None
+    assert cifar10_archive.damage(found, archive) is None
+
+
+def test_download_of_something_else_is_refused(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "served" / FILE_NAME
+    write_archive(path, members())
+    archive = describe(path, f"{server}/{FILE_NAME}")
+    path.write_bytes(b"a login page")
+    with pytest.raises(UserError, match="12 bytes") as caught:
+        load(tmp_path / "data", archive)
+    assert "\n" not in str(caught.value)
+    assert archive.url in str(caught.value)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_stopping_the_download_leaves_nothing(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "served" / FILE_NAME
+    write_archive(path, members())
+    archive = describe(path, f"{server}/{FILE_NAME}")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(tmp_path / "data", archive, progress=stop)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_download_that_breaks_off_is_one_line(tmp_path: Path) -> None:
+    archive = Archive(f"http://127.0.0.1:1/{FILE_NAME}", 1, "", BATCH)
+    with pytest.raises(UserError, match="could not be downloaded") as caught:
+        cifar10._download(tmp_path, archive, cifar10.silent)
+    assert "\n" not in str(caught.value)
+
+
+def test_probe(server: str, tmp_path: Path) -> None:
+    (tmp_path / "served" / "there").write_text("x")
+    assert cifar10.unreachable(f"{server}/there") is None
+    assert cifar10.unreachable(f"{server}/missing") == "HTTP status 404"
+    assert cifar10.unreachable("http://127.0.0.1:1/x") == "no connection"
