@@ -51,7 +51,8 @@ clean: ## remove the environments and caches (not the runs)
 # 3.14 is too new for the oldest dependencies.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < $(1))' 2>/dev/null || { \
-	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1); $(@D) needs $(2)," \
+	  found=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/dev/null || echo "not found"); \
+	  echo "$(PYTHON) is $$found, $(@D) needs Python $(2);" \
 	    "for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@if [ -f $@ ] && [ "$$($(PYTHON) -V 2>&1)" = "$$($(@D)/bin/python -V 2>&1)" ]; then \
 	    echo "Updating $(@D) to $< and pyproject.toml ..." && \
@@ -74,17 +75,18 @@ define install
 endef
 
 .venv/.installed: requirements/locked.lock pyproject.toml
-	$(call install,(4,),Python 3.11 or newer)
+	$(call install,(4,),3.11 or newer)
 
 .venv-oldest/.installed: requirements/oldest.lock pyproject.toml
-	$(call install,(3, 14),Python 3.11 to 3.13)
+	$(call install,(3, 14),3.11 to 3.13)
 
 # A PYTHON given by hand replaces an environment of another version.
 ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(PYTHON) -V 2>&1),$(shell .venv/bin/python -V 2>&1))
+version = $(shell { $(1) -V; } 2>/dev/null)
+ifneq ($(call version,$(PYTHON)),$(call version,.venv/bin/python))
 .venv/.installed: FORCE
 endif
-ifneq ($(shell $(PYTHON) -V 2>&1),$(shell .venv-oldest/bin/python -V 2>&1))
+ifneq ($(call version,$(PYTHON)),$(call version,.venv-oldest/bin/python))
 .venv-oldest/.installed: FORCE
 endif
 endif
