@@ -18,7 +18,7 @@ from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Progress, silent
 
 
-class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
     """Registered nowhere, so that `tfds.load("cifar10")` stays what it was."""
 
     name = "cifar10_binary"
@@ -68,7 +68,7 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         path = Path(dl_manager.download(self._archive.url))
         contents = cifar10_archive.read(path, self._archive)
         total = len(contents.train_labels) + len(contents.test_labels)

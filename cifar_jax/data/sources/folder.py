@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_jax.data.sources.cache import open_or_build
 from cifar_jax.data.sources.contents import (
@@ -121,12 +121,12 @@ def list_folder(folder: Path) -> Listing:
             that is not an image.
     """
     train, test = (_list_split(folder, split) for split in SPLITS)
-    for one, other, has, lacks in ((train, test, *SPLITS), (test, train, *reversed(SPLITS))):
-        if lonely := sorted(set(one) - set(other)):
-            raise UserError(
-                f"{folder / has / lonely[0]}: this class is missing in {folder / lacks}; "
-                "both need the same classes"
-            )
+    if lonely := sorted(set(train) ^ set(test)):
+        has, lacks = SPLITS if lonely[0] in train else reversed(SPLITS)
+        raise UserError(
+            f"{folder / has / lonely[0]}: this class is missing in {folder / lacks}; "
+            "both need the same classes"
+        )
     if len(train) < 2:
         raise UserError(f"{folder / 'train'}: {len(train)} classes; at least 2 are needed")
     return {"train": train, "test": test}
@@ -186,7 +186,7 @@ def decode(path: str, resize: bool) -> np.ndarray:
                 if size != (width, height):
                     rgb = ImageOps.fit(rgb, (width, height), Image.Resampling.LANCZOS)
                 return np.asarray(rgb)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UserError(f"{path}: cannot be read (not an image)") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise _unreadable(path, error) from None
