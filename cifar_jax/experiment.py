@@ -27,9 +27,7 @@ def open_dataset(
         UserError: if it cannot be had or does not fit the config.
     """
     data = config.data
-    dataset = load(
-        data.dataset, data_dir=data.data_dir, resize=data.resize, progress=progress
-    )
+    dataset = load(data.dataset, data_dir=data.data_dir, resize=data.resize, progress=progress)
     classes = len(dataset.classes)
     if config.model.num_classes not in (None, classes):
         raise UserError(
@@ -64,9 +62,7 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
             )
         train = train[: data.train_examples]
     if batch > len(train):
-        raise UserError(
-            f"--batch-size {batch}: must be at most the {len(train)} training images"
-        )
+        raise UserError(f"--batch-size {batch}: must be at most the {len(train)} training images")
     if config.model.norm == "batch" and len(train) % batch == 1:
         raise UserError(
             f"--batch-size {batch}: the last batch of {len(train)} images would be a single one, "

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import os
 import sys
 from pathlib import Path
@@ -150,7 +151,9 @@ def parse_config(arguments: argparse.Namespace) -> Config:
     for destination, value in given.items():
         section, _, name = destination.partition(".")
         if name:
-            flag = _flag(section, SECTIONS[section].__dataclass_fields__[name])
+            flag = _flag(
+                section, next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name)
+            )
             config = configuration.override(config, section, name, value, flag)
     return config
 
@@ -216,6 +219,11 @@ def main(argv: list[str]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,9 +97,7 @@ def _check_resumable(record: dict[str, Any], config: Config, dataset: Dataset, w
         )
     done = len(record["history"])
     if done > config.training.epochs:
-        raise UserError(
-            f"--epochs {config.training.epochs}: {where} already holds {done} epochs"
-        )
+        raise UserError(f"--epochs {config.training.epochs}: {where} already holds {done} epochs")
 
 
 def _device_data(dataset: Dataset, train: np.ndarray, val: np.ndarray, stream: bool) -> TrainData:
@@ -162,11 +160,12 @@ class _Files:
 
 
 @contextlib.contextmanager
-def _open_files(
-    workdir: Path, config: Config, history: list[dict[str, Any]]
-) -> Iterator[_Files]:
+def _open_files(workdir: Path, config: Config, history: list[dict[str, Any]]) -> Iterator[_Files]:
     """Create the run's files, or bring them to where its checkpoint stands."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be made ({error.strerror})") from None
     files.write_text(workdir / CONFIG, configuration.to_toml(config))
     files.write_text(workdir / METRICS, files.json_lines(history))
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
@@ -202,7 +201,7 @@ def _train(
     steps = epochs(run, state, first, last, n_train)
     with Interrupts(on_first) as interrupts:
         for epoch in range(first, last + 1):
-            display.progress("training: epochs done", epoch - 1, last)
+            display.progress("epochs", epoch - 1, last, plain=False)
 
             def advance() -> tuple[TrainState, EpochRow]:
                 return next(steps)
@@ -225,7 +224,6 @@ def _train(
                     f"Stopped after epoch {epoch} of {last}; its checkpoint is in {workdir}. "
                     "Go on with the same command and --resume."
                 )
-        display.progress("training: epochs done", last, last)
     return state, history
 
 
@@ -235,9 +233,7 @@ def _write_results(
     """Write predictions, figures and, last and at once, `results.json`."""
     classes = rest["dataset"]["classes"]
     title = f"{rest['dataset']['name']}, {rest['model']}, norm {rest['norm']}, seed {rest['seed']}"
-    figures.save(
-        figures.training_curves(rest["history"], title), workdir / "training_curves.png"
-    )
+    figures.save(figures.training_curves(rest["history"], title), workdir / "training_curves.png")
     figures.save(
         figures.confusion_matrix(
             evaluation.confusion,
@@ -375,8 +371,8 @@ def train_run(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     _say_evaluation(evaluation, dataset, display)
-    share = 100 * results["compile_seconds"] / (
-        results["compile_seconds"] + results["train_seconds"]
+    share = (
+        100 * results["compile_seconds"] / (results["compile_seconds"] + results["train_seconds"])
     )
     display.say(
         f"trained in {duration(results['train_seconds'])}, compiled in "
@@ -405,9 +401,7 @@ def _begin(
             return Start(state, [], 0.0)
         record = checkpoints.read_record()
         _check_resumable(record, config, dataset, workdir)
-        return Start(
-            checkpoints.read_state(state), record["history"], record["compile_seconds"]
-        )
+        return Start(checkpoints.read_state(state), record["history"], record["compile_seconds"])
     finally:
         checkpoints.close()
 

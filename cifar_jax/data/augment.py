@@ -9,7 +9,7 @@ STD = (0.2470, 0.2435, 0.2616)
 PADDING = 4
 
 
-def normalise(images: jax.Array, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def normalise(images: jax.Array, dtype: str = "float32") -> jax.Array:
     """Scale uint8 pixels (..., 3) to [0, 1] and standardise each channel with CIFAR-10's moments.
 
     The division by 255 and by the standard deviation is one multiplication, in `dtype`.

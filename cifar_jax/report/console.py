@@ -63,14 +63,18 @@ class Display:
         panel = Panel(Text(text), title="ATTENTION", border_style="bold red", style="bold")
         self.console.print(panel)
 
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done; a new description starts a new bar."""
+    def progress(self, description: str, done: int, total: int, *, plain: bool = True) -> None:
+        """Show that `done` of `total` are done; a new description starts a new bar.
+
+        Args:
+            plain: also off a terminal, as a line now and then.
+        """
         if description != self._described:
             self.end_progress()
             self._described = description
         if self.console.is_terminal:
             self._bar(description, done, total)
-        else:
+        elif plain:
             now = time.monotonic()
             if done >= total or now - self._last_plain > PLAIN_INTERVAL:
                 self._last_plain = now

@@ -28,9 +28,7 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     rates = [row["learning_rate"] for row in history]
-    drops = [
-        epochs[i] - 0.5 for i in range(1, len(epochs)) if rates[i] < rates[i - 1] * (1 - 1e-6)
-    ]
+    drops = [epochs[i] - 0.5 for i in range(1, len(epochs)) if rates[i] < rates[i - 1] * (1 - 1e-6)]
     marker = "o" if len(epochs) < 3 else None
     for axes, quantity, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
@@ -40,8 +38,8 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
         for number, drop in enumerate(drops):
-            label = "learning rate drops" if number == 0 else None
-            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=label)
+            once = "learning rate drops" if number == 0 else None
+            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=once)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -72,8 +70,6 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
     if n <= 20:
         for (row, column), count in np.ndenumerate(confusion):
             colour = "white" if share[row, column] > 50 else "black"
-            axes.text(
-                column, row, str(count), ha="center", va="center", color=colour, fontsize=8
-            )
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     axes.set_title(title)
     return figure

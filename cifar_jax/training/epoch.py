@@ -83,9 +83,7 @@ def train_epoch(
     return state, metrics
 
 
-def predict_logits(
-    spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array
-) -> jax.Array:
+def predict_logits(spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
     """Logits in evaluation mode, (N, classes), of uint8 images (N, H, W, 3), in small batches."""
     n = images.shape[0]
     batch = min(EVAL_BATCH, n)
@@ -96,7 +94,8 @@ def predict_logits(
     def forward(rows: jax.Array) -> jax.Array:
         x = normalise(images[rows], spec.dtype)
         variables = {"params": params, "batch_stats": batch_stats}
-        return spec.model.apply(variables, x, train=False)
+        logits: jax.Array = spec.model.apply(variables, x, train=False)  # type: ignore[assignment]
+        return logits
 
     logits = lax.map(forward, index)
     return logits.reshape(-1, logits.shape[-1])[:n]
@@ -108,9 +107,7 @@ def loss_and_accuracy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, 
     return loss, jnp.mean(jnp.argmax(logits, axis=-1) == labels)
 
 
-def validate(
-    spec: TrainSpec, state: TrainState, data: TrainData
-) -> tuple[jax.Array, jax.Array]:
+def validate(spec: TrainSpec, state: TrainState, data: TrainData) -> tuple[jax.Array, jax.Array]:
     """Validation loss and accuracy of a state."""
     logits = predict_logits(spec, state.params, state.batch_stats, data.val_images)
     return loss_and_accuracy(logits, data.val_labels)

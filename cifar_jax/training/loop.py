@@ -120,12 +120,13 @@ def epochs(
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(run(state))
         seconds = time.perf_counter() - start
-        values = {name: float(value) for name, value in metrics._asdict().items()}
+        # The shortest decimals that mean the same float32: 0.01, not 0.009999999776482582.
+        values = {
+            name: float(str(value)) for name, value in jax.device_get(metrics)._asdict().items()
+        }
         yield (
             state,
-            EpochRow(
-                epoch=epoch, seconds=seconds, images_per_second=n_train / seconds, **values
-            ),
+            EpochRow(epoch=epoch, seconds=seconds, images_per_second=n_train / seconds, **values),
         )
 
 

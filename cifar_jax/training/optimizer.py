@@ -2,7 +2,10 @@
 
 import flax.struct
 import jax
+import numpy as np
 import optax
+
+Scalar = jax.Array | np.floating | float
 
 
 @flax.struct.dataclass
@@ -15,14 +18,12 @@ class Hyperparams:
         weight_decay: float (), coupled.
     """
 
-    learning_rate: jax.Array | float = 0.01
-    momentum: jax.Array | float = 0.9
-    weight_decay: jax.Array | float = 5e-4
+    learning_rate: Scalar = 0.01
+    momentum: Scalar = 0.9
+    weight_decay: Scalar = 5e-4
 
 
-def step_schedule(
-    learning_rate: jax.Array | float, decay_factor: float, decay_steps: int
-) -> optax.Schedule:
+def step_schedule(learning_rate: Scalar, decay_factor: float, decay_steps: int) -> optax.Schedule:
     """Learning rate as a function of the step: times `decay_factor` every `decay_steps` steps."""
     return optax.exponential_decay(learning_rate, decay_steps, decay_factor, staircase=True)
 

@@ -85,17 +85,13 @@ def draw_key(key: jax.Array, purpose: int, index: jax.Array | int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
 
 
-def learning_rate_schedule(
-    spec: TrainSpec, hyper: Hyperparams, n_train: int
-) -> optax.Schedule:
+def learning_rate_schedule(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.Schedule:
     """The step schedule of a run on `n_train` images: a function of the step."""
     decay_steps = spec.decay_every * steps_per_epoch(n_train, spec.batch_size)
     return step_schedule(hyper.learning_rate, spec.decay_factor, decay_steps)
 
 
-def optimizer(
-    spec: TrainSpec, hyper: Hyperparams, n_train: int
-) -> optax.GradientTransformation:
+def optimizer(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.GradientTransformation:
     """The optimiser of a run on `n_train` images."""
     return sgd(hyper, learning_rate_schedule(spec, hyper, n_train))
 

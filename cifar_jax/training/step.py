@@ -1,6 +1,7 @@
 """One step of training on one batch."""
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def train_step(
     x = normalise(images, spec.dtype)
     dropout_key = draw_key(state.key, DROPOUT, state.step)
 
-    def loss_fn(params):
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updated = spec.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             x,
@@ -59,7 +60,8 @@ def train_step(
         grads, state.opt_state, state.params
     )
     correct = jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
-    new_state = state.replace(
+    new_state = replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,

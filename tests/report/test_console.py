@@ -1,0 +1,60 @@
+"""What a run shows: bars on a terminal, plain lines elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cifar_jax.report.console import Display, duration, epoch_line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_epoch_line():
+    row = {
+        "epoch": 3,
+        "train_loss": 1.23456,
+        "train_accuracy": 0.5,
+        "val_loss": 1.1,
+        "val_accuracy": 0.612,
+        "learning_rate": 0.01,
+        "images_per_second": 1041.4,
+    }
+    assert epoch_line(row, 30, 61) == (
+        "epoch  3/30  train loss 1.2346 acc 50.00 %  val loss 1.1000 acc 61.20 %"
+        "  lr 0.01  1,041 images/s  ETA 1:01"
+    )
+
+
+def test_banner_and_lines_are_printed_as_they_are():
+    stream = io.StringIO()
+    display = Display(Console(file=stream, width=60))
+    display.banner("This is NOT CIFAR-10 [see the README].")
+    display.say("runs/[a] 10 %")
+    text = stream.getvalue()
+    assert "NOT CIFAR-10 [see the README]" in text
+    assert "ATTENTION" in text
+    assert "runs/[a] 10 %\n" in text
+
+
+def test_progress_off_a_terminal_is_sparse():
+    stream = io.StringIO()
+    display = Display(Console(file=stream, width=60))
+    for done in range(101):
+        display.progress("decoding", done, 100)
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == "decoding: 100 of 100"
+    assert len(lines) <= 3
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    stream = io.StringIO()
+    display = Display(Console(file=stream, width=80, force_terminal=True))
+    display.progress("decoding", 1, 2)
+    display.progress("decoding", 2, 2)
+    assert "2/2" in stream.getvalue()

@@ -1,0 +1,113 @@
+"""The configuration: TOML round trip, and errors that name the field."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cifar_jax import config as configuration
+from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_protocol():
+    training = Config().training
+    assert training == TrainingConfig(
+        seed=42,
+        epochs=30,
+        batch_size=128,
+        learning_rate=0.01,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_every=10,
+        decay_factor=0.1,
+    )
+    assert Config().data.val_examples == 5000
+    assert Config().model == ModelConfig("cnn", "none", 0.5, None)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_load(path):
+    assert configuration.load(path).training.epochs >= 1
+
+
+def test_report_configs_differ_in_the_norm_alone():
+    baseline, batchnorm = (
+        configuration.load(CONFIGS[0].parent / f"{name}.toml") for name in ("baseline", "batchnorm")
+    )
+    assert configuration.differences(baseline, batchnorm) == ["model.norm: none -> batch"]
+    # The files spell the defaults out; only the dataset is not the default.
+    assert configuration.differences(Config(), baseline) == ["data.dataset: auto -> cifar10"]
+
+
+def test_toml_round_trip(tmp_path):
+    config = Config(
+        name="odd-name_1.0",
+        data=DataConfig(dataset="/a folder/with \"quotes\" and 'more'", train_examples=7),
+        model=ModelConfig(norm="batch", num_classes=3),
+        training=TrainingConfig(seed=2**32 - 1, learning_rate=1e-7, weight_decay=0.0),
+    )
+    path = write(tmp_path / "c.toml", configuration.to_toml(config))
+    assert configuration.load(path) == config
+
+
+def test_integers_are_accepted_where_a_float_is_wanted(tmp_path):
+    path = write(tmp_path / "c.toml", "[training]\nlearning_rate = 1\n")
+    rate = configuration.load(path).training.learning_rate
+    assert rate == 1.0
+    assert isinstance(rate, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[training]\nepochs = 0", "training.epochs: 0 is out of range; allowed: at least 1"),
+        ("[training]\nepochs = 2.5", "training.epochs: 2.5 is not an integer"),
+        ("[training]\nepochs = true", "training.epochs: True is not an integer"),
+        ("[training]\nlearning_rate = nan", "training.learning_rate: nan is not a finite number"),
+        ("[training]\nlearning_rate = 0", "out of range; allowed: above 0"),
+        ("[training]\nmomentum = 1.0", "training.momentum: 1.0 is out of range"),
+        ("[training]\nepoch = 3", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("[trainin]\nepochs = 3", "unknown key 'trainin'; did you mean 'training'?"),
+        ("training = 3", "'training' must be a table"),
+        ("[data]\naugment = 1", "data.augment: 1 is not true or false"),
+        ('[data]\ndataset = ""', "data.dataset: an empty"),
+        ('[model]\nnorm = "batchnorm"', "model.norm: 'batchnorm' is not known; allowed: none"),
+        ("[model]\nnum_classes = 1", "model.num_classes: 1 is out of range"),
+        ('name = "../up"', "name: '../up' is not allowed"),
+        ("[training\n", "not valid TOML"),
+    ],
+)
+def test_bad_file_is_one_line_that_names_file_and_field(tmp_path, text, said):
+    path = write(tmp_path / "bad.toml", text)
+    with pytest.raises(UserError) as error:
+        configuration.load(path)
+    message = str(error.value)
+    assert said in message
+    assert "bad.toml" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "binary"])
+def test_unreadable_file_is_named(tmp_path, content):
+    path = tmp_path / "c.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"c\.toml.*cannot be read"):
+        configuration.load(path)
+
+
+def test_every_field_has_help_and_limits_where_it_is_a_number():
+    for section in configuration.SECTIONS.values():
+        for field in dataclasses.fields(section):
+            plain, _ = configuration.field_type(section, field.name)
+            assert field.metadata["help"]
+            if plain in (int, float):
+                assert field.metadata["low"] is not None, field.name

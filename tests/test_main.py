@@ -1,0 +1,109 @@
+"""The command line: what it accepts, and how it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cifar_jax import main as door
+from cifar_jax.config import Config
+
+
+def config_of(*argv: str) -> Config:
+    return door.parse_config(door._train_parser().parse_args(list(argv)))
+
+
+def test_no_flag_is_the_protocol():
+    assert config_of() == Config()
+
+
+def test_bn_is_the_batch_norm():
+    assert config_of("--bn") == config_of("--norm", "batch")
+    assert config_of("--bn").model.norm == "batch"
+
+
+def test_flags_override_the_file(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[training]\nepochs = 3\nseed = 7\n[model]\nnorm = "batch"\n')
+    config = config_of("--config", str(path), "--epochs", "5", "--norm", "none")
+    assert (config.training.epochs, config.training.seed) == (5, 7)
+    assert config.model.norm == "none"
+
+
+def test_every_flag_of_the_issue_is_there():
+    config = config_of(
+        *("--dataset", "synthetic", "--data-dir", "d", "--seed", "1", "--epochs", "2"),
+        *("--batch-size", "3", "--lr", "0.5", "--momentum", "0.1", "--weight-decay", "0"),
+        *("--train-examples", "10", "--pipeline", "stream", "--no-augment"),
+    )
+    assert config.data.pipeline == "stream"
+    assert config.data.train_examples == 10
+    assert not config.data.augment
+    assert config.training.learning_rate == 0.5
+    assert config.training.weight_decay == 0.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--epochs", "0"], "--epochs: 0 is out of range; allowed: at least 1"),
+        (["--epochs", "many"], "--epochs: 'many' is not an integer"),
+        (["--lr", "nan"], "--lr: nan is not a finite number"),
+        (["--lr", "-1"], "--lr: -1.0 is out of range"),
+        (["--seed", "-1"], "--seed: -1 is out of range"),
+        (["--batch-size", "1"], "--batch-size: 1 is out of range"),
+        (["--norm", "layers"], "--norm: 'layers' is not known; allowed: none, batch"),
+        (["--bn", "--norm", "none"], "--bn and --norm none contradict each other"),
+        (["--device", "abacus"], "--device"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["--epochs"], "--epochs: expected one argument"),
+        (["predicate"], "'predicate' is not a command; allowed: train, evaluate"),
+        (["--config", "/no/such.toml"], "--config /no/such.toml: cannot be read"),
+        (["evaluate"], "--checkpoint"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(argv, said, capsys):
+    assert door.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+SLOW_IMPORTS = """
+import sys
+from cifar_jax.main import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+slow = {"jax", "tensorflow_datasets", "matplotlib", "orbax", "numpy", "flax"} & set(sys.modules)
+print("status", status, "slow", sorted(slow))
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [(["--help"], 0), (["evaluate", "--help"], 0), (["--version"], 0), (["--epochs", "0"], 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_help_and_wrong_flags_import_nothing_slow(argv, status):
+    command = [sys.executable, "-c", SLOW_IMPORTS, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == f"status {status} slow []"
+
+
+def test_a_device_that_is_not_there_is_one_line(capsys):
+    # No test machine has both an Apple GPU and a TPU.
+    statuses = [door.main(["--device", name]) for name in ("metal", "tpu") if not present(name)]
+    lines = capsys.readouterr().err.splitlines()
+    assert statuses == [2] * len(lines)
+    assert lines
+    assert all("there is none here, only" in line for line in lines)
+
+
+def present(name: str) -> bool:
+    import jax
+
+    platforms = {"metal": ("mps", "METAL"), "tpu": ("tpu",)}[name]
+    return any(device.platform in platforms for device in jax.devices())

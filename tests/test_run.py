@@ -1,0 +1,311 @@
+"""A whole run on a tiny image folder: what it leaves, how it resumes, what it refuses."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_jax.main import main
+from cifar_jax.report.console import Display
+
+CLASSES = ("left", "right", "top")
+FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
+
+
+def draw(rng: np.random.Generator, label: int) -> Image.Image:
+    """Noise with one bright half."""
+    pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
+    half = [np.s_[:, :16], np.s_[:, 16:], np.s_[:16, :]][label]
+    pixels[half] += 120
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """75 training and 15 test images of three classes, as PNG."""
+    root = tmp_path_factory.mktemp("data") / "halves"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 25), ("test", 5)):
+        for label, name in enumerate(CLASSES):
+            directory = root / split / name
+            directory.mkdir(parents=True)
+            for i in range(count):
+                draw(rng, label).save(directory / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Decoded images and compiled programs, kept between the runs of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def run(folder, workdir, *flags: str) -> int:
+    return main(["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *flags])
+
+
+def results_of(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def curves(results) -> list[dict[str, float]]:
+    """The history without wall-clock times."""
+    clock = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in results["history"]]
+
+
+def logits_of(workdir) -> np.ndarray:
+    with np.load(workdir / "predictions.npz") as predictions:
+        return predictions["logits"]
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """Directory of a run of four epochs that was never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(folder, workdir, "--epochs", "4") == 0
+    return workdir
+
+
+def test_results_say_what_was_run_and_what_came_out(whole, folder):
+    results = results_of(whole)
+    assert results["dataset"]["name"] == "folder-halves"
+    assert len(results["dataset"]["fingerprint"]) == 64
+    sizes = [results["dataset"][n] for n in ("n_train", "n_val", "n_test")]
+    assert sizes == [55, 20, 15]
+    assert (results["model"], results["norm"], results["seed"]) == ("cnn", "batch", 3)
+    # The report's 621,322 less seven outputs of the last layer, 257 parameters each.
+    assert results["num_params"] == 621_322 - 7 * 257
+    assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]
+    rates = [row["learning_rate"] for row in results["history"]]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    for row in results["history"]:
+        assert row["seconds"] > 0
+        assert 0 <= row["train_accuracy"] <= 1
+        assert 0 <= row["val_accuracy"] <= 1
+    assert results["config"]["data"]["dataset"] == str(folder)
+    assert results["train_seconds"] == pytest.approx(
+        sum(row["seconds"] for row in results["history"])
+    )
+    assert results["compile_seconds"] > 0
+    assert results["device"].split(":")[0] in ("cpu", "gpu", "mps", "METAL", "tpu")
+    assert {"python", "jax", "flax", "optax", "numpy"} <= set(results["versions"])
+    assert "git_revision" in results
+
+
+def test_results_agree_with_the_predictions(whole):
+    results = results_of(whole)
+    with np.load(whole / results["predictions"]) as predictions:
+        logits, predicted, label = (predictions[k] for k in ("logits", "predicted", "label"))
+    assert logits.shape == (15, 3)
+    assert np.array_equal(predicted, logits.argmax(axis=1))
+    assert results["test_accuracy"] == np.mean(predicted == label)
+    confusion = np.array(results["confusion_matrix"])
+    assert confusion.sum() == 15
+    assert confusion[1, 2] == np.sum((label == 1) & (predicted == 2))
+    per_class = np.array(list(results["per_class_accuracy"].values()))
+    assert list(results["per_class_accuracy"]) == list(CLASSES)
+    assert per_class == pytest.approx(confusion.diagonal() / 5)
+
+
+def test_figures_and_metrics_are_left(whole):
+    for name in ("training_curves.png", "confusion_matrix.png"):
+        with Image.open(whole / name) as image:
+            assert min(image.size) > 300
+            assert len(np.unique(np.asarray(image.convert("L")))) > 50
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert rows == results_of(whole)["history"]
+    assert list((whole / "tensorboard").glob("events.out.tfevents.*"))
+    leftovers = [p.name for p in whole.iterdir() if p.name.startswith(".")]
+    assert leftovers == []
+
+
+def test_the_written_config_repeats_the_run_bitwise(whole, tmp_path):
+    config = whole / "config.toml"
+    assert tomllib.loads(config.read_text())["model"]["num_classes"] == 3
+    assert main(["--config", str(config), "--workdir", str(tmp_path / "again")]) == 0
+    assert curves(results_of(tmp_path / "again")) == curves(results_of(whole))
+    assert np.array_equal(logits_of(tmp_path / "again"), logits_of(whole))
+
+
+def test_another_seed_is_another_run(whole, folder, tmp_path):
+    assert run(folder, tmp_path / "other", "--epochs", "4", "--seed", "4") == 0
+    assert curves(results_of(tmp_path / "other")) != curves(results_of(whole))
+    assert not np.array_equal(logits_of(tmp_path / "other"), logits_of(whole))
+
+
+def test_resumed_run_is_bitwise_the_run_never_stopped(whole, folder, tmp_path):
+    workdir = tmp_path / "resumed"
+    assert run(folder, workdir, "--epochs", "2") == 0
+    # As after a crash between checkpoint and metrics: a row too many, half written.
+    with open(workdir / "metrics.jsonl", "a") as metrics:
+        metrics.write('{"epoch": 3, "train_lo')
+    assert run(folder, workdir, "--epochs", "4", "--resume") == 0
+    assert curves(results_of(workdir)) == curves(results_of(whole))
+    assert np.array_equal(logits_of(workdir), logits_of(whole))
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_stream_pipeline_is_the_same_training(whole, folder, tmp_path):
+    assert run(folder, tmp_path / "stream", "--epochs", "4", "--pipeline", "stream") == 0
+    streamed, resident = (curves(results_of(w)) for w in (tmp_path / "stream", whole))
+    # Another program, so another rounding; another batch or draw would show at once.
+    for a, b in zip(streamed, resident, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-3)
+        assert a["learning_rate"] == b["learning_rate"]
+
+
+@pytest.mark.parametrize("inner", [".", "checkpoints"])
+def test_evaluate_reproduces_the_test_accuracy(whole, inner, capsys):
+    results = results_of(whole)
+    assert main(["evaluate", "--checkpoint", str(whole / inner)]) == 0
+    out = capsys.readouterr().out
+    correct = round(15 * results["test_accuracy"])
+    assert f"test loss {results['test_loss']:.4f}" in out
+    assert f"({correct} of 15) on folder-halves" in out
+
+
+def test_evaluate_refuses_other_images(whole, folder, tmp_path, capsys):
+    other = tmp_path / "halves"
+    shutil.copytree(folder, other)
+    Image.new("RGB", (32, 32)).save(other / "test" / "top" / "00.png")
+    argv = ["evaluate", "--checkpoint", str(whole), "--dataset", str(other)]
+    assert main(argv) == 2
+    assert "was trained on folder-halves" in capsys.readouterr().err
+
+
+def test_an_existing_run_is_refused_and_left_alone(whole, folder, capsys):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    assert run(folder, whole, "--epochs", "4") == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--resume", "--lr", "0.5"], "training.learning_rate: 0.01 -> 0.5"),
+        (["--resume", "--norm", "none"], "contradict"),
+        (["--resume", "--epochs", "3"], "--epochs 3: "),
+    ],
+)
+def test_resume_refuses_another_experiment(whole, folder, flags, said, capsys):
+    assert run(folder, whole, "--epochs", "4", *flags) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--num-classes", "7"], "--num-classes 7: folder-halves has 3 classes"),
+        (["--batch-size", "56"], "--batch-size 56: must be at most the 55 training images"),
+        (["--batch-size", "54"], "would be a single one"),
+        (["--val-examples", "75"], "--val-examples 75: must be below the 75 images"),
+        (["--train-examples", "56"], "--train-examples 56: folder-halves has 55"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_one_line_and_leave_nothing(
+    folder, tmp_path, flags, said, capsys
+):
+    assert run(folder, tmp_path / "w", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_one_line(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(folder, tmp_path / "file") == 2
+    assert run(folder, tmp_path / "file" / "below") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("--workdir" in line for line in lines)
+
+
+def test_divergence_is_said_and_not_reported_as_a_result(folder, tmp_path, capsys):
+    workdir = tmp_path / "w"
+    assert run(folder, workdir, "--norm", "none", "--lr", "1e5", "--epochs", "4") == 2
+    flags = [f for f in FLAGS if f != "--bn"]
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *flags, "--lr", "1e5"]
+    assert main([*argv, "--epochs", "4"]) == 1
+    assert "training diverged in epoch" in capsys.readouterr().err
+    assert not (workdir / "results.json").exists()
+
+
+def test_a_damaged_checkpoint_is_named(folder, tmp_path, capsys):
+    workdir = tmp_path / "w"
+    assert run(folder, workdir, "--epochs", "1") == 0
+    for path in (workdir / "checkpoints" / "1" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint", str(workdir)]) == 2
+    error = capsys.readouterr().err
+    assert "the checkpoint cannot be read" in error
+    assert error.count("\n") == 1
+
+
+def interrupted_run(folder, workdir, times: int) -> subprocess.CompletedProcess[str]:
+    """A run in its own process that gets Ctrl-C after its first epoch."""
+    command = [sys.executable, "-m", "cifar_jax.main", "--dataset", str(folder)]
+    command += ["--workdir", str(workdir), *FLAGS, "--epochs", "100000"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    timer = threading.Timer(120, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        sent = 0
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if sent < times and ("images/s", "Interrupted")[sent] in line:
+                process.send_signal(signal.SIGINT)
+                sent += 1
+        error = process.communicate()[1]
+    finally:
+        timer.cancel()
+    return subprocess.CompletedProcess(command, process.returncode, "".join(lines), error)
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_resume(folder, tmp_path, times):
+    workdir = tmp_path / "w"
+    done = interrupted_run(folder, workdir, times)
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert not (workdir / "results.json").exists()
+    assert run(folder, workdir, "--epochs", str(kept + 1), "--resume") == 0
+    assert len(results_of(workdir)["history"]) == kept + 1
+
+
+def test_the_default_directory_names_data_model_norm_and_seed(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.toml").write_text('name = "tiny"\n')
+    argv = ["--config", "c.toml", "--dataset", str(folder), *FLAGS, "--epochs", "1"]
+    assert main(argv) == 0
+    assert (tmp_path / "runs" / "tiny-folder-halves-cnn-batch-seed3" / "results.json").is_file()
+
+
+def test_plain_output_has_one_line_an_epoch(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "w", "--epochs", "2") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    for wanted in ("train loss", "val loss", "acc", "lr 0.01", "images/s", "ETA"):
+        assert wanted in lines[0]
+    assert not Display().console.is_terminal

@@ -1,0 +1,69 @@
+"""Checkpoints: everything comes back bitwise, and what cannot is said."""
+
+import jax
+import numpy as np
+import pytest
+
+from cifar_jax.errors import UserError
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.checkpoint import KEEP, Checkpoints
+from cifar_jax.training.state import TrainSpec, init_state
+
+
+def state_of(norm: str, seed: int = 0, width: int = 4):
+    model = CNN(norm=norm, widths=(width, 8, 8), hidden=16)
+    state = init_state(TrainSpec(model), jax.random.key(seed), (32, 32, 3))
+    # No tensor may be at its initial value, else forgetting it would go unnoticed.
+    noisy = jax.tree.map(lambda x: x + x.dtype.type(1), state.replace(key=None, step=None))
+    return noisy.replace(key=state.key, step=state.step + 17)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(tmp_path / "checkpoints")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_state_and_record_come_back_bitwise(checkpoints, norm):
+    state = state_of(norm)
+    record = {"history": [{"epoch": 1, "train_loss": 0.1}], "name": "a"}
+    checkpoints.save(1, state, record)
+    again = Checkpoints(checkpoints.directory, create=False)
+    restored = again.read_state(state_of(norm, seed=1))
+    assert again.read_record() == record
+    again.close()
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert np.array_equal(jax.random.key_data(restored.key), jax.random.key_data(state.key))
+    pairs = zip(
+        jax.tree.leaves(restored.replace(key=None)),
+        jax.tree.leaves(state.replace(key=None)),
+        strict=True,
+    )
+    for found, wanted in pairs:
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+
+
+def test_only_the_newest_are_kept(checkpoints):
+    state = state_of("none")
+    for epoch in range(1, KEEP + 3):
+        checkpoints.save(epoch, state, {"epoch": epoch})
+    assert checkpoints.latest_epoch() == KEEP + 2
+    names = {p.name for p in checkpoints.directory.iterdir()}
+    assert names == {str(e) for e in range(3, KEEP + 3)}
+    assert checkpoints.read_record() == {"epoch": KEEP + 2}
+
+
+def test_no_checkpoint_is_said(checkpoints):
+    assert checkpoints.latest_epoch() is None
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        checkpoints.read_record()
+
+
+@pytest.mark.parametrize("other", [("none", 0, 6), ("batch", 0, 4)], ids=["width", "norm"])
+def test_another_model_is_refused(checkpoints, other):
+    checkpoints.save(1, state_of("none"), {})
+    with pytest.raises(UserError, match="checkpoints"):
+        checkpoints.read_state(state_of(*other))
