@@ -236,6 +236,19 @@ def test_stopping_the_preparation_leaves_nothing(home: Path) -> None:
     check(load(home, archive))
 
 
+def test_another_process_prepares_the_same_meanwhile(home: Path) -> None:
+    archive = write_archive(home / FILE_NAME, members())
+    others: list[Path] = []
+
+    def meanwhile(*_: object) -> None:
+        if not others:
+            others.append(cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent))
+
+    assert cifar10._prepare(home, home / FILE_NAME, archive, meanwhile) == others[0]
+    assert list(home.glob("cifar10_binary/*")) == others
+    check(load(home, archive))
+
+
 def test_damaged_prepared_directory_is_named(home: Path) -> None:
     archive = write_archive(home / FILE_NAME, members())
     prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)

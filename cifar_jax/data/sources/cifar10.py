@@ -229,7 +229,9 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
         return Path(builder.data_dir)
     except UserError:
         raise
-    except Exception as error:  # whatever tfds, the network or the disk raised
+    except Exception as error:  # whatever tfds or the disk raised
+        if (by_another_process := _find_prepared(directory)) is not None:
+            return by_another_process
         raise UserError(
             f"{directory}: CIFAR-10 could not be prepared there ({_one_line(error)})"
         ) from None
