@@ -1,8 +1,9 @@
 """3x3 convolution in the formulation that is fastest on the backend at hand.
 
 XLA's own convolution is used on accelerators. On the CPU its forward pass is fair, but its weight
-gradient runs at a tenth of the speed of a matrix product, so there the same sums are written as
-matrix products (benchmarks/layers.py measures each formulation).
+gradient runs at a tenth of the speed of a matrix product, and inside a loop (`lax.scan`) a hundred
+times slower still; there the same sums are written as matrix products. benchmarks/layers.py
+measures each formulation.
 """
 
 from collections.abc import Callable
@@ -18,18 +19,20 @@ _MIN_WINOGRAD_CHANNELS = 16
 
 
 def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """XLA's convolution; any H and W."""
+    """XLA's convolution."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product from 4x4 patches to 2x2 blocks of outputs; even H and W, few channels.
+    """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
 
     The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
     the usual (9 * Cin, Cout), which for three channels has too little work per element read.
     """
+    height, width = x.shape[1:3]
+    x = winograd.pad_to_tiles(x, _BLOCK)
     n, h, w, c = x.shape
     rows, cols, features = h // _BLOCK, w // _BLOCK, kernel.shape[-1]
     side = _BLOCK + 2
@@ -45,7 +48,7 @@ def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
     patches = winograd.tiles(x, _BLOCK).transpose(0, 1, 3, 2, 4, 5)
     y = patches.reshape(n * rows * cols, side * side * c) @ matrix
     y = y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, features)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, features)[:, :height, :width]
 
 
 FORMULATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -55,16 +58,11 @@ FORMULATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def choose(platform: str, x_shape: tuple[int, ...], features: int) -> str:
-    """The key of `FORMULATIONS` for (N, H, W, Cin) inputs and this many outputs channels."""
-    _, h, w, channels = x_shape
+def choose(platform: str, channels: int) -> str:
+    """The key of `FORMULATIONS` for a backend and a number of input channels."""
     if platform != "cpu":
         return "xla"
-    if channels < _MIN_WINOGRAD_CHANNELS:
-        return "xla" if h % _BLOCK or w % _BLOCK else "blocks"
-    if h % winograd.TILE or w % winograd.TILE or features < _MIN_WINOGRAD_CHANNELS:
-        return "xla"
-    return "winograd"
+    return "blocks" if channels < _MIN_WINOGRAD_CHANNELS else "winograd"
 
 
 def conv3x3(
@@ -85,6 +83,6 @@ def conv3x3(
     Returns:
         (N, H, W, Cout), the dtype of x.
     """
-    name = formulation or choose(jax.default_backend(), x.shape, kernel.shape[-1])
+    name = formulation or choose(jax.default_backend(), x.shape[-1])
     y = FORMULATIONS[name](x, kernel)
     return y if bias is None else y + bias
