@@ -1,0 +1,175 @@
+"""Twenty steps of the real `train_step` against twenty steps of PyTorch 2.13."""
+
+import functools
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from golden_problem import (
+    BATCH_SEEDS,
+    BATCH_SIZE,
+    DECAY_AFTER,
+    HIDDEN,
+    IMAGE_SIZE,
+    STEPS,
+    WIDTHS,
+    Tensors,
+    above,
+    batch,
+    initial_parameters,
+    relative_errors,
+    sketch,
+)
+from jax import lax
+
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.epoch import predict_logits
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainSpec, init_state, optimizer
+from cifar_jax.training.step import train_step
+
+try:
+    from jax import enable_x64  # the name since jax 0.8
+except ImportError:
+    from jax.experimental import enable_x64
+
+ARMS = [(norm, dtype) for norm in BATCH_SEEDS for dtype in ("float64", "float32")]
+SIDE = IMAGE_SIZE // 2 ** len(WIDTHS)
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+# The mathematics is the same, so that in float64 all is equal but for rounding.
+LIMITS = {"float64": 1e-9, "float32": 1e-3}
+LOSS_LIMITS = {"float64": 1e-9, "float32": 1e-4}
+FIRST_LOSS_LIMITS = {"float64": 1e-9, "float32": 1e-6}
+
+
+def from_torch(name: str, value: np.ndarray) -> np.ndarray:
+    """A weight in our layout: NHWC, inputs before outputs, flattened from (H, W, C)."""
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    if name == "dense1.weight":
+        image = value.reshape(HIDDEN, WIDTHS[-1], SIDE, SIDE)
+        return image.transpose(2, 3, 1, 0).reshape(-1, HIDDEN)
+    return value.T
+
+
+def to_torch(name: str, value: np.ndarray) -> np.ndarray:
+    """The inverse of `from_torch`."""
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    if name == "dense1.weight":
+        image = value.reshape(SIDE, SIDE, WIDTHS[-1], HIDDEN)
+        return image.transpose(3, 2, 0, 1).reshape(HIDDEN, -1)
+    return value.T
+
+
+def torch_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
+    """ "conv1.weight" of params["conv1"]["kernel"]."""
+    layer, leaf = (part.key for part in path)
+    return f"{layer}.{LEAVES.get(leaf, leaf)}"
+
+
+def named(kind: str, tree: object) -> Tensors:
+    """A tree's leaves under PyTorch's names and in its layout."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = [torch_name(path) for path, _ in leaves]
+    return {
+        f"{kind} {name}": to_torch(name, np.asarray(leaf))
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+    }
+
+
+@functools.cache
+def trajectory(norm: str, dtype: str) -> Tensors:
+    """What `make_reference.trajectory` returns, from this package."""
+    # As many images an epoch as a batch has: the rate drops after DECAY_AFTER steps.
+    spec = TrainSpec(
+        model=CNN(norm=norm, dropout=0.0),
+        batch_size=BATCH_SIZE,
+        decay_every=DECAY_AFTER,
+        augment=False,
+        dtype=dtype,
+    )
+    step = functools.partial(train_step, spec, Hyperparams(), BATCH_SIZE)
+    with enable_x64(dtype == "float64"):
+        start = {name: value.astype(dtype) for name, value in initial_parameters(norm).items()}
+        state = init_state(spec, jax.random.key(0), (IMAGE_SIZE, IMAGE_SIZE, 3))
+
+        def initial(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> np.ndarray:
+            value = from_torch(torch_name(path), start.pop(torch_name(path)))
+            assert value.shape == leaf.shape
+            return value
+
+        params = jax.tree_util.tree_map_with_path(initial, state.params)
+        assert not start
+        state = state.replace(
+            params=params,
+            batch_stats=jax.tree.map(lambda leaf: leaf.astype(dtype), state.batch_stats),
+            opt_state=optimizer(spec, Hyperparams(), BATCH_SIZE).init(params),
+        )
+        images, labels = map(np.stack, zip(*map(batch, BATCH_SEEDS[norm]), strict=True))
+        labels = labels.astype(np.int32)
+        run = jax.jit(lambda *args: lax.scan(lambda state, b: step(state, *b), *args))
+        state, metrics = run(state, (images, labels))
+        logits = predict_logits(spec, state.params, state.batch_stats, jnp.asarray(images[0]))
+        optimiser_states = jax.tree.leaves(
+            state.opt_state, is_leaf=lambda leaf: isinstance(leaf, optax.TraceState)
+        )
+        (momentum,) = [
+            leaf.trace for leaf in optimiser_states if isinstance(leaf, optax.TraceState)
+        ]
+        return {
+            "loss": np.asarray(metrics.loss),
+            "logits": np.asarray(logits),
+            **named("parameter", state.params),
+            **named("momentum", momentum),
+            **named("statistic", state.batch_stats),
+        }
+
+
+def check(actual: Tensors, expected: Tensors, dtype: str) -> None:
+    assert all(value.dtype == dtype for value in actual.values())
+    losses = np.abs(actual["loss"] / expected["loss"] - 1)
+    assert losses.shape == (STEPS,)
+    assert losses[0] <= FIRST_LOSS_LIMITS[dtype]
+    assert losses.max() <= LOSS_LIMITS[dtype]
+    assert above(relative_errors(actual, expected), LIMITS[dtype]) == []
+
+
+@pytest.mark.parametrize(("norm", "dtype"), ARMS)
+def test_trajectory_is_the_stored_one(norm: str, dtype: str) -> None:
+    prefix = f"{norm} {dtype} "
+    with np.load(Path(__file__).with_name("reference.npz")) as stored:
+        expected = {
+            name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)
+        }
+    actual = trajectory(norm, dtype)
+    check({name: sketch(value).astype(dtype) for name, value in actual.items()}, expected, dtype)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    pytest.importorskip("torch", reason="PyTorch is not installed; stored results were checked")
+    import make_reference
+
+    return make_reference
+
+
+@pytest.mark.parametrize(("norm", "dtype"), ARMS)
+def test_trajectory_is_that_of_pytorch_run_now(
+    reference: ModuleType, norm: str, dtype: str
+) -> None:
+    check(trajectory(norm, dtype), reference.trajectory(norm, dtype), dtype)
+
+
+def test_sketch_sees_one_changed_entry_and_measures_it() -> None:
+    values = np.random.PCG64(1).random_raw(2**16) / 2.0**64
+    changed = values.copy()
+    changed[12_345] += 0.5
+    assert np.linalg.norm(sketch(changed) - sketch(values)) == pytest.approx(0.5)
+    noise = np.random.default_rng(0).normal(size=values.size)
+    measured = np.linalg.norm(sketch(values + noise) - sketch(values))
+    assert measured == pytest.approx(np.linalg.norm(noise), rel=0.15)
