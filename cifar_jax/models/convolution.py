@@ -38,11 +38,7 @@ def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
     side = _BLOCK + 2
     shifts = range(_BLOCK)
     matrix = jnp.stack(
-        [
-            jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
-            for i in shifts
-            for j in shifts
-        ],
+        [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in shifts for j in shifts],
         axis=3,
     ).reshape(side * side * c, _BLOCK * _BLOCK * features)
     patches = winograd.tiles(x, _BLOCK).transpose(0, 1, 3, 2, 4, 5)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 _NOWHERE = 16
 """Square of a position that no window has: none of the elements gets a gradient."""

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from cifar_jax.models import convolution, layers
 
 FORMULATIONS = sorted(convolution.FORMULATIONS)
-SHAPES = [(2, 8, 8, 3, 5), (1, 4, 12, 16, 20), (2, 5, 7, 3, 4), (2, 9, 6, 17, 2), (1, 1, 1, 2, 3)]
+SHAPES = [(2, 8, 8, 3, 5), (1, 4, 12, 16, 20), (2, 9, 5, 17, 2), (1, 1, 1, 2, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,13 @@ def numpy_pool_gradient(x, g):
     return out
 
 
+@partial(jax.jit, static_argnums=0)
+def value_and_pullback(function, g, *args):
+    """function(*args) and the gradients of its inner product with g."""
+    y, pull = jax.vjp(function, *args)
+    return y, pull(g)
+
+
 def relative(a, b):
     return np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b)
 
@@ -68,19 +75,19 @@ def test_conv_forward_and_gradients(formulation, shape, dtype, tolerance):
     n, h, w, c, k = shape
     x, kernel, g = draw(0, (n, h, w, c), (3, 3, c, k), (n, h, w, k))
     conv = partial(convolution.conv3x3, formulation=formulation)
-    y, pull = jax.vjp(conv, jnp.asarray(x, dtype), jnp.asarray(kernel, dtype))
+    y, gradients = value_and_pullback(conv, *(a.astype(dtype) for a in (g, x, kernel)))
     assert y.dtype == dtype
     assert relative(y, numpy_conv3x3(x, kernel)) < tolerance
     expected = numpy_conv3x3_gradients(x, kernel, g)
-    for actual, wanted in zip(pull(jnp.asarray(g, dtype)), expected, strict=True):
+    for actual, wanted in zip(gradients, expected, strict=True):
         assert relative(actual, wanted) < tolerance
 
 
 def test_conv_adds_the_bias_and_sums_its_gradient():
     x, kernel, bias = draw(1, (2, 4, 4, 3), (3, 3, 3, 5), (5,))
-    y = layers.conv3x3(x, kernel, bias)
+    y = jax.jit(layers.conv3x3)(x, kernel, bias)
     np.testing.assert_allclose(y, numpy_conv3x3(x, kernel) + bias, rtol=1e-12, atol=1e-12)
-    gradient = jax.grad(lambda b: layers.conv3x3(x, kernel, b).sum())(bias)
+    gradient = jax.jit(jax.grad(lambda b: layers.conv3x3(x, kernel, b).sum()))(bias)
     np.testing.assert_allclose(gradient, np.full(5, 2 * 4 * 4), rtol=1e-12)
 
 
@@ -92,7 +99,7 @@ def test_conv_maps_over_seeds_with_their_own_kernels(formulation):
     def loss(kernel, x):
         return jnp.sum(conv(x, kernel) ** 2)
 
-    mapped = jax.vmap(jax.grad(loss))(kernels, x)
+    mapped = jax.jit(jax.vmap(jax.grad(loss)))(kernels, x)
     for kernel, images, actual in zip(kernels, x, mapped, strict=True):
         wanted = numpy_conv3x3_gradients(images, kernel, 2 * numpy_conv3x3(images, kernel))[1]
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10)
@@ -118,28 +125,27 @@ def test_no_convolution_is_left_for_the_cpu_and_no_gradient_of_images_is_compute
 def test_max_pool(integers):
     x, g = draw(4, (2, 6, 4, 3), (2, 3, 2, 3))
     x = np.round(x) if integers else x
-    y, pull = jax.vjp(layers.max_pool_2x2, x)
+    y, gradients = value_and_pullback(layers.max_pool_2x2, g, x)
     np.testing.assert_array_equal(y, x.reshape(2, 3, 2, 2, 2, 3).max((2, 4)))
-    np.testing.assert_array_equal(pull(g)[0], numpy_pool_gradient(x, g))
+    np.testing.assert_array_equal(gradients[0], numpy_pool_gradient(x, g))
 
 
 @pytest.mark.parametrize("integers", [False, True], ids=["distinct", "ties"])
 def test_relu_max_pool_is_relu_then_pool(integers):
     x, g = draw(5, (3, 8, 4, 5), (3, 4, 2, 5))
     x = np.round(x - 0.7) if integers else x - 0.7
-    y, pull = jax.vjp(layers.relu_max_pool_2x2, x)
+    y, gradients = value_and_pullback(layers.relu_max_pool_2x2, g, x)
     positive = np.maximum(x, 0)
     np.testing.assert_array_equal(y, positive.reshape(3, 4, 2, 2, 2, 5).max((2, 4)))
-    np.testing.assert_array_equal(pull(g)[0], numpy_pool_gradient(positive, g) * (x > 0))
+    np.testing.assert_array_equal(gradients[0], numpy_pool_gradient(positive, g) * (x > 0))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 def test_pools_keep_the_dtype(dtype):
     x = jnp.ones((1, 2, 2, 1), dtype)
     for pool in (layers.max_pool_2x2, layers.relu_max_pool_2x2):
-        y, pull = jax.vjp(pool, x)
+        y, (gradient,) = value_and_pullback(pool, jnp.ones((1, 1, 1, 1), dtype), x)
         assert y.dtype == dtype
-        (gradient,) = pull(y)
         assert gradient.dtype == dtype
         assert gradient.ravel().tolist() == [1, 0, 0, 0]
 
@@ -160,7 +166,7 @@ def test_batch_norm_value_and_all_gradients(shape):
     np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(var, x.var(axes), rtol=1e-12)
-    check_grads(lambda *a: layers.batch_norm(*a, 1e-3), (x, scale, bias), 1, modes=["rev"])
+    check_grads(jax.jit(partial(layers.batch_norm, eps=1e-3)), (x, scale, bias), 1, modes=["rev"])
 
 
 def test_batch_norm_keeps_its_digits_far_from_zero():

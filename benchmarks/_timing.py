@@ -1,0 +1,130 @@
+"""Side-by-side timing: candidates take turns, so that a busy machine slows all of them alike."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Timing(NamedTuple):
+    """Seconds a call: median, first and third quartile, and every repetition in order."""
+
+    median: float
+    q1: float
+    q3: float
+    samples: list[float]
+
+
+def _summary(samples: list[float]) -> Timing:
+    q1, median, q3 = statistics.quantiles(samples, n=4, method="inclusive")
+    return Timing(median, q1, q3, samples)
+
+
+def time_interleaved(
+    candidates: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Timing]:
+    """Time each candidate `repeats` times (at least 2) in the order A B C A B C ...
+
+    One call of each comes first and is not counted (compilation, caches, page faults). A call
+    ends when every array that it returns is ready.
+    """
+    for name, call in candidates.items():
+        progress(f"warm-up: {name}")
+        jax.block_until_ready(call())
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    for repeat in range(repeats):
+        progress(f"repeat {repeat + 1}/{repeats}")
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            samples[name].append(time.perf_counter() - start)
+    return {name: _summary(seconds) for name, seconds in samples.items()}
+
+
+def show_progress(line: str) -> None:
+    """Overwrite the progress line on standard error."""
+    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The commit of this file's repository, with a + where the checkout differs from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to know to judge or repeat a measurement."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": _revision(),
+        "command": sys.argv,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load": list(os.getloadavg()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy", "torch")},
+    }
+
+
+def write_json(path: Path, results: Any) -> None:
+    """Write the environment and the results, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    content = {"environment": environment(), "results": results}
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -1,0 +1,301 @@
+"""Each layer's forward and backward pass, and the whole training step, in every formulation.
+
+    python -m benchmarks.layers --repeats 9
+
+"XLA" is what `lax.conv_general_dilated`, `lax.reduce_window` and the statistics written out give.
+It is timed as one jitted call a pass, which favours it on the CPU: inside a scan its convolution
+gradients are far slower. The step in our formulation is timed as it is used, scanned. PyTorch,
+where installed, runs eagerly in both memory layouts.
+"""
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.models import convolution, layers
+from cifar_jax.models.cnn import CNN
+
+Calls = dict[str, Callable[[], Any]]
+
+SIZES = [(32, 3, 32), (16, 32, 64), (8, 64, 128)]
+"""Height (= width), input and output channels of the report's three convolutions."""
+
+RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
+
+
+def _draw(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+
+def _pull(layer: Callable[..., jax.Array], g: jax.Array, *args: jax.Array) -> Calls:
+    """A call of the jitted forward and backward pass."""
+
+    @jax.jit
+    def run(g: jax.Array, *args: jax.Array) -> Any:
+        y, pull = jax.vjp(layer, *args)
+        return y, pull(g)
+
+    return partial(run, g, *args)
+
+
+def xla_pool(x: jax.Array) -> jax.Array:
+    """ReLU and XLA's pooling, whose gradient is a select-and-scatter."""
+    return nn.max_pool(nn.relu(x), (2, 2), (2, 2))
+
+
+def xla_batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float = 1e-5
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The same sums, differentiated by JAX."""
+    axes = tuple(range(x.ndim - 1))
+    mean, var = jnp.mean(x, axes), jnp.var(x, axes)
+    return (x - mean) * (scale * jax.lax.rsqrt(var + eps)) + bias, mean, var
+
+
+def _xla_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return convolution.xla(x, kernel) + bias
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Models traced inside are made of XLA's own operations."""
+    saved = {name: getattr(layers, name) for name in layers.__all__}
+    layers.conv3x3, layers.relu_max_pool_2x2 = _xla_conv, xla_pool
+    layers.batch_norm = xla_batch_norm
+    try:
+        yield
+    finally:
+        for name, layer in saved.items():
+            setattr(layers, name, layer)
+
+
+def _torch_pull(layer: Callable[..., Any], g: jax.Array, *args: Any) -> Callable[[], None]:
+    import torch
+
+    cotangent = torch.from_numpy(np.array(g)).permute(0, 3, 1, 2)
+
+    def run() -> None:
+        torch.autograd.grad(layer(*args), args, cotangent)
+
+    return run
+
+
+def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
+    """Forward and backward pass of every layer; all gradients but that of the images."""
+    calls: dict[str, Calls] = {}
+    for index, (size, c, k) in enumerate(SIZES, start=1):
+        x, kernel, g = _draw(batch, size, size, c), _draw(3, 3, c, k), _draw(batch, size, size, k)
+        scale, pooled = _draw(k), _draw(batch, size // 2, size // 2, k)
+        conv: Calls = {}
+        for name in convolution.FORMULATIONS:
+            layer = partial(convolution.conv3x3, formulation=name)
+            conv[name] = (
+                _pull(partial(layer, x), g, kernel) if c == 3 else _pull(layer, g, x, kernel)
+            )
+        pool: Calls = {
+            "xla": _pull(xla_pool, pooled, g),
+            "chosen": _pull(layers.relu_max_pool_2x2, pooled, g),
+        }
+        norm: Calls = {
+            "xla": _pull(lambda *a: xla_batch_norm(*a)[0], g, g, scale, scale),
+            "chosen": _pull(lambda *a: layers.batch_norm(*a, 1e-5)[0], g, g, scale, scale),
+        }
+        if with_torch:
+            _add_torch_layers(conv, pool, norm, (x, kernel, g, pooled))
+        calls |= {f"conv{index}": conv, f"relu+pool{index}": pool, f"norm{index}": norm}
+    return calls
+
+
+def _add_torch_layers(conv: Calls, pool: Calls, norm: Calls, arrays: tuple[jax.Array, ...]) -> None:
+    """PyTorch's layers on channels_last tensors (a permuted view of ours)."""
+    import torch
+    import torch.nn.functional as F
+
+    def tensor(array: jax.Array, *order: int, grad: bool = True) -> Any:
+        return torch.from_numpy(np.array(array)).permute(order).requires_grad_(grad)
+
+    x, kernel, g, pooled = arrays
+    images = tensor(x, 0, 3, 1, 2, grad=False)
+    weight = tensor(kernel, 3, 2, 0, 1).detach().contiguous().requires_grad_()
+    z = tensor(g, 0, 3, 1, 2)
+    scale, bias = (torch.ones(g.shape[-1], requires_grad=True) for _ in range(2))
+    if x.shape[-1] == 3:
+        conv["torch"] = _torch_pull(lambda w: F.conv2d(images, w, padding=1), g, weight)
+    else:
+        conv["torch"] = _torch_pull(
+            partial(F.conv2d, padding=1), g, images.requires_grad_(), weight
+        )
+    pool["torch"] = _torch_pull(lambda z: F.max_pool2d(F.relu(z), 2), pooled, z)
+    norm["torch"] = _torch_pull(
+        lambda z, s, b: F.batch_norm(z, None, None, s, b, training=True), g, z, scale, bias
+    )
+
+
+def train_step(norm: str) -> tuple[Callable[..., Any], Any]:
+    """One step of SGD with momentum and coupled weight decay, and its first state."""
+    model = CNN(norm=norm)
+    variables = model.init({"params": jax.random.key(0)}, _draw(2, 32, 32, 3), train=False)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+
+    def step(state: Any, batch: Any) -> Any:
+        params, velocity, stats, key = state
+        key, dropout = jax.random.split(key)
+        images, labels = batch
+
+        def loss(params: Any) -> Any:
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": stats},
+                images,
+                train=True,
+                rngs={"dropout": dropout},
+                mutable=["batch_stats"],
+            )
+            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+            return -chosen.mean(), updates.get("batch_stats", {})
+
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        velocity = jax.tree.map(
+            lambda v, g, p: MOMENTUM * v + g + DECAY * p, velocity, grads, params
+        )
+        params = jax.tree.map(lambda p, v: p - RATE * v, params, velocity)
+        return (params, velocity, stats, key), value
+
+    return step, (params, jax.tree.map(jnp.zeros_like, params), stats, jax.random.key(1))
+
+
+def torch_steps(norm: str, images: jax.Array, labels: jax.Array, channels_last: bool) -> Any:
+    """A call that trains a PyTorch model, eagerly, on every batch."""
+    import torch
+    from torch import nn as tnn
+
+    def block(c: int, k: int) -> list[Any]:
+        middle = [tnn.BatchNorm2d(k)] if norm == "batch" else []
+        return [tnn.Conv2d(c, k, 3, padding=1), *middle, tnn.ReLU(), tnn.MaxPool2d(2)]
+
+    model = tnn.Sequential(
+        *(layer for _, c, k in SIZES for layer in block(c, k)),
+        tnn.Flatten(),
+        tnn.Linear(2048, 256),
+        *([tnn.BatchNorm1d(256)] if norm == "batch" else []),
+        tnn.ReLU(),
+        tnn.Dropout(0.5),
+        tnn.Linear(256, 10),
+    )
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, foreach=True
+    )
+    batches = [
+        (
+            torch.from_numpy(np.array(x)).permute(0, 3, 1, 2).contiguous(memory_format=layout),
+            torch.from_numpy(np.array(y)).long(),
+        )
+        for x, y in zip(images, labels, strict=True)
+    ]
+
+    def run() -> None:
+        for x, y in batches:
+            optimizer.zero_grad(set_to_none=True)
+            tnn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    return run
+
+
+def step_calls(norm: str, batch: int, steps: int, with_torch: bool) -> Calls:
+    """Calls that train for `steps` batches."""
+    images = _draw(steps, batch, 32, 32, 3)
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, 10, (steps, batch)))
+    step, state = train_step(norm)
+    scanned = jax.jit(lambda state, data: jax.lax.scan(step, state, data))
+    calls: Calls = {"chosen": partial(scanned, state, (images, labels))}
+    with plain_layers():
+        plain_step, plain_state = train_step(norm)
+        compiled = jax.jit(plain_step).lower(plain_state, (images[0], labels[0])).compile()
+
+    def plain() -> Any:
+        carry = plain_state
+        for data in zip(images, labels, strict=True):
+            carry, _ = compiled(carry, data)
+        return carry
+
+    calls["xla"] = plain
+    if with_torch:
+        calls["torch"] = torch_steps(norm, images, labels, channels_last=False)
+        calls["torch channels_last"] = torch_steps(norm, images, labels, channels_last=True)
+    return calls
+
+
+def _rows(name: str, timings: dict[str, Timing], scale: float) -> list[list[str]]:
+    return [
+        [
+            f"{name} {candidate}",
+            *(f"{1000 * scale * value:.2f}" for value in (t.median, t.q1, t.q3)),
+            f"{timings['xla'].median / t.median:.2f}",
+        ]
+        for candidate, t in timings.items()
+    ]
+
+
+def main() -> None:
+    """Measure, print a table, write a JSON."""
+    summary, _, details = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.layers",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images a step (default 128)")
+    parser.add_argument("--repeats", type=int, default=9, help="of each candidate (default 9)")
+    parser.add_argument("--steps", type=int, default=8, help="training steps a repeat (default 8)")
+    parser.add_argument("--only", choices=["layers", "steps"], help="one half of the table")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "layers.json"
+    )
+    args = parser.parse_args()
+    if args.repeats < 2:
+        parser.error("--repeats must be at least 2")
+    with_torch = importlib.util.find_spec("torch") is not None
+    if with_torch:
+        import torch
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    measured: dict[str, dict[str, Timing]] = {}
+    rows: list[list[str]] = []
+    if args.only != "steps":
+        for name, calls in layer_calls(args.batch, with_torch).items():
+            measured[name] = time_interleaved(calls, args.repeats, progress=show_progress)
+            rows += _rows(name, measured[name], 1)
+    if args.only != "layers":
+        for norm in ("none", "batch"):
+            name = f"step {norm}"
+            calls = step_calls(norm, args.batch, args.steps, with_torch)
+            measured[name] = time_interleaved(calls, args.repeats, progress=show_progress)
+            rows += _rows(name, measured[name], 1 / args.steps)
+    show_progress("")
+    print(table(["what", "median ms", "q1", "q3", "x faster than XLA"], rows))
+    results = {
+        what: {name: timing._asdict() for name, timing in timings.items()}
+        for what, timings in measured.items()
+    }
+    settings = {"batch": args.batch, "repeats": args.repeats, "steps": args.steps}
+    write_json(args.output, {"settings": settings, "seconds a call": results})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
