@@ -1,0 +1,37 @@
+"""A small problem that many tests share, and its compiled program."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.epoch import EpochMetrics
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainData, TrainSpec, TrainState
+from cifar_jax.training.train import train
+
+Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> TrainSpec:
+    """Three steps an epoch on `tiny_data`, the last with 4 images; the protocol's schedule."""
+    return TrainSpec(CNN(norm="batch", widths=(4, 8, 8), hidden=16), batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> TrainData:
+    """20 + 12 images of 8x8 noise."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 10, 32, np.int32)
+    return TrainData(*map(jnp.asarray, (images[:20], labels[:20], images[20:], labels[20:])))
+
+
+@pytest.fixture(scope="session")
+def tiny_train(tiny_spec: TrainSpec, tiny_data: TrainData) -> Train:
+    """30 epochs of the small problem, compiled once for all tests."""
+    return jax.jit(lambda hyper, key: train(tiny_spec, hyper, tiny_data, key))
