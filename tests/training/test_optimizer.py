@@ -1,0 +1,85 @@
+"""SGD and its schedule against PyTorch's rule in NumPy, float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.optimizer import Hyperparams, sgd
+from cifar_jax.training.state import (
+    TrainSpec,
+    init_state,
+    learning_rate_schedule,
+    optimizer,
+    steps_per_epoch,
+)
+
+PROTOCOL = TrainSpec(CNN())
+STEPS = 352
+"""45,000 images in batches of 128, the last one of 72."""
+
+
+def test_an_epoch_of_the_protocol_has_352_steps() -> None:
+    assert steps_per_epoch(45_000, 128) == STEPS
+    assert steps_per_epoch(45_056, 128) == STEPS
+    assert steps_per_epoch(45_057, 128) == STEPS + 1
+
+
+@pytest.mark.parametrize("step_of_epoch", [0, STEPS - 1])
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 1e-2), (9, 1e-2), (10, 1e-3), (19, 1e-3), (20, 1e-4), (29, 1e-4)]
+)
+def test_learning_rate_drops_tenfold_every_ten_epochs(
+    epoch: int, rate: float, step_of_epoch: int
+) -> None:
+    schedule = learning_rate_schedule(PROTOCOL, Hyperparams(), 45_000)
+    step = jnp.asarray(epoch * STEPS + step_of_epoch, jnp.int32)
+    assert float(schedule(step)) == pytest.approx(rate, rel=1e-6)
+
+
+def test_trajectory_is_that_of_the_rule() -> None:
+    """Over a drop of the rate, which scales what the buffer holds, not what enters it."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(9, 6))
+    p, buffer = rng.normal(size=6), np.zeros(6)
+    rates = [0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 0.001]
+    hyper = Hyperparams(learning_rate=0.1, momentum=0.8, weight_decay=0.3)
+    spec = TrainSpec(CNN(), batch_size=1, decay_every=3)
+    transformation = optimizer(spec, hyper, 1)
+    params = jnp.asarray(p, jnp.float32)
+    state = transformation.init(params)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        buffer = 0.8 * buffer + gradient + 0.3 * p
+        p = p - rate * buffer
+        updates, state = transformation.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params, p, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_reaches_every_parameter() -> None:
+    """Biases and the norms' scale and offset too: a step without gradient shrinks them all."""
+    model = CNN(norm="batch", widths=(2, 2, 2), hidden=4)
+    params = init_state(TrainSpec(model), jax.random.key(0), (8, 8, 3)).params
+    params = jax.tree.map(lambda p: p + 1, params)  # no zeros, which would not shrink
+    transformation = sgd(Hyperparams(weight_decay=0.5), lambda step: 0.1)
+    gradients = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = transformation.update(gradients, transformation.init(params), params)
+    leaves = {
+        "/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    }
+    assert {"conv1/bias", "dense2/bias", "norm1/scale", "norm4/bias"} <= leaves
+    jax.tree.map(
+        lambda update, p: np.testing.assert_allclose(update, -0.1 * 0.5 * p, rtol=1e-6),
+        updates,
+        params,
+    )
+
+
+def test_first_optimiser_state_is_that_of_any_setting(tiny_spec: TrainSpec) -> None:
+    state = init_state(tiny_spec, jax.random.key(0), (8, 8, 3))
+    hyper = Hyperparams(jnp.float32(0.3), jnp.float32(0.2), jnp.float32(0.1))
+    expected = optimizer(tiny_spec, hyper, 20).init(state.params)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, expected)
