@@ -10,7 +10,7 @@ import pytest
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.epoch import EpochMetrics
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState
+from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 from cifar_jax.training.train import train
 
 Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
@@ -19,7 +19,7 @@ Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
 @pytest.fixture(scope="session")
 def tiny_spec() -> TrainSpec:
     """Three steps an epoch on `tiny_data`, the last with 4 images; the protocol's schedule."""
-    return TrainSpec(CNN(norm="batch", widths=(4, 8, 8), hidden=16), batch_size=8)
+    return TrainSpec(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,12 @@ def tiny_data() -> TrainData:
     images = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
     labels = rng.integers(0, 10, 32, np.int32)
     return TrainData(*map(jnp.asarray, (images[:20], labels[:20], images[20:], labels[20:])))
+
+
+@pytest.fixture(scope="session")
+def tiny_state(tiny_spec: TrainSpec) -> TrainState:
+    """Where the small problem starts from key 0."""
+    return jax.jit(lambda key: init_state(tiny_spec, key, (8, 8, 3)))(jax.random.key(0))
 
 
 @pytest.fixture(scope="session")

@@ -18,57 +18,23 @@ HIDDEN = 256
 DECAY_AFTER = 15
 """Steps at the first learning rate: the trajectory goes over one drop."""
 
+# fmt: off
 BATCH_SEEDS: dict[str, tuple[int, ...]] = {
     "none": (
-        12,
-        32,
-        118,
-        165,
-        168,
-        179,
-        277,
-        300,
-        321,
-        328,
-        366,
-        421,
-        431,
-        454,
-        475,
-        509,
-        512,
-        513,
-        574,
-        596,
+        12, 32, 118, 165, 168, 179, 277, 300, 321, 328,
+        366, 421, 431, 454, 475, 509, 512, 513, 574, 596,
     ),
     "batch": (
-        95,
-        127,
-        197,
-        217,
-        223,
-        242,
-        251,
-        258,
-        266,
-        299,
-        362,
-        382,
-        429,
-        438,
-        453,
-        492,
-        504,
-        512,
-        524,
-        556,
+        95, 127, 197, 217, 223, 242, 251, 258, 266, 299,
+        362, 382, 429, 438, 453, 492, 504, 512, 524, 556,
     ),
 }
+# fmt: on
 """Batches of each norm's run, found by `make_reference.py --search`.
 
-ReLU and max pool jump in their gradient. An input of theirs that is closer to the jump than rounding
-falls on either side of it, and what follows differs by far more than rounding. So the batches are
-those in whose forward pass, when their turn comes, no input is that close.
+ReLU and max pool jump in their gradient. An input of theirs that is closer to the jump than
+rounding falls on either side of it, and what follows differs by far more than rounding. So the
+batches are those in whose forward pass, when their turn comes, no input is that close.
 """
 
 Tensors = dict[str, np.ndarray]

@@ -82,6 +82,10 @@ def named(kind: str, tree: object) -> Tensors:
     }
 
 
+def is_momentum(part: object) -> bool:
+    return isinstance(part, optax.TraceState)
+
+
 @functools.cache
 def trajectory(norm: str, dtype: str) -> Tensors:
     """What `make_reference.trajectory` returns, from this package."""
@@ -96,7 +100,8 @@ def trajectory(norm: str, dtype: str) -> Tensors:
     step = functools.partial(train_step, spec, Hyperparams(), BATCH_SIZE)
     with enable_x64(dtype == "float64"):
         start = {name: value.astype(dtype) for name, value in initial_parameters(norm).items()}
-        state = init_state(spec, jax.random.key(0), (IMAGE_SIZE, IMAGE_SIZE, 3))
+        image_shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+        state = jax.jit(lambda key: init_state(spec, key, image_shape))(jax.random.key(0))
 
         def initial(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> np.ndarray:
             value = from_torch(torch_name(path), start.pop(torch_name(path)))
@@ -115,12 +120,8 @@ def trajectory(norm: str, dtype: str) -> Tensors:
         run = jax.jit(lambda *args: lax.scan(lambda state, b: step(state, *b), *args))
         state, metrics = run(state, (images, labels))
         logits = predict_logits(spec, state.params, state.batch_stats, jnp.asarray(images[0]))
-        optimiser_states = jax.tree.leaves(
-            state.opt_state, is_leaf=lambda leaf: isinstance(leaf, optax.TraceState)
-        )
-        (momentum,) = [
-            leaf.trace for leaf in optimiser_states if isinstance(leaf, optax.TraceState)
-        ]
+        chain = jax.tree.leaves(state.opt_state, is_leaf=is_momentum)
+        (momentum,) = [part.trace for part in chain if is_momentum(part)]
         return {
             "loss": np.asarray(metrics.loss),
             "logits": np.asarray(logits),

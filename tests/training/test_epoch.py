@@ -1,7 +1,5 @@
 """An epoch: which images it visits, what it reports, and that it stays on the device."""
 
-from dataclasses import replace
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -125,13 +123,14 @@ def test_loss_and_accuracy_are_those_of_the_definition() -> None:
 
 
 @pytest.mark.parametrize("n", [1, EVAL_BATCH, EVAL_BATCH + 3])
-def test_evaluation_of_any_number_of_images_is_that_of_each(tiny_spec: TrainSpec, n: int) -> None:
+def test_evaluation_of_any_number_of_images_is_that_of_each(
+    tiny_spec: TrainSpec, tiny_state: TrainState, n: int
+) -> None:
     images = np.random.default_rng(n).integers(0, 256, (n, 8, 8, 3), np.uint8)
-    state = init_state(tiny_spec, jax.random.key(0), (8, 8, 3))
-    stats = jax.tree.map(lambda s: s + 0.5, state.batch_stats)
-    logits = predict_logits(tiny_spec, state.params, stats, jnp.asarray(images))
+    stats = jax.tree.map(lambda s: s + 0.5, tiny_state.batch_stats)
+    logits = predict_logits(tiny_spec, tiny_state.params, stats, jnp.asarray(images))
     assert logits.shape == (n, 10)
-    variables = {"params": state.params, "batch_stats": stats}
+    variables = {"params": tiny_state.params, "batch_stats": stats}
     for row in {0, n // 2, n - 2, n - 1} - {-1}:
         x = normalise(images[row : row + 1])
         alone = tiny_spec.model.apply(variables, x, train=False)[0]
@@ -139,7 +138,7 @@ def test_evaluation_of_any_number_of_images_is_that_of_each(tiny_spec: TrainSpec
 
 
 def test_epochs_run_on_the_device_without_compiling_again(
-    tiny_spec: TrainSpec, tiny_data: TrainData
+    tiny_spec: TrainSpec, tiny_data: TrainData, tiny_state: TrainState
 ) -> None:
     traces = 0
 
@@ -150,8 +149,7 @@ def test_epochs_run_on_the_device_without_compiling_again(
         return run_epoch(tiny_spec, hyper, state, data)
 
     hyper = Hyperparams(*map(jnp.float32, (0.01, 0.9, 5e-4)))
-    state = init_state(tiny_spec, jax.random.key(0), (8, 8, 3))
-    state, _ = counted(hyper, state, tiny_data)
+    state, _ = counted(hyper, tiny_state, tiny_data)
     with jax.transfer_guard("disallow"):
         for _ in range(3):
             state, _ = counted(hyper, state, tiny_data)
@@ -167,12 +165,10 @@ def test_epochs_run_on_the_device_without_compiling_again(
 
 
 def test_validation_is_of_the_state_after_the_epoch(
-    tiny_spec: TrainSpec, tiny_data: TrainData
+    tiny_spec: TrainSpec, tiny_data: TrainData, tiny_state: TrainState
 ) -> None:
-    spec = replace(tiny_spec, augment=False)
-    state = init_state(spec, jax.random.key(0), (8, 8, 3))
-    new, metrics = jax.jit(lambda s: run_epoch(spec, HYPER, s, tiny_data))(state)
-    logits = predict_logits(spec, new.params, new.batch_stats, tiny_data.val_images)
+    new, metrics = jax.jit(lambda s: run_epoch(tiny_spec, HYPER, s, tiny_data))(tiny_state)
+    logits = predict_logits(tiny_spec, new.params, new.batch_stats, tiny_data.val_images)
     loss, accuracy = loss_and_accuracy(logits, tiny_data.val_labels)
     assert float(metrics.val_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics.val_accuracy) == pytest.approx(float(accuracy))

@@ -20,9 +20,9 @@ HYPER = Hyperparams()
 N = 20
 
 
-@pytest.fixture(scope="module")
-def state(tiny_spec: TrainSpec) -> TrainState:
-    return init_state(tiny_spec, jax.random.key(0), (8, 8, 3))
+@pytest.fixture
+def state(tiny_state: TrainState) -> TrainState:
+    return tiny_state
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,8 @@ def test_setting_another_learning_rate_does_not_trace_again(tiny_spec, state, ba
 
 
 def test_the_baseline_carries_no_statistics(batch) -> None:
-    spec = TrainSpec(CNN(widths=(4, 8, 8), hidden=16), batch_size=8)
-    state = init_state(spec, jax.random.key(0), (8, 8, 3))
+    spec = TrainSpec(CNN(widths=(4,), hidden=16), batch_size=8)
+    state = jax.jit(lambda key: init_state(spec, key, (8, 8, 3)))(jax.random.key(0))
     new, _ = step(spec, HYPER, N, state, *batch)
     assert state.batch_stats == {}
     assert new.batch_stats == {}
