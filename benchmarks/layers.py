@@ -260,7 +260,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=128, help="images a step (default 128)")
     parser.add_argument("--repeats", type=int, default=9, help="of each candidate (default 9)")
-    parser.add_argument("--steps", type=int, default=16, help="training steps a repeat (default 16)")
+    parser.add_argument("--steps", type=int, default=16, help="steps a repeat (default 16)")
     parser.add_argument("--only", choices=["layers", "steps"], help="one half of the table")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "layers.json"

@@ -19,9 +19,7 @@ def normalise(images: jax.Array, dtype: str = "float32") -> jax.Array:
     return (images.astype(dtype) - 255 * mean) * scale
 
 
-def crop_and_flip(
-    images: jax.Array, flip: jax.Array, top: jax.Array, left: jax.Array
-) -> jax.Array:
+def crop_and_flip(images: jax.Array, flip: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
     """Mirror some images, then cut a window out of each zero-padded image.
 
     Args:

@@ -18,7 +18,7 @@ from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Progress, silent
 
 
-class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
+class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Registered nowhere, so that `tfds.load("cifar10")` stays what it was."""
 
     name = "cifar10_binary"
