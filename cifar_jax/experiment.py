@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from cifar_jax.config import Config
@@ -12,8 +14,9 @@ from cifar_jax.data.dataset import Dataset, load
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.errors import UserError
 from cifar_jax.models.cnn import CNN
+from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec
+from cifar_jax.training.state import TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -52,7 +55,7 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
     Raises:
         UserError: if the sizes that the config asks for do not fit the dataset.
     """
-    data, batch = config.data, config.training.batch_size
+    data = config.data
     train, val = train_val_split(len(dataset.train_labels), data.val_examples, data.split_seed)
     if data.train_examples is not None:
         if data.train_examples > len(train):
@@ -61,14 +64,72 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
                 f"training images beside {len(val)} for validation"
             )
         train = train[: data.train_examples]
-    if batch > len(train):
-        raise UserError(f"--batch-size {batch}: must be at most the {len(train)} training images")
-    if config.model.norm == "batch" and len(train) % batch == 1:
+    return train, val
+
+
+def check_batches(config: Config, n_train: int) -> None:
+    """Refuse a batch size that `n_train` images cannot fill, or that leaves a batch of one.
+
+    Raises:
+        UserError: naming it.
+    """
+    batch = config.training.batch_size
+    if batch > n_train:
+        raise UserError(f"--batch-size {batch}: must be at most the {n_train} training images")
+    if config.model.norm == "batch" and n_train % batch == 1:
         raise UserError(
-            f"--batch-size {batch}: the last batch of {len(train)} images would be a single one, "
+            f"--batch-size {batch}: the last batch of {n_train} images would be a single one, "
             "which has no batch variance; change it or --train-examples"
         )
-    return train, val
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a config, split and on the device.
+
+    Attributes:
+        config: with dataset and class count made explicit.
+        dataset: all of it, on the host.
+        train_rows, val_rows: rows of its training images, integers.
+        data: what lives on the device; no training images where they are streamed.
+    """
+
+    config: Config
+    dataset: Dataset
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    data: TrainData
+
+    @property
+    def host(self) -> HostData:
+        """The training images on the host."""
+        return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
+
+    def record(self) -> dict[str, Any]:
+        """What results say about the data."""
+        return {
+            "name": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "n_train": len(self.train_rows),
+            "n_val": len(self.val_rows),
+            "n_test": len(self.dataset.test_labels),
+            "classes": list(self.dataset.classes),
+        }
+
+
+def prepare(config: Config, progress: ProgressCallback | None = None) -> Prepared:
+    """Load the data of a config, split them and put them on the device.
+
+    Raises:
+        UserError: if they cannot be had or do not fit the config.
+    """
+    config, dataset = open_dataset(config, progress)
+    train, val = split_rows(config, dataset)
+    check_batches(config, len(train))
+    images, labels = dataset.train_images, dataset.train_labels
+    resident = train[:0] if config.data.pipeline == "stream" else train
+    data = TrainData(images[resident], labels[resident], images[val], labels[val])
+    return Prepared(config, dataset, train, val, jax.device_put(data))
 
 
 def run_directory(config: Config, dataset: Dataset) -> Path:
@@ -102,15 +163,3 @@ def hyperparams(config: Config) -> Hyperparams:
         momentum=np.float32(training.momentum),
         weight_decay=np.float32(training.weight_decay),
     )
-
-
-def dataset_record(dataset: Dataset, n_train: int, n_val: int) -> dict[str, Any]:
-    """What results say about the data."""
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "n_train": n_train,
-        "n_val": n_val,
-        "n_test": len(dataset.test_labels),
-        "classes": list(dataset.classes),
-    }

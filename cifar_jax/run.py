@@ -1,55 +1,50 @@
-"""One run: data in, training epoch by epoch, and everything that it leaves in its directory."""
+"""Runs from start to end: data in, training epoch by epoch, evaluation, results out."""
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from cifar_jax import config as configuration
+from cifar_jax import rundir
 from cifar_jax.config import Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import (
-    dataset_record,
+    Prepared,
+    check_batches,
     hyperparams,
     open_dataset,
+    prepare,
     run_directory,
-    split_rows,
     train_spec,
 )
 from cifar_jax.interrupt import Interrupts
 from cifar_jax.models.cnn import count_parameters
-from cifar_jax.report import figures, files, provenance
+from cifar_jax.report import provenance
 from cifar_jax.report.console import Display, duration, epoch_line
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
+from cifar_jax.rundir import Row, RunFiles, Start
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.loop import (
     EpochRow,
-    HostData,
     RunEpoch,
     compile_device_epoch,
     compile_predict,
     compile_stream_epoch,
     epochs,
+    stack_states,
+    unstack_state,
 )
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
+from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.toml"
-METRICS = "metrics.jsonl"
-PREDICTIONS = "predictions.npz"
-RESULTS = "results.json"
-TENSORBOARD = "tensorboard"
+Predict = Callable[[TrainState, jax.Array], jax.Array]
 
 
 class Interrupted(Exception):
@@ -60,209 +55,142 @@ class Diverged(Exception):
     """The loss is no longer finite; the message says where and what to try."""
 
 
-def _open(config: Config, display: Display) -> tuple[Config, Dataset]:
-    """Load the data, with a progress bar, and a banner where they are a substitute."""
-    config, dataset = open_dataset(config, display.progress)
-    display.end_progress()
-    if dataset.notice:
-        display.banner(dataset.notice)
-    return config, dataset
+@dataclass
+class Programs:
+    """Compiled programs of one dataset, kept so that the next seed need not compile again."""
+
+    epoch: dict[tuple[TrainSpec, int], RunEpoch] = dataclasses.field(default_factory=dict)
+    predict: dict[TrainSpec, Predict] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where training begins: from scratch, or from a checkpoint."""
+class Progress:
+    """Where a group of runs stands in a longer study.
 
-    state: TrainState
-    history: list[dict[str, Any]]
-    compile_seconds: float
-
-
-def _check_resumable(record: dict[str, Any], config: Config, dataset: Dataset, where: Path) -> None:
-    """Refuse to go on with another experiment than the one that was begun.
-
-    More epochs are another length of the same experiment; the place of the data and how batches
-    reach the device do not change it.
+    Attributes:
+        label: what a line of output is about, for example "batch seed 43"; one a run.
+        later: epochs of runs that come after this group, for the estimate of the time left.
     """
-    before = configuration.from_dict(record["config"], str(where))
-    free = ("training.epochs:", "data.dataset:", "data.data_dir:", "data.pipeline:")
-    changed = [d for d in configuration.differences(before, config) if not d.startswith(free)]
-    if changed:
-        raise UserError(f"--resume: {where} was begun with another config: {'; '.join(changed)}")
-    if record["dataset"]["fingerprint"] != dataset.fingerprint:
-        raise UserError(
-            f"--resume: {where} was begun on other data: {record['dataset']['name']} "
-            f"{record['dataset']['fingerprint'][:12]}, not {dataset.name} "
-            f"{dataset.fingerprint[:12]}"
-        )
-    done = len(record["history"])
-    if done > config.training.epochs:
-        raise UserError(f"--epochs {config.training.epochs}: {where} already holds {done} epochs")
+
+    label: tuple[str, ...] = ("",)
+    later: int = 0
 
 
-def _device_data(dataset: Dataset, train: np.ndarray, val: np.ndarray, stream: bool) -> TrainData:
-    """Images on the device; where they are streamed, only those of the validation."""
-    resident = train[:0] if stream else train
-    return jax.device_put(
-        TrainData(
-            dataset.train_images[resident],
-            dataset.train_labels[resident],
-            dataset.train_images[val],
-            dataset.train_labels[val],
-        )
-    )
+def open_data(config: Config, display: Display) -> Prepared:
+    """Load and split the data, with a progress bar, and a banner where they are a substitute."""
+    prepared = prepare(config, display.progress)
+    display.end_progress()
+    if prepared.dataset.notice:
+        display.banner(prepared.dataset.notice)
+    return prepared
 
 
-def _tensorboard(workdir: Path, history: list[dict[str, Any]]) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / TENSORBOARD), purge_step=len(history) + 1)
-
-
-def _write_scalars(writer: Any, row: dict[str, Any]) -> None:
-    for name, value in row.items():
-        if name != "epoch":
-            writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-    writer.flush()
-
-
-def _holds_run(workdir: Path) -> bool:
-    return any((workdir / name).exists() for name in (CONFIG, METRICS, RESULTS, CHECKPOINTS))
+def _compiled_epoch(
+    programs: Programs, prepared: Prepared, config: Config, state: TrainState, seeds: int
+) -> RunEpoch:
+    """The epoch of a config, compiled now or before; over a stack of states where seeds > 1."""
+    spec = train_spec(config)
+    if (spec, seeds) not in programs.epoch:
+        hyper, data = hyperparams(config), prepared.data
+        if config.data.pipeline == "stream":
+            program = compile_stream_epoch(spec, hyper, state, prepared.host, data)
+        else:
+            program = compile_device_epoch(spec, hyper, state, data, seeds)
+        programs.epoch[spec, seeds] = program
+    return programs.epoch[spec, seeds]
 
 
-def check_workdir(workdir: Path, resume: bool) -> None:
-    """Refuse a directory that cannot be used, or that holds a run which is not to be resumed."""
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir {workdir}: is not a directory")
-    if not resume and _holds_run(workdir):
-        raise UserError(
-            f"--workdir {workdir}: already holds a run; add --resume to go on with it, "
-            "or choose another --workdir"
-        )
-    parent = next(p for p in [workdir.absolute(), *workdir.absolute().parents] if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"--workdir {workdir}: {parent} cannot be written")
-
-
-@dataclass
-class _Files:
-    """What a run appends to while it trains."""
-
-    workdir: Path
-    checkpoints: Checkpoints
-    metrics: Any
-    writer: Any
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.metrics.write(files.json_lines([row]))
-        self.metrics.flush()
-        _write_scalars(self.writer, row)
-
-
-@contextlib.contextmanager
-def _open_files(workdir: Path, config: Config, history: list[dict[str, Any]]) -> Iterator[_Files]:
-    """Create the run's files, or bring them to where its checkpoint stands."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: cannot be made ({error.strerror})") from None
-    files.write_text(workdir / CONFIG, configuration.to_toml(config))
-    files.write_text(workdir / METRICS, files.json_lines(history))
-    checkpoints = Checkpoints(workdir / CHECKPOINTS)
-    writer = _tensorboard(workdir, history)
-    try:
-        with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
-            yield _Files(workdir, checkpoints, metrics, writer)
-    finally:
-        writer.close()
-        checkpoints.close()
+def _finite(row: EpochRow) -> bool:
+    return bool(np.isfinite([row.train_loss, row.val_loss]).all())
 
 
 def _train(
     run: RunEpoch,
-    start: Start,
-    open_files: _Files,
+    state: TrainState,
+    opened: Sequence[RunFiles],
     last: int,
     n_train: int,
-    record: dict[str, Any],
+    progress: Progress,
     display: Display,
-) -> tuple[TrainState, list[dict[str, Any]]]:
-    """Train up to epoch `last`, leaving a checkpoint and a row after each epoch."""
-    history = list(start.history)
-    state = start.state
-    first = len(history) + 1
-    workdir = open_files.workdir
+) -> tuple[list[TrainState | None], list[int]]:
+    """Train a group of runs up to epoch `last`; each epoch leaves a checkpoint and a row.
+
+    Returns:
+        The final states, None for a run that diverged, and the epochs at which those did (0 for
+        the others).
+    """
+    seeds = len(opened)
+    first = len(opened[0].history) + 1
+    diverged = [0] * seeds
+    states: list[TrainState | None] = [None] * seeds
 
     def on_first() -> None:
         display.say(
             "Interrupted: finishing this epoch and its checkpoint. Press Ctrl-C again to stop now."
         )
 
-    steps = epochs(run, state, first, last, n_train)
+    if first > last:
+        return [unstack_state(state, i, seeds) for i in range(seeds)], diverged
+    steps = epochs(run, state, first, last, n_train, seeds)
+    durations = []
     with Interrupts(on_first) as interrupts:
         for epoch in range(first, last + 1):
             display.progress("epochs", epoch - 1, last, plain=False)
 
-            def advance() -> tuple[TrainState, EpochRow]:
+            def advance() -> tuple[TrainState, list[EpochRow]]:
                 return next(steps)
 
-            state, epoch_row = interrupts.run(advance)
-            row = dataclasses.asdict(epoch_row)
-            if not np.isfinite([row["train_loss"], row["val_loss"]]).all():
-                raise Diverged(
-                    f"training diverged in epoch {epoch}: the loss is not finite; "
-                    f"try a lower --lr; {workdir} keeps the epochs before"
-                )
-            history.append(row)
-            open_files.checkpoints.save(epoch, state, {**record, "history": history})
-            open_files.add(row)
-            seconds = [r["seconds"] for r in history[first - 1 :]]
-            left = (last - epoch) * float(np.median(seconds))
-            display.say(epoch_line(row, last, left))
-            if interrupts.requested and epoch < last:
+            state, rows = interrupts.run(advance)
+            durations.append(rows[0].seconds)
+            left = ((last - epoch) * seeds + progress.later) * float(np.median(durations))
+            for i, row in enumerate(rows):
+                if diverged[i]:
+                    continue
+                if not _finite(row):
+                    diverged[i] = epoch
+                    continue
+                states[i] = one = unstack_state(state, i, seeds)
+                opened[i].add(one, dataclasses.asdict(row))
+                line = epoch_line(dataclasses.asdict(row), last, left)
+                display.say(f"{progress.label[i]}  {line}" if progress.label[i] else line)
+            if all(diverged):
+                break
+            if interrupts.requested and (epoch < last or progress.later):
+                where = opened[0].workdir if seeds == 1 else opened[0].workdir.parent
                 raise Interrupted(
-                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in {workdir}. "
-                    "Go on with the same command and --resume."
+                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in {where}."
                 )
-    return state, history
+    return [None if d else s for s, d in zip(states, diverged, strict=True)], diverged
 
 
-def _write_results(
-    workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **rest: Any
-) -> dict[str, Any]:
-    """Write predictions, figures and, last and at once, `results.json`."""
-    classes = rest["dataset"]["classes"]
-    title = f"{rest['dataset']['name']}, {rest['model']}, norm {rest['norm']}, seed {rest['seed']}"
-    figures.save(figures.training_curves(rest["history"], title), workdir / "training_curves.png")
-    figures.save(
-        figures.confusion_matrix(
-            evaluation.confusion,
-            classes,
-            f"{title}: test accuracy {100 * evaluation.accuracy:.2f} %",
-        ),
-        workdir / "confusion_matrix.png",
-    )
-    files.write_atomically(
-        workdir / PREDICTIONS,
-        lambda file: np.savez_compressed(
-            file, logits=logits, predicted=logits.argmax(axis=1).astype(np.int32), label=labels
-        ),
-    )
-    results = {
-        **rest,
-        "test_loss": evaluation.loss,
-        "test_accuracy": evaluation.accuracy,
-        "per_class_accuracy": dict(
-            zip(classes, evaluation.per_class_accuracy.tolist(), strict=True)
-        ),
-        "confusion_matrix": evaluation.confusion.tolist(),
-        "predictions": PREDICTIONS,
-    }
-    files.write_json(workdir / RESULTS, results)
-    return results
+def _discarded(workdirs: Sequence[Path], fresh: Sequence[bool]) -> Interrupted:
+    """Stopped within an epoch: tidy up, and say what is left."""
+    kept = [w for w in workdirs if any((w / rundir.CHECKPOINTS).glob("[0-9]*"))]
+    for workdir, new in zip(workdirs, fresh, strict=True):
+        if new and workdir not in kept:
+            shutil.rmtree(workdir, ignore_errors=True)
+    if kept:
+        return Interrupted(
+            f"Stopped; the unfinished epoch is discarded, {kept[0]} keeps the newest checkpoint."
+        )
+    return Interrupted("Stopped in the first epoch; nothing is kept.")
 
 
-def _say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -> None:
+def evaluate_state(
+    programs: Programs, spec: TrainSpec, state: TrainState, dataset: Dataset
+) -> tuple[Evaluation, np.ndarray, float]:
+    """Evaluation on the test images, its logits (N, classes), and seconds spent compiling."""
+    images = jax.device_put(np.asarray(dataset.test_images))
+    start = time.perf_counter()
+    if spec not in programs.predict:
+        programs.predict[spec] = compile_predict(spec, state, images)
+    compile_seconds = time.perf_counter() - start
+    logits = np.asarray(programs.predict[spec](state, images))
+    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
+
+
+def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -> None:
+    """Loss, accuracy, and accuracy of every class."""
     total = len(dataset.test_labels)
     display.say(
         f"test loss {evaluation.loss:.4f}, test accuracy {100 * evaluation.accuracy:.2f} % "
@@ -273,16 +201,131 @@ def _say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) 
         display.say(f"  {name:{width}}  {100 * accuracy:6.2f} %")
 
 
-def _evaluate(
-    spec: TrainSpec, state: TrainState, dataset: Dataset
-) -> tuple[Evaluation, np.ndarray, float]:
-    """Evaluation on the test images, its logits (N, classes), and seconds spent compiling."""
-    images = jax.device_put(np.asarray(dataset.test_images))
-    start = time.perf_counter()
-    predict = compile_predict(spec, state, images)
-    compile_seconds = time.perf_counter() - start
-    logits = np.asarray(predict(state, images))
-    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
+def train_group(
+    prepared: Prepared,
+    configs: Sequence[Config],
+    workdirs: Sequence[Path],
+    *,
+    resume: bool,
+    display: Display,
+    programs: Programs | None = None,
+    progress: Progress | None = None,
+) -> list[Row | Diverged]:
+    """Train runs that differ in their seed alone, together, and leave the files of each.
+
+    One run is a group of one. Several are one program, `jax.vmap` over their states, and share
+    the clock: `seconds` of an epoch is its wall-clock time divided by the number of runs.
+
+    Args:
+        prepared: the data.
+        configs: one a run, alike but for the seed.
+        workdirs: one a run.
+        resume: go on from the newest checkpoints; all must be at the same epoch.
+        display: where progress is shown.
+        programs: what is compiled already, added to.
+        progress: where the group stands in a study.
+
+    Returns:
+        One a run: what was written to its `results.json`, or why there is none.
+
+    Raises:
+        UserError: for input that the user can mend, before anything is written.
+        Interrupted: with the directories left as the message says.
+    """
+    programs = programs or Programs()
+    progress = progress or Progress(("",) * len(configs))
+    config, dataset, seeds = configs[0], prepared.dataset, len(configs)
+    check_batches(config, len(prepared.train_rows))
+    spec = train_spec(config)
+    n_train, last = len(prepared.train_rows), config.training.epochs
+    starts = [
+        _begin(spec, c, prepared, workdir, resume)
+        for c, workdir in zip(configs, workdirs, strict=True)
+    ]
+    num_params = count_parameters(starts[0].state.params)
+    device = next(iter(prepared.data.val_images.devices()))
+    device_line = provenance.describe_device(device.device_kind, device.platform)
+    if not any(progress.label):
+        display.say(
+            f"{dataset.name}: {n_train:,} training, {len(prepared.val_rows):,} validation, "
+            f"{len(dataset.test_labels):,} test images; {config.model.name}, norm "
+            f"{config.model.norm}, {num_params:,} parameters; {device_line}"
+        )
+    for start, workdir in zip(starts, workdirs, strict=True):
+        if start.history:
+            display.say(f"resuming {workdir} after epoch {len(start.history)}")
+    state = stack_states([start.state for start in starts])
+    begun = time.perf_counter()
+    run = _compiled_epoch(programs, prepared, config, state, seeds)
+    compiled = time.perf_counter() - begun
+    where = workdirs[0] if seeds == 1 else workdirs[0].parent
+    display.say(f"compiled in {compiled:.1f} s; run directory: {where}")
+
+    records: list[Row] = [
+        {
+            "config": configuration.to_dict(c),
+            "dataset": prepared.record(),
+            "compile_seconds": start.compile_seconds + compiled,
+        }
+        for c, start in zip(configs, starts, strict=True)
+    ]
+    fresh = [not workdir.exists() for workdir in workdirs]
+    try:
+        with contextlib.ExitStack() as stack:
+            opened = [
+                stack.enter_context(rundir.open_run(workdir, c, record, start.history))
+                for workdir, c, record, start in zip(
+                    workdirs, configs, records, starts, strict=True
+                )
+            ]
+            states, diverged = _train(run, state, opened, last, n_train, progress, display)
+    except KeyboardInterrupt:
+        raise _discarded(workdirs, fresh) from None
+    finally:
+        display.end_progress()
+
+    outcomes: list[Row | Diverged] = []
+    for files_, c, record, final, epoch in zip(
+        opened, configs, records, states, diverged, strict=True
+    ):
+        if final is None:
+            outcomes.append(
+                Diverged(
+                    f"training diverged in epoch {epoch}: the loss is not finite; try a lower "
+                    f"--lr; {files_.workdir} keeps the epochs before"
+                )
+            )
+            continue
+        evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
+        outcomes.append(
+            rundir.write_results(
+                files_.workdir,
+                evaluation,
+                logits,
+                np.asarray(dataset.test_labels),
+                dataset=record["dataset"],
+                model=c.model.name,
+                norm=c.model.norm,
+                seed=c.training.seed,
+                num_params=num_params,
+                config=record["config"],
+                history=files_.history,
+                train_seconds=sum(row["seconds"] for row in files_.history),
+                compile_seconds=record["compile_seconds"] + predict_compile,
+                seed_parallelism=seeds,
+                device=device_line,
+            )
+        )
+    return outcomes
+
+
+def _begin(
+    spec: TrainSpec, config: Config, prepared: Prepared, workdir: Path, resume: bool
+) -> Start:
+    initial = jax.jit(init_state, static_argnums=(0, 2))
+    key = jax.random.key(config.training.seed)
+    state = initial(spec, key, prepared.data.val_images.shape[1:])
+    return rundir.begin(state, config, prepared.dataset.fingerprint, workdir, resume)
 
 
 def train_run(
@@ -291,7 +334,7 @@ def train_run(
     workdir: Path | None = None,
     resume: bool = False,
     display: Display | None = None,
-) -> dict[str, Any]:
+) -> Row:
     """Train, evaluate on the test set, and write everything a run leaves.
 
     Args:
@@ -309,127 +352,30 @@ def train_run(
     """
     display = display or Display()
     if workdir is not None:
-        check_workdir(workdir, resume)
-    config, dataset = _open(config, display)
-    train_rows, val_rows = split_rows(config, dataset)
+        rundir.check_workdir(workdir, resume)
+    prepared = open_data(config, display)
+    config, dataset = prepared.config, prepared.dataset
     workdir = workdir or run_directory(config, dataset)
-    check_workdir(workdir, resume)
-
-    spec, hyper = train_spec(config), hyperparams(config)
-    stream = config.data.pipeline == "stream"
-    data = _device_data(dataset, train_rows, val_rows, stream)
-    n_train, last = len(train_rows), config.training.epochs
-    start = _begin(config, spec, data, dataset, workdir, resume)
-    device = next(iter(data.val_images.devices()))
-    device_line = provenance.describe_device(device.device_kind, device.platform)
-    num_params = count_parameters(start.state.params)
-    display.say(
-        f"{dataset.name}: {n_train:,} training, {len(val_rows):,} validation, "
-        f"{len(dataset.test_labels):,} test images; {config.model.name}, norm "
-        f"{config.model.norm}, {num_params:,} parameters; {device_line}"
-    )
-    if start.history:
-        display.say(f"resuming {workdir} after epoch {len(start.history)}")
-    begun = time.perf_counter()
-    host = HostData(dataset.train_images, dataset.train_labels, train_rows)
-    run = _compile(spec, hyper, start.state, data, host if stream else None)
-    compile_seconds = start.compile_seconds + time.perf_counter() - begun
-    display.say(f"compiled in {time.perf_counter() - begun:.1f} s; run directory: {workdir}")
-
-    record: dict[str, Any] = {
-        "config": configuration.to_dict(config),
-        "dataset": dataset_record(dataset, n_train, len(val_rows)),
-        "compile_seconds": compile_seconds,
-    }
-    fresh = not workdir.exists()
+    rundir.check_workdir(workdir, resume)
     try:
-        with _open_files(workdir, config, start.history) as open_files:
-            state, history = _train(run, start, open_files, last, n_train, record, display)
-    except KeyboardInterrupt:
-        raise _discarded(workdir, fresh) from None
-    finally:
-        display.end_progress()
-
-    evaluation, logits, predict_compile = _evaluate(spec, state, dataset)
-    results = _write_results(
-        workdir,
-        evaluation,
-        logits,
-        np.asarray(dataset.test_labels),
-        dataset=record["dataset"],
-        model=config.model.name,
-        norm=config.model.norm,
-        seed=config.training.seed,
-        num_params=num_params,
-        config=record["config"],
-        history=history,
-        train_seconds=sum(row["seconds"] for row in history),
-        compile_seconds=compile_seconds + predict_compile,
-        device=device_line,
-        versions=provenance.versions(),
-        git_revision=provenance.git_revision(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    _say_evaluation(evaluation, dataset, display)
-    share = (
-        100 * results["compile_seconds"] / (results["compile_seconds"] + results["train_seconds"])
-    )
+        (results,) = train_group(prepared, [config], [workdir], resume=resume, display=display)
+    except Interrupted as stop:
+        kept = rundir.holds_run(workdir)
+        how = " Go on with the same command and --resume." if kept else ""
+        raise Interrupted(f"{stop}{how}") from None
+    if isinstance(results, Diverged):
+        raise results
+    labels = np.asarray(dataset.test_labels)
+    with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
+        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    compiled, trained = results["compile_seconds"], results["train_seconds"]
     display.say(
-        f"trained in {duration(results['train_seconds'])}, compiled in "
-        f"{results['compile_seconds']:.1f} s ({share:.1f} %); everything is in {workdir}"
+        f"trained in {duration(trained)}, compiled in {compiled:.1f} s "
+        f"({100 * compiled / (compiled + trained):.1f} %); everything is in {workdir}"
     )
     if dataset.notice:
         display.banner(dataset.notice)
     return results
-
-
-def _begin(
-    config: Config,
-    spec: TrainSpec,
-    data: TrainData,
-    dataset: Dataset,
-    workdir: Path,
-    resume: bool,
-) -> Start:
-    initial = jax.jit(init_state, static_argnums=(0, 2))
-    state = initial(spec, jax.random.key(config.training.seed), data.val_images.shape[1:])
-    if not (resume and (workdir / CHECKPOINTS).is_dir()):
-        return Start(state, [], 0.0)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
-    try:
-        if checkpoints.latest_epoch() is None:
-            return Start(state, [], 0.0)
-        record = checkpoints.read_record()
-        _check_resumable(record, config, dataset, workdir)
-        return Start(checkpoints.read_state(state), record["history"], record["compile_seconds"])
-    finally:
-        checkpoints.close()
-
-
-def _compile(
-    spec: TrainSpec,
-    hyper: Hyperparams,
-    state: TrainState,
-    data: TrainData,
-    host: HostData | None,
-) -> RunEpoch:
-    if host is None:
-        return compile_device_epoch(spec, hyper, state, data)
-    return compile_stream_epoch(spec, hyper, state, host, data)
-
-
-def _discarded(workdir: Path, fresh: bool) -> Interrupted:
-    """Stopped within an epoch: what is left, and how to go on."""
-    kept = any((workdir / CHECKPOINTS).glob("[0-9]*"))
-    if kept:
-        return Interrupted(
-            f"Stopped; the unfinished epoch is discarded, {workdir} keeps the newest checkpoint. "
-            "Go on with the same command and --resume."
-        )
-    if fresh:
-        shutil.rmtree(workdir, ignore_errors=True)
-        return Interrupted("Stopped in the first epoch; nothing is kept.")
-    return Interrupted(f"Stopped in the first epoch; {workdir} holds no checkpoint.")
 
 
 def evaluate_run(
@@ -445,12 +391,13 @@ def evaluate_run(
         checkpoint: a run's directory, or the `checkpoints` directory in it.
         dataset: where the same images lie now, if not where they lay.
         data_dir: likewise.
+        display: where the result is shown.
 
     Raises:
         UserError: if there is no checkpoint, or the data are not those of the run.
     """
     display = display or Display()
-    directory = _find_checkpoints(checkpoint)
+    directory = rundir.find_checkpoints(checkpoint)
     checkpoints = Checkpoints(directory, create=False)
     try:
         record = checkpoints.read_record()
@@ -459,7 +406,8 @@ def evaluate_run(
             config = configuration.override(config, "data", "dataset", dataset, "--dataset")
         if data_dir is not None:
             config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
-        config, images = _open(config, display)
+        config, images = open_dataset(config, display.progress)
+        display.end_progress()
         if images.fingerprint != record["dataset"]["fingerprint"]:
             raise UserError(
                 f"{directory}: was trained on {record['dataset']['name']} "
@@ -472,13 +420,6 @@ def evaluate_run(
     finally:
         checkpoints.close()
     display.say(f"checkpoint after epoch {len(record['history'])} in {directory}")
-    evaluation, _, _ = _evaluate(spec, state, images)
-    _say_evaluation(evaluation, images, display)
+    evaluation, _, _ = evaluate_state(Programs(), spec, state, images)
+    say_evaluation(evaluation, images, display)
     return evaluation
-
-
-def _find_checkpoints(path: Path) -> Path:
-    for candidate in (path / CHECKPOINTS, path):
-        if candidate.is_dir() and any(p.name.isdigit() for p in candidate.iterdir()):
-            return candidate
-    raise UserError(f"--checkpoint {path}: holds no checkpoint of a run")

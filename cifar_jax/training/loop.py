@@ -1,7 +1,7 @@
 """The host's side of training: compile once, then one call an epoch."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -61,12 +61,37 @@ class EpochRow:
     images_per_second: float
 
 
+def stack_states(states: Sequence[TrainState]) -> TrainState:
+    """States of several seeds as one with a leading axis; a single one stays as it is."""
+    if len(states) == 1:
+        return states[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def unstack_state(state: TrainState, index: int, seeds: int) -> TrainState:
+    """One seed's state out of `stack_states`' of that many."""
+    if seeds == 1:
+        return state
+    one: TrainState = jax.tree.map(lambda leaf: leaf[index], state)
+    return one
+
+
 def compile_device_epoch(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, seeds: int = 1
 ) -> RunEpoch:
-    """Compile an epoch over images that live on the device; its argument is donated."""
-    jitted = jax.jit(run_epoch, static_argnums=0, donate_argnums=2)
-    compiled = jitted.lower(spec, hyper, state, data).compile()
+    """Compile an epoch over images that live on the device; its argument is donated.
+
+    Args:
+        seeds: how many states are stacked in `state`; their epochs are one program.
+    """
+
+    def epoch(
+        hyper: Hyperparams, state: TrainState, data: TrainData
+    ) -> tuple[TrainState, EpochMetrics]:
+        return run_epoch(spec, hyper, state, data)
+
+    program = jax.vmap(epoch, in_axes=(None, 0, None)) if seeds > 1 else epoch
+    compiled = jax.jit(program, donate_argnums=1).lower(hyper, state, data).compile()
     return lambda state: compiled(hyper, state, data)
 
 
@@ -108,25 +133,34 @@ def compile_stream_epoch(
 
 
 def epochs(
-    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int
-) -> Iterator[tuple[TrainState, EpochRow]]:
+    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int, seeds: int = 1
+) -> Iterator[tuple[TrainState, list[EpochRow]]]:
     """Train from epoch `first` to `last`, counted from 1, both included.
+
+    Args:
+        seeds: how many states are stacked in `state`.
 
     Yields:
         After each epoch the state, valid until the next is asked for (its buffers are donated),
-        and the epoch's row.
+        and the epoch's rows, one a seed. Seeds that train together share the clock.
     """
     for epoch in range(first, last + 1):
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(run(state))
-        seconds = time.perf_counter() - start
-        # The shortest decimals that mean the same float32: 0.01, not 0.009999999776482582.
-        values = {
-            name: float(str(value)) for name, value in jax.device_get(metrics)._asdict().items()
-        }
+        seconds = (time.perf_counter() - start) / seeds
+        columns = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics)._asdict().items()}
         yield (
             state,
-            EpochRow(epoch=epoch, seconds=seconds, images_per_second=n_train / seconds, **values),
+            [
+                EpochRow(
+                    epoch=epoch,
+                    seconds=seconds,
+                    images_per_second=n_train / seconds,
+                    # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
+                    **{name: float(str(column[i])) for name, column in columns.items()},
+                )
+                for i in range(seeds)
+            ],
         )
 
 

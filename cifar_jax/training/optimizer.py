@@ -2,6 +2,7 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -25,7 +26,9 @@ class Hyperparams:
 
 def step_schedule(learning_rate: Scalar, decay_factor: float, decay_steps: int) -> optax.Schedule:
     """Learning rate as a function of the step: times `decay_factor` every `decay_steps` steps."""
-    return optax.exponential_decay(learning_rate, decay_steps, decay_factor, staircase=True)
+    decay = optax.exponential_decay(learning_rate, decay_steps, decay_factor, staircase=True)
+    # An integer step would make the rate float32 even where float64 is on.
+    return lambda step: decay(jnp.asarray(step, float))
 
 
 def sgd(hyper: Hyperparams, schedule: optax.Schedule) -> optax.GradientTransformation:

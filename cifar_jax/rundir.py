@@ -1,0 +1,230 @@
+"""The directory of a run: what is written while it trains, and at its end."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cifar_jax import config as configuration
+from cifar_jax.config import Config
+from cifar_jax.errors import UserError
+from cifar_jax.report import figures, files, provenance
+from cifar_jax.report.evaluation import Evaluation
+from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.training.state import TrainState
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"
+RESULTS = "results.json"
+TENSORBOARD = "tensorboard"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training begins: from scratch, or from a checkpoint.
+
+    Attributes:
+        state: to train on from.
+        history: rows of the epochs behind it.
+        compile_seconds: spent before it.
+    """
+
+    state: TrainState
+    history: list[Row]
+    compile_seconds: float
+
+
+def holds_run(workdir: Path) -> bool:
+    """Whether a directory holds a run, finished or not."""
+    return any((workdir / name).exists() for name in (CONFIG, METRICS, RESULTS, CHECKPOINTS))
+
+
+def check_workdir(workdir: Path, resume: bool) -> None:
+    """Refuse a directory that cannot be used, or that holds a run which is not to be resumed."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir}: is not a directory")
+    if not resume and holds_run(workdir):
+        raise UserError(
+            f"--workdir {workdir}: already holds a run; add --resume to go on with it, "
+            "or choose another --workdir"
+        )
+    parent = next(p for p in [workdir.absolute(), *workdir.absolute().parents] if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"--workdir {workdir}: {parent} cannot be written")
+
+
+def make_directory(workdir: Path) -> None:
+    """Make a directory and those above it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be made ({error.strerror})") from None
+
+
+def find_checkpoints(path: Path) -> Path:
+    """The `checkpoints` directory of a run, given it or the run's directory.
+
+    Raises:
+        UserError: if there is no checkpoint.
+    """
+    for candidate in (path / CHECKPOINTS, path):
+        if candidate.is_dir() and any(p.name.isdigit() for p in candidate.iterdir()):
+            return candidate
+    raise UserError(f"--checkpoint {path}: holds no checkpoint of a run")
+
+
+def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
+    """Refuse to go on with another experiment than the one that was begun.
+
+    More epochs are another length of the same experiment; the place of the data and how batches
+    reach the device do not change it.
+    """
+    before = configuration.from_dict(record["config"], str(where))
+    free = ("training.epochs:", "data.dataset:", "data.data_dir:", "data.pipeline:")
+    changed = [d for d in configuration.differences(before, config) if not d.startswith(free)]
+    if changed:
+        raise UserError(f"--resume: {where} was begun with another config: {'; '.join(changed)}")
+    if record["dataset"]["fingerprint"] != fingerprint:
+        raise UserError(
+            f"--resume: {where} was begun on other data: {record['dataset']['name']} "
+            f"{record['dataset']['fingerprint'][:12]}, not {fingerprint[:12]}"
+        )
+    done = len(record["history"])
+    if done > config.training.epochs:
+        raise UserError(f"--epochs {config.training.epochs}: {where} already holds {done} epochs")
+
+
+def begin(
+    initial: TrainState, config: Config, fingerprint: str, workdir: Path, resume: bool
+) -> Start:
+    """The newest checkpoint of a run that is to be resumed and has one, else the initial state.
+
+    Raises:
+        UserError: if what is there is another experiment, or cannot be read.
+    """
+    scratch = Start(initial, [], 0.0)
+    if not (resume and (workdir / CHECKPOINTS).is_dir()):
+        return scratch
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
+    try:
+        if checkpoints.latest_epoch() is None:
+            return scratch
+        record = checkpoints.read_record()
+        _check_resumable(record, config, fingerprint, workdir)
+        state = checkpoints.read_state(initial)
+        return Start(state, record["history"], record["compile_seconds"])
+    finally:
+        checkpoints.close()
+
+
+@dataclass
+class RunFiles:
+    """What a run appends to, epoch by epoch.
+
+    Attributes:
+        workdir: the run's directory.
+        record: what a checkpoint says besides the history.
+        history: one row an epoch.
+    """
+
+    workdir: Path
+    record: Row
+    history: list[Row]
+    _checkpoints: Checkpoints
+    _metrics: IO[str]
+    _writer: Any
+
+    def add(self, state: TrainState, row: Row) -> None:
+        """Keep an epoch: first its checkpoint, then its row."""
+        self.history.append(row)
+        record = {**self.record, "history": self.history}
+        self._checkpoints.save(row["epoch"], state, record)
+        self._metrics.write(files.json_lines([row]))
+        self._metrics.flush()
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+        self._writer.flush()
+
+
+@contextlib.contextmanager
+def open_run(workdir: Path, config: Config, record: Row, history: list[Row]) -> Iterator[RunFiles]:
+    """Create a run's files, or bring them to where its checkpoint stands.
+
+    Raises:
+        UserError: if the directory cannot be made.
+    """
+    from tensorboardX import SummaryWriter
+
+    make_directory(workdir)
+    files.write_text(workdir / CONFIG, configuration.to_toml(config))
+    files.write_text(workdir / METRICS, files.json_lines(history))
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    writer = SummaryWriter(str(workdir / TENSORBOARD), purge_step=len(history) + 1)
+    try:
+        with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
+            yield RunFiles(workdir, record, list(history), checkpoints, metrics, writer)
+    finally:
+        writer.close()
+        checkpoints.close()
+
+
+def caption(dataset: str, model: str, norm: str, seed: int) -> str:
+    """Title of a run's figures; nobody may take the synthetic set for CIFAR-10."""
+    name = "synthetic images (not CIFAR-10)" if dataset == "synthetic" else dataset
+    return f"{name}, {model}, norm {norm}, seed {seed}"
+
+
+def write_results(
+    workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **rest: Any
+) -> Row:
+    """Write predictions, figures and, last and at once, `results.json`.
+
+    Args:
+        workdir: the run's directory.
+        evaluation: of the test set.
+        logits: float32 (N, classes), of the test images.
+        labels: int32 (N,), their true classes.
+        rest: further entries of the results.
+
+    Returns:
+        What was written to `results.json`.
+    """
+    classes = rest["dataset"]["classes"]
+    title = caption(rest["dataset"]["name"], rest["model"], rest["norm"], rest["seed"])
+    figures.save(figures.training_curves(rest["history"], title), workdir / "training_curves.png")
+    matrix_title = f"{title}: test accuracy {100 * evaluation.accuracy:.2f} %"
+    matrix = figures.confusion_matrix(evaluation.confusion, classes, matrix_title)
+    figures.save(matrix, workdir / "confusion_matrix.png")
+    predicted = logits.argmax(axis=1).astype(np.int32)
+    files.write_atomically(
+        workdir / PREDICTIONS,
+        lambda file: np.savez_compressed(file, logits=logits, predicted=predicted, label=labels),
+    )
+    per_class = evaluation.per_class_accuracy.tolist()
+    results = {
+        **rest,
+        "test_loss": evaluation.loss,
+        "test_accuracy": evaluation.accuracy,
+        "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
+        "confusion_matrix": evaluation.confusion.tolist(),
+        "predictions": PREDICTIONS,
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    files.write_json(workdir / RESULTS, results)
+    return results
