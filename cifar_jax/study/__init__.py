@@ -1,0 +1,1 @@
+"""Arms x seeds, and the statistics on them."""

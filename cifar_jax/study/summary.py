@@ -1,0 +1,204 @@
+"""All numbers of a study, as plain data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.study.claims import claims
+from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.statistics import (
+    area_under_curve,
+    bootstrap_interval,
+    calibration,
+    cohens_dz,
+    first_epoch,
+    mcnemar,
+    oscillation,
+    seeds_for_power,
+    sign_flip_p,
+    standard_deviation,
+    t_interval,
+    variance_parts,
+)
+
+THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
+# The two arms that the report's claims are about.
+BASELINE, BATCHNORM = "none", "batch"
+
+
+def describe(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, spread and 95 % intervals of one value a seed; None where there are too few."""
+    return {
+        "n": len(values),
+        "mean": float(np.mean(values)) if values else None,
+        "std": standard_deviation(values),
+        "ci_t": _ends(t_interval(values)),
+        "ci_bootstrap": _ends(bootstrap_interval(values)),
+        "values": list(values),
+    }
+
+
+def compare(differences: Sequence[float]) -> dict[str, Any]:
+    """What one difference a seed pair says."""
+    row = describe(differences)
+    dz = cohens_dz(differences)
+    return {
+        "n": row["n"],
+        "mean_difference": row["mean"],
+        "std": row["std"],
+        "ci_t": row["ci_t"],
+        "ci_bootstrap": row["ci_bootstrap"],
+        "p_sign_flip": sign_flip_p(differences),
+        "cohens_dz": dz,
+        "seeds_for_power_80": seeds_for_power(dz),
+        "differences": row["values"],
+    }
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def run_metrics(run: Run) -> dict[str, float]:
+    """The numbers of one run that are compared; accuracies are fractions."""
+    results = run.results
+    return {
+        "test_accuracy": results["test_accuracy"],
+        "test_loss": results["test_loss"],
+        "val_accuracy": run.curve("val_accuracy")[-1],
+        "train_seconds": results["train_seconds"],
+        **{
+            f"class:{name}": value
+            for name, value in results["per_class_accuracy"].items()
+            if value is not None
+        },
+    }
+
+
+def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
+    """Statistics of one arm over its seeds."""
+    tables = [run_metrics(run) for run in runs]
+    errors = [calibration(run.logits, run.label)[0] for run in runs]
+    _, bins = calibration(
+        np.concatenate([run.logits for run in runs]), np.concatenate([run.label for run in runs])
+    )
+    return {
+        **{name: describe([table[name] for table in tables]) for name in tables[0]},
+        "seeds": [run.seed for run in runs],
+        "variance": variance_parts(np.stack([run.correct for run in runs])),
+        "num_params": runs[0].results["num_params"],
+        "calibration": {"ece": float(np.mean(errors)), "bins": bins},
+    }
+
+
+def summarise_pairs(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
+    """Second arm minus first, over seed pairs."""
+    tables = [(run_metrics(a), run_metrics(b)) for a, b in pairs]
+    paired: dict[str, Any] = {
+        name: compare([b[name] - a[name] for a, b in tables]) for name in tables[0][0]
+    }
+    paired["train_seconds"]["relative"] = compare(
+        [b["train_seconds"] / a["train_seconds"] - 1 for a, b in tables]
+    )
+    return {
+        "arms": [pairs[0][0].arm, pairs[0][1].arm],
+        "seeds": [a.seed for a, _ in pairs],
+        **paired,
+    }
+
+
+def _oscillations(runs: Sequence[Run], curve: str) -> dict[str, Any]:
+    values = [oscillation(run.curve(curve), run.curve("learning_rate")) for run in runs]
+    return describe([value for value in values if value is not None])
+
+
+def summarise_convergence(runs: Sequence[Run]) -> dict[str, Any]:
+    """How fast and how smoothly one arm trains."""
+    curves = [run.curve("val_accuracy") for run in runs]
+    return {
+        "thresholds": list(THRESHOLDS),
+        "first_epoch": [[first_epoch(curve, t) for curve in curves] for t in THRESHOLDS],
+        "area_under_curve": describe([area_under_curve(curve) for curve in curves]),
+        "oscillation": {curve: _oscillations(runs, curve) for curve in ("train_loss", "val_loss")},
+    }
+
+
+def epochs_saved(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
+    """How many epochs earlier the second arm reaches each threshold of validation accuracy.
+
+    Seed pairs of which one never reaches a threshold have no number there: null in `saved`,
+    absent from `statistics`.
+    """
+    curves = [(a.curve("val_accuracy"), b.curve("val_accuracy")) for a, b in pairs]
+    saved = [
+        [
+            None if first is None or second is None else first - second
+            for first, second in ((first_epoch(a, t), first_epoch(b, t)) for a, b in curves)
+        ]
+        for t in THRESHOLDS
+    ]
+    return {
+        "thresholds": list(THRESHOLDS),
+        "saved": saved,
+        "statistics": [describe([n for n in row if n is not None]) for row in saved],
+    }
+
+
+def _reason(study: Study, pairs: int) -> str | None:
+    """Why some intervals are absent; `pairs` is the number of seed pairs."""
+    single = [arm for arm in study.arms if len(study.runs[arm]) == 1]
+    if single:
+        what = f"Only one seed of {' and of '.join(single)} has finished"
+    elif pairs == 1:
+        what = "Only one seed has finished in both arms"
+    else:
+        return None
+    return (
+        f"{what}: the spread between seeds, and with it an interval, cannot be told from one run."
+    )
+
+
+def _joined(runs: Sequence[Run], key: str) -> str:
+    """The value of all runs, or their different values in one line."""
+    return "; ".join(dict.fromkeys(str(run.results.get(key)) for run in runs))
+
+
+def compared_arms(study: Study) -> tuple[str, str] | None:
+    """Which two arms are compared: baseline and BatchNorm if both were run, else the first two."""
+    arms = [arm for arm in study.arms if study.runs[arm]]
+    if BASELINE in arms and BATCHNORM in arms:
+        return BASELINE, BATCHNORM
+    return (arms[0], arms[1]) if len(arms) > 1 else None
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """Every number of a study, as data that JSON can hold.
+
+    Arms without a finished run appear in `missing` alone. `paired`, `mcnemar`,
+    `convergence.epochs_saved` are empty without two arms that share a seed, and `claims` unless
+    those are the baseline and BatchNorm.
+    """
+    finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
+    runs = [run for row in finished.values() for run in row]
+    arms = compared_arms(study)
+    pairs = study.pairs(*arms) if arms else []
+    return {
+        "dataset": study.dataset,
+        "arms": list(finished),
+        "seeds": list(study.seeds),
+        "missing": [list(pair) for pair in study.missing],
+        "epochs": len(runs[0].results["history"]),
+        "device": _joined(runs, "device"),
+        "versions": runs[0].results["versions"],
+        "git_revision": _joined(runs, "git_revision"),
+        "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
+        "paired": summarise_pairs(pairs) if pairs else {},
+        "mcnemar": [{"seed": a.seed, **mcnemar(a.correct, b.correct)} for a, b in pairs],
+        "convergence": {
+            **{arm: summarise_convergence(row) for arm, row in finished.items()},
+            "epochs_saved": epochs_saved(pairs) if pairs else {},
+        },
+        "claims": claims(pairs) if arms == (BASELINE, BATCHNORM) else [],
+        "reason_no_intervals": _reason(study, len(pairs)),
+    }
