@@ -26,9 +26,14 @@ class Hyperparams:
 
 def step_schedule(learning_rate: Scalar, decay_factor: float, decay_steps: int) -> optax.Schedule:
     """Learning rate as a function of the step: times `decay_factor` every `decay_steps` steps."""
-    decay = optax.exponential_decay(learning_rate, decay_steps, decay_factor, staircase=True)
-    # An integer step would make the rate float32 even where float64 is on.
-    return lambda step: decay(jnp.asarray(step, float))
+
+    def schedule(step: jax.Array) -> jax.Array:
+        # A whole division: in floating point, as `optax.exponential_decay` does it, the compiled
+        # quotient can round to just below a whole number, and the rate drops a step late.
+        drops = jnp.asarray(step) // decay_steps
+        return learning_rate * jnp.asarray(decay_factor, float) ** drops
+
+    return schedule
 
 
 def sgd(hyper: Hyperparams, schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -39,6 +39,19 @@ def test_learning_rate_drops_tenfold_every_ten_epochs(
     assert float(schedule(step)) == pytest.approx(rate, rel=1e-6)
 
 
+@pytest.mark.parametrize("n_train", [45_000, 24_000, 20_000, 1_000])
+def test_compiled_schedule_drops_at_the_very_step(n_train: int) -> None:
+    """XLA divides by a constant by multiplying with its reciprocal, which rounds: a quotient in
+    floating point may stay below a whole number for one step too many.
+    """
+    schedule = jax.jit(learning_rate_schedule(PROTOCOL, Hyperparams(), n_train))
+    steps = steps_per_epoch(n_train, PROTOCOL.batch_size)
+    for epoch, rate in ((10, 1e-3), (20, 1e-4), (30, 1e-5), (70, 1e-9)):
+        first = jnp.asarray(epoch * steps, jnp.int32)
+        assert float(schedule(first)) == pytest.approx(rate, rel=1e-5)
+        assert float(schedule(first - 1)) == pytest.approx(10 * rate, rel=1e-5)
+
+
 def test_trajectory_is_that_of_the_rule() -> None:
     """Over a drop of the rate, which scales what the buffer holds, not what enters it."""
     rng = np.random.default_rng(0)
