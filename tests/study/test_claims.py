@@ -94,6 +94,17 @@ def test_figures_are_those_of_the_runs(make_study):
     )
 
 
+@pytest.mark.parametrize(("gain", "inside"), [(3.47, True), (3.6, False), (3.34, False)])
+def test_whether_the_published_gain_lies_in_the_interval(make_study, gain, inside):
+    """Three differences 0.05 points apart: the interval is the mean -+ 0.124 points."""
+    workdir = make_study(seeds=(1, 2, 3), n=50)
+    for seed in (1, 2, 3):
+        for arm, accuracy in (("none", 0.75), ("batch", 0.75 + gain / 100 + 5e-4 * (seed - 2))):
+            path = run_path(workdir, arm, seed) / "results.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": accuracy}))
+    assert rows(workdir)["accuracy_gain"]["published_inside_interval"] is inside
+
+
 def test_short_runs_cannot_answer_about_later_epochs(make_study):
     found = rows(make_study(epochs=4))
     for name in ("faster_convergence", "smoother_train_loss", "smoother_val_loss"):

@@ -112,7 +112,7 @@ def test_sign_flip_of_five_like_signs_is_the_least_possible():
 
 
 def test_sign_flip_counts_ties_despite_rounding():
-    assert sign_flip_p([0.1, 0.2, -0.3]) == 1.0
+    assert sign_flip_p([0.1, 0.1, 0.1, -0.1]) == 10 / 16
 
 
 def test_sign_flip_of_many_differences_agrees_with_the_t_test():
@@ -150,6 +150,10 @@ def test_seeds_for_power_are_the_least(dz):
     n = seeds_for_power(dz)
     assert paired_t_power(dz, n) >= 0.8
     assert n == 2 or paired_t_power(dz, n - 1) < 0.8
+
+
+def test_power_without_an_effect_is_alpha():
+    assert paired_t_power(0.0, 7) == pytest.approx(0.05, rel=1e-9)
 
 
 def test_power_by_simulation():
@@ -275,6 +279,12 @@ def test_calibration_against_the_definition():
     error, rows = calibration(x, labels)
     assert error == pytest.approx(wanted, rel=1e-9)
     assert sum(row["count"] for row in rows) == 500
+
+
+def test_a_confidence_between_two_bins_belongs_to_the_lower():
+    """The bins are open below and closed above, as in the paper."""
+    _, rows = calibration(np.zeros((1, 2)), np.array([0]), bins=2)
+    assert [row["count"] for row in rows] == [1, 0]
 
 
 def test_calibration_of_certain_predictions():
