@@ -159,9 +159,10 @@ def _reason(study: Study, pairs: int) -> str | None:
     )
 
 
-def _joined(runs: Sequence[Run], key: str) -> str:
-    """The value of all runs, or their different values in one line."""
-    return "; ".join(dict.fromkeys(str(run.results.get(key)) for run in runs))
+def _joined(runs: Sequence[Run], key: str) -> str | None:
+    """The value of all runs, or their different values in one line; None if none has one."""
+    values = dict.fromkeys(run.results.get(key) for run in runs)
+    return "; ".join(value for value in values if value) or None
 
 
 def compared_arms(study: Study) -> tuple[str, str] | None:

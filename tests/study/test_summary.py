@@ -15,6 +15,17 @@ def test_is_strict_json(make_study):
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+def test_says_on_what_the_runs_were_made(make_study):
+    workdir = make_study(seeds=(1, 2), n=200)
+    path = run_path(workdir, "batch", 2) / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "gpu: another"}))
+    summary = summarise(read_study(workdir))
+    assert summary["device"] == "cpu: made-up; gpu: another"
+    assert summary["git_revision"] is None
+    assert summary["versions"] == {"python": "3.11"}
+    assert summary["epochs"] == 30
+
+
 def test_figures_of_an_arm(make_study):
     study = read_study(make_study())
     arm = summarise(study)["per_arm"]["batch"]
