@@ -1,0 +1,717 @@
+"""Figures of a study: every arm and seed, drawn from what the runs left. Nothing is trained here.
+
+Arms are told apart by colour (Okabe and Ito's palette, safe for colour-blind readers) and marker.
+Where an arm has several seeds a line is their mean and a band or whisker the 95 % Student t
+interval of that mean; with one seed there is the line alone.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.data.splits import train_val_split
+from cifar_jax.report.files import write_atomically
+
+if TYPE_CHECKING:
+    from cifar_jax.study.collect import Run, Study
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+ARM_NAMES = {"none": "baseline", "batch": "BatchNorm"}
+DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
+GREY = "#666666"
+WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
+MOST_NAMED = 40  # classes; more labels than that cannot be read on an axis
+PUBLISHED_GAIN = 3.47  # points
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": 10,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "svg.hashsalt": "cifar_jax",
+    "text.parse_math": False,  # class names may hold a dollar sign
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """One figure of the report.
+
+    Attributes:
+        stem: file name without suffix.
+        title: a few words.
+        caption: what is shown, on which dataset; plain text.
+        build: draws it; None where it cannot be drawn.
+        reason: why it cannot be drawn, a whole sentence; empty where it can.
+    """
+
+    stem: str
+    title: str
+    caption: str
+    build: Callable[[], Figure] | None
+    reason: str = ""
+
+
+def arm_name(arm: str) -> str:
+    """What an arm is called in text: the report's names for its own two arms."""
+    return ARM_NAMES.get(arm, arm)
+
+
+def dataset_name(study: "Study") -> str:
+    """What the study's dataset is called in text."""
+    name = study.dataset["name"]
+    return DATASET_NAMES.get(name, name)
+
+
+def pair(study: "Study") -> tuple[str, str] | None:
+    """The two arms that are compared, reference first: baseline and BatchNorm, else the first two.
+
+    None where fewer than two arms have a run.
+    """
+    arms = [arm for arm in study.arms if study.runs.get(arm)]
+    if {"none", "batch"} <= set(arms):
+        return "none", "batch"
+    return (arms[0], arms[1]) if len(arms) > 1 else None
+
+
+def paired_runs(study: "Study") -> list[tuple["Run", "Run"]]:
+    """Runs of the two compared arms that share a seed, by seed."""
+    both = pair(study)
+    if both is None:
+        return []
+    first, second = ({run.seed: run for run in study.runs[arm]} for arm in both)
+    return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+
+
+def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tuple[Path, Path]:
+    """Draw a figure and write it as PNG and SVG, atomically; the same input gives the same bytes.
+
+    Returns:
+        The two paths, PNG first.
+    """
+    png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
+    with matplotlib.style.context(["default", STYLE]):
+        figure = build()
+        write_atomically(
+            png,
+            lambda file: figure.savefig(file, format="png", dpi=160, metadata={"Software": None}),
+        )
+        write_atomically(
+            svg, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
+        )
+    return png, svg
+
+
+def mean_and_half_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over the seeds and half the width of its 95 % Student t interval.
+
+    Args:
+        values: floats (seeds, ...).
+
+    Returns:
+        Both with the shape of one seed; None instead of a width where there is one seed.
+    """
+    n = len(values)
+    mean = values.mean(axis=0)
+    if n < 2:
+        return mean, None
+    return mean, stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+
+
+def _arms(study: "Study") -> list[tuple[str, str, str, list["Run"]]]:
+    """Name, colour, marker and runs of each arm that has a run."""
+    fixed = [arm for arm in ("none", "batch") if arm in study.arms]
+    order = fixed + [arm for arm in study.arms if arm not in fixed]
+    offset = 0 if "none" in study.arms else 1  # BatchNorm keeps its colour when it stands alone
+    found = []
+    for arm in study.arms:
+        at = (order.index(arm) + offset) % len(PALETTE)
+        if study.runs.get(arm):
+            found.append((arm_name(arm), PALETTE[at], MARKERS[at], study.runs[arm]))
+    return found
+
+
+def _history(runs: Sequence["Run"], column: str) -> np.ndarray:
+    """One column of the histories, float64 (seeds, epochs), as long as the shortest."""
+    epochs = min(len(run.results["history"]) for run in runs)
+    rows = [run.results["history"][:epochs] for run in runs]
+    return np.array([[row[column] for row in history] for history in rows], float)
+
+
+def _confusion(runs: Sequence["Run"]) -> np.ndarray:
+    """Per cent of each true class (rows), mean over the seeds; NaN for absent classes."""
+    counts = np.array([run.results["confusion_matrix"] for run in runs], float)
+    totals = counts.sum(axis=2, keepdims=True)
+    share = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    return share.mean(axis=0)
+
+
+def _per_class(runs: Sequence["Run"], classes: Sequence[str]) -> np.ndarray:
+    """Test accuracy in per cent, float64 (seeds, classes); NaN for absent classes."""
+    rows = [[run.results["per_class_accuracy"][name] for name in classes] for run in runs]
+    return 100 * np.array(rows, float)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"
+
+
+def _figure(height: float, title: str) -> Figure:
+    figure = Figure(figsize=(WIDTH, height))
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def _line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: Any) -> None:
+    """Mean over the seeds, with its interval as a band where there are several."""
+    mean, half = mean_and_half_width(values)
+    marker = "o" if len(x) < 3 else None
+    axes.plot(x, mean, color=colour, marker=marker, **rest)
+    if half is not None:
+        axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+
+
+def _drop_lines(axes: Axes, run: "Run") -> None:
+    """Dashed lines where the learning rate drops."""
+    history = run.results["history"]
+    label: str | None = "learning rate drops"
+    for before, after in itertools.pairwise(history):
+        if after["learning_rate"] < before["learning_rate"] * (1 - 1e-6):
+            axes.axvline(
+                after["epoch"] - 0.5, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label
+            )
+            label = None
+
+
+def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+
+
+def _integer_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    return ("min", 60.0) if seconds > 600 else ("s", 1.0)
+
+
+def samples(images: Dataset, title: str) -> Figure:
+    """The first training image of each class."""
+    classes = images.classes[:MOST_NAMED]
+    columns = 5
+    rows = -(-len(classes) // columns)
+    figure = _figure(0.5 + 1.2 * rows, title)
+    labels = np.asarray(images.train_labels)
+    for label, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        found = np.flatnonzero(labels == label) if label < len(classes) else []
+        if len(found):
+            axes.imshow(images.train_images[found[0]], interpolation="nearest")
+            axes.set_title(_short(classes[label]), loc="center", fontsize=8.5)
+    return figure
+
+
+def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
+    """Images of each class in the training, validation and test set.
+
+    Args:
+        data: the config's data table: val_examples, split_seed and, perhaps, train_examples.
+    """
+    labels = np.asarray(images.train_labels)
+    train, val = train_val_split(len(labels), data["val_examples"], data["split_seed"])
+    train = train[: data.get("train_examples")]
+    n = len(images.classes)
+    sets = (
+        ("training", labels[train]),
+        ("validation", labels[val]),
+        ("test", np.asarray(images.test_labels)),
+    )
+    figure = _figure(3.4, title)
+    axes = figure.subplots()
+    for number, ((name, which), hatch) in enumerate(zip(sets, ("", "///", "..."), strict=True)):
+        axes.bar(
+            np.arange(n) + 0.27 * (number - 1),
+            np.bincount(which, minlength=n),
+            0.27,
+            color=("#0072B2", "#E69F00", "#009E73")[number],
+            edgecolor="white",
+            linewidth=0.3,
+            hatch=hatch,
+            label=f"{name} ({len(which):,})",
+        )
+    _class_ticks(axes, images.classes)
+    axes.set_ylabel("images")
+    axes.grid(axis="x", visible=False)
+    _legend_below(figure, axes, 3)
+    return figure
+
+
+def _class_ticks(axes: Axes, classes: Sequence[str]) -> None:
+    if len(classes) > MOST_NAMED:
+        axes.set_xlabel("class")
+        return
+    axes.set_xticks(range(len(classes)), [_short(c) for c in classes], rotation=45, ha="right")
+
+
+def curves(study: "Study", quantity: str, title: str) -> Figure:
+    """Training and validation loss or accuracy of every arm over the epochs."""
+    figure = _figure(3.7, title)
+    axes = figure.subplots()
+    scale = 100 if quantity == "accuracy" else 1
+    for name, colour, _, runs in _arms(study):
+        for split, word, style in (
+            ("train", "training", "--"),
+            ("val", "validation", "-"),
+        ):
+            values = scale * _history(runs, f"{split}_{quantity}")
+            epochs = np.arange(1, values.shape[1] + 1)
+            _line(axes, epochs, values, colour, linestyle=style, label=f"{name}, {word}")
+    _drop_lines(axes, _arms(study)[0][3][0])
+    _integer_epochs(axes)
+    axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
+    _legend_below(figure, axes, 2)
+    return figure
+
+
+def _matrix(
+    figure: Figure, axes: Axes, values: np.ndarray, classes: Sequence[str], label: str, **kind: Any
+) -> None:
+    """Per cents, rows true and columns predicted classes, as colours; as numbers where few."""
+    n = len(classes)
+    mesh = axes.pcolormesh(values, **kind)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85).outline.set_visible(False)
+    if n <= MOST_NAMED:
+        names = [_short(c) for c in classes]
+        axes.set_xticks(np.arange(n) + 0.5, names, rotation=45, ha="right")
+        axes.set_yticks(np.arange(n) + 0.5, names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if n > 12:
+        return
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = mesh.to_rgba(value)
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        signed = kind["vmin"] < 0
+        text = f"{value:+.1f}" if signed else f"{value:.1f}"
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            "0" if text.strip("+-") == "0.0" else text,
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            fontsize=6.5,
+        )
+
+
+def confusions(study: "Study", classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix of every arm on the test set, one under the other."""
+    arms = _arms(study)
+    figure = _figure(0.4 + 4.4 * len(arms), title)
+    for axes, (name, _, _, runs) in zip(
+        figure.subplots(len(arms), 1, squeeze=False).flat, arms, strict=True
+    ):
+        share = "share of the true class [%]"
+        _matrix(figure, axes, _confusion(runs), classes, share, cmap="Blues", vmin=0, vmax=100)
+        axes.set_title(name, loc="center")
+    return figure
+
+
+def per_class(study: "Study", classes: Sequence[str], title: str) -> Figure:
+    """Test accuracy of each class, the arms side by side."""
+    arms = _arms(study)
+    figure = _figure(3.6, title)
+    axes = figure.subplots()
+    width = 0.8 / len(arms)
+    for number, (name, colour, _, runs) in enumerate(arms):
+        values = _per_class(runs, classes)
+        mean, half = mean_and_half_width(values)
+        x = np.arange(len(classes)) + width * (number - (len(arms) - 1) / 2)
+        axes.bar(x, mean, width, color=colour, edgecolor="white", linewidth=0.4, label=name)
+        if half is not None:
+            axes.errorbar(x, mean, yerr=half, fmt="none", ecolor="black", elinewidth=1, capsize=1.5)
+    _class_ticks(axes, classes)
+    axes.set_ylabel("test accuracy [%]")
+    axes.set_ylim(0, 100)
+    axes.grid(axis="x", visible=False)
+    _legend_below(figure, axes, min(len(arms), 3))
+    return figure
+
+
+def confusion_difference(study: "Study", classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix of the second arm minus that of the first, over their common seeds."""
+    first, second = zip(*paired_runs(study), strict=True)
+    difference = _confusion(second) - _confusion(first)
+    limit = max(float(np.nanmax(np.abs(difference))), 1e-9)
+    figure = _figure(4.8, title)
+    axes = figure.subplots()
+    label = "difference [points of the true class]"
+    _matrix(figure, axes, difference, classes, label, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    return figure
+
+
+def rescued(study: "Study") -> tuple[np.ndarray, int]:
+    """Test images that the second arm gets right and the first wrong, with the first common seed.
+
+    Returns:
+        Their rows, int64 (N,), those first in which it is so with most seeds; and how many there
+        are the other way round.
+    """
+    runs = paired_runs(study)
+    right = np.array([[run.predicted == run.label for run in both] for both in runs])
+    only_second = right[:, 1] & ~right[:, 0]
+    only_first = right[:, 0] & ~right[:, 1]
+    rows = np.flatnonzero(only_second[0])
+    order = np.argsort(-only_second.sum(axis=0)[rows], kind="stable")
+    return rows[order], int(only_first[0].sum())
+
+
+def rescued_images(study: "Study", images: Dataset, title: str) -> Figure:
+    """Fifteen of the `rescued` images, at most three a class: true label and predictions."""
+    first, second = paired_runs(study)[0]
+    rows, _ = rescued(study)
+    taken: list[int] = []
+    for most in (1, 2, 3):
+        for row in rows:
+            same = sum(first.label[t] == first.label[row] for t in taken)
+            if row not in taken and same < most and len(taken) < 15:
+                taken.append(int(row))
+    columns = 3
+    lines = max(1, -(-len(taken) // columns))
+    figure = _figure(0.5 + 1.22 * lines, title)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    names = [_short(name) for name in images.classes]
+    for axes, row in zip(grid.flat, taken, strict=False):
+        axes.imshow(images.test_images[row], interpolation="nearest")
+        axes.set_anchor("W")
+        words = (
+            ("true", names[first.label[row]], "black"),
+            (arm_name(first.arm), names[first.predicted[row]], PALETTE[0]),
+            (arm_name(second.arm), names[second.predicted[row]], PALETTE[1]),
+        )
+        for number, (who, what, colour) in enumerate(words):
+            axes.text(
+                1.06,
+                0.98 - 0.34 * number,
+                f"{_short(who)}:\n{what}",
+                transform=axes.transAxes,
+                va="top",
+                fontsize=7.5,
+                color=colour,
+            )
+    if not taken:
+        grid[0, 0].text(0, 0.5, "There is none.", transform=grid[0, 0].transAxes)
+    return figure
+
+
+def times(study: "Study", title: str) -> Figure:
+    """Seconds of each epoch, and the time since the beginning, of every arm."""
+    figure = _figure(4.8, title)
+    above, below = figure.subplots(2, 1, sharex=True)
+    arms = _arms(study)
+    totals = {name: _history(runs, "seconds").cumsum(axis=1) for name, _, _, runs in arms}
+    unit, divisor = _time_unit(max(float(total.max()) for total in totals.values()))
+    for name, colour, _, runs in arms:
+        seconds = _history(runs, "seconds")
+        epochs = np.arange(1, seconds.shape[1] + 1)
+        _line(above, epochs, seconds, colour, label=name)
+        _line(below, epochs, totals[name] / divisor, colour)
+    above.set_ylabel("time of an epoch [s]")
+    below.set_ylabel(f"time since the start [{unit}]")
+    for axes in (above, below):
+        axes.set_ylim(bottom=0)
+    _integer_epochs(below)
+    _legend_below(figure, above, min(len(arms), 3))
+    return figure
+
+
+def _interval_row(axes: Axes, y: float, mean: float, interval: Sequence[float] | None) -> None:
+    if interval:
+        axes.plot(interval, [y, y], color="black", linewidth=2, solid_capstyle="butt")
+    axes.plot([mean], [y], "D", color="black", markersize=6)
+
+
+def differences(
+    study: "Study", paired: dict[str, Any], classes: Sequence[str], published: bool, title: str
+) -> Figure:
+    """Difference of test accuracy of each seed pair, their mean, and the mean of each class."""
+    seeds = [first.seed for first, _ in paired_runs(study)]
+    named = [name for name in classes if paired.get(f"class:{name}")]
+    named = named if len(named) <= MOST_NAMED else []
+    heights = [len(seeds) + 1.0, *([len(named)] if named else [])]
+    figure = _figure(1.5 + 0.24 * sum(heights), title)
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    overall = paired["test_accuracy"]
+    axes = panels[0, 0]
+    y = np.arange(len(seeds))
+    axes.plot(100 * np.array(overall["differences"]), y, "o", color=PALETTE[1], markersize=6)
+    _row(axes, len(seeds), overall)
+    axes.set_yticks([*y, len(seeds)], [*(f"seed {s}" for s in seeds), "mean"])
+    if published:
+        axes.axvline(PUBLISHED_GAIN, color=PALETTE[0], linestyle=":", linewidth=1.6)
+        axes.annotate(
+            "published",
+            (PUBLISHED_GAIN, 1),
+            xycoords=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            color=PALETTE[0],
+            fontsize=8.5,
+        )
+    for panel in panels[:, 0]:
+        panel.axvline(0, color=GREY, linewidth=1)
+        panel.grid(axis="y", visible=False)
+    if named:
+        below = panels[1, 0]
+        order = sorted(named, key=lambda name: -paired[f"class:{name}"]["mean_difference"])
+        for number, name in enumerate(order):
+            _row(below, number, paired[f"class:{name}"])
+        below.set_yticks(range(len(order)), [_short(name) for name in order])
+    for panel, rows in zip(panels[:, 0], heights, strict=True):
+        panel.set_ylim(rows - 0.4, -0.6)
+    panels[-1, 0].set_xlabel("difference of test accuracy [points]")
+    return figure
+
+
+def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:
+    interval = statistic["ci_t"]
+    _interval_row(
+        axes, y, 100 * statistic["mean_difference"], [100 * v for v in interval or ()] or None
+    )
+
+
+def reliability(study: "Study", per_arm: dict[str, Any], title: str) -> Figure:
+    """Accuracy against confidence in bins, and how the predictions spread over the bins."""
+    figure = _figure(5.2, title)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    arms = {arm_name(arm): arm for arm in study.arms}
+    drawn = _arms(study)
+    for number, (name, colour, marker, _) in enumerate(drawn):
+        calibration = per_arm[arms[name]]["calibration"]
+        bins = [b for b in calibration["bins"] if b["count"]]
+        size = 100 / len(calibration["bins"])  # bins are equally wide, from 0 to 100 %
+        centres = (np.flatnonzero([b["count"] for b in calibration["bins"]]) + 0.5) * size
+        confidence = np.array([b["confidence"] for b in bins], float)
+        accuracy = np.array([b["accuracy"] for b in bins], float)
+        count = np.array([b["count"] for b in bins], float)
+        label = f"{name}: expected error {100 * calibration['ece']:.1f} points"
+        above.plot(100 * confidence, 100 * accuracy, color=colour, marker=marker, label=label)
+        width = 0.8 * size / len(drawn)
+        offset = width * (number - (len(drawn) - 1) / 2)
+        below.bar(centres + offset, 100 * count / count.sum(), width, color=colour)
+    above.set_ylabel("accuracy [%]")
+    above.set_xlim(0, 100)
+    above.set_ylim(0, 100)
+    below.set_xlabel("confidence: greatest probability [%]")
+    below.set_ylabel("share of\npredictions [%]")
+    _legend_below(figure, above, 1)
+    return figure
+
+
+def accuracy_over_time(study: "Study", title: str) -> Figure:
+    """Validation accuracy against training time: means, and each seed as a thin line."""
+    figure = _figure(3.6, title)
+    axes = figure.subplots()
+    arms = _arms(study)
+    longest = max(float(_history(runs, "seconds").sum(axis=1).max()) for *_, runs in arms)
+    unit, divisor = _time_unit(longest)
+    for name, colour, marker, runs in arms:
+        elapsed = _history(runs, "seconds").cumsum(axis=1) / divisor
+        accuracy = 100 * _history(runs, "val_accuracy")
+        if len(runs) > 1:
+            axes.plot(elapsed.T, accuracy.T, color=colour, alpha=0.3, linewidth=0.7)
+        axes.plot(
+            elapsed.mean(axis=0),
+            accuracy.mean(axis=0),
+            color=colour,
+            marker=marker,
+            markersize=3.5,
+            label=name,
+        )
+    axes.set_xlabel(f"training time, without compilation [{unit}]")
+    axes.set_ylabel("validation accuracy [%]")
+    axes.set_xlim(left=0)
+    _legend_below(figure, axes, min(len(arms), 3))
+    return figure
+
+
+def study_figures(
+    study: "Study", summary: dict[str, Any], images: Dataset | None
+) -> list[StudyFigure]:
+    """All figures of a study, in the report's order; those that cannot be drawn say why."""
+    where = dataset_name(study)
+    classes = study.dataset["classes"]
+    both = pair(study)
+    pairs = paired_runs(study)
+    counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}
+    number = " and ".join(f"{n} seed{'s' * (n != 1)} of {name}" for name, n in counts.items() if n)
+    several = any(n > 1 for n in counts.values())
+    band = " Lines are means, bands 95 % intervals of the mean." if several else ""
+    whisker = " Whiskers are 95 % intervals of the mean." if several else ""
+    mean = ", mean over the seeds" if several else ""
+    no_images = ""
+    if images is None:
+        no_images = "The images were not at hand when the report was written."
+    elif images.fingerprint != study.dataset["fingerprint"]:
+        no_images = "The images at hand are not those of the study."
+    no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
+    a, b = (arm_name(arm) for arm in both) if both else ("", "")
+    data = study_config(study)["data"]
+
+    def entry(
+        stem: str, title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
+    ) -> StudyFigure:
+        return StudyFigure(
+            stem,
+            title,
+            f"{where}: {caption}",
+            None if reason else lambda: draw(f"{title}: {where}"),
+            reason,
+        )
+
+    def with_images(draw: Callable[[Dataset, str], Figure]) -> Callable[[str], Figure]:
+        return lambda title: draw(images, title)  # type: ignore[arg-type]
+
+    difference = summary["paired"] or {}
+    seed = f"seed {pairs[0][0].seed}" if pairs else ""
+    if pairs:
+        kept, lost = rescued(study)
+        balance = (
+            f"with {seed}, {b} gets {len(kept):,} test images right that {a} gets wrong, and "
+            f"{lost:,} wrong that {a} gets right."
+        )
+    else:
+        balance = ""
+    return [
+        entry(
+            "01_samples",
+            "One image a class",
+            "the first training image of each class.",
+            with_images(samples),
+            no_images,
+        ),
+        entry(
+            "02_class_counts",
+            "Class counts",
+            "images of each class in the training, validation and test set.",
+            with_images(lambda found, title: class_counts(found, data, title)),
+            no_images,
+        ),
+        entry(
+            "03_loss",
+            "Loss",
+            f"training and validation loss over the epochs, {number}. The training loss is that "
+            "of the augmented images with dropout on; grey dashed lines show where the learning "
+            f"rate drops.{band}",
+            lambda title: curves(study, "loss", title),
+        ),
+        entry(
+            "04_accuracy",
+            "Accuracy",
+            f"training and validation accuracy over the epochs, {number}; as in the figure of "
+            f"the loss.{band}",
+            lambda title: curves(study, "accuracy", title),
+        ),
+        entry(
+            "05_confusion",
+            "Confusion matrices",
+            f"shares of each true class on the test set in per cent{mean}; {number}.",
+            lambda title: confusions(study, classes, title),
+        ),
+        entry(
+            "06_per_class",
+            "Accuracy of each class",
+            f"test accuracy of each class, {number}.{whisker}",
+            lambda title: per_class(study, classes, title),
+        ),
+        entry(
+            "07_confusion_difference",
+            "Difference of the confusion matrices",
+            f"{b} minus {a}, in points of each true class{mean}. On the diagonal orange is "
+            f"better with {b}, off it purple is (fewer such errors).",
+            lambda title: confusion_difference(study, classes, title),
+            no_pair,
+        ),
+        entry(
+            "08_rescued",
+            f"Right with {b}, wrong with {a}" if both else "Right with one arm only",
+            f"{balance} Shown are up to 15 of the former, spread over the classes, those first "
+            "for which it holds with most seeds.",
+            with_images(lambda found, title: rescued_images(study, found, title)),
+            no_pair or no_images,
+        ),
+        entry(
+            "09_time",
+            "Training time",
+            f"time of each epoch and since the start, without compilation, {number}, on "
+            f"{summary['device']}.{band}",
+            lambda title: times(study, title),
+        ),
+        entry(
+            "10_paired_differences",
+            "Paired differences",
+            f"test accuracy of {b} minus that of {a}, with each seed (same split, initial "
+            "values, data order and augmentation); diamonds are means of all seeds, over all "
+            "test images and for each class"
+            f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}.",
+            lambda title: differences(
+                study, difference, classes, study.dataset["name"] == "cifar10", title
+            ),
+            no_pair,
+        ),
+        entry(
+            "11_reliability",
+            "Calibration",
+            f"accuracy of the test predictions against their confidence, {number}. Below the "
+            "diagonal the network is too sure of itself; the expected calibration error is the "
+            "distance from it, weighted by the number of predictions.",
+            lambda title: reliability(study, summary["per_arm"], title),
+        ),
+        entry(
+            "12_accuracy_over_time",
+            "Accuracy against time",
+            f"validation accuracy against training time, one mark an epoch, {number}, on "
+            f"{summary['device']}.{' Thin lines are single seeds.' if several else ''}",
+            lambda title: accuracy_over_time(study, title),
+        ),
+    ]
+
+
+def study_config(study: "Study") -> dict[str, Any]:
+    """The configuration of the study's first run: tables data, model and training."""
+    return next(runs[0].results["config"] for runs in study.runs.values() if runs)

@@ -1,0 +1,174 @@
+"""Plausible study directories without training: correlated logits, falling losses, real files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.report.evaluation import evaluate_logits
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+HARD = {"cat": 0.75, "dog": 0.85, "bird": 0.85, "deer": 0.9}
+FINGERPRINT = "ab" * 32
+
+
+def fake_images(name: str, classes: Sequence[str], n_train: int, n_test: int) -> Dataset:
+    """Smooth coloured noise with balanced labels."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        coarse = rng.integers(30, 226, (n, 8, 8, 3), np.uint8)
+        return coarse.repeat(4, axis=1).repeat(4, axis=2), np.arange(n, dtype=np.int32) % len(
+            classes
+        )
+
+    train, test = draw(n_train), draw(n_test)
+    return Dataset(name, *train, *test, tuple(classes), FINGERPRINT)
+
+
+def history(seed: int, batch: bool, epochs: int, n_train: int) -> list[dict[str, Any]]:
+    """Curves that fall towards the arm's level, with steps where the rate drops."""
+    rng = np.random.default_rng([seed, 7, batch])
+    rows = []
+    pace, level = (4.0, 0.60) if batch else (7.0, 0.70)
+    for epoch in range(1, epochs + 1):
+        drop = 0.08 * sum(epoch > at for at in (10, 20))
+        loss = level + 1.4 * np.exp(-epoch / pace) - drop + 0.02 * rng.normal()
+        rows.append(
+            {
+                "epoch": epoch,
+                "train_loss": loss + 0.08 * (1 - epoch / epochs) + 0.05,
+                "train_accuracy": 1 - loss / 2.6,
+                "val_loss": loss + 0.01 * rng.normal(),
+                "val_accuracy": 1 - loss / 2.9 + 0.004 * rng.normal(),
+                "seconds": (5.1 if batch else 4.5) + 0.1 * rng.normal(),
+                "learning_rate": 0.01 * 0.1 ** ((epoch - 1) // 10),
+                "images_per_second": n_train / 5,
+            }
+        )
+    return rows
+
+
+def write_run(
+    directory: Path, seed: int, norm: str, dataset: Dataset, epochs: int, n_val: int
+) -> None:
+    """`results.json` and `predictions.npz` of one run."""
+    label = np.asarray(dataset.test_labels)
+    classes = dataset.classes
+    shared = np.random.default_rng(5).normal(size=(len(label), len(classes)))
+    noise = np.random.default_rng([seed, norm == "batch"]).normal(size=shared.shape)
+    strength = np.array([HARD.get(name, 1.0) for name in classes])[label]
+    strength = strength * (3.2 if norm == "batch" else 2.9)
+    logits = (1.2 * shared + 0.7 * noise).astype(np.float32)
+    logits[np.arange(len(label)), label] += strength.astype(np.float32)
+    logits *= 1.1
+    evaluation = evaluate_logits(logits, label)
+    n_train = len(dataset.train_labels) - n_val
+    rows = history(seed, norm == "batch", epochs, n_train)
+    directory.mkdir(parents=True)
+    np.savez_compressed(
+        directory / "predictions.npz",
+        logits=logits,
+        predicted=logits.argmax(axis=1).astype(np.int32),
+        label=label,
+    )
+    per_class = evaluation.per_class_accuracy.tolist()
+    results = {
+        "dataset": record(dataset, n_val),
+        "model": "cnn",
+        "norm": norm,
+        "seed": seed,
+        "num_params": 621_322 if norm == "batch" else 620_362,
+        "config": config(dataset, n_val, norm, seed, epochs),
+        "history": rows,
+        "train_seconds": sum(row["seconds"] for row in rows),
+        "compile_seconds": 12.5,
+        "device": "cpu: Fake Processor, 2 cores",
+        "versions": {"python": "3.11.7", "cifar_jax": "0.1.0", "jax": "0.10.2"},
+        "git_revision": "0123456789abcdef",
+        "finished": "2030-01-01T00:00:00+00:00",
+        "test_loss": evaluation.loss,
+        "test_accuracy": evaluation.accuracy,
+        "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
+        "confusion_matrix": evaluation.confusion.tolist(),
+        "predictions": "predictions.npz",
+    }
+    (directory / "results.json").write_text(json.dumps(results))
+
+
+def config(dataset: Dataset, n_val: int, norm: str, seed: int, epochs: int) -> dict[str, Any]:
+    """The tables of a run's configuration."""
+    source = dataset.name
+    if source.startswith("folder-"):
+        source = f"/home/somebody/{source.removeprefix('folder-')}"
+    return {
+        "data": {
+            "dataset": source,
+            "val_examples": n_val,
+            "split_seed": 42,
+            "augment": True,
+            "resize": False,
+            "pipeline": "device",
+        },
+        "model": {
+            "name": "cnn",
+            "norm": norm,
+            "dropout": 0.5,
+            "num_classes": len(dataset.classes),
+        },
+        "training": {
+            "seed": seed,
+            "epochs": epochs,
+            "batch_size": 128,
+            "learning_rate": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 0.0005,
+            "decay_every": 10,
+            "decay_factor": 0.1,
+        },
+    }
+
+
+def record(dataset: Dataset, n_val: int) -> dict[str, Any]:
+    """What results say about the data."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "n_train": len(dataset.train_labels) - n_val,
+        "n_val": n_val,
+        "n_test": len(dataset.test_labels),
+        "classes": list(dataset.classes),
+    }
+
+
+def write_study(
+    workdir: Path,
+    *,
+    arms: Sequence[str] = ("none", "batch"),
+    seeds: Sequence[int] = (42, 43, 44),
+    missing: Sequence[tuple[str, int]] = (),
+    name: str = "cifar10",
+    classes: Sequence[str] = CLASSES,
+    n_train: int = 300,
+    n_test: int = 200,
+    epochs: int = 12,
+) -> Dataset:
+    """Write a study directory; returns the images that it is about."""
+    n_val = n_train // 10
+    dataset = fake_images(name, classes, n_train, n_test)
+    for arm in arms:
+        for seed in seeds:
+            if (arm, seed) not in missing:
+                directory = workdir / arm / f"seed{seed}"
+                write_run(directory, seed, arm, dataset, epochs, n_val)
+    study = {
+        "arms": list(arms),
+        "seeds": list(seeds),
+        "config": config(dataset, n_val, "none", seeds[0], epochs),
+        "dataset": record(dataset, n_val),
+    }
+    (workdir / "study.json").write_text(json.dumps(study))
+    return dataset
