@@ -1,6 +1,7 @@
 """What an experiment is: frozen dataclasses, TOML files, and errors that name the field.
 
-A configuration is three tables, `[data]`, `[model]` and `[training]`, and an optional `name`.
+A configuration is the tables `[data]`, `[model]` and `[training]`, for a study also `[study]`, and
+an optional `name`.
 The defaults are the report's protocol. Every field carries its own help text and limits as
 metadata; the command line, the TOML reader and the validation all derive from that one place.
 Nothing slow is imported here: `--help` and a wrong flag must answer at once.
@@ -115,6 +116,17 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """Which runs make a study: every arm with every seed; `training.seed` is the first seed."""
+
+    arms: str = _field("none,batch", "norms to compare, separated by commas")
+    seeds: int = _field(5, "how many seeds, counted up from --seed", low=1, high=1000)
+    seed_parallelism: str = _field(
+        "auto", "seeds trained together in one program: a number, or auto (1 on the CPU)"
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment. `name` prefixes the default run directory when it is not empty."""
 
@@ -122,12 +134,14 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    study: StudyConfig = StudyConfig()
 
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "training": TrainingConfig,
+    "study": StudyConfig,
 }
 
 
@@ -263,8 +277,13 @@ def override(config: Config, section: str, name: str, value: Any, where: str) ->
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain tables; fields that are `None` are left out, since TOML has no null."""
+    """Nested plain tables for TOML, which has no null: fields that are `None` are left out.
+
+    So is a `[study]` that only holds defaults: a single run has none.
+    """
     tables = dataclasses.asdict(config)
+    if config.study == StudyConfig():
+        del tables["study"]
     kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
     for section, table in tables.items():

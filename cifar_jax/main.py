@@ -14,7 +14,7 @@ from cifar_jax.config import SECTIONS, Config, check_value, field_type
 from cifar_jax.errors import UserError
 
 PROGRAM = "cifar_jax"
-COMMANDS = ("train", "evaluate")
+COMMANDS = ("train", "study", "report", "evaluate")
 DEVICES = ("cpu", "gpu", "metal", "tpu")
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -89,18 +89,29 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_config_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of the experiment; flags override it"
+    )
+
+
+def _add_moved_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="where the images lie now, if they were moved"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies now")
+
+
 def _train_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"{PROGRAM} [train]",
         allow_abbrev=False,
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and keep everything in a directory.",
-        epilog="Other command: evaluate --checkpoint DIR (see evaluate --help).",
+        epilog="Other commands: study, report, evaluate (each has its own --help).",
     )
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file of the experiment; flags override it"
-    )
+    _add_config_file(parser)
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -111,7 +122,39 @@ def _train_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from the newest checkpoint in --workdir"
     )
     _add_device(parser)
+    _add_config_flags(parser, {k: v for k, v in SECTIONS.items() if k != "study"})
+    return parser
+
+
+def _study_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"{PROGRAM} study",
+        allow_abbrev=False,
+        description="Train every arm with every seed, paired, and write the report with its "
+        "statistics. The same command goes on with a study that was interrupted.",
+    )
+    _add_config_file(parser)
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="what the study leaves (default: runs/study-<dataset>-<model>)",
+    )
+    _add_device(parser)
     _add_config_flags(parser, SECTIONS)
+    return parser
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"{PROGRAM} report",
+        allow_abbrev=False,
+        description="Draw the figures and write the report of a study again, without training.",
+    )
+    parser.add_argument(
+        "--workdir", type=Path, required=True, metavar="DIR", help="a study's directory"
+    )
+    _add_moved_data(parser)
     return parser
 
 
@@ -128,10 +171,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
     )
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="where the run's images lie now, if they were moved"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies now")
+    _add_moved_data(parser)
     _add_device(parser)
     return parser
 
@@ -193,6 +233,32 @@ def _train(argv: list[str]) -> int:
     return 0
 
 
+def _study(argv: list[str]) -> int:
+    arguments = _study_parser().parse_args(argv)
+    config = parse_config(arguments)
+    _prepare_jax(arguments.device)
+    from cifar_jax.run import Interrupted
+    from cifar_jax.run_study import study_run
+
+    try:
+        failed = study_run(config, workdir=arguments.workdir)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED)  # As in _train.
+    for reason in failed:
+        print(f"{PROGRAM}: {reason}", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def _report(argv: list[str]) -> int:
+    arguments = _report_parser().parse_args(argv)
+    _quiet()
+    from cifar_jax.run_study import redraw
+
+    redraw(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
+    return 0
+
+
 def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
     _prepare_jax(arguments.device)
@@ -210,7 +276,8 @@ def main(argv: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
-        return _train(rest) if command == "train" else _evaluate(rest)
+        run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
+        return run[command](rest)
     except UserError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return EXIT_USAGE

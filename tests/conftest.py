@@ -1,11 +1,13 @@
-"""A small problem that many tests share, and its compiled program."""
+"""Small problems that many tests share, and what is compiled for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.epoch import EpochMetrics
@@ -41,3 +43,38 @@ def tiny_state(tiny_spec: TrainSpec) -> TrainState:
 def tiny_train(tiny_spec: TrainSpec, tiny_data: TrainData) -> Train:
     """30 epochs of the small problem, compiled once for all tests."""
     return jax.jit(lambda hyper, key: train(tiny_spec, hyper, tiny_data, key))
+
+
+def _half(rng: np.random.Generator, label: int) -> Image.Image:
+    """Noise with one bright half."""
+    pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
+    pixels[[np.s_[:, :16], np.s_[:, 16:], np.s_[:16, :]][label]] += 120
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of three classes, 75 training and 15 test images, as PNG."""
+    root = tmp_path_factory.mktemp("data") / "halves"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 25), ("test", 5)):
+        for label, name in enumerate(("left", "right", "top")):
+            directory = root / split / name
+            directory.mkdir(parents=True)
+            for i in range(count):
+                _half(rng, label).save(directory / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded images and compiled programs, kept between tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cache(cache_directory: Path) -> Iterator[None]:
+    """Use `cache_directory`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        yield

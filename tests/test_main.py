@@ -57,7 +57,7 @@ def test_every_flag_of_the_issue_is_there():
         (["--device", "abacus"], "--device"),
         (["--epoch", "3"], "unrecognized arguments: --epoch"),
         (["--epochs"], "--epochs: expected one argument"),
-        (["predicate"], "'predicate' is not a command; allowed: train, evaluate"),
+        (["predicate"], "'predicate' is not a command; allowed: train, study, report, evaluate"),
         (["--config", "/no/such.toml"], "--config /no/such.toml: cannot be read"),
         (["evaluate"], "--checkpoint"),
     ],

@@ -15,38 +15,10 @@ from PIL import Image
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 
-CLASSES = ("left", "right", "top")
+CLASSES = ["left", "right", "top"]
+pytestmark = pytest.mark.usefixtures("cache")
+
 FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
-
-
-def draw(rng: np.random.Generator, label: int) -> Image.Image:
-    """Noise with one bright half."""
-    pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
-    half = [np.s_[:, :16], np.s_[:, 16:], np.s_[:16, :]][label]
-    pixels[half] += 120
-    return Image.fromarray(pixels)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """75 training and 15 test images of three classes, as PNG."""
-    root = tmp_path_factory.mktemp("data") / "halves"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 25), ("test", 5)):
-        for label, name in enumerate(CLASSES):
-            directory = root / split / name
-            directory.mkdir(parents=True)
-            for i in range(count):
-                draw(rng, label).save(directory / f"{i:02d}.png")
-    return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Decoded images and compiled programs, kept between the runs of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CIFAR_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def run(folder, workdir, *flags: str) -> int:
@@ -69,7 +41,7 @@ def logits_of(workdir) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def whole(folder, tmp_path_factory):
+def whole(folder, cache, tmp_path_factory):
     """Directory of a run of four epochs that was never stopped."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     assert run(folder, workdir, "--epochs", "4") == 0
@@ -113,7 +85,7 @@ def test_results_agree_with_the_predictions(whole):
     assert confusion.sum() == 15
     assert confusion[1, 2] == np.sum((label == 1) & (predicted == 2))
     per_class = np.array(list(results["per_class_accuracy"].values()))
-    assert list(results["per_class_accuracy"]) == list(CLASSES)
+    assert list(results["per_class_accuracy"]) == CLASSES
     assert per_class == pytest.approx(confusion.diagonal() / 5)
 
 

@@ -1,0 +1,153 @@
+"""The report's experiment in PyTorch, as a good PyTorch user would write it: the peer.
+
+The same images, split and protocol as `python -m cifar_jax.main`, with PyTorch's own initial
+values, shuffling and random numbers. It answers two questions: what accuracy PyTorch reaches on
+these very images, and how fast. Images stay in memory as uint8 and are augmented a batch at a
+time; the network runs in channels_last, which is the faster layout on a CPU.
+
+Needs PyTorch, which this project does not install: pip install torch==2.13.0
+"""
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cifar_jax.data.augment import MEAN, PADDING, STD
+from cifar_jax.data.dataset import load
+from cifar_jax.data.splits import train_val_split
+
+CHANNELS = (3, 32, 64, 128)
+
+
+def network(norm: str, classes: int) -> nn.Sequential:
+    """The report's CNN for images (N, 3, 32, 32)."""
+    batch = norm == "batch"
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(CHANNELS):
+        layers += [nn.Conv2d(before, after, 3, padding=1)]
+        layers += [nn.BatchNorm2d(after)] if batch else []
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(2048, 256)]
+    layers += [nn.BatchNorm1d(256)] if batch else []
+    layers += [nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)]
+    return nn.Sequential(*layers)
+
+
+def augment(images: torch.Tensor) -> torch.Tensor:
+    """Flip and crop a batch, uint8 (N, 3, 32, 32), after zero padding by 4."""
+    n, _, height, width = images.shape
+    flip = torch.rand(n) < 0.5
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    padded = F.pad(images, (PADDING,) * 4)
+    top, left = torch.randint(0, 2 * PADDING + 1, (2, n))
+    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(width))[:, None, None, :]
+    image, channel = torch.arange(n)[:, None, None, None], torch.arange(3)[None, :, None, None]
+    return padded[image, channel, rows, columns]
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, 3, 32, 32) to what the network sees, channels_last."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    x = (images.float() / 255 - mean) / std
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy in evaluation mode."""
+    model.eval()
+    logits = torch.cat([model(normalise(part)) for part in images.split(250)])
+    loss = F.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(1) == labels).float().mean().item()
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    batch: int,
+) -> None:
+    """One pass in random order, the partial batch at the end included."""
+    model.train()
+    for rows in torch.randperm(len(labels)).split(batch):
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(normalise(augment(images[rows])))
+        F.cross_entropy(logits, labels[rows]).backward()
+        optimizer.step()
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train as the protocol says and evaluate once on the test images."""
+    torch.manual_seed(args.seed)
+    dataset = load(args.dataset, data_dir=args.data_dir)
+    train, val = train_val_split(len(dataset.train_labels), 5000, 42)
+    train = train[: args.train_examples]
+
+    def tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
+        return x, torch.from_numpy(np.array(labels)).long()
+
+    images, labels = tensors(dataset.train_images[train], dataset.train_labels[train])
+    held_out = tensors(dataset.train_images[val], dataset.train_labels[val])
+    model = network(args.norm, len(dataset.classes)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.1)
+    history = []
+    for epoch in range(1, args.epochs + 1):
+        start = time.perf_counter()
+        train_epoch(model, optimizer, images, labels, 128)
+        loss, accuracy = evaluate(model, *held_out)
+        seconds = time.perf_counter() - start
+        schedule.step()
+        history.append({"val_loss": loss, "val_accuracy": accuracy, "seconds": seconds})
+        print(
+            f"epoch {epoch}/{args.epochs}  val loss {loss:.4f} acc {100 * accuracy:.2f} %  "
+            f"{len(labels) / seconds:,.0f} images/s",
+            flush=True,
+        )
+    loss, accuracy = evaluate(model, *tensors(dataset.test_images, dataset.test_labels))
+    print(f"test loss {loss:.4f}, test accuracy {100 * accuracy:.2f} % on {dataset.name}")
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "norm": args.norm,
+        "seed": args.seed,
+        "history": history,
+        "test_loss": loss,
+        "test_accuracy": accuracy,
+        "train_seconds": sum(row["seconds"] for row in history),
+        "versions": {"torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--norm", choices=("none", "batch"), default="none")
+    parser.add_argument("--dataset", default="auto", help="as of cifar_jax.main")
+    parser.add_argument("--data-dir", help="as of cifar_jax.main")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--train-examples", type=int, help="the first N training images")
+    parser.add_argument("--output", type=Path, help="write the result as JSON")
+    args = parser.parse_args()
+    result = run(args)
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
