@@ -9,11 +9,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
@@ -21,9 +22,9 @@ from scipy import stats
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.report.files import write_atomically
-
-if TYPE_CHECKING:
-    from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.claims import PUBLISHED_GAIN
+from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.summary import compared_arms
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -32,7 +33,18 @@ DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFA
 GREY = "#666666"
 WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
 MOST_NAMED = 40  # classes; more labels than that cannot be read on an axis
-PUBLISHED_GAIN = 3.47  # points
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -43,6 +55,7 @@ STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
     "figure.titlesize": 10,
     "font.size": 9,
     "grid.alpha": 0.3,
@@ -81,30 +94,27 @@ def arm_name(arm: str) -> str:
     return ARM_NAMES.get(arm, arm)
 
 
-def dataset_name(study: "Study") -> str:
+def dataset_name(study: Study) -> str:
     """What the study's dataset is called in text."""
     name = study.dataset["name"]
     return DATASET_NAMES.get(name, name)
 
 
-def pair(study: "Study") -> tuple[str, str] | None:
-    """The two arms that are compared, reference first: baseline and BatchNorm, else the first two.
+def is_cifar10(study: Study) -> bool:
+    """Whether published numbers may stand beside the study's.
 
-    None where fewer than two arms have a run.
+    An image folder counts if it has CIFAR-10's class names and as many test images; its pixels
+    cannot be checked.
     """
-    arms = [arm for arm in study.arms if study.runs.get(arm)]
-    if {"none", "batch"} <= set(arms):
-        return "none", "batch"
-    return (arms[0], arms[1]) if len(arms) > 1 else None
+    data = study.dataset
+    alike = data["classes"] == list(CIFAR10_CLASSES) and data["n_test"] == 10_000
+    return data["name"] == "cifar10" or (data["name"].startswith("folder-") and alike)
 
 
-def paired_runs(study: "Study") -> list[tuple["Run", "Run"]]:
-    """Runs of the two compared arms that share a seed, by seed."""
-    both = pair(study)
-    if both is None:
-        return []
-    first, second = ({run.seed: run for run in study.runs[arm]} for arm in both)
-    return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+def paired_runs(study: Study) -> list[tuple[Run, Run]]:
+    """Runs of the two compared arms that share a seed, by seed; empty if there are none."""
+    both = compared_arms(study)
+    return study.pairs(*both) if both else []
 
 
 def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tuple[Path, Path]:
@@ -142,7 +152,7 @@ def mean_and_half_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
     return mean, stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
 
 
-def _arms(study: "Study") -> list[tuple[str, str, str, list["Run"]]]:
+def _arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
     """Name, colour, marker and runs of each arm that has a run."""
     fixed = [arm for arm in ("none", "batch") if arm in study.arms]
     order = fixed + [arm for arm in study.arms if arm not in fixed]
@@ -155,14 +165,14 @@ def _arms(study: "Study") -> list[tuple[str, str, str, list["Run"]]]:
     return found
 
 
-def _history(runs: Sequence["Run"], column: str) -> np.ndarray:
+def _history(runs: Sequence[Run], column: str) -> np.ndarray:
     """One column of the histories, float64 (seeds, epochs), as long as the shortest."""
     epochs = min(len(run.results["history"]) for run in runs)
     rows = [run.results["history"][:epochs] for run in runs]
     return np.array([[row[column] for row in history] for history in rows], float)
 
 
-def _confusion(runs: Sequence["Run"]) -> np.ndarray:
+def _confusion(runs: Sequence[Run]) -> np.ndarray:
     """Per cent of each true class (rows), mean over the seeds; NaN for absent classes."""
     counts = np.array([run.results["confusion_matrix"] for run in runs], float)
     totals = counts.sum(axis=2, keepdims=True)
@@ -170,7 +180,7 @@ def _confusion(runs: Sequence["Run"]) -> np.ndarray:
     return share.mean(axis=0)
 
 
-def _per_class(runs: Sequence["Run"], classes: Sequence[str]) -> np.ndarray:
+def _per_class(runs: Sequence[Run], classes: Sequence[str]) -> np.ndarray:
     """Test accuracy in per cent, float64 (seeds, classes); NaN for absent classes."""
     rows = [[run.results["per_class_accuracy"][name] for name in classes] for run in runs]
     return 100 * np.array(rows, float)
@@ -195,7 +205,7 @@ def _line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: An
         axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
 
 
-def _drop_lines(axes: Axes, run: "Run") -> None:
+def _drop_lines(axes: Axes, run: Run) -> None:
     """Dashed lines where the learning rate drops."""
     history = run.results["history"]
     label: str | None = "learning rate drops"
@@ -208,12 +218,18 @@ def _drop_lines(axes: Axes, run: "Run") -> None:
 
 
 def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
 
 
 def _integer_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def _time_unit(seconds: float) -> tuple[str, float]:
@@ -229,8 +245,8 @@ def samples(images: Dataset, title: str) -> Figure:
     labels = np.asarray(images.train_labels)
     for label, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
-        found = np.flatnonzero(labels == label) if label < len(classes) else []
-        if len(found):
+        found = np.flatnonzero(labels == label)
+        if label < len(classes) and len(found):
             axes.imshow(images.train_images[found[0]], interpolation="nearest")
             axes.set_title(_short(classes[label]), loc="center", fontsize=8.5)
     return figure
@@ -278,7 +294,7 @@ def _class_ticks(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_xticks(range(len(classes)), [_short(c) for c in classes], rotation=45, ha="right")
 
 
-def curves(study: "Study", quantity: str, title: str) -> Figure:
+def curves(study: Study, quantity: str, title: str) -> Figure:
     """Training and validation loss or accuracy of every arm over the epochs."""
     figure = _figure(3.7, title)
     axes = figure.subplots()
@@ -294,16 +310,22 @@ def curves(study: "Study", quantity: str, title: str) -> Figure:
     _drop_lines(axes, _arms(study)[0][3][0])
     _integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
-    _legend_below(figure, axes, 2)
+    _legend_below(figure, axes, 3 if len(study.runs) > 1 else 2)
     return figure
 
 
 def _matrix(
-    figure: Figure, axes: Axes, values: np.ndarray, classes: Sequence[str], label: str, **kind: Any
+    figure: Figure,
+    axes: Axes,
+    values: np.ndarray,
+    classes: Sequence[str],
+    label: str,
+    colours: str,
+    norm: Normalize,
 ) -> None:
     """Per cents, rows true and columns predicted classes, as colours; as numbers where few."""
     n = len(classes)
-    mesh = axes.pcolormesh(values, **kind)
+    mesh = axes.pcolormesh(values, cmap=colours, norm=norm)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.grid(visible=False)
@@ -323,8 +345,7 @@ def _matrix(
             continue
         red, green, blue, _ = mesh.to_rgba(value)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        signed = kind["vmin"] < 0
-        text = f"{value:+.1f}" if signed else f"{value:.1f}"
+        text = f"{value:+.1f}" if isinstance(norm, CenteredNorm) else f"{value:.1f}"
         axes.text(
             column + 0.5,
             row + 0.5,
@@ -336,7 +357,7 @@ def _matrix(
         )
 
 
-def confusions(study: "Study", classes: Sequence[str], title: str) -> Figure:
+def confusions(study: Study, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix of every arm on the test set, one under the other."""
     arms = _arms(study)
     figure = _figure(0.4 + 4.4 * len(arms), title)
@@ -344,12 +365,13 @@ def confusions(study: "Study", classes: Sequence[str], title: str) -> Figure:
         figure.subplots(len(arms), 1, squeeze=False).flat, arms, strict=True
     ):
         share = "share of the true class [%]"
-        _matrix(figure, axes, _confusion(runs), classes, share, cmap="Blues", vmin=0, vmax=100)
+        norm = PowerNorm(0.5, 0, 100)  # shows confusions of a few per cent beside the diagonal
+        _matrix(figure, axes, _confusion(runs), classes, share, "Blues", norm)
         axes.set_title(name, loc="center")
     return figure
 
 
-def per_class(study: "Study", classes: Sequence[str], title: str) -> Figure:
+def per_class(study: Study, classes: Sequence[str], title: str) -> Figure:
     """Test accuracy of each class, the arms side by side."""
     arms = _arms(study)
     figure = _figure(3.6, title)
@@ -370,7 +392,7 @@ def per_class(study: "Study", classes: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def confusion_difference(study: "Study", classes: Sequence[str], title: str) -> Figure:
+def confusion_difference(study: Study, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix of the second arm minus that of the first, over their common seeds."""
     first, second = zip(*paired_runs(study), strict=True)
     difference = _confusion(second) - _confusion(first)
@@ -378,11 +400,11 @@ def confusion_difference(study: "Study", classes: Sequence[str], title: str) -> 
     figure = _figure(4.8, title)
     axes = figure.subplots()
     label = "difference [points of the true class]"
-    _matrix(figure, axes, difference, classes, label, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    _matrix(figure, axes, difference, classes, label, "PuOr_r", CenteredNorm(0, limit))
     return figure
 
 
-def rescued(study: "Study") -> tuple[np.ndarray, int]:
+def rescued(study: Study) -> tuple[np.ndarray, int]:
     """Test images that the second arm gets right and the first wrong, with the first common seed.
 
     Returns:
@@ -398,7 +420,7 @@ def rescued(study: "Study") -> tuple[np.ndarray, int]:
     return rows[order], int(only_first[0].sum())
 
 
-def rescued_images(study: "Study", images: Dataset, title: str) -> Figure:
+def rescued_images(study: Study, images: Dataset, title: str) -> Figure:
     """Fifteen of the `rescued` images, at most three a class: true label and predictions."""
     first, second = paired_runs(study)[0]
     rows, _ = rescued(study)
@@ -408,29 +430,27 @@ def rescued_images(study: "Study", images: Dataset, title: str) -> Figure:
             same = sum(first.label[t] == first.label[row] for t in taken)
             if row not in taken and same < most and len(taken) < 15:
                 taken.append(int(row))
-    columns = 3
-    lines = max(1, -(-len(taken) // columns))
-    figure = _figure(0.5 + 1.22 * lines, title)
-    grid = figure.subplots(lines, columns, squeeze=False)
+    lines = max(1, -(-len(taken) // 3))
+    figure = _figure(0.5 + 1.1 * lines, title)
+    grid = figure.subplots(lines, 6, squeeze=False, width_ratios=[1, 0.75] * 3)
     for axes in grid.flat:
         axes.axis("off")
     names = [_short(name) for name in images.classes]
-    for axes, row in zip(grid.flat, taken, strict=False):
-        axes.imshow(images.test_images[row], interpolation="nearest")
-        axes.set_anchor("W")
+    for (picture, text), row in zip(grid.reshape(-1, 2), taken, strict=False):
+        picture.imshow(images.test_images[row], interpolation="nearest")
         words = (
             ("true", names[first.label[row]], "black"),
             (arm_name(first.arm), names[first.predicted[row]], PALETTE[0]),
             (arm_name(second.arm), names[second.predicted[row]], PALETTE[1]),
         )
         for number, (who, what, colour) in enumerate(words):
-            axes.text(
-                1.06,
-                0.98 - 0.34 * number,
-                f"{_short(who)}:\n{what}",
-                transform=axes.transAxes,
+            text.text(
+                -0.1,
+                0.97 - 0.33 * number,
+                f"{_short(who)}\n{what}",
+                transform=text.transAxes,
                 va="top",
-                fontsize=7.5,
+                fontsize=7,
                 color=colour,
             )
     if not taken:
@@ -438,7 +458,7 @@ def rescued_images(study: "Study", images: Dataset, title: str) -> Figure:
     return figure
 
 
-def times(study: "Study", title: str) -> Figure:
+def times(study: Study, title: str) -> Figure:
     """Seconds of each epoch, and the time since the beginning, of every arm."""
     figure = _figure(4.8, title)
     above, below = figure.subplots(2, 1, sharex=True)
@@ -466,7 +486,7 @@ def _interval_row(axes: Axes, y: float, mean: float, interval: Sequence[float] |
 
 
 def differences(
-    study: "Study", paired: dict[str, Any], classes: Sequence[str], published: bool, title: str
+    study: Study, paired: dict[str, Any], classes: Sequence[str], published: bool, title: str
 ) -> Figure:
     """Difference of test accuracy of each seed pair, their mean, and the mean of each class."""
     seeds = [first.seed for first, _ in paired_runs(study)]
@@ -514,7 +534,7 @@ def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:
     )
 
 
-def reliability(study: "Study", per_arm: dict[str, Any], title: str) -> Figure:
+def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
     """Accuracy against confidence in bins, and how the predictions spread over the bins."""
     figure = _figure(5.2, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -529,7 +549,7 @@ def reliability(study: "Study", per_arm: dict[str, Any], title: str) -> Figure:
         confidence = np.array([b["confidence"] for b in bins], float)
         accuracy = np.array([b["accuracy"] for b in bins], float)
         count = np.array([b["count"] for b in bins], float)
-        label = f"{name}: expected error {100 * calibration['ece']:.1f} points"
+        label = f"{name}: expected calibration error {100 * calibration['ece']:.1f} points"
         above.plot(100 * confidence, 100 * accuracy, color=colour, marker=marker, label=label)
         width = 0.8 * size / len(drawn)
         offset = width * (number - (len(drawn) - 1) / 2)
@@ -543,7 +563,7 @@ def reliability(study: "Study", per_arm: dict[str, Any], title: str) -> Figure:
     return figure
 
 
-def accuracy_over_time(study: "Study", title: str) -> Figure:
+def accuracy_over_time(study: Study, title: str) -> Figure:
     """Validation accuracy against training time: means, and each seed as a thin line."""
     figure = _figure(3.6, title)
     axes = figure.subplots()
@@ -571,12 +591,12 @@ def accuracy_over_time(study: "Study", title: str) -> Figure:
 
 
 def study_figures(
-    study: "Study", summary: dict[str, Any], images: Dataset | None
+    study: Study, summary: dict[str, Any], images: Dataset | None
 ) -> list[StudyFigure]:
     """All figures of a study, in the report's order; those that cannot be drawn say why."""
     where = dataset_name(study)
     classes = study.dataset["classes"]
-    both = pair(study)
+    both = compared_arms(study)
     pairs = paired_runs(study)
     counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}
     number = " and ".join(f"{n} seed{'s' * (n != 1)} of {name}" for name, n in counts.items() if n)
@@ -689,9 +709,7 @@ def study_figures(
             "values, data order and augmentation); diamonds are means of all seeds, over all "
             "test images and for each class"
             f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}.",
-            lambda title: differences(
-                study, difference, classes, study.dataset["name"] == "cifar10", title
-            ),
+            lambda title: differences(study, difference, classes, is_cifar10(study), title),
             no_pair,
         ),
         entry(
@@ -712,6 +730,6 @@ def study_figures(
     ]
 
 
-def study_config(study: "Study") -> dict[str, Any]:
+def study_config(study: Study) -> dict[str, Any]:
     """The configuration of the study's first run: tables data, model and training."""
     return next(runs[0].results["config"] for runs in study.runs.values() if runs)
