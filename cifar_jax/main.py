@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import cifar_jax
 from cifar_jax import config as configuration
 from cifar_jax.config import SECTIONS, Config, check_value, field_type
+from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError
 
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
-DEVICES = ("cpu", "gpu", "metal", "tpu")
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
