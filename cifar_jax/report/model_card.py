@@ -1,0 +1,109 @@
+"""A model card for each arm of a study, after Mitchell et al. 2019 (arXiv 1810.03993)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.report import files
+from cifar_jax.report.page import (
+    NONE,
+    Table,
+    environment,
+    interval,
+    mean_and_spread,
+    seeds_text,
+)
+from cifar_jax.report.study_figures import arm_name, dataset_name, is_cifar10
+from cifar_jax.study.collect import Run, Study
+
+MOST_CONFUSED = 5
+
+
+def confusions(runs: list[Run], classes: list[str]) -> list[str]:
+    """The most frequent confusions, as text: share of the true class, mean over the seeds."""
+    counts = np.array([run.results["confusion_matrix"] for run in runs], float)
+    share = (counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)).mean(axis=0)
+    np.fill_diagonal(share, 0)
+    order = np.argsort(-share, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = (divmod(int(at), len(classes)) for at in order)
+    return [
+        f"{classes[true]} taken for {classes[predicted]}: {100 * share[true, predicted]:.1f} %"
+        for true, predicted in pairs
+        if share[true, predicted] > 0
+    ]
+
+
+def metrics_table(row: dict[str, Any], classes: list[str]) -> Table:
+    """Test accuracy and loss, and the accuracy of each class, with intervals over seeds."""
+    rows = [
+        (
+            "test accuracy",
+            mean_and_spread(row["test_accuracy"], 100, unit="%"),
+            interval(row["test_accuracy"]["ci_t"], 100, unit="%"),
+        ),
+        (
+            "test loss",
+            mean_and_spread(row["test_loss"], digits=4, unit="nats"),
+            interval(row["test_loss"]["ci_t"], digits=4, unit="nats"),
+        ),
+        (
+            "expected calibration error",
+            f"{100 * row['calibration']['ece']:.2f} points",
+            NONE,
+        ),
+    ]
+    for name in classes:
+        found = row.get(f"class:{name}")
+        cells = (NONE, NONE)
+        if found:
+            cells = (
+                mean_and_spread(found, 100, 1, "%"),
+                interval(found["ci_t"], 100, 1, "%"),
+            )
+        rows.append((f"accuracy, class {name}", *cells))
+    return Table("Metrics", "", ("", "mean ± standard deviation", "95 % interval (t)"), rows)
+
+
+def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
+    """Write `model_card.md` of one arm beside its runs; returns its path.
+
+    Args:
+        study: with at least one run of the arm.
+        summary: what `cifar_jax.study.summary.summarise` says about it.
+        arm: which.
+    """
+    runs, row = study.runs[arm], summary["per_arm"][arm]
+    results = runs[0].results
+    classes = study.dataset["classes"]
+    text = (
+        environment(markdown=True)
+        .get_template("model_card.md")
+        .render(
+            name=arm_name(arm),
+            norm=results["norm"],
+            model=results["model"],
+            num_params=f"{row['num_params']:,}",
+            data=study.dataset,
+            dataset=dataset_name(study),
+            cifar10=is_cifar10(study),
+            synthetic=study.dataset["name"] == "synthetic",
+            classes=", ".join(classes),
+            runs=seeds_text(len(runs)),
+            seeds=", ".join(str(run.seed) for run in runs),
+            several=len(runs) > 1,
+            training=results["config"]["training"],
+            augment=results["config"]["data"]["augment"],
+            dropout=results["config"]["model"]["dropout"],
+            epochs=summary["epochs"],
+            device=summary["device"] or "an unknown device",
+            versions=", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
+            revision=summary["git_revision"] or "unknown",
+            finished=max(run.results.get("finished", "")[:10] for run in runs) or "unknown",
+            metrics=metrics_table(row, classes),
+            confusions=confusions(runs, classes),
+        )
+    )
+    path = study.workdir / arm / "model_card.md"
+    files.write_text(path, text)
+    return path

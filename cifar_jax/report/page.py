@@ -1,0 +1,587 @@
+"""The report of a study: one HTML page, the same tables as Markdown, and the numbers as JSON."""
+
+import base64
+import math
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import UserError
+from cifar_jax.report import files
+from cifar_jax.report.study_figures import (
+    StudyFigure,
+    arm_name,
+    dataset_name,
+    is_cifar10,
+    study_config,
+    study_figures,
+    write_figure,
+)
+from cifar_jax.study.collect import Study
+
+FIGURES = "figures"
+NONE = "–"  # noqa: RUF001 - an en dash where there is no value
+
+# The course report: CIFAR-10, 30 epochs of 45,000 images, one seed, Apple-silicon GPU (MPS).
+PUBLISHED_ACCURACY = {"none": "78.15 %", "batch": "81.62 %"}
+PUBLISHED_SECONDS = {"none": "135.5 s", "batch": "150.8 s"}
+PUBLISHED_PARAMETERS = {"none": "620,362", "batch": "621,322"}
+PUBLISHED_EPOCHS, PUBLISHED_IMAGES = 30, 45_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the row.
+
+    Attributes:
+        note: one sentence or more above the table, or empty.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure of the page, or the reason why it is left out."""
+
+    figure: StudyFigure
+    png: str = ""
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def escape_markdown(value: object) -> str:
+    """Text that Markdown shows as it is, in a table cell too; `Markup` is left alone."""
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", " ".join(str(value).split()))
+
+
+def environment(markdown: bool) -> Environment:
+    """Templates in which every value is escaped, for Markdown or for HTML."""
+    return Environment(
+        loader=PackageLoader("cifar_jax.report"),
+        autoescape=not markdown,
+        finalize=escape_markdown if markdown else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A fraction as per cent."""
+    return NONE if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(
+    ends: Sequence[float] | None, scale: float = 1.0, digits: int = 2, unit: str = ""
+) -> str:
+    """`low to high unit`, or a dash."""
+    if ends is None:
+        return NONE
+    low, high = (f"{scale * end:.{digits}f}" for end in ends)
+    return f"{low} to {high} {unit}".rstrip()
+
+
+def mean_and_spread(
+    row: dict[str, Any], scale: float = 1.0, digits: int = 2, unit: str = ""
+) -> str:
+    """`mean ± standard deviation unit`."""
+    if row["mean"] is None:
+        return NONE
+    text = f"{scale * row['mean']:.{digits}f}"
+    if row["std"] is not None:
+        text += f" ± {scale * row['std']:.{digits}f}"
+    return f"{text} {unit}".rstrip()
+
+
+def change(value: float | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+    """A signed difference."""
+    return NONE if value is None else f"{scale * value:+.{digits}f} {unit}".rstrip()
+
+
+def probability(p: float | None) -> str:
+    """A p-value."""
+    if p is None:
+        return NONE
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def seeds_text(count: int) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{count} seed{'s' * (count != 1)}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def headline(study: Study, summary: dict[str, Any]) -> str:
+    """The answer in one sentence, with its interval."""
+    where = dataset_name(study)
+    paired, arms = summary["paired"], summary["per_arm"]
+    if not paired:
+        parts = []
+        for arm, row in arms.items():
+            accuracy = row["test_accuracy"]
+            spread = f", 95 % interval {interval(accuracy['ci_t'], 100)}" * bool(accuracy["ci_t"])
+            parts.append(
+                f"{arm_name(arm)} reaches a test accuracy of {percent(accuracy['mean'])} "
+                f"({seeds_text(accuracy['n'])}{spread})"
+            )
+        return f"On {where}, {' and '.join(parts)}; nothing is compared."
+    first, second = paired["arms"]
+    row = paired["test_accuracy"]
+    gain, ends = 100 * row["mean_difference"], row["ci_t"]
+    verb = "raises" if gain >= 0 else "lowers"
+    a, b = arm_name(first), arm_name(second)
+    if ends is None:
+        return (
+            f"On {where}, {b} {verb} the test accuracy of {a} by {abs(gain):.2f} points with the "
+            f"one seed {paired['seeds'][0]}; one seed gives no interval."
+        )
+    text = f"95 % interval {100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}, {row['n']} paired seeds"
+    if ends[0] <= 0 <= ends[1]:
+        return (
+            f"On {where}, no effect of {b} on the test accuracy is shown: {b} minus {a} is "
+            f"{gain:+.2f} points ({text}), and the interval includes zero."
+        )
+    return f"On {where}, {b} {verb} the test accuracy of {a} by {abs(gain):.2f} points ({text})."
+
+
+def notices(study: Study, summary: dict[str, Any]) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    name = study.dataset["name"]
+    if name == "synthetic":
+        found.append(
+            "These are not CIFAR-10 results. All numbers are for the built-in synthetic images, "
+            "and say nothing about CIFAR-10; the published figures are for CIFAR-10 and not "
+            "comparable."
+        )
+    elif not is_cifar10(study):
+        found.append(
+            f"These are not CIFAR-10 results. All numbers are for {name}; the published figures "
+            "are for CIFAR-10 and not comparable."
+        )
+    elif name != "cifar10":
+        found.append(
+            f"The images come from a folder, {name}, with CIFAR-10's class names and number of "
+            "test images; that its pixels are CIFAR-10's was not checked."
+        )
+    if summary["missing"]:
+        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["missing"])
+        found.append(f"Runs that are missing, and in no number: {runs}.")
+    if summary["reason_no_intervals"]:
+        found.append(summary["reason_no_intervals"])
+    return found
+
+
+def _published(study: Study) -> str:
+    return "published" if is_cifar10(study) else "published for CIFAR-10, not comparable"
+
+
+def main_table(study: Study, summary: dict[str, Any]) -> Table:
+    """Ours beside the published numbers."""
+    rows = []
+    arms = summary["per_arm"]
+    paired = summary["paired"]
+    reported = paired and paired["arms"] == ["none", "batch"]
+    for arm, row in arms.items():
+        accuracy = row["test_accuracy"]
+        rows.append(
+            (
+                f"test accuracy, {arm_name(arm)}",
+                mean_and_spread(accuracy, 100, unit="%"),
+                interval(accuracy["ci_t"], 100, unit="%"),
+                PUBLISHED_ACCURACY.get(arm, NONE),
+            )
+        )
+    if paired:
+        accuracy = paired["test_accuracy"]
+        rows.append(
+            (
+                "difference",
+                change(accuracy["mean_difference"], 100, unit="points"),
+                interval(accuracy["ci_t"], 100, unit="points"),
+                "+3.47 points" if reported else NONE,
+            )
+        )
+    for arm, row in arms.items():
+        seconds = row["train_seconds"]
+        rows.append(
+            (
+                f"training time, {arm_name(arm)}",
+                mean_and_spread(seconds, digits=1, unit="s"),
+                interval(seconds["ci_t"], digits=1, unit="s"),
+                PUBLISHED_SECONDS.get(arm, NONE),
+            )
+        )
+    if paired:
+        relative = paired["train_seconds"]["relative"]
+        rows.append(
+            (
+                "difference",
+                change(relative["mean_difference"], 100, 1, "%"),
+                interval(relative["ci_t"], 100, 1, "%"),
+                "+11.3 %" if reported else NONE,
+            )
+        )
+    rows += [
+        (
+            f"trainable parameters, {arm_name(arm)}",
+            f"{row['num_params']:,}",
+            NONE,
+            PUBLISHED_PARAMETERS.get(arm, NONE),
+        )
+        for arm, row in arms.items()
+    ]
+    if paired:
+        first, second = (arms[arm]["num_params"] for arm in paired["arms"])
+        rows.append(
+            (
+                "difference",
+                change(second / first - 1, 100, unit="%"),
+                NONE,
+                "+0.15 %" if reported else NONE,
+            )
+        )
+    sizes = [row["test_accuracy"]["n"] for row in arms.values()]
+    count = seeds_text(sizes[0]) if len(set(sizes)) == 1 else "the finished seeds"
+    note = (
+        f"Ours: mean ± standard deviation over {count} an arm, {summary['epochs']} epochs of "
+        f"{study.dataset['n_train']:,} images, without compilation, on {summary['device']}. "
+        f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
+        "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
+    )
+    other = (summary["epochs"], study.dataset["n_train"]) != (PUBLISHED_EPOCHS, PUBLISHED_IMAGES)
+    if other and is_cifar10(study):
+        note += " The lengths differ, so the two columns are not the same experiment."
+    return Table(
+        "Ours and published", note, ("", "ours", "95 % interval (t)", _published(study)), rows
+    )
+
+
+def claims_table(study: Study, summary: dict[str, Any]) -> Table:
+    """The report's claims, with verdicts by fixed rules."""
+    digits = {"points": 2, "nats": 4, "%": 1}
+    rows = []
+    for row in summary["claims"]:
+        unit = row["unit"]
+        ends = interval(row["interval"], digits=digits.get(unit, 2), unit=unit)
+        rows.append(
+            (row["claim"], row["published"], row["measured"], ends, row["verdict"], row["rule"])
+        )
+    return Table(
+        "Claims",
+        "Each claim is decided by a rule that was fixed before the runs." if rows else "",
+        ("claim", _published(study), "ours", "95 % interval", "verdict", "rule"),
+        rows,
+    )
+
+
+def class_table(study: Study, summary: dict[str, Any]) -> Table:
+    """Test accuracy of each class."""
+    arms, paired = summary["per_arm"], summary["paired"]
+    rows = []
+    for name in study.dataset["classes"]:
+        key = f"class:{name}"
+        cells = []
+        for row in arms.values():
+            found = row.get(key)
+            cells += (
+                [mean_and_spread(found, 100, 1, "%"), interval(found["ci_t"], 100, 1)]
+                if found
+                else [NONE, NONE]
+            )
+        if paired:
+            found = paired.get(key)
+            cells += (
+                [
+                    change(found["mean_difference"], 100, 1, "points"),
+                    interval(found["ci_t"], 100, 1),
+                ]
+                if found
+                else [NONE, NONE]
+            )
+        rows.append((name, *cells))
+    heads = [word for arm in arms for word in (arm_name(arm), "95 % interval")]
+    if paired:
+        heads += ["difference", "95 % interval"]
+    return Table("Test accuracy of each class", "", ("class", *heads), rows)
+
+
+METRICS = (
+    ("test_accuracy", "test accuracy", 100, 2, "%"),
+    ("test_loss", "test loss", 1, 4, "nats"),
+    ("val_accuracy", "final validation accuracy", 100, 2, "%"),
+    ("train_seconds", "training time", 1, 1, "s"),
+)
+
+
+def arms_table(summary: dict[str, Any]) -> Table:
+    """Every arm: mean, spread, both intervals."""
+    rows = [
+        (
+            f"{words}, {arm_name(arm)}",
+            str(row[key]["n"]),
+            mean_and_spread(row[key], scale, digits, unit),
+            interval(row[key]["ci_t"], scale, digits),
+            interval(row[key]["ci_bootstrap"], scale, digits),
+        )
+        for key, words, scale, digits, unit in METRICS
+        for arm, row in summary["per_arm"].items()
+    ]
+    head = ("", "seeds", "mean ± standard deviation", "95 % interval (t)", "95 % (bootstrap)")
+    return Table("Each arm", "", head, rows)
+
+
+def paired_table(summary: dict[str, Any]) -> Table:
+    """Differences over seed pairs, with tests."""
+    paired = summary["paired"]
+    if not paired:
+        return Table("Paired differences", "", ("",), [])
+    first, second = (arm_name(arm) for arm in paired["arms"])
+    rows = []
+    for key, words, scale, digits, unit in METRICS:
+        row = paired[key]
+        dz, needed = row["cohens_dz"], row["seeds_for_power_80"]
+        points = "points" if unit == "%" else unit
+        rows.append(
+            (
+                words,
+                change(row["mean_difference"], scale, digits, points),
+                interval(row["ci_t"], scale, digits),
+                interval(row["ci_bootstrap"], scale, digits),
+                probability(row["p_sign_flip"]),
+                NONE if dz is None else f"{dz:.2f}",
+                NONE if needed is None else str(needed),
+            )
+        )
+    pairs = paired["test_accuracy"]["n"]
+    return Table(
+        "Paired differences",
+        f"{second} minus {first}, {pairs} pair{'s' * (pairs != 1)} of runs with the same split, "
+        "initial values, data order and augmentation. p: exact sign-flip permutation test, two "
+        f"sides; with {pairs} pair{'s' * (pairs != 1)} it cannot be below "
+        f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
+        "needs to see a difference of this size with power 0.8.",
+        ("", "difference", "95 % (paired t)", "95 % (bootstrap)", "p", "Cohen's d_z", "seeds"),
+        rows,
+    )
+
+
+def _epochs(values: Sequence[int | None]) -> str:
+    return ", ".join(NONE if value is None else str(value) for value in values)
+
+
+def convergence_table(summary: dict[str, Any]) -> Table:
+    """How fast each arm learns, and how smooth its losses are."""
+    arms = list(summary["per_arm"])
+    tables = [summary["convergence"][arm] for arm in arms]
+    saved = summary["convergence"]["epochs_saved"]
+    rows = []
+    for number, threshold in enumerate(tables[0]["thresholds"]):
+        cells = [_epochs(table["first_epoch"][number]) for table in tables]
+        if saved:
+            statistic = saved["statistics"][number]
+            text = change(statistic["mean"], digits=1)
+            if statistic["ci_t"]:
+                text += f" ({interval(statistic['ci_t'], digits=1)})"
+            cells.append(text)
+        rows.append((f"first epoch with {100 * threshold:.0f} % on validation", *cells))
+    smooth = [
+        ("area under the validation accuracy", "area_under_curve", None, 100, 2, "%"),
+        ("oscillation of the training loss", "oscillation", "train_loss", 1, 4, "nats"),
+        ("oscillation of the validation loss", "oscillation", "val_loss", 1, 4, "nats"),
+    ]
+    for words, key, curve, scale, digits, unit in smooth:
+        found = [table[key] if curve is None else table[key][curve] for table in tables]
+        cells = [mean_and_spread(row, scale, digits, unit) for row in found]
+        rows.append((words, *cells, *([NONE] if saved else [])))
+    heads = [arm_name(arm) for arm in arms]
+    return Table(
+        "Convergence and smoothness",
+        "Epochs of each seed in order; a dash where a threshold is never reached. Means ± standard "
+        "deviations otherwise.",
+        ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
+        rows,
+    )
+
+
+def mcnemar_table(summary: dict[str, Any]) -> Table:
+    """McNemar's exact test of each seed pair."""
+    rows = [
+        (str(r["seed"]), f"{r['only_first']:,}", f"{r['only_second']:,}", probability(r["p"]))
+        for r in summary["mcnemar"]
+    ]
+    first, second = (arm_name(arm) for arm in summary["paired"]["arms"]) if rows else ("", "")
+    return Table(
+        "The same test images, pair by pair",
+        "McNemar's exact test on the predictions of one seed: does one trained network get more "
+        "of these images right than the other?",
+        ("seed", f"right only with {first}", f"right only with {second}", "p"),
+        rows,
+    )
+
+
+def _deviation(variance: float | None) -> str:
+    if variance is None:
+        return NONE
+    return f"{100 * math.sqrt(variance):.3f} points" if variance > 0 else "none detectable"
+
+
+def variance_table(summary: dict[str, Any]) -> Table:
+    """Where the spread between seeds comes from (Jordan 2023), and calibration."""
+    rows = [
+        (
+            arm_name(arm),
+            _deviation(row["variance"]["total"]),
+            _deviation(row["variance"]["finite_test_set"]),
+            _deviation(row["variance"]["distribution"]),
+            f"{100 * row['calibration']['ece']:.2f} points",
+        )
+        for arm, row in summary["per_arm"].items()
+    ]
+    return Table(
+        "Spread between seeds, and calibration",
+        "Standard deviations of the test accuracy between seeds. Part comes from the finite test "
+        "set, the rest is how much networks differ on the distribution itself (Jordan 2023, arXiv "
+        "2304.01910). Calibration: expected calibration error, mean over the seeds.",
+        ("", "observed", "finite test set", "distribution", "calibration error"),
+        rows,
+    )
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
+    """What was run, on what, with what."""
+    config, data = study_config(study), study.dataset
+    training, model = config["training"], config["model"]
+    counts = ", ".join(
+        f"{arm_name(arm)} {row['test_accuracy']['n']}" for arm, row in summary["per_arm"].items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    rows = [
+        ("dataset", f"{dataset_name(study)}; fingerprint {data['fingerprint'][:16]}"),
+        (
+            "images",
+            f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test",
+        ),
+        ("random flip and crop in training", _yes(config["data"]["augment"])),
+        ("network", f"{model['name']}, dropout {model['dropout']:g}"),
+        (
+            "optimiser",
+            f"SGD, learning rate {training['learning_rate']:g}, momentum "
+            f"{training['momentum']:g}, weight decay {training['weight_decay']:g}, batches of "
+            f"{training['batch_size']}",
+        ),
+        (
+            "schedule",
+            f"{summary['epochs']} epochs, learning rate times {training['decay_factor']:g} every "
+            f"{training['decay_every']} epochs",
+        ),
+        ("evaluation", "parameters of the last epoch; test images used once, at the end"),
+        ("seeds", ", ".join(map(str, summary["seeds"]))),
+        ("finished runs", counts),
+        ("device", summary["device"] or "unknown"),
+        ("versions", versions),
+        ("code", summary["git_revision"] or "unknown revision"),
+    ]
+    return Table("Protocol", "", ("", ""), rows)
+
+
+def config_toml(study: Study) -> str:
+    """TOML that repeats the study; the place of the images is left to the reader."""
+    config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
+    data = config["data"]
+    data.pop("data_dir", None)
+    if data["dataset"] not in ("auto", "cifar10", "synthetic"):
+        data["dataset"] = f"path/to/{study.dataset['name'].removeprefix('folder-')}"
+    config["training"]["seed"] = study.seeds[0]
+    config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
+    return tomli_w.dumps(config)
+
+
+def _show(figure: StudyFigure, directory: Path) -> tuple[Shown, list[Path]]:
+    if figure.build is None:
+        return Shown(figure), []
+    png, svg = write_figure(figure.build, directory, figure.stem)
+    content = png.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # of the header chunk
+    uri = "data:image/png;base64," + base64.b64encode(content).decode()
+    return Shown(figure, f"{FIGURES}/{png.name}", uri, width, height), [png, svg]
+
+
+def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) -> list[Path]:
+    """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
+
+    Args:
+        study: its runs.
+        summary: what `cifar_jax.study.summary.summarise` says about it.
+        images: of the study's dataset; figures that show them are left out without.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if the study's directory cannot be written.
+    """
+    from cifar_jax.report.model_card import write_model_card
+
+    directory = study.workdir / FIGURES
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+    shown, written = [], []
+    for figure in study_figures(study, summary, images):
+        entry, paths = _show(figure, directory)
+        shown.append(entry)
+        written += paths
+    tables = [
+        class_table(study, summary),
+        arms_table(summary),
+        paired_table(summary),
+        convergence_table(summary),
+        mcnemar_table(summary),
+        variance_table(summary),
+    ]
+    values = {
+        "title": f"What normalisation changes: {dataset_name(study)}",
+        "headline": headline(study, summary),
+        "notices": notices(study, summary),
+        "main": main_table(study, summary),
+        "claims": claims_table(study, summary),
+        "figures": shown,
+        "tables": [table for table in tables if table.rows],
+        "protocol": protocol_table(study, summary),
+        "seeds_are_a_range": list(study.seeds)
+        == list(range(study.seeds[0], study.seeds[0] + len(study.seeds))),
+        "toml": Markup(config_toml(study)),
+    }
+    page = study.workdir / "report.html"
+    values_html = {**values, "toml": str(values["toml"])}
+    files.write_text(page, environment(False).get_template("report.html").render(values_html))
+    text = study.workdir / "report.md"
+    files.write_text(text, environment(True).get_template("report.md").render(values))
+    numbers = study.workdir / "summary.json"
+    files.write_json(numbers, summary)
+    cards = [write_model_card(study, summary, arm) for arm in summary["per_arm"]]
+    return [*written, page, text, numbers, *cards]
