@@ -87,6 +87,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             data=study.dataset,
             dataset=dataset_name(study),
             cifar10=is_cifar10(study),
+            exact=study.dataset["name"] == "cifar10",
             synthetic=study.dataset["name"] == "synthetic",
             classes=", ".join(classes),
             runs=seeds_text(len(runs)),

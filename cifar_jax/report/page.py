@@ -125,10 +125,6 @@ def seeds_text(count: int) -> str:
     return f"{count} seed{'s' * (count != 1)}"
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def headline(study: Study, summary: dict[str, Any]) -> str:
     """The answer in one sentence, with its interval."""
     where = dataset_name(study)
@@ -148,9 +144,10 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     gain, ends = 100 * row["mean_difference"], row["ci_t"]
     verb = "raises" if gain >= 0 else "lowers"
     a, b = arm_name(first), arm_name(second)
+    against = f"against {'the ' * (first == 'none')}{a}"
     if ends is None:
         return (
-            f"On {where}, {b} {verb} the test accuracy of {a} by {abs(gain):.2f} points with the "
+            f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} with the "
             f"one seed {paired['seeds'][0]}; one seed gives no interval."
         )
     text = f"95 % interval {100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}, {row['n']} paired seeds"
@@ -159,7 +156,7 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
             f"On {where}, no effect of {b} on the test accuracy is shown: {b} minus {a} is "
             f"{gain:+.2f} points ({text}), and the interval includes zero."
         )
-    return f"On {where}, {b} {verb} the test accuracy of {a} by {abs(gain):.2f} points ({text})."
+    return f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} ({text})."
 
 
 def notices(study: Study, summary: dict[str, Any]) -> list[str]:
@@ -214,7 +211,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         accuracy = paired["test_accuracy"]
         rows.append(
             (
-                "difference",
+                "difference of accuracy",
                 change(accuracy["mean_difference"], 100, unit="points"),
                 interval(accuracy["ci_t"], 100, unit="points"),
                 "+3.47 points" if reported else NONE,
@@ -234,7 +231,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         relative = paired["train_seconds"]["relative"]
         rows.append(
             (
-                "difference",
+                "difference of time",
                 change(relative["mean_difference"], 100, 1, "%"),
                 interval(relative["ci_t"], 100, 1, "%"),
                 "+11.3 %" if reported else NONE,
@@ -253,7 +250,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         first, second = (arms[arm]["num_params"] for arm in paired["arms"])
         rows.append(
             (
-                "difference",
+                "difference of parameters",
                 change(second / first - 1, 100, unit="%"),
                 NONE,
                 "+0.15 %" if reported else NONE,

@@ -310,7 +310,8 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
     _drop_lines(axes, _arms(study)[0][3][0])
     _integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
-    _legend_below(figure, axes, 3 if len(study.runs) > 1 else 2)
+    entries = len(axes.get_legend_handles_labels()[1])
+    _legend_below(figure, axes, min(3, -(-entries // 2)))  # a column for each arm
     return figure
 
 
