@@ -1,0 +1,334 @@
+"""The report of a study: what it says, that it is one file, and that a browser shows it."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_study import write_study
+
+from cifar_jax.report import page
+from cifar_jax.report.study_figures import study_figures
+from cifar_jax.study.collect import read_study
+from cifar_jax.study.summary import summarise
+
+ODD = ("<script>alert(1)</script>", "a|b", "$x_1$", '"quoted" & more')
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def report(workdir, images="own", **options):
+    """Write a study and its report; returns study, summary and the paths written."""
+    own = write_study(workdir, **options)
+    study = read_study(workdir)
+    summary = summarise(study)
+    written = page.write_report(study, summary, own if images == "own" else images)
+    return study, summary, written
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return report(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Synthetic images with hostile class names, one seed, one missing run, no images."""
+    workdir = tmp_path_factory.mktemp("odd")
+    return report(
+        workdir,
+        images=None,
+        name="synthetic",
+        classes=ODD,
+        seeds=(5, 6),
+        missing=[("batch", 6)],
+        epochs=2,
+    )
+
+
+def text_of(made, name):
+    return (made[0].workdir / name).read_text(encoding="utf-8")
+
+
+def test_everything_is_written(full):
+    study, _, written = full
+    names = {str(path.relative_to(study.workdir)) for path in written}
+    assert all(path.stat().st_size > 0 for path in written)
+    assert {"report.html", "report.md", "summary.json"} < names
+    assert {"none/model_card.md", "batch/model_card.md"} < names
+    assert len([n for n in names if n.startswith("figures/")]) == 24
+    assert not list(study.workdir.rglob(".*"))
+
+
+def test_page_is_one_file_without_external_address(full):
+    html = text_of(full, "report.html")
+    found = Page(html)
+    assert all(address.startswith("data:") for address in found.addresses)
+    without_images = re.sub(r"data:image/png;base64,[\w+/=]+", "", html)
+    assert not re.search(r"https?:|//\w|@import|url\(", without_images)
+    assert not {"script", "link rel=stylesheet", "iframe"} & set(found.tags)
+
+
+def test_page_holds_the_figures_that_were_written(full):
+    study = full[0]
+    embedded = re.findall(r'src="data:image/png;base64,([\w+/=]+)"', text_of(full, "report.html"))
+    files = sorted((study.workdir / "figures").glob("*.png"))
+    assert [base64.b64decode(text) for text in embedded] == [path.read_bytes() for path in files]
+
+
+def test_class_names_are_escaped(odd):
+    html = text_of(odd, "report.html")
+    found = Page(html)
+    assert "script" not in found.tags
+    assert all(name in found.text for name in ODD)
+    markdown = text_of(odd, "report.md")
+    assert "<script" not in re.sub(r"\\<", "", markdown)
+    assert "a\\|b" in markdown
+
+
+@pytest.mark.parametrize("made", ["full", "odd"])
+def test_markdown_tables_are_whole(made, request):
+    lines = text_of(request.getfixturevalue(made), "report.md").splitlines()
+    tables, current = [], []
+    for line in [*lines, ""]:
+        if line.startswith("|"):
+            current.append(len(re.findall(r"(?<!\\)\|", line)))
+        elif current:
+            tables.append(current)
+            current = []
+    assert len(tables) >= 7
+    assert all(len(table) > 2 and len(set(table)) == 1 for table in tables)
+
+
+def test_markdown_and_page_show_the_same_numbers(full):
+    html = Page(text_of(full, "report.html")).text
+    markdown = text_of(full, "report.md").replace("\\", "")
+    study, summary, _ = full
+    for table in (page.main_table(study, summary), page.claims_table(study, summary)):
+        for row in table.rows:
+            assert all(cell in html for cell in row)
+            assert f"| {' | '.join(row)} |" in markdown
+
+
+def test_markdown_shows_the_figures(full):
+    study = full[0]
+    links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text_of(full, "report.md"))
+    assert len(links) == 12
+    assert all((study.workdir / link).is_file() for link in links)
+
+
+def test_summary_is_strict_json(odd):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads(text_of(odd, "summary.json"), parse_constant=refuse)
+    assert read["arms"] == ["none", "batch"]
+    assert read["missing"] == [["batch", 6]]
+
+
+def test_main_table_is_ours_beside_the_published(full):
+    study, summary, _ = full
+    rows = {row[0]: row[1:] for row in page.main_table(study, summary).rows}
+    accuracies = 100 * np.array([r.results["test_accuracy"] for r in study.runs["batch"]])
+    mean, std = accuracies.mean(), accuracies.std(ddof=1)
+    assert rows["test accuracy, BatchNorm"][0] == f"{mean:.2f} ± {std:.2f} %"
+    assert [rows[f"test accuracy, {arm}"][2] for arm in ("baseline", "BatchNorm")] == [
+        "78.15 %",
+        "81.62 %",
+    ]
+    assert rows["difference of accuracy"][2] == "+3.47 points"
+    assert rows["difference of time"][2] == "+11.3 %"
+    assert rows["trainable parameters, baseline"] == ("620,362", page.NONE, "620,362")
+    assert rows["difference of parameters"][0] == rows["difference of parameters"][2] == "+0.15 %"
+
+
+def test_synthetic_images_are_named_everywhere(odd):
+    study, summary, _ = odd
+    for name in ("report.html", "report.md"):
+        text = text_of(odd, name)
+        assert "These are not CIFAR-10 results" in text
+        assert text.count("published for CIFAR-10, not comparable") >= 2
+    assert "published for CIFAR-10, not comparable" in page.main_table(study, summary).head
+    assert "synthetic images (not CIFAR-10)" in page.headline(study, summary)
+    assert "These are not CIFAR-10 results" in " ".join(page.notices(study, summary))
+
+
+def test_cifar10_has_no_such_notice(full):
+    assert page.notices(full[0], full[1]) == []
+
+
+def test_missing_runs_and_missing_intervals_are_said(odd):
+    html = Page(text_of(odd, "report.html")).text
+    assert "BatchNorm seed 6" in html
+    assert odd[1]["reason_no_intervals"] in html
+    assert "left out. The images were not at hand" in html
+
+
+def headline_of(full, ends, gain=0.05):
+    study, summary, _ = full
+    row = {**summary["paired"]["test_accuracy"], "mean_difference": gain, "ci_t": ends}
+    changed = {**summary, "paired": {**summary["paired"], "test_accuracy": row}}
+    return page.headline(study, changed)
+
+
+def test_headline_says_what_the_interval_allows(full):
+    better = headline_of(full, [0.04, 0.06])
+    assert better == (
+        "On CIFAR-10, BatchNorm raises the test accuracy by 5.00 points against the baseline "
+        "(95 % interval +4.00 to +6.00, 3 paired seeds)."
+    )
+    assert "BatchNorm lowers the test accuracy by 5.00" in headline_of(full, [-0.06, -0.04], -0.05)
+    unclear = headline_of(full, [-0.01, 0.11])
+    assert "no effect" in unclear
+    assert "includes zero" in unclear
+    assert "one seed gives no interval" in headline_of(full, None)
+
+
+def test_one_arm_is_described_without_comparison(tmp_path):
+    study, summary, written = report(
+        tmp_path, arms=("batch",), seeds=(9,), name="folder-secret place", epochs=1
+    )
+    assert page.headline(study, summary).endswith("nothing is compared.")
+    html = (tmp_path / "report.html").read_text()
+    assert "Claims" not in Page(html).text
+    drawn = sum(figure.build is not None for figure in study_figures(study, summary, None))
+    assert drawn == 7
+    assert len([p for p in written if p.suffix == ".svg"]) == 9
+
+
+def test_config_repeats_the_study_without_machine_paths(tmp_path):
+    write_study(tmp_path, name="folder-mine", seeds=(3, 4), epochs=2)
+    text = page.config_toml(read_study(tmp_path))
+    read = tomllib.loads(text)
+    assert "/home" not in text
+    assert read["data"]["dataset"] == "path/to/mine"
+    assert read["training"]["seed"] == 3
+    assert read["study"] == {"arms": "none,batch", "seeds": 2}
+
+
+def test_unwritable_directory_is_one_line(tmp_path, full):
+    study, summary, _ = full
+    (tmp_path / "figures").write_text("in the way")
+    moved = type(study)(**{**vars(study), "workdir": tmp_path})
+    with pytest.raises(page.UserError, match="figures: cannot be made"):
+        page.write_report(moved, summary, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a|b", "a\\|b"), ("<b>", "\\<b\\>"), ("x\ny", "x y"), ("1.5 ± 0.2 %", "1.5 ± 0.2 %")],
+)
+def test_escape_markdown(text, expected):
+    assert page.escape_markdown(text) == expected
+
+
+PROBE = """<script>
+window.problems = [];
+window.addEventListener("error", e => window.problems.push(String(e.message)), true);
+window.addEventListener("load", () => {
+  const images = [...document.images];
+  const root = document.documentElement;
+  const over = [...document.querySelectorAll("body *")].filter(
+    e => !e.closest(".wide, pre") && e.getBoundingClientRect().right > innerWidth + 1);
+  parent.postMessage(JSON.stringify({
+    width: innerWidth, scroll: root.scrollWidth, problems: window.problems,
+    images: images.length, loaded: images.filter(i => i.naturalWidth > 0).length,
+    over: over.map(e => e.tagName), dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    page: getComputedStyle(document.body).backgroundColor
+  }), "*");
+});
+</script>"""
+
+
+# A window has a least width, a frame has none.
+FRAME = """<!DOCTYPE html><meta name="color-scheme" content="light dark">
+<script>
+addEventListener("message", e => document.documentElement.setAttribute("data-probe", e.data));
+</script>
+<iframe src="probed.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe>"""
+
+
+def probe(html, tmp_path, width, scheme):
+    """What a headless browser says about a page, and its console."""
+    copy = html.replace("<head>", f"<head>{PROBE}", 1)
+    (tmp_path / "probed.html").write_text(copy, encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
+        "--window-size=1400,1000",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+        frame.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'data-probe="([^"]*)"', done.stdout)
+    assert found, done.stderr
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return json.loads(found[1].replace("&quot;", '"')), console
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize(
+    ("made", "images", "width", "scheme"),
+    [
+        ("full", 12, 390, "light"),
+        ("full", 12, 1280, "dark"),
+        ("odd", 9, 390, "dark"),
+        ("odd", 9, 1280, "light"),
+    ],
+)
+def test_browser_shows_the_page(made, images, width, scheme, request, tmp_path):
+    html = text_of(request.getfixturevalue(made), "report.html")
+    found, console = probe(html, tmp_path, width, scheme)
+    assert console == []
+    assert found["problems"] == []
+    assert found["width"] == width
+    assert found["scroll"] <= width
+    assert found["over"] == []
+    assert found["images"] == found["loaded"] == images
+    assert found["dark"] is (scheme == "dark")
+    assert found["page"] == ("rgb(22, 24, 26)" if scheme == "dark" else "rgb(252, 252, 251)")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_probe_sees_what_is_wrong(tmp_path):
+    """A page with a broken image, a wide element and an error in the console."""
+    html = (
+        "<html><head></head><body><div style='width:900px'>x</div><img src='data:image/png;,x'>"
+        "<script>console.error('bad')</script></body></html>"
+    )
+    found, console = probe(html, tmp_path, 390, "light")
+    assert found["scroll"] > 390
+    assert "DIV" in found["over"]
+    assert found["loaded"] == 0
+    assert found["problems"]
+    assert any("bad" in line for line in console)
