@@ -147,8 +147,8 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     against = f"against {'the ' * (first == 'none')}{a}"
     if ends is None:
         return (
-            f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} with the "
-            f"one seed {paired['seeds'][0]}; one seed gives no interval."
+            f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} with "
+            f"the one seed {paired['seeds'][0]}; one seed gives no interval."
         )
     text = f"95 % interval {100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}, {row['n']} paired seeds"
     if ends[0] <= 0 <= ends[1]:
@@ -260,7 +260,8 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     count = seeds_text(sizes[0]) if len(set(sizes)) == 1 else "the finished seeds"
     note = (
         f"Ours: mean ± standard deviation over {count} an arm, {summary['epochs']} epochs of "
-        f"{study.dataset['n_train']:,} images, without compilation, on {summary['device']}. "
+        f"{study.dataset['n_train']:,} images, without compilation, on "
+        f"{summary['device'] or 'an unknown device'}. "
         f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
         "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
     )

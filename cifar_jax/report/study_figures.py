@@ -613,6 +613,7 @@ def study_figures(
     no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
     a, b = (arm_name(arm) for arm in both) if both else ("", "")
     data = study_config(study)["data"]
+    device = summary["device"] or "an unknown device"
 
     def entry(
         stem: str, title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
@@ -700,7 +701,7 @@ def study_figures(
             "09_time",
             "Training time",
             f"time of each epoch and since the start, without compilation, {number}, on "
-            f"{summary['device']}.{band}",
+            f"{device}.{band}",
             lambda title: times(study, title),
         ),
         entry(
@@ -725,7 +726,7 @@ def study_figures(
             "12_accuracy_over_time",
             "Accuracy against time",
             f"validation accuracy against training time, one mark an epoch, {number}, on "
-            f"{summary['device']}.{' Thin lines are single seeds.' if several else ''}",
+            f"{device}.{' Thin lines are single seeds.' if several else ''}",
             lambda title: accuracy_over_time(study, title),
         ),
     ]
