@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,10 @@ class Timing(NamedTuple):
     samples: list[float]
 
 
-def _summary(samples: list[float]) -> Timing:
+def summary(samples: list[float]) -> Timing:
+    """Median and quartiles of one or more repetitions."""
+    if len(samples) == 1:
+        return Timing(*samples * 3, samples)
     q1, median, q3 = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(median, q1, q3, samples)
 
@@ -36,7 +40,7 @@ def time_interleaved(
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Timing]:
-    """Time each candidate `repeats` times (at least 2) in the order A B C A B C ...
+    """Time each candidate `repeats` times in the order A B C A B C ...
 
     One call of each comes first and is not counted (compilation, caches, page faults). A call
     ends when every array that it returns is ready.
@@ -51,7 +55,7 @@ def time_interleaved(
             start = time.perf_counter()
             jax.block_until_ready(call())
             samples[name].append(time.perf_counter() - start)
-    return {name: _summary(seconds) for name, seconds in samples.items()}
+    return {name: summary(seconds) for name, seconds in samples.items()}
 
 
 def show_progress(line: str) -> None:
@@ -87,31 +91,51 @@ def _revision() -> str | None:
     return done.stdout.strip()
 
 
+def _command() -> str:
+    """What was typed, from the repository's root, without the places of files."""
+    names = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
+
+
 def environment() -> dict[str, Any]:
     """What a reader needs to know to judge or repeat a measurement."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _revision(),
-        "command": sys.argv,
+        "command": _command(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "load": list(os.getloadavg()),
+        "load": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
         "devices": [device.device_kind for device in jax.devices()],
         "backend": jax.default_backend(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy", "torch")},
+        "versions": {
+            name: _version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+        },
     }
+
+
+def _rounded(value: Any) -> Any:
+    """Five significant digits for every float; no clock here is better."""
+    match value:
+        case float():
+            return float(f"{value:.5g}")
+        case Mapping():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_rounded(item) for item in value]
+    return value
 
 
 def write_json(path: Path, results: Any) -> None:
     """Write the environment and the results, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    content = {"environment": environment(), "results": results}
+    content = {"environment": environment(), "results": _rounded(results)}
     partial.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(partial, path)
 

@@ -1,0 +1,61 @@
+"""The report's training on images of noise: the cost does not depend on what they show."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.loop import HostData
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
+
+WIDTHS = (32, 64, 128)
+CLASSES = 10
+_SIZE = 32
+
+
+class Problem(NamedTuple):
+    """What the training programs are made of; `data` is on the device, `host` is not."""
+
+    spec: TrainSpec
+    hyper: Hyperparams
+    data: TrainData
+    host: HostData
+
+    def state(self, seed: int = 0) -> TrainState:
+        """A fresh state; the epochs donate theirs."""
+        initial = jax.jit(init_state, static_argnums=(0, 2))
+        return initial(self.spec, jax.random.key(seed), self.host.images.shape[1:])
+
+
+def make_problem(
+    norm: str, batch: int, n_train: int, widths: tuple[int, ...] = WIDTHS, n_val: int = 1
+) -> Problem:
+    """A problem of `n_train` images; one validation image by default, which costs nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n_train + n_val, _SIZE, _SIZE, 3), np.uint8)
+    labels = rng.integers(0, CLASSES, n_train + n_val, np.int32)
+    train, val = slice(n_train), slice(n_train, None)
+    data = TrainData(images[train], labels[train], images[val], labels[val])
+    return Problem(
+        TrainSpec(CNN(num_classes=CLASSES, norm=norm, widths=widths), batch_size=batch),
+        jax.tree.map(np.float32, Hyperparams()),
+        jax.device_put(data),
+        HostData(images, labels, np.arange(n_train)),
+    )
+
+
+def forward_flops(widths: tuple[int, ...] = WIDTHS, hidden: int = 256) -> list[int]:
+    """Floating-point operations an image of each layer, forward, summed directly (2 a product)."""
+    channels, size, flops = 3, _SIZE, []
+    for width in widths:
+        flops.append(2 * 9 * channels * width * size * size)
+        channels, size = width, size // 2
+    return [*flops, 2 * channels * size * size * hidden, 2 * hidden * CLASSES]
+
+
+def training_flops(widths: tuple[int, ...] = WIDTHS) -> int:
+    """Likewise of a training step: three passes, without the gradient of the images."""
+    flops = forward_flops(widths)
+    return 3 * sum(flops) - flops[0]

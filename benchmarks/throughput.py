@@ -1,0 +1,240 @@
+"""Training and evaluation in images a second, both arms, beside PyTorch.
+
+    python -m benchmarks.throughput --peer torch
+
+Training is the whole step: augmentation, normalisation, forward and backward pass, update,
+metrics. Every candidate trains on the same number of images a repeat (but "no jit": two batches),
+and the candidates take turns.
+
+    epoch           one compiled program an epoch, images on the device: what a run uses
+    step            the same step, one call a batch
+    stream          one call a batch, the host feeds the images: --pipeline stream
+    no jit          the same step, not compiled
+    torch eager     PyTorch, NCHW
+    torch compiled  torch.compile of normalisation, forward and backward pass, and loss; on a GPU
+                    with CUDA graphs
+    ... nhwc        the same in channels_last
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import jax
+import numpy as np
+
+from benchmarks._cli import make_parser, parse, positive
+from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
+from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.training.epoch import EVAL_BATCH, epoch_order
+from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
+from cifar_jax.training.state import TrainState
+from cifar_jax.training.step import train_step
+
+NO_JIT_STEPS = 2
+
+
+class Candidate(NamedTuple):
+    """A call and the number of images that it goes through."""
+
+    call: Callable[[], Any]
+    images: int
+
+
+Candidates = dict[str, Candidate]
+
+
+def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainState) -> Any:
+    """A call of `run` that goes on where the last one ended; returns its metrics."""
+    states = [state]
+
+    def call() -> Any:
+        states[0], metrics = run(states[0])
+        return metrics
+
+    return call
+
+
+def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
+    """`steps` calls of `step` on shuffled batches of images that are on the device."""
+    images, labels = problem.data.train_images, problem.data.train_labels
+    n, batch = len(labels), problem.spec.batch_size
+
+    def run(state: TrainState) -> tuple[TrainState, list[Any]]:
+        order = epoch_order(state.key, 0, n)
+        metrics = []
+        for rows in np.split(order[: steps * batch], steps):
+            state, one = step(state, images, labels, rows)
+            metrics.append(one)
+        return state, metrics
+
+    return run
+
+
+def training_candidates(problem: Problem) -> Candidates:
+    """Our ways to train an epoch."""
+    spec, hyper, data, host = problem
+    n = len(host.rows)
+
+    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> Any:
+        return train_step(spec, hyper, n, state, images[rows], labels[rows])
+
+    jitted = jax.jit(step, donate_argnums=0)
+    state = problem.state()
+    epoch = compile_device_epoch(spec, hyper, state, data)
+    stream = compile_stream_epoch(spec, hyper, state, host, data)
+    full = n // spec.batch_size
+    few = min(NO_JIT_STEPS, full)
+    return {
+        "epoch": Candidate(_advance(epoch, state), n),
+        "step": Candidate(_advance(_run_steps(jitted, problem, full), problem.state()), n),
+        "stream": Candidate(_advance(stream, problem.state()), n),
+        "no jit": Candidate(
+            _advance(_run_steps(step, problem, few), problem.state()), few * spec.batch_size
+        ),
+    }
+
+
+def evaluation_candidates(problem: Problem) -> Candidates:
+    """Our evaluation of the training images."""
+    images = problem.data.train_images
+    state = problem.state()
+    predict = compile_predict(problem.spec, state, images)
+    return {"predict": Candidate(partial(predict, state, images), len(images))}
+
+
+def torch_candidates(
+    problem: Problem, norm: str, training: bool, failed: dict[str, str]
+) -> Iterator[tuple[str, Candidate]]:
+    """PyTorch's ways to do the same; one that does not work here leaves its reason in `failed`."""
+    import torch
+
+    from benchmarks import torch_peer as peer
+
+    device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True
+    n = len(problem.host.rows)
+    nhwc = torch.from_numpy(problem.host.images[:n]).to(device)
+    images = nhwc.permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(problem.host.labels[:n]).long().to(device)
+    compiled = torch.compile(
+        peer.loss_and_correct,
+        dynamic=False,
+        mode="reduce-overhead" if device.type == "cuda" else None,
+    )
+    layouts = {"": torch.contiguous_format, " nhwc": torch.channels_last}
+    for kind, forward in {"eager": peer.loss_and_correct, "compiled": compiled}.items():
+        for suffix, layout in layouts.items():
+            model = peer.network(norm, CLASSES).to(device, memory_format=layout)
+            data, options = (images, labels), {"layout": layout, "forward": forward}
+            if training:
+                call = partial(
+                    peer.train_epoch,
+                    *(model, peer.sgd(model), *data, problem.spec.batch_size),
+                    **options,
+                )
+            else:
+                call = partial(peer.evaluate, model, *data, batch=EVAL_BATCH, **options)
+            name = f"torch {kind}{suffix}"
+            if kind == "compiled":
+                show_progress(f"compiling: {name}")
+                try:
+                    call()
+                except Exception as error:
+                    # Whatever is missing here (a C++ compiler, say) is a result.
+                    reason = (str(error).splitlines() or [""])[0]
+                    failed[name] = f"not available: {type(error).__name__}: {reason}"[:200]
+                    continue
+            yield name, Candidate(call, n)
+
+
+def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict[str, Any]]:
+    """Images a second: median, quartiles, and the ratio to the fastest of PyTorch."""
+    rates = {}
+    for name, timing in timings.items():
+        n = candidates[name].images
+        rates[name] = {
+            "images/s": n / timing.median,
+            "q1": n / timing.q3,
+            "q3": n / timing.q1,
+            "samples": [n / seconds for seconds in timing.samples],
+        }
+    peers = [rate["images/s"] for name, rate in rates.items() if name.startswith("torch")]
+    for rate in rates.values():
+        rate["ratio to best torch"] = rate["images/s"] / max(peers) if peers else None
+    return rates
+
+
+def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, Any]:
+    """One table: an arm, in training or evaluation."""
+    n = args.steps * args.batch if training else args.eval_images
+    problem = make_problem(norm, args.batch, n)
+    show_progress("compiling")
+    candidates = training_candidates(problem) if training else evaluation_candidates(problem)
+    failed: dict[str, str] = {}
+    if args.peer == "torch":
+        candidates |= torch_candidates(problem, norm, training, failed)
+    calls = {name: candidate.call for name, candidate in candidates.items()}
+    rates = _rates(candidates, time_interleaved(calls, args.repeats, progress=show_progress))
+    return {**rates, **failed}
+
+
+def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
+    """One line a candidate; GFLOP/s counts the sums as the network defines them."""
+    lines = []
+    for name, rate in results.items():
+        if isinstance(rate, str):
+            lines.append([f"{what}: {name}", rate, "", "", "", ""])
+            continue
+        ratio = rate["ratio to best torch"]
+        lines.append(
+            [
+                f"{what}: {name}",
+                *(f"{rate[key]:,.0f}" for key in ("images/s", "q1", "q3")),
+                f"{rate['images/s'] * flops / 1e9:.1f}",
+                "" if ratio is None else f"{ratio:.2f}",
+            ]
+        )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write a JSON."""
+    parser = make_parser("throughput", __doc__)
+    parser.add_argument("--peer", choices=("torch",), help="measure PyTorch beside it")
+    parser.add_argument("--norm", choices=("none", "batch", "both"), default="both")
+    parser.add_argument("--only", choices=("training", "evaluation"), help="one half")
+    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
+    parser.add_argument("--steps", type=positive, default=16, help="training steps a repeat (16)")
+    parser.add_argument("--eval-images", type=positive, default=5000, help="a repeat (5000)")
+    parser.add_argument("--repeats", type=positive, default=9, help="of each candidate (9)")
+    args = parse(parser, argv, batch=128, steps=3, eval_images=1000, repeats=3)
+    if args.peer == "torch" and importlib.util.find_spec("torch") is None:
+        parser.error("--peer torch needs PyTorch: pip install torch")
+
+    results: dict[str, Any] = {}
+    lines: list[list[str]] = []
+    for norm in ("none", "batch") if args.norm == "both" else (args.norm,):
+        for half in (args.only,) if args.only else ("training", "evaluation"):
+            what = f"{half}, norm {norm}"
+            results[what] = measure(args, norm, half == "training")
+            flops = training_flops() if half == "training" else sum(forward_flops())
+            lines += rows(what, results[what], flops)
+    show_progress("")
+    print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
+    settings = {name: getattr(args, name) for name in ("batch", "steps", "eval_images", "repeats")}
+    write_json(args.output, {"settings": settings, **results})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
