@@ -177,7 +177,7 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
     elif name != "cifar10":
         found.append(
             f"The images come from a folder, {name}, with CIFAR-10's class names and number of "
-            "test images; that its pixels are CIFAR-10's was not checked."
+            "test images; that they are CIFAR-10's was not checked."
         )
     if summary["missing"]:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["missing"])
