@@ -1,0 +1,203 @@
+"""How time and peak memory of training grow with batch size, seeds, training images and width.
+
+    python -m benchmarks.scaling
+
+Each point is a process of its own, whose peak resident memory is what the operating system says
+(on an accelerator, also the device's peak). It compiles an epoch, runs it once unmeasured, then
+`--repeats` times. All but one quantity stay at the report's values; an epoch is `--steps` steps
+except where the number of training images is varied: there it is all of them, measured once.
+The curves are drawn beside the JSON as PNG.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks._cli import integers, make_parser, parse, positive
+
+ROOT = Path(__file__).resolve().parents[1]
+
+AXES = {
+    "batch": "images a step",
+    "seeds": "seeds trained together",
+    "images": "training images",
+    "width": "width of the network, in 32nds",
+}
+
+
+class Point(NamedTuple):
+    """One training to measure; `width` is the first convolution's, the others in proportion."""
+
+    norm: str
+    batch: int
+    seeds: int
+    images: int
+    width: int
+    repeats: int
+
+
+def measure(point: Point) -> dict[str, Any]:
+    """Seconds of compilation and of an epoch, and peak memory of this process in MiB."""
+    import resource
+
+    import jax
+
+    from benchmarks._problem import make_problem
+    from benchmarks._timing import summary
+    from cifar_jax.training.loop import compile_device_epoch, stack_states
+
+    widths = (point.width, 2 * point.width, 4 * point.width)
+    problem = make_problem(point.norm, point.batch, point.images, widths)
+    state = stack_states([problem.state(seed) for seed in range(point.seeds)])
+    start = time.perf_counter()
+    run = compile_device_epoch(problem.spec, problem.hyper, state, problem.data, point.seeds)
+    compiled = time.perf_counter() - start
+    samples = []
+    for _ in range(point.repeats + 1):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(run(state))
+        samples.append(time.perf_counter() - start)
+    timing = summary(samples[1:])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    resident = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    device = jax.devices()[0].memory_stats() or {}
+    return {
+        "compile seconds": compiled,
+        "seconds": timing._asdict(),
+        "images/s": point.seeds * point.images / timing.median,
+        "peak resident MiB": resident,
+        "peak device MiB": device.get("peak_bytes_in_use", 0) / 2**20 or None,
+    }
+
+
+def measure_apart(point: Point) -> dict[str, Any]:
+    """`measure` in a process of its own; where that fails, for example for want of memory, why."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--point", json.dumps(point._asdict())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"failed": f"exit status {done.returncode}: {last}"[:200]}
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def points(args: argparse.Namespace) -> dict[str, list[Point]]:
+    """The points of each curve."""
+    usual = Point(args.norm, args.batch, 1, args.steps * args.batch, 32, args.repeats)
+    return {
+        "batch": [usual._replace(batch=b, images=args.steps * b) for b in args.batches],
+        "seeds": [usual._replace(seeds=k) for k in args.seeds],
+        "images": [usual._replace(images=n, repeats=1) for n in args.images],
+        "width": [usual._replace(width=w) for w in args.widths],
+    }
+
+
+def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Time of an epoch and of an image, and memory, against each quantity."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    quantities = {
+        "seconds an epoch": lambda m: m["seconds"]["median"],
+        "images/s": lambda m: m["images/s"],
+        "peak resident MiB": lambda m: m["peak resident MiB"],
+    }
+    figure, axes = plt.subplots(
+        len(quantities), len(curves), figsize=(3 * len(curves), 7), squeeze=False, sharex="col"
+    )
+    for column, (name, curve) in enumerate(curves.items()):
+        whole = [entry for entry in curve if "failed" not in entry]
+        xs = [entry[name] for entry in whole]
+        for row, (label, value) in enumerate(quantities.items()):
+            panel = axes[row, column]
+            panel.plot(xs, [value(entry) for entry in whole], "o-", color="#0072b2")
+            panel.set_ylim(bottom=0)
+            panel.grid(alpha=0.3)
+            if column == 0:
+                panel.set_ylabel(label)
+        axes[-1, column].set_xlabel(AXES[name])
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def rows(name: str, curve: list[dict[str, Any]]) -> list[list[str]]:
+    """One line a point."""
+    lines = []
+    for entry in curve:
+        what = f"{name} {entry[name]:,}"
+        if "failed" in entry:
+            lines.append([what, entry["failed"], "", "", "", ""])
+            continue
+        seconds = entry["seconds"]
+        lines.append(
+            [
+                what,
+                f"{seconds['median']:.2f}",
+                f"{seconds['q3'] - seconds['q1']:.2f}",
+                f"{entry['images/s']:,.0f}",
+                f"{entry['compile seconds']:.1f}",
+                f"{entry['peak resident MiB']:,.0f}",
+            ]
+        )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write a JSON and a PNG."""
+    parser = make_parser("scaling", __doc__)
+    batches, seeds = [32, 64, 128, 256, 512, 1024], [1, 2, 4, 8, 16, 32]
+    images, widths = [5000, 10000, 20000, 45000], [8, 16, 32, 64]
+    for flag, default in {
+        "--batches": batches,
+        "--seeds": seeds,
+        "--images": images,
+        "--widths": widths,
+    }.items():
+        text = ",".join(map(str, default))
+        parser.add_argument(flag, type=integers, default=default, help=f"a curve ({text})")
+    parser.add_argument("--only", choices=AXES, help="one curve")
+    parser.add_argument("--norm", choices=("none", "batch"), default="batch")
+    parser.add_argument("--batch", type=positive, default=128, help="where not varied (128)")
+    parser.add_argument("--steps", type=positive, default=8, help="an epoch (8)")
+    parser.add_argument("--repeats", type=positive, default=3, help="of each point (3)")
+    parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
+    short = {"batches": [32, 128], "seeds": [1, 2], "images": [1000, 2000], "widths": [16, 32]}
+    args = parse(parser, argv, steps=2, repeats=2, **short)
+    if args.point:
+        print(json.dumps(measure(Point(**args.point))))
+        return
+
+    from benchmarks._timing import show_progress, table, write_json
+
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for name, curve in points(args).items():
+        if args.only and name != args.only:
+            continue
+        curves[name] = []
+        for point in curve:
+            value = getattr(point, name)
+            show_progress(f"{name} {value}")
+            curves[name].append({name: value, **measure_apart(point)})
+    show_progress("")
+    header = ["what", "s an epoch", "IQR", "images/s", "compile s", "peak MiB"]
+    print(table(header, [line for name, curve in curves.items() for line in rows(name, curve)]))
+    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
+    write_json(args.output, {"settings": settings, **curves})
+    draw(curves, args.output.with_suffix(".png"))
+    print(f"written: {args.output} and {args.output.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Several seeds trained together in one program, against one after the other.
+
+    python -m benchmarks.seeds --seeds 2,4,8
+
+    one by one   a program for one seed, called for each
+    together     one program, `jax.vmap` over the seeds
+    sharded      the same, the seeds divided among the devices, the images copied to each; where
+                 there are several (on a CPU: --cpu-devices)
+
+Every candidate trains the same seeds on the same number of images; they take turns. Times are of a
+whole epoch of all seeds.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks._cli import integers, make_parser, parse, positive
+from benchmarks._problem import Problem, make_problem, training_flops
+from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.training.loop import RunEpoch, compile_device_epoch, stack_states
+from cifar_jax.training.state import TrainState
+
+Call = Callable[[], Any]
+
+
+def _one_by_one(run: RunEpoch, states: list[TrainState]) -> Call:
+    def call() -> Any:
+        metrics = []
+        for i, state in enumerate(states):
+            states[i], one = run(state)
+            metrics.append(one)
+        return metrics
+
+    return call
+
+
+def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call:
+    spec, hyper, data, _ = problem
+    state = stack_states([problem.state(seed) for seed in range(seeds)])
+    if devices:
+        mesh = Mesh(devices, ("seed",))
+        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
+        data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
+    run = compile_device_epoch(spec, hyper, state, data, seeds)
+    return _one_by_one(run, [state])
+
+
+def candidates(problem: Problem, run: RunEpoch, seeds: int) -> dict[str, Call]:
+    """The ways to train so many seeds; `run` is the epoch of a single one."""
+    calls = {"one by one": _one_by_one(run, [problem.state(seed) for seed in range(seeds)])}
+    if seeds > 1:
+        show_progress(f"compiling: {seeds} seeds")
+        calls["together"] = _together(problem, seeds)
+        devices = jax.devices()
+        if len(devices) > 1 and seeds % len(devices) == 0:
+            calls["sharded"] = _together(problem, seeds, devices)
+    return calls
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write a JSON."""
+    parser = make_parser("seeds", __doc__)
+    parser.add_argument("--seeds", type=integers, default=[2, 4, 8], help="counts (2,4,8)")
+    parser.add_argument("--norm", choices=("none", "batch"), default="batch")
+    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
+    parser.add_argument("--steps", type=positive, default=4, help="an epoch (4)")
+    parser.add_argument("--repeats", type=positive, default=5, help="of each candidate (5)")
+    parser.add_argument(
+        "--cpu-devices", type=positive, help="divide the CPU's cores into so many devices"
+    )
+    args = parse(parser, argv, seeds=[2], steps=2, repeats=2)
+    if args.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", args.cpu_devices)
+
+    problem = make_problem(args.norm, args.batch, args.steps * args.batch)
+    show_progress("compiling: 1 seed")
+    one = compile_device_epoch(problem.spec, problem.hyper, problem.state(), problem.data)
+    measured: dict[int, dict[str, Timing]] = {}
+    lines = []
+    for seeds in args.seeds:
+        calls = candidates(problem, one, seeds)
+        measured[seeds] = time_interleaved(calls, args.repeats, progress=show_progress)
+        base = measured[seeds]["one by one"].median
+        images = seeds * len(problem.host.rows)
+        for name, timing in measured[seeds].items():
+            rate = images / timing.median
+            lines.append(
+                [
+                    f"{seeds} seeds {name}",
+                    *(f"{value:.2f}" for value in timing[:3]),
+                    f"{rate:,.0f}",
+                    f"{rate * training_flops() / 1e9:.1f}",
+                    f"{base / timing.median:.2f}",
+                ]
+            )
+    show_progress("")
+    header = ["what", "median s", "q1", "q3", "images/s", "GFLOP/s", "x one by one"]
+    print(table(header, lines))
+    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
+    seconds = {
+        str(seeds): {name: timing._asdict() for name, timing in timings.items()}
+        for seeds, timings in measured.items()
+    }
+    write_json(args.output, {"settings": settings, "seconds an epoch of all seeds": seconds})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
