@@ -12,8 +12,8 @@ help: ## list these targets
 
 setup: .venv/.installed ## make .venv with the locked dependencies
 
-run: .venv/.installed ## train the BatchNorm CNN, shortened: about 3 minutes on 2 CPU cores
-	@.venv/bin/python -m cifar_jax.main --bn --config configs/quick.toml $(ARGS)
+run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 5 minutes on 2 CPU cores
+	@.venv/bin/python -m cifar_jax.main study --config configs/quick.toml $(ARGS)
 
 test: .venv/.installed ## run the tests
 	@.venv/bin/python -m pytest $(ARGS)
@@ -32,8 +32,10 @@ format: .venv/.installed ## format, and fix what can be fixed
 typecheck: .venv/.installed ## check the types
 	@.venv/bin/python -m mypy
 
-bench: .venv/.installed ## run every benchmark
-	@set -e; for file in benchmarks/[a-z]*.py; do .venv/bin/python "$$file" $(ARGS); done
+BENCHMARKS = startup layers throughput seeds scaling
+bench: .venv/.installed ## run a short form of every benchmark
+	@set -e; for name in $(BENCHMARKS); do \
+	  echo "$$name:"; .venv/bin/python benchmarks/$$name.py --short $(ARGS); done
 
 UV_COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url pyproject.toml

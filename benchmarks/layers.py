@@ -8,20 +8,24 @@ gradients are far slower. The step in our formulation is timed as it is used, sc
 where installed, runs eagerly in both memory layouts.
 """
 
-import argparse
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._cli import make_parser, parse, positive
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.models import convolution, layers
 from cifar_jax.models.cnn import CNN
@@ -249,25 +253,14 @@ def _rows(name: str, timings: dict[str, Timing], scale: float) -> list[list[str]
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write a JSON."""
-    summary, _, details = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.layers",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--batch", type=int, default=128, help="images a step (default 128)")
-    parser.add_argument("--repeats", type=int, default=9, help="of each candidate (default 9)")
-    parser.add_argument("--steps", type=int, default=16, help="steps a repeat (default 16)")
+    parser = make_parser("layers", __doc__)
+    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
+    parser.add_argument("--repeats", type=positive, default=9, help="of each candidate (9)")
+    parser.add_argument("--steps", type=positive, default=16, help="steps a repeat (16)")
     parser.add_argument("--only", choices=["layers", "steps"], help="one half of the table")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results" / "layers.json"
-    )
-    args = parser.parse_args()
-    if args.repeats < 2:
-        parser.error("--repeats must be at least 2")
+    args = parse(parser, argv, steps=3, repeats=3)
     with_torch = importlib.util.find_spec("torch") is not None
     if with_torch:
         import torch

@@ -11,6 +11,7 @@ The curves are drawn beside the JSON as PNG.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ AXES = {
     "batch": "images a step",
     "seeds": "seeds trained together",
     "images": "training images",
-    "width": "width of the network, in 32nds",
+    "width": "channels of the first convolution",
 }
 
 
@@ -82,7 +83,9 @@ def measure(point: Point) -> dict[str, Any]:
 def measure_apart(point: Point) -> dict[str, Any]:
     """`measure` in a process of its own; where that fails, for example for want of memory, why."""
     command = [sys.executable, "-m", "benchmarks.scaling", "--point", json.dumps(point._asdict())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # The last line of a traceback shall be the error, without JAX's note on what it left out.
+    environment = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"failed": f"exit status {done.returncode}: {last}"[:200]}

@@ -11,10 +11,14 @@ Needs PyTorch, which this project does not install: pip install torch==2.13.0
 import argparse
 import itertools
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
@@ -166,7 +170,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -178,7 +182,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--train-examples", type=int, help="the first N training images")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     result = run(args)
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,165 @@
+"""Every benchmark runs, at a size that measures nothing, and leaves what it promises."""
+
+import functools
+import importlib
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ["layers", "scaling", "seeds", "startup", "throughput", "torch_peer"]
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def _compile_fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here and in the processes started: nothing is measured."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def _one_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that compiles fast."""
+    layers = importlib.import_module("benchmarks.layers")
+    monkeypatch.setattr(layers, "CNN", functools.partial(layers.CNN, widths=(4,)))
+    for name in ("throughput", "seeds"):
+        module = importlib.import_module(f"benchmarks.{name}")
+        small = functools.partial(module.make_problem, widths=(4,))
+        monkeypatch.setattr(module, "make_problem", small)
+
+
+def measured(name: str, output: Path, *arguments: str) -> Any:
+    """Run a benchmark in this process; the results that it wrote."""
+    importlib.import_module(f"benchmarks.{name}").main(["--output", str(output), *arguments])
+    content = json.loads(output.read_text())
+    assert content["environment"].keys() >= {"date", "command", "processor", "cores", "versions"}
+    return content["results"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_as_a_file(name: str) -> None:
+    if name == "torch_peer":
+        pytest.importorskip("torch")
+    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--output" in done.stdout
+
+
+@pytest.mark.usefixtures("_one_convolution")
+def test_throughput(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "throughput.json"
+    arguments = ["--norm", "none", "--batch", "2", "--steps", "1", "--repeats", "2"]
+    results = measured("throughput", output, *arguments, "--eval-images", "3")
+    rates = results["training, norm none"] | results["evaluation, norm none"]
+    assert rates.keys() == {"epoch", "step", "stream", "no jit", "predict"}
+    assert all(rate["q1"] <= rate["images/s"] <= rate["q3"] for rate in rates.values())
+    printed = capfd.readouterr()
+    assert "training, norm none: stream" in printed.out
+    assert "repeat 2/2" in printed.err
+
+
+def test_throughput_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def compile_nothing(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> None:
+            raise RuntimeError("no compiler\nand more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    output = tmp_path / "throughput.json"
+    arguments = ["--only", "evaluation", "--peer", "torch", "--norm", "batch", "--repeats", "2"]
+    results = measured("throughput", output, *arguments, "--eval-images", "3")
+    rates = results["evaluation, norm batch"]
+    best = max(rates[name]["images/s"] for name in ("torch eager", "torch eager nhwc"))
+    ratio = rates["predict"]["ratio to best torch"]
+    assert ratio == pytest.approx(rates["predict"]["images/s"] / best, rel=1e-3)
+    assert rates["torch compiled"] == "not available: RuntimeError: no compiler"
+
+
+def test_peer_sees_the_same_pixels() -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_peer
+    from cifar_jax.data.augment import normalise
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+    theirs = torch_peer.normalise(tensor, torch.channels_last).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(theirs, normalise(images), atol=1e-6)
+
+
+def test_peer_cuts_windows_out_of_the_padded_image() -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_peer
+
+    image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    possible = set()
+    for flipped in (image, image[:, :, ::-1]):
+        padded = np.pad(flipped, ((0, 0), (4, 4), (4, 4)))
+        for top, left in itertools.product(range(9), range(9)):
+            possible.add(padded[:, top : top + 32, left : left + 32].tobytes())
+    torch.manual_seed(0)
+    augmented = torch_peer.augment(torch.from_numpy(image).expand(2000, 3, 32, 32)).numpy()
+    # Each of the 162 is missed with probability (161 / 162) ** 2000 = 4e-6.
+    assert {one.tobytes() for one in augmented} == possible
+
+
+@pytest.mark.usefixtures("_one_convolution")
+def test_seeds(tmp_path: Path) -> None:
+    arguments = ["--seeds", "1,2", "--norm", "none", "--batch", "2", "--steps", "1"]
+    results = measured("seeds", tmp_path / "seeds.json", *arguments, "--repeats", "2")
+    seconds = results["seconds an epoch of all seeds"]
+    assert seconds["1"].keys() == {"one by one"}
+    assert seconds["2"].keys() >= {"one by one", "together"}
+    assert len(seconds["2"]["together"]["samples"]) == 2
+
+
+def test_scaling(tmp_path: Path) -> None:
+    output = tmp_path / "scaling.json"
+    arguments = ["--only", "width", "--widths", "4", "--norm", "none", "--batch", "2"]
+    results = measured("scaling", output, *arguments, "--steps", "1", "--repeats", "1")
+    (point,) = results["width"]
+    assert point["width"] == 4
+    assert point["images/s"] == pytest.approx(2 / point["seconds"]["median"], rel=1e-3)
+    assert point["peak resident MiB"] > 50
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scaling_tells_why_a_point_failed() -> None:
+    from benchmarks.scaling import Point, measure_apart
+
+    failed = measure_apart(Point("nonsense", batch=2, seeds=1, images=2, width=4, repeats=1))
+    assert failed == {"failed": "exit status 1: KeyError: 'nonsense'"}
+
+
+def test_startup(tmp_path: Path, folder: Path) -> None:
+    run = ["--dataset", str(folder), "--batch-size", "5", "--val-examples", "5"]
+    results = measured("startup", tmp_path / "startup.json", "--repeats", "1", "--", *run)
+    names = ["nothing cached", "images cached", "all cached"]
+    assert [*results["seconds"]] == ["--help", *(f"first step, {name}" for name in names)]
+
+
+@pytest.mark.usefixtures("_one_convolution")
+def test_layers(tmp_path: Path) -> None:
+    arguments = ["--only", "steps", "--batch", "2", "--steps", "1", "--repeats", "2"]
+    results = measured("layers", tmp_path / "layers.json", *arguments)
+    assert results["seconds a call"]["step batch"].keys() >= {"chosen", "xla"}
