@@ -9,7 +9,6 @@ where installed, runs eagerly in both memory layouts.
 """
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._cli import make_parser, parse, positive
-from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
 from cifar_jax.models import convolution, layers
 from cifar_jax.models.cnn import CNN
 
@@ -265,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if with_torch:
         import torch
 
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(cores())
 
     measured: dict[str, dict[str, Timing]] = {}
     rows: list[list[str]] = []

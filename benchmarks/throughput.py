@@ -18,7 +18,6 @@ and the candidates take turns.
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -33,13 +32,16 @@ import numpy as np
 
 from benchmarks._cli import make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
-from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
 from cifar_jax.training.epoch import EVAL_BATCH, epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
 from cifar_jax.training.step import train_step
 
 NO_JIT_STEPS = 2
+
+TORCH_DEVICES = {"gpu": "cuda", "mps": "mps", "METAL": "mps"}
+"""PyTorch's name of the device behind JAX's backend; else the CPU."""
 
 
 class Candidate(NamedTuple):
@@ -119,8 +121,8 @@ def torch_candidates(
 
     from benchmarks import torch_peer as peer
 
-    device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = torch.device(TORCH_DEVICES.get(jax.default_backend(), "cpu"))
+    torch.set_num_threads(cores())
     torch.backends.cudnn.benchmark = True
     n = len(problem.host.rows)
     nhwc = torch.from_numpy(problem.host.images[:n]).to(device)
