@@ -66,6 +66,14 @@ def xla_batch_norm(
     return (x - mean) * (scale * jax.lax.rsqrt(var + eps)) + bias, mean, var
 
 
+def xla_batch_norm_pool(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float = 1e-5
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two above, one after the other."""
+    y, mean, var = xla_batch_norm(x, scale, bias, eps)
+    return xla_pool(y), mean, var
+
+
 def _xla_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return convolution.xla(x, kernel) + bias
 
@@ -76,6 +84,7 @@ def plain_layers() -> Iterator[None]:
     saved = {name: getattr(layers, name) for name in layers.__all__}
     layers.conv3x3, layers.relu_max_pool_2x2 = _xla_conv, xla_pool
     layers.batch_norm = xla_batch_norm
+    layers.batch_norm_relu_max_pool_2x2 = xla_batch_norm_pool
     try:
         yield
     finally:
@@ -114,13 +123,26 @@ def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
             "xla": _pull(lambda *a: xla_batch_norm(*a)[0], g, g, scale, scale),
             "chosen": _pull(lambda *a: layers.batch_norm(*a, 1e-5)[0], g, g, scale, scale),
         }
+        both: Calls = {
+            "xla": _pull(lambda *a: xla_batch_norm_pool(*a)[0], pooled, g, scale, scale),
+            "chosen": _pull(
+                lambda *a: layers.batch_norm_relu_max_pool_2x2(*a, 1e-5)[0], pooled, g, scale, scale
+            ),
+        }
         if with_torch:
-            _add_torch_layers(conv, pool, norm, (x, kernel, g, pooled))
-        calls |= {f"conv{index}": conv, f"relu+pool{index}": pool, f"norm{index}": norm}
+            _add_torch_layers(conv, pool, norm, both, (x, kernel, g, pooled))
+        calls |= {
+            f"conv{index}": conv,
+            f"relu+pool{index}": pool,
+            f"norm{index}": norm,
+            f"norm+relu+pool{index}": both,
+        }
     return calls
 
 
-def _add_torch_layers(conv: Calls, pool: Calls, norm: Calls, arrays: tuple[jax.Array, ...]) -> None:
+def _add_torch_layers(
+    conv: Calls, pool: Calls, norm: Calls, both: Calls, arrays: tuple[jax.Array, ...]
+) -> None:
     """PyTorch's layers on channels_last tensors (a permuted view of ours)."""
     import torch
     import torch.nn.functional as F
@@ -140,8 +162,13 @@ def _add_torch_layers(conv: Calls, pool: Calls, norm: Calls, arrays: tuple[jax.A
             partial(F.conv2d, padding=1), g, images.requires_grad_(), weight
         )
     pool["torch"] = _torch_pull(lambda z: F.max_pool2d(F.relu(z), 2), pooled, z)
-    norm["torch"] = _torch_pull(
-        lambda z, s, b: F.batch_norm(z, None, None, s, b, training=True), g, z, scale, bias
+
+    def batch_norm(z: Any, scale: Any, bias: Any) -> Any:
+        return F.batch_norm(z, None, None, scale, bias, training=True)
+
+    norm["torch"] = _torch_pull(batch_norm, g, z, scale, bias)
+    both["torch"] = _torch_pull(
+        lambda *a: F.max_pool2d(F.relu(batch_norm(*a)), 2), pooled, z, scale, bias
     )
 
 

@@ -52,6 +52,11 @@ class CNN(nn.Module):
             return x
         return NORM_LAYERS[self.norm](name=f"norm{index}")(x, train=train)
 
+    def _normalise_relu_pool(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+        if self.norm == "batch":
+            return BatchNorm(relu_max_pool=True, name=f"norm{index}")(x, train=train)
+        return layers.relu_max_pool_2x2(self._normalise(x, index, train))
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch.
@@ -65,8 +70,7 @@ class CNN(nn.Module):
         """
         for index, width in enumerate(self.widths, start=1):
             x = Conv3x3(width, name=f"conv{index}")(x)
-            x = self._normalise(x, index, train)
-            x = layers.relu_max_pool_2x2(x)
+            x = self._normalise_relu_pool(x, index, train)
         x = x.reshape(x.shape[0], -1)
         fan_in = x.shape[-1]
         x = nn.Dense(

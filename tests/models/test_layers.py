@@ -169,6 +169,26 @@ def test_batch_norm_value_and_all_gradients(shape):
     check_grads(jax.jit(partial(layers.batch_norm, eps=1e-3)), (x, scale, bias), 1, modes=["rev"])
 
 
+def test_fused_batch_norm_is_batch_norm_then_relu_then_pool():
+    """Values, statistics and all gradients; a scale may be negative or zero."""
+    x, bias, g = draw(9, (3, 6, 4, 4), (4,), (3, 3, 2, 4))
+    scale, g_mean, g_var = np.array([1.5, -0.7, 0.0, 2.0]), np.arange(4.0), np.ones(4)
+    bias[2] = 0.3
+
+    def apart(x, scale, bias):
+        y, mean, var = layers.batch_norm(x, scale, bias, 1e-3)
+        return layers.relu_max_pool_2x2(y), mean, var
+
+    fused = partial(layers.batch_norm_relu_max_pool_2x2, eps=1e-3)
+    y, pull = jax.vjp(jax.jit(fused), x, scale, bias)
+    wanted, pull_apart = jax.vjp(jax.jit(apart), x, scale, bias)
+    for actual, expected in zip(y, wanted, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-13)
+    cotangents = (jnp.asarray(g), jnp.asarray(g_mean), jnp.asarray(g_var))
+    for actual, expected in zip(pull(cotangents), pull_apart(cotangents), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-12)
+
+
 def test_batch_norm_keeps_its_digits_far_from_zero():
     """Mean square minus squared mean would lose all of float32's digits here."""
     (x,) = draw(7, (64, 4))
