@@ -249,6 +249,12 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     rows = []
     arms = summary["per_arm"]
     paired = summary["paired"]
+    several = len(arms) > 2
+    of_pair = (
+        f", {' minus '.join(arm_name(arm) for arm in paired['arms'][::-1])}"
+        if several and paired
+        else ""
+    )
     own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
     reported = paired and is_reports_pair(study)
     accuracies, times, parameters = (
@@ -269,7 +275,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         accuracy = paired["test_accuracy"]
         rows.append(
             (
-                "difference of accuracy",
+                f"difference of accuracy{of_pair}",
                 change(accuracy["mean_difference"], 100, unit="points"),
                 interval(accuracy["ci_t"], 100, unit="points"),
                 "+3.47 points" if reported else NONE,
@@ -289,7 +295,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         relative = paired["train_seconds"]["relative"]
         rows.append(
             (
-                "difference of time",
+                f"difference of time{of_pair}",
                 change(relative["mean_difference"], 100, 1, "%"),
                 interval(relative["ci_t"], 100, 1, "%"),
                 "+11.3 %" if reported else NONE,
@@ -308,7 +314,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         first, second = (arms[arm]["num_params"] for arm in paired["arms"])
         rows.append(
             (
-                "difference of parameters",
+                f"difference of parameters{of_pair}",
                 change(second / first - 1, 100, unit="%"),
                 NONE,
                 "+0.15 %" if reported else NONE,

@@ -336,7 +336,8 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
     integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
     entries = len(axes.get_legend_handles_labels()[1])
-    legend_below(figure, axes, min(3, -(-entries // 2)))  # a column for each arm
+    # A column for each arm; of more than three, as many as fit.
+    legend_below(figure, axes, 2 if len(_arms(study)) > 3 else min(3, -(-entries // 2)))
     return figure
 
 
@@ -600,7 +601,8 @@ def _seeds_and_mean(
     style: tuple[str, str],
 ) -> None:
     colour, marker = style
-    axes.plot(values, np.full(len(values), y), marker, color=colour, markersize=4, alpha=0.7)
+    beside = np.full(len(values), y - 0.25)
+    axes.plot(values, beside, marker, color=colour, markersize=4, alpha=0.8)
     _interval_row(axes, y, mean, interval)
 
 
@@ -813,9 +815,9 @@ def study_figures(
             entry(
                 "13_all_arms",
                 "All arms",
-                "above, test accuracy of every arm, a small mark a seed; below, its difference to "
-                f"{against} with the same seed. Diamonds are means{bars}, not adjusted for the "
-                "number of arms; the table has p-values that are.",
+                "above, test accuracy of every arm, a small mark a seed, and below, its "
+                f"difference to {against} with the same seed. Diamonds are means{bars}, not "
+                "adjusted for the number of arms; the table has p-values that are.",
                 lambda title: all_arms(study, others, title),
             )
         )

@@ -74,7 +74,7 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
         verdict = f"no dependence on {name} is shown: the change is {_points(change_)}"
     else:
         verb = "larger" if change_["mean_difference"] > 0 else "smaller"
-        verdict = f"the gain is {verb} at {high}, by {_points(change_)}"
+        verdict = f"the gain is {verb} at {high}, a change of {_points(change_)}"
     return f"On {where}, {ends}; {verdict}, {seeds_text(change_['n'])}."
 
 
@@ -202,7 +202,9 @@ def finished_table(summary: dict[str, Any]) -> Table:
         count = found["test_accuracy"]["n"] if found else 0
         rows.append((f"{arm_name(cell['arm'])}, {value_text(cell['value'])}", f"{count}", *cells))
     head = ("", "finished", *(words for _, words, *_ in _METRICS))
-    note = "Mean ± standard deviation of the finished runs; those that diverged are left out here."
+    note = "Mean ± standard deviation of the finished runs."
+    if summary["diverged"]:
+        note += " Those that diverged are left out here."
     return Table("Finished runs", note, head, rows)
 
 

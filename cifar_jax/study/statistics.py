@@ -116,9 +116,11 @@ def paired_t_p(differences: ArrayLike) -> float | None:
     """Two-sided p-value of the paired t test that the differences have mean 0.
 
     Below 0.05 just where `t_interval` leaves out 0. None below two differences, and where they
-    are all the same.
+    are all the same but for 1 where they are all 0.
     """
     d = _sample(differences)
+    if len(d) > 1 and not d.any():
+        return 1.0
     if cohens_dz(d) is None:
         return None
     return float(stats.ttest_1samp(d, 0.0).pvalue)
