@@ -41,8 +41,13 @@ PUBLISHED_SECONDS = {"none": "135.5 s", "batch": "150.8 s"}
 PUBLISHED_PARAMETERS = {"none": "620,362", "batch": "621,322"}
 PUBLISHED_EPOCHS, PUBLISHED_IMAGES = 30, 45_000
 # What `departures` leaves to others: the arm, what the dataset decides, the length and the seed.
-LENGTH_AND_ARM = ("model.norm", "model.num_classes", "model.name", "training.epochs")
-LENGTH_AND_ARM += ("training.seed",)
+LENGTH_AND_ARM = {
+    "model.name",
+    "model.norm",
+    "model.num_classes",
+    "training.epochs",
+    "training.seed",
+}
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ def _setting_axis(axes: Axes, values: Sequence[Value], name: str) -> tuple[np.nd
     where = scale(values)
     x = where.positions
     long = not where.numbers and max(len(value_text(v)) for v in values) > 8
-    turned = {"rotation": 30, "ha": "right"} if long else {}
-    axes.set_xticks(x, [value_text(v) for v in values], **turned)
+    axes.set_xticks(x, [value_text(v) for v in values])
+    if long:
+        axes.tick_params(axis="x", rotation=20)
     axes.set_xlabel(f"{name}, {where.words}" if where.words else name)
     width = float(x.max() - x.min()) or 1.0
     axes.set_xlim(x.min() - 0.06 * width, x.max() + 0.06 * width)

@@ -232,7 +232,7 @@ def protocol(study: SweepStudy, summary: dict[str, Any]) -> Table:
     lengths = summary["per_value"][at]["epochs"]
     found = protocol_table(study.first, {**summary, **summary["per_value"][at], "epochs": lengths})
     runs = sum(len(row) for one in study.studies for row in one.runs.values())
-    rows = dict(found.rows)
+    rows = {row[0]: row[1] for row in found.rows}
     rows["finished runs"] = f"{runs}; {len(summary['diverged'])} diverged"
     values = ", ".join(value_text(value) for value in summary["sweep"]["values"])
     swept = (f"swept: {summary['sweep']['name']}", values)
