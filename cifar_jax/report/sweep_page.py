@@ -169,8 +169,8 @@ def gain_table(summary: dict[str, Any]) -> Table:
         )
     return Table(
         "Gain",
-        f"Test accuracy of {b} minus that of {a} with the same seed. {HOLM_NOTE} The two last rows "
-        "are single questions asked beforehand: whether the gain differs between the ends, seed by "
+        f"Test accuracy of {b} minus that of {a} with the same seed. {HOLM_NOTE} Rows without an "
+        "adjusted p-value are single questions: whether the gain differs between the ends, seed by "
         "seed, and what it is with each arm at the value where its mean validation accuracy is "
         "best.",
         ("", "pairs", *TESTED_HEAD),
