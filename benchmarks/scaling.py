@@ -53,18 +53,19 @@ def measure(point: Point) -> dict[str, Any]:
 
     from benchmarks._problem import make_problem
     from benchmarks._timing import summary
-    from cifar_jax.training.loop import compile_device_epoch, stack_states
+    from cifar_jax.training.loop import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
     problem = make_problem(point.norm, point.batch, point.images, widths)
-    state = stack_states([problem.state(seed) for seed in range(point.seeds)])
+    state = stack_runs([problem.state(seed) for seed in range(point.seeds)])
     start = time.perf_counter()
-    run = compile_device_epoch(problem.spec, problem.hyper, state, problem.data, point.seeds)
+    hyper = stack_runs([problem.hyper] * point.seeds)
+    run = compile_device_epoch(problem.spec, hyper, state, problem.data, point.seeds)
     compiled = time.perf_counter() - start
     samples = []
     for _ in range(point.repeats + 1):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(run(state))
+        state, _ = jax.block_until_ready(run(hyper, state))
         samples.append(time.perf_counter() - start)
     timing = summary(samples[1:])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

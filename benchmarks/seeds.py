@@ -13,6 +13,7 @@ whole epoch of all seeds.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks._cli import integers, make_parser, parse, positive
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
-from cifar_jax.training.loop import RunEpoch, compile_device_epoch, stack_states
+from cifar_jax.training.loop import RunEpoch, compile_device_epoch, stack_runs
 from cifar_jax.training.state import TrainState
 
 Call = Callable[[], Any]
@@ -44,12 +45,13 @@ def _one_by_one(run: RunEpoch, states: list[TrainState]) -> Call:
 
 def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call:
     spec, hyper, data, _ = problem
-    state = stack_states([problem.state(seed) for seed in range(seeds)])
+    state = stack_runs([problem.state(seed) for seed in range(seeds)])
     if devices:
         mesh = Mesh(devices, ("seed",))
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
-    run = compile_device_epoch(spec, hyper, state, data, seeds)
+    hypers = stack_runs([hyper] * seeds)
+    run = partial(compile_device_epoch(spec, hypers, state, data, seeds), hypers)
     return _one_by_one(run, [state])
 
 
@@ -82,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     problem = make_problem(args.norm, args.batch, args.steps * args.batch)
     show_progress("compiling: 1 seed")
-    one = compile_device_epoch(problem.spec, problem.hyper, problem.state(), problem.data)
+    spec, hyper, data, _ = problem
+    one = partial(compile_device_epoch(spec, hyper, problem.state(), data), hyper)
     measured: dict[int, dict[str, Timing]] = {}
     lines = []
     for seeds in args.seeds:

@@ -91,8 +91,8 @@ def training_candidates(problem: Problem) -> Candidates:
 
     jitted = jax.jit(step, donate_argnums=0)
     state = problem.state()
-    epoch = compile_device_epoch(spec, hyper, state, data)
-    stream = compile_stream_epoch(spec, hyper, state, host, data)
+    epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
+    stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)
     full = n // spec.batch_size
     few = min(NO_JIT_STEPS, full)
     return {

@@ -117,12 +117,20 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Which runs make a study: every arm with every seed; `training.seed` is the first seed."""
+    """Which runs make a study: every arm with every seed; `training.seed` is the first seed.
+
+    An arm is a norm, or with `sweep` a norm at one value of the swept setting.
+    """
 
     arms: str = _field("none,batch", "norms to compare, separated by commas")
+    sweep: str | None = _field(
+        None,
+        "a setting to vary beside the norm, and its values: learning_rate=0.01,0.05,0.1; any of "
+        "data, model or training",
+    )
     seeds: int = _field(5, "how many seeds, counted up from --seed", low=1, high=1000)
     seed_parallelism: str = _field(
-        "auto", "seeds trained together in one program: a number, or auto (1 on the CPU)"
+        "auto", "runs trained together in one program: a number, or auto (1 on the CPU)"
     )
 
 
@@ -205,6 +213,21 @@ def check_value(section: type, name: str, value: Any, where: str) -> Any:
     return value
 
 
+def parse_value(section: type, name: str, text: str, where: str) -> Any:
+    """A field's value from text, as a flag or a list gives it, checked as by `check_value`."""
+    plain, _ = field_type(section, name)
+    kinds = {int: "an integer", float: "a number"}
+    value: Any = text
+    if plain in kinds:
+        try:
+            value = plain(text)
+        except ValueError:
+            raise UserError(f"{where}: {text!r} is not {kinds[plain]}") from None
+    elif plain is bool:
+        value = {"true": True, "false": False}.get(text, text)
+    return check_value(section, name, value, where)
+
+
 def _check_name(value: Any, where: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", value):
         raise UserError(
@@ -213,7 +236,8 @@ def _check_name(value: Any, where: str) -> str:
     return value
 
 
-def _unknown(key: str, known: list[str], where: str) -> UserError:
+def unknown(key: str, known: list[str], where: str) -> UserError:
+    """The error for a key that is not among the known ones, with the nearest that is."""
     near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"{where}: unknown key {key!r}{hint} (allowed: {', '.join(known)})")
@@ -235,13 +259,13 @@ def from_dict(tables: dict[str, Any], where: str) -> Config:
             sections["name"] = _check_name(table, f"{where}: name")
             continue
         if key not in SECTIONS:
-            raise _unknown(key, ["name", *SECTIONS], where)
+            raise unknown(key, ["name", *SECTIONS], where)
         if not isinstance(table, dict):
             raise UserError(f"{where}: {key!r} must be a table, [{key}]")
         fields = [f.name for f in dataclasses.fields(SECTIONS[key])]
         for name in table:
             if name not in fields:
-                raise _unknown(f"{key}.{name}", fields, where)
+                raise unknown(f"{key}.{name}", fields, where)
         values = {
             name: check_value(SECTIONS[key], name, value, f"{where}: {key}.{name}")
             for name, value in table.items()

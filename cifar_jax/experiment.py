@@ -123,7 +123,15 @@ def prepare(config: Config, progress: ProgressCallback | None = None) -> Prepare
     Raises:
         UserError: if they cannot be had or do not fit the config.
     """
-    config, dataset = open_dataset(config, progress)
+    return place(*open_dataset(config, progress))
+
+
+def place(config: Config, dataset: Dataset) -> Prepared:
+    """Split a config's dataset and put it on the device.
+
+    Raises:
+        UserError: if it does not fit the config.
+    """
     train, val = split_rows(config, dataset)
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import config as configuration
-from cifar_jax.config import SECTIONS, Config, check_value, field_type
+from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError
 
@@ -33,19 +33,7 @@ def _flag(section: str, field: dataclasses.Field[Any]) -> str:
 
 def _converter(section: type, name: str, flag: str) -> Any:
     """Turn a flag's text into its field's type, and check it."""
-    plain, _ = field_type(section, name)
-    kinds = {int: "an integer", float: "a number"}
-
-    def convert(text: str) -> Any:
-        value: Any = text
-        if plain in kinds:
-            try:
-                value = plain(text)
-            except ValueError:
-                raise UserError(f"{flag}: {text!r} is not {kinds[plain]}") from None
-        return check_value(section, name, value, flag)
-
-    return convert
+    return lambda text: parse_value(section, name, text, flag)
 
 
 def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
@@ -131,7 +119,8 @@ def _study_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} study",
         allow_abbrev=False,
         description="Train every arm with every seed, paired, and write the report with its "
-        "statistics. The same command goes on with a study that was interrupted.",
+        "statistics. An arm is a norm, or a norm at one value of a swept setting. The same command "
+        "goes on with a study that was interrupted.",
     )
     _add_config_file(parser)
     parser.add_argument(

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -33,15 +34,17 @@ from cifar_jax.report.evaluation import Evaluation, evaluate_logits
 from cifar_jax.rundir import Row, RunFiles, Start
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.loop import (
+    CompiledEpoch,
     EpochRow,
     RunEpoch,
     compile_device_epoch,
     compile_predict,
     compile_stream_epoch,
     epochs,
-    stack_states,
+    stack_runs,
     unstack_state,
 )
+from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
@@ -57,9 +60,9 @@ class Diverged(Exception):
 
 @dataclass
 class Programs:
-    """Compiled programs of one dataset, kept so that the next seed need not compile again."""
+    """Compiled programs of one dataset, kept so that the next run need not compile again."""
 
-    epoch: dict[tuple[TrainSpec, int], RunEpoch] = dataclasses.field(default_factory=dict)
+    epoch: dict[tuple[TrainSpec, int], CompiledEpoch] = dataclasses.field(default_factory=dict)
     predict: dict[TrainSpec, Predict] = dataclasses.field(default_factory=dict)
 
 
@@ -86,18 +89,22 @@ def open_data(config: Config, display: Display) -> Prepared:
 
 
 def _compiled_epoch(
-    programs: Programs, prepared: Prepared, config: Config, state: TrainState, seeds: int
-) -> RunEpoch:
-    """The epoch of a config, compiled now or before; over a stack of states where seeds > 1."""
-    spec = train_spec(config)
-    if (spec, seeds) not in programs.epoch:
-        hyper, data = hyperparams(config), prepared.data
+    programs: Programs,
+    prepared: Prepared,
+    config: Config,
+    hyper: Hyperparams,
+    state: TrainState,
+    runs: int,
+) -> CompiledEpoch:
+    """The epoch of a config, compiled now or before; over a stack of states where runs > 1."""
+    spec, data = train_spec(config), prepared.data
+    if (spec, runs) not in programs.epoch:
         if config.data.pipeline == "stream":
             program = compile_stream_epoch(spec, hyper, state, prepared.host, data)
         else:
-            program = compile_device_epoch(spec, hyper, state, data, seeds)
-        programs.epoch[spec, seeds] = program
-    return programs.epoch[spec, seeds]
+            program = compile_device_epoch(spec, hyper, state, data, runs)
+        programs.epoch[spec, runs] = program
+    return programs.epoch[spec, runs]
 
 
 def _finite(row: EpochRow) -> bool:
@@ -211,14 +218,16 @@ def train_group(
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> list[Row | Diverged]:
-    """Train runs that differ in their seed alone, together, and leave the files of each.
+    """Train runs that share a program together, and leave the files of each.
+
+    They differ in their seed and in hyper-parameters that the program takes as values.
 
     One run is a group of one. Several are one program, `jax.vmap` over their states, and share
     the clock: `seconds` of an epoch is its wall-clock time divided by the number of runs.
 
     Args:
         prepared: the data.
-        configs: one a run, alike but for the seed.
+        configs: one a run, with the same `train_spec` and data.
         workdirs: one a run.
         resume: go on from the newest checkpoints; all must be at the same epoch.
         display: where progress is shown.
@@ -254,9 +263,10 @@ def train_group(
     for start, workdir in zip(starts, workdirs, strict=True):
         if start.history:
             display.say(f"resuming {workdir} after epoch {len(start.history)}")
-    state = stack_states([start.state for start in starts])
+    state = stack_runs([start.state for start in starts])
+    hyper = stack_runs([hyperparams(c) for c in configs])
     begun = time.perf_counter()
-    run = _compiled_epoch(programs, prepared, config, state, seeds)
+    run = partial(_compiled_epoch(programs, prepared, config, hyper, state, seeds), hyper)
     compiled = time.perf_counter() - begun
     where = workdirs[0] if seeds == 1 else workdirs[0].parent
     display.say(f"compiled in {compiled:.1f} s; run directory: {where}")

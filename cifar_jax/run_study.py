@@ -1,9 +1,10 @@
 """A study: every arm with every seed, each run once, then the statistics and the report."""
 
 import dataclasses
+import functools
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,41 +13,35 @@ import jax
 
 from cifar_jax import config as configuration
 from cifar_jax import rundir
-from cifar_jax.config import NORMS, Config, StudyConfig
+from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared, check_batches, open_dataset
+from cifar_jax.experiment import (
+    Prepared,
+    check_batches,
+    open_dataset,
+    place,
+    split_rows,
+    train_spec,
+)
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
+from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.run import Diverged, Interrupted, Programs, Progress, open_data, train_group
-from cifar_jax.study.collect import STUDY, read_study, run_path
+from cifar_jax.study.collect import FAILED, STUDY, Plan, read_plan, read_study, read_sweep, run_path
+from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep
 from cifar_jax.study.summary import summarise
+from cifar_jax.study.sweep import summarise_sweep
 
-FAILED = "failed.json"
+Cell = tuple[Arm, int]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one arm that are trained together."""
+    """Runs, each an arm and a seed, that are trained together."""
 
-    arm: str
-    seeds: tuple[int, ...]
-
-
-def parse_arms(config: Config) -> tuple[str, ...]:
-    """The arms of a study.
-
-    Raises:
-        UserError: if one is unknown or named twice.
-    """
-    arms = tuple(arm.strip() for arm in config.study.arms.split(","))
-    for arm in arms:
-        if arm not in NORMS:
-            raise UserError(f"--arms: {arm!r} is not known; allowed: {', '.join(NORMS)}")
-    if len(set(arms)) < len(arms):
-        raise UserError(f"--arms {config.study.arms}: an arm is named twice")
-    return arms
+    runs: tuple[Cell, ...]
 
 
 def study_seeds(config: Config) -> tuple[int, ...]:
@@ -58,59 +53,62 @@ def study_seeds(config: Config) -> tuple[int, ...]:
 
 
 def seed_parallelism(config: Config, platform: str) -> int:
-    """How many seeds to train together.
+    """The most runs to train together.
 
-    On a CPU one seed fills the cores, and the cache is better used by one; an accelerator is far
+    On a CPU one run fills the cores, and the cache is better used by one; an accelerator is far
     from filled by one small CNN.
 
     Raises:
         UserError: if what is asked for is neither `auto` nor a number that can be used.
     """
-    text, seeds = config.study.seed_parallelism, config.study.seeds
+    sweep = parse_sweep(config)
+    text = config.study.seed_parallelism
+    runs = config.study.seeds * (len(sweep.values) if sweep else 1)
     stream = config.data.pipeline == "stream"
     if text == "auto":
-        return 1 if platform == "cpu" or stream else seeds
+        return 1 if platform == "cpu" or stream else runs
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
         raise UserError(f"--seed-parallelism: {text!r} is neither auto nor a number from 1 to 1000")
     if stream and int(text) > 1:
         raise UserError("--seed-parallelism: must be 1 with --pipeline stream")
-    return min(int(text), seeds)
+    return min(int(text), runs)
 
 
-def _batched(items: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    for start in range(0, len(items), size):
-        yield tuple(items[start : start + size])
+def _batched(items: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def plan(
-    arms: Sequence[str], seeds: Sequence[int], together: int, finished: dict[tuple[str, int], int]
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    together: int,
+    finished: dict[Cell, int],
+    program: Callable[[Arm], Hashable],
 ) -> list[Group]:
     """What is left to train, seed by seed, so that an unfinished study still holds pairs.
 
     Args:
         together: largest number of runs in a group.
-        finished: epochs that each (arm, seed) has behind it; runs that need none are absent.
+        finished: epochs that each run has behind it; runs that need none are absent.
+        program: arms for which it is the same can be trained together.
 
     Returns:
         Groups of runs that stand at the same epoch.
     """
+    families: dict[Hashable, list[Arm]] = {}
+    for arm in arms:
+        families.setdefault(program(arm), []).append(arm)
+    chunks = [
+        _batched([(arm, seed) for seed in seeds for arm in family], together)
+        for family in families.values()
+    ]
     groups = []
-    for chunk in _batched(seeds, together):
-        for arm in arms:
-            left = sorted((finished[arm, seed], seed) for seed in chunk if (arm, seed) in finished)
-            for _, rows in itertools.groupby(left, key=lambda row: row[0]):
-                groups.append(Group(arm, tuple(seed for _, seed in rows)))
+    for row in itertools.zip_longest(*chunks, fillvalue=()):
+        for chunk in row:
+            left = sorted((run for run in chunk if run in finished), key=finished.__getitem__)
+            for _, runs in itertools.groupby(left, key=finished.__getitem__):
+                groups.append(Group(tuple(runs)))
     return groups
-
-
-def arm_config(config: Config, arm: str, seed: int) -> Config:
-    """Config of one run of a study."""
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, norm=arm),
-        training=dataclasses.replace(config.training, seed=seed),
-        study=StudyConfig(),
-    )
 
 
 def _epochs_behind(workdir: Path) -> int:
@@ -130,47 +128,87 @@ def _read_study_file(path: Path) -> dict[str, Any]:
     return found
 
 
-def _claim(
-    workdir: Path, prepared: Prepared, arms: tuple[str, ...], seeds: tuple[int, ...]
-) -> None:
+def _joined_sweep(found: Sweep | None, asked: Sweep | None, workdir: Path) -> Sweep | None:
+    """The values of both; a study is of one setting or of none."""
+    fields = [sweep.field if sweep else "nothing" for sweep in (found, asked)]
+    if fields[0] != fields[1]:
+        raise UserError(
+            f"--workdir {workdir}: holds another study: it sweeps {fields[0]}, not {fields[1]}"
+        )
+    if found is None or asked is None:
+        return None
+    return Sweep(found.field, ordered([*found.values, *asked.values]))
+
+
+def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
     """Write `study.json`, or check that the study there is this one.
 
-    More epochs or other runs would be another study; more seeds or arms are the same one, longer.
+    More epochs or other runs would be another study; more seeds, norms or values of the swept
+    setting are the same one, longer.
     """
     path = workdir / STUDY
-    config = configuration.to_dict(prepared.config)
+    arms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
     if path.exists():
-        found = _read_study_file(path)
-        before = configuration.from_dict(found["config"], str(path))
-        free = ("study.", "data.dataset:", "data.data_dir:", "data.pipeline:", "model.norm:")
+        before = configuration.from_dict(_read_study_file(path)["config"], str(path))
+        found = read_plan(path)
+        sweep = _joined_sweep(found.sweep, sweep, workdir)
+        free = ["study.", "data.dataset:", "data.data_dir:", "data.pipeline:", "model.norm:"]
+        free += [f"{sweep.field}:"] if sweep else []
         changed = [
-            d for d in configuration.differences(before, prepared.config) if not d.startswith(free)
+            d
+            for d in configuration.differences(before, prepared.config)
+            if not d.startswith(tuple(free))
         ]
         if changed:
             raise UserError(f"--workdir {workdir}: holds another study: {'; '.join(changed)}")
-        if found["dataset"]["fingerprint"] != prepared.dataset.fingerprint:
+        if found.dataset["fingerprint"] != prepared.dataset.fingerprint:
             raise UserError(f"--workdir {workdir}: holds a study of other images")
-        arms = tuple(dict.fromkeys([*found["arms"], *arms]))
-        seeds = tuple(sorted({*found["seeds"], *seeds}))
+        arms = tuple(dict.fromkeys([*found.arms, *arms]))
+        seeds = tuple(sorted({*found.seeds, *seeds}))
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"--workdir {workdir}: is not empty and holds no study")
     rundir.make_directory(workdir)
-    record = {"arms": arms, "seeds": seeds, "config": config, "dataset": prepared.record()}
-    files.write_json(path, record)
+    record: dict[str, Any] = {"arms": arms, "seeds": seeds, "config": asked.config}
+    if sweep:
+        record["sweep"] = dataclasses.asdict(sweep)
+    files.write_json(path, {**record, "dataset": prepared.record()})
 
 
 def _unfinished(
-    workdir: Path, arms: Sequence[str], seeds: Sequence[int]
-) -> tuple[dict[tuple[str, int], int], list[str]]:
+    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
+) -> tuple[dict[Cell, int], list[str]]:
     """Epochs behind every run that is not finished, and the reasons of those that failed."""
     left, failed = {}, []
-    for arm, seed in itertools.product(arms, seeds):
-        path = run_path(workdir, arm, seed)
+    for seed, arm in itertools.product(seeds, arms):
+        path = run_path(workdir, arm.directory, seed)
         if (path / FAILED).exists():
             failed.append(json.loads((path / FAILED).read_text())["reason"])
         elif not (path / rundir.RESULTS).exists():
             left[arm, seed] = _epochs_behind(path)
     return left, failed
+
+
+def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
+    """Refuse arms whose batches or images cannot be had, before anything is written."""
+    for arm in arms:
+        config = arm.config(prepared.config, 0)
+        check_batches(config, len(split_rows(config, prepared.dataset)[0]))
+
+
+Shared = Callable[[DataConfig], tuple[Prepared, Programs]]
+
+
+def _shared(prepared: Prepared) -> Shared:
+    """What runs with the same data table share: the images on the device, and programs."""
+
+    @functools.cache
+    def shared(data: DataConfig) -> tuple[Prepared, Programs]:
+        if data == prepared.config.data:
+            return prepared, Programs()
+        config = dataclasses.replace(prepared.config, data=data)
+        return place(config, prepared.dataset), Programs()
+
+    return shared
 
 
 def study_run(
@@ -179,87 +217,109 @@ def study_run(
     """Train what a study still lacks, then write its report.
 
     Args:
-        config: of the study; each run's differs from it in norm and seed alone.
-        workdir: directory of the study; `runs/study-<dataset>-<model>` by default.
+        config: of the study; each run's differs from it in norm, seed and swept setting alone.
+        workdir: directory of the study; `runs/study-<dataset>-<model>` by default, with
+            `-<setting>` after it for a sweep.
         display: where progress is shown.
 
     Returns:
-        One line for each run that failed.
+        One line for each run that failed. In a sweep a run that diverged is a result.
 
     Raises:
         UserError: for input that the user can mend, before anything is written.
         Interrupted: finished runs and checkpoints are kept.
     """
     display = display or Display()
-    arms, seeds = parse_arms(config), study_seeds(config)
+    norms, seeds, sweep = parse_arms(config), study_seeds(config), parse_sweep(config)
     together = seed_parallelism(config, jax.default_backend())
+    arms = grid(norms, sweep)
+    if sweep:  # The value in the config is that of no run, so it need not fit the data.
+        section, name = sweep.field.split(".")
+        config = configuration.override(config, section, name, sweep.values[0], "--sweep")
     prepared = open_data(config, display)
-    for arm in arms:
-        check_batches(arm_config(prepared.config, arm, seeds[0]), len(prepared.train_rows))
-    name = f"{config.name}-" if config.name else ""
-    default = Path("runs") / f"{name}study-{prepared.dataset.name}-{config.model.name}"
-    workdir = workdir or default
+    _check_arms(arms, prepared)
+    workdir = workdir or _default_workdir(prepared, sweep)
     rundir.check_workdir(workdir, resume=True)
-    _claim(workdir, prepared, arms, seeds)
+    _claim(workdir, prepared, Plan(norms, seeds, configuration.to_dict(prepared.config), {}, sweep))
 
     left, failed = _unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
+    what = " and ".join(norms) + (f" by {len(sweep.values)} values" if sweep else "")
     display.say(
-        f"study of {' and '.join(arms)} on {prepared.dataset.name}: {total} runs, "
+        f"study of {what} on {prepared.dataset.name}: {total} runs, "
         f"{total - len(left)} finished; {workdir}"
     )
-    programs = Programs()
-    groups = plan(arms, seeds, together, left)
+
+    def program(arm: Arm) -> Hashable:
+        config = arm.config(prepared.config, 0)
+        return train_spec(config), config.data
+
+    groups = plan(arms, seeds, together, left, program)
+    epochs = [_epochs(prepared.config, group) for group in groups]
+    shared = _shared(prepared)
     try:
         for number, group in enumerate(groups):
-            later = sum(len(g.seeds) for g in groups[number + 1 :]) * config.training.epochs
-            failed += _train_group(prepared, group, workdir, later, programs, display)
+            later = sum(epochs[number + 1 :])
+            failed += _train_group(prepared.config, group, workdir, later, shared, display)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Go on with the same command.") from None
     if len(failed) < total:
         _write(workdir, prepared.dataset, display)
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
-    return failed
+    return [] if sweep and len(failed) < total else failed
+
+
+def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
+    config = prepared.config
+    prefix = f"{config.name}-" if config.name else ""
+    suffix = f"-{sweep.field.split('.')[1]}" if sweep else ""
+    return Path("runs") / f"{prefix}study-{prepared.dataset.name}-{config.model.name}{suffix}"
+
+
+def _epochs(config: Config, group: Group) -> int:
+    """Epochs of all runs of a group."""
+    return sum(arm.config(config, seed).training.epochs for arm, seed in group.runs)
 
 
 def _train_group(
-    prepared: Prepared,
-    group: Group,
-    workdir: Path,
-    later: int,
-    programs: Programs,
-    display: Display,
+    config: Config, group: Group, workdir: Path, later: int, shared: Shared, display: Display
 ) -> list[str]:
     """Train a group of runs; returns a line for each that failed."""
-    paths = [run_path(workdir, group.arm, seed) for seed in group.seeds]
+    configs = [arm.config(config, seed) for arm, seed in group.runs]
+    paths = [run_path(workdir, arm.directory, seed) for arm, seed in group.runs]
+    labels = tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in group.runs)
+    prepared, programs = shared(configs[0].data)
     try:
         outcomes = train_group(
             prepared,
-            [arm_config(prepared.config, group.arm, seed) for seed in group.seeds],
+            configs,
             paths,
             resume=True,
             display=display,
             programs=programs,
-            progress=Progress(tuple(f"{group.arm} seed {s}" for s in group.seeds), later),
+            progress=Progress(labels, later),
         )
     except UserError as error:  # For example a damaged checkpoint: the other runs go on.
         display.say(str(error))
         return [str(error)]
     failed = []
-    for path, outcome in zip(paths, outcomes, strict=True):
+    for path, label, outcome in zip(paths, labels, outcomes, strict=True):
         if isinstance(outcome, Diverged):
             files.write_json(path / FAILED, {"reason": str(outcome)})
-            display.say(str(outcome))
+            display.say(f"{label}: {outcome}")
             failed.append(str(outcome))
         else:
             accuracy = 100 * outcome["test_accuracy"]
-            display.say(f"{group.arm} seed {outcome['seed']}: test accuracy {accuracy:.2f} %")
+            display.say(f"{label}: test accuracy {accuracy:.2f} %")
     return failed
 
 
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
+    if read_plan(workdir / STUDY).sweep:
+        _write_sweep(workdir, images, display)
+        return
     study = read_study(workdir)
     summary = summarise(study)
     written = write_report(study, summary, images)
@@ -271,6 +331,24 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     if difference:
         first, second = summary["paired"]["arms"]
         display.say(f"{second} minus {first}: {_interval(difference, 'mean_difference')}")
+    _say_report(written, display)
+
+
+def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
+    """Likewise of a sweep."""
+    study = read_sweep(workdir)
+    summary = summarise_sweep(study)
+    written = write_sweep_report(study, summary, images)
+    for row in summary["cells"]:
+        arm = Arm(row["arm"], study.sweep.field, row["value"])
+        if row["test_accuracy"]["n"]:
+            diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
+            interval = _interval(row["test_accuracy"], "mean")
+            display.say(f"{arm.label}: test accuracy {interval}{diverged}")
+    _say_report(written, display)
+
+
+def _say_report(written: Sequence[Path], display: Display) -> None:
     for path in written:
         if path.suffix == ".html":
             display.say(f"report: {path}")

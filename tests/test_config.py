@@ -8,6 +8,7 @@ import pytest
 from cifar_jax import config as configuration
 from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
+from cifar_jax.study.grid import parse_sweep
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -34,8 +35,11 @@ def test_defaults_are_the_protocol():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_load(path):
-    assert configuration.load(path).training.epochs >= 1
+def test_shipped_configs_load_and_are_listed(path):
+    config = configuration.load(path)
+    assert config.training.epochs >= 1
+    parse_sweep(config)
+    assert f"| `{path.name}` |" in (path.parent / "README.md").read_text()
 
 
 def test_report_configs_differ_in_the_norm_alone():

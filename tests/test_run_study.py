@@ -1,12 +1,18 @@
 """A small study from end to end: paired, resumable, each run once."""
 
+import dataclasses
+import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from cifar_jax import run
+from cifar_jax.config import Config, DataConfig, TrainingConfig
 from cifar_jax.main import main
-from cifar_jax.run_study import Group, plan
+from cifar_jax.report.console import Display
+from cifar_jax.run_study import plan
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -133,21 +139,165 @@ def test_a_directory_of_something_else_is_refused(folder, tmp_path, capsys):
     assert "is not empty and holds no study" in capsys.readouterr().err
 
 
+def groups(arms, seeds, together, finished, program=str):
+    """`plan`, with letters for arms, as the runs of each group."""
+    return [group.runs for group in plan(arms, seeds, together, finished, program)]
+
+
 def test_plan_pairs_seeds_and_groups_what_stands_alike():
-    finished = {("none", 1): 0, ("batch", 1): 0, ("none", 2): 3, ("batch", 2): 0, ("batch", 3): 0}
-    assert plan(("none", "batch"), (1, 2, 3), 1, finished) == [
-        Group("none", (1,)),
-        Group("batch", (1,)),
-        Group("none", (2,)),
-        Group("batch", (2,)),
-        Group("batch", (3,)),
+    finished = {("n", 1): 0, ("b", 1): 0, ("n", 2): 3, ("b", 2): 0, ("b", 3): 0}
+    one_by_one = [("n", 1), ("b", 1), ("n", 2), ("b", 2), ("b", 3)]
+    assert groups("nb", (1, 2, 3), 1, finished) == [(run,) for run in one_by_one]
+    assert groups("nb", (1, 2, 3), 3, finished) == [
+        (("n", 1),),
+        (("n", 2),),
+        (("b", 1), ("b", 2), ("b", 3)),
     ]
-    assert plan(("none", "batch"), (1, 2, 3), 3, finished) == [
-        Group("none", (1,)),
-        Group("none", (2,)),
-        Group("batch", (1, 2, 3)),
+    assert groups("n", (1,), 1, {}) == []
+
+
+def test_plan_puts_arms_with_the_same_program_together():
+    finished = dict.fromkeys(itertools.product("nNbB", (1, 2)), 0)
+    assert groups("nNbB", (1, 2), 4, finished, str.lower) == [
+        (("n", 1), ("N", 1), ("n", 2), ("N", 2)),
+        (("b", 1), ("B", 1), ("b", 2), ("B", 2)),
     ]
-    assert plan(("none",), (1,), 1, {}) == []
+    # One by one, a seed is done with before the next begins.
+    seeds = [seed for ((_, seed),) in groups("nNbB", (1, 2), 1, finished, str.lower)]
+    assert seeds == [1] * 4 + [2] * 4
+
+
+SWEEP = ("--sweep", "learning_rate=0.01,0.05", "--seed-parallelism", "1")
+
+
+@pytest.fixture(scope="module")
+def swept(folder, cache, tmp_path_factory):
+    """A study of two arms, two rates and two seeds, one run after the other; and compilations."""
+    workdir = tmp_path_factory.mktemp("studies") / "swept"
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        compile_epoch = run.compile_device_epoch
+        patch.setattr(
+            run, "compile_device_epoch", lambda *a: compiled.append(a) or compile_epoch(*a)
+        )
+        assert study(folder, workdir, *SWEEP) == 0
+    return workdir, len(compiled)
+
+
+def test_a_sweep_trains_every_value_and_compiles_once_an_arm(swept):
+    workdir, compiled = swept
+    assert compiled == 2
+    for norm, rate, seed in itertools.product(("none", "batch"), (0.01, 0.05), (3, 4)):
+        results = results_of(workdir, f"{norm}-learning_rate-{rate}", seed)
+        assert results["config"]["training"]["learning_rate"] == rate
+        assert results["norm"] == norm
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["sweep"]["values"] == [0.01, 0.05]
+    assert [row["n"] for row in summary["gain"]] == [2, 2]
+
+
+def test_a_value_of_a_sweep_is_the_run_with_that_value(swept, finished, folder, tmp_path):
+    workdir, _ = swept
+    for arm in ("none", "batch"):
+        one = logits_of(workdir, f"{arm}-learning_rate-0.01", 3)
+        assert np.array_equal(one, logits_of(finished, arm, 3))
+
+
+def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
+    """Not of the epoch, nor of anything around it."""
+    config = Config(
+        data=DataConfig(dataset=str(folder), val_examples=20),
+        training=TrainingConfig(epochs=1, batch_size=16),
+    )
+    display = Display()
+    prepared, programs = run.open_data(config, display), run.Programs()
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+
+    def train(learning_rate: float, momentum: float, weight_decay: float) -> int:
+        training = dataclasses.replace(
+            prepared.config.training,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+        one = dataclasses.replace(prepared.config, training=training)
+        before = len(compiled)
+        workdir = tmp_path / str(learning_rate)
+        run.train_group(
+            prepared, [one], [workdir], resume=False, display=display, programs=programs
+        )
+        return len(compiled) - before
+
+    assert train(0.01, 0.9, 5e-4) > 0
+    assert train(0.02, 0.8, 0.0) == 0
+
+
+def test_a_grid_trained_together_gives_the_same_results(swept, folder, tmp_path):
+    workdir = tmp_path / "w"
+    argv = ("--arms", "batch", *SWEEP[:2], "--seed-parallelism", "4")
+    assert study(folder, workdir, *argv) == 0
+    for rate, seed in itertools.product((0.01, 0.05), (3, 4)):
+        arm = f"batch-learning_rate-{rate}"
+        together, alone = (results_of(w, arm, seed) for w in (workdir, swept[0]))
+        assert together["seed_parallelism"] == 4
+        first, second = zip(together["history"], alone["history"], strict=True)
+        # The tolerances of seeds trained together; the higher rate amplifies as much again.
+        assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-3)
+        assert second[0]["train_loss"] == pytest.approx(second[1]["train_loss"], rel=3e-2)
+        assert first[0]["learning_rate"] == first[1]["learning_rate"] == rate
+
+
+def test_a_sweep_is_extended_and_guarded(swept, folder, capsys):
+    workdir, _ = swept
+    # The rate in the config is that of no run, so another one does not matter.
+    argv = ("--sweep", "training.learning_rate=0.05", "--lr", "0.3", "--seeds", "1")
+    assert study(folder, workdir, *argv) == 0
+    assert "2 runs, 2 finished" in capsys.readouterr().out
+    assert json.loads((workdir / "study.json").read_text())["sweep"]["values"] == [0.01, 0.05]
+    assert study(folder, workdir) == 2
+    assert "it sweeps training.learning_rate, not nothing" in capsys.readouterr().err
+    assert study(folder, workdir, "--sweep", "momentum=0.5") == 2
+    assert "not training.momentum" in capsys.readouterr().err
+    (workdir / "report.html").unlink()
+    assert main(["report", "--workdir", str(workdir)]) == 0
+    assert "learning rate" in (workdir / "report.html").read_text()
+
+
+def test_settings_of_the_data_are_swept_and_divergence_is_a_result(folder, tmp_path):
+    argv = ("--arms", "none", "--seeds", "1", "--epochs", "1", "--sweep", "train_examples=32,48")
+    assert study(folder, tmp_path / "data", *argv) == 0
+    for images in (32, 48):
+        found = results_of(tmp_path / "data", f"none-train_examples-{images}", 3)
+        assert found["dataset"]["n_train"] == images
+    argv = ("--arms", "none", "--seeds", "1", "--epochs", "2", "--sweep", "learning_rate=0.01,1e5")
+    assert study(folder, tmp_path / "rate", *argv) == 0
+    summary = json.loads((tmp_path / "rate" / "summary.json").read_text())
+    assert summary["diverged"] == [["none", 1e5, 3]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sweep", "lr"], "--sweep lr: must be like learning_rate=0.01,0.05"),
+        (["--sweep", "learning=1"], "unknown key 'learning'; did you mean 'learning_rate'?"),
+        (["--sweep", "seed=1,2"], "'seed' is the same in all runs of a study"),
+        (["--sweep", "norm=none"], "norms are compared by --arms"),
+        (["--sweep", "learning_rate=0.1,x"], "--sweep learning_rate: 'x' is not a number"),
+        (["--sweep", "learning_rate=0.1,0"], "--sweep learning_rate: 0.0 is out of range"),
+        (["--sweep", "momentum=0.9,0.90"], "a value is named twice"),
+        (["--sweep", "train_examples=20,500"], "--train-examples 500"),
+        (["--sweep", "batch_size=8,500"], "--batch-size 500: must be at most"),
+    ],
+)
+def test_bad_sweep_is_one_line_and_leaves_nothing(folder, tmp_path, flags, said, capsys):
+    assert study(folder, tmp_path / "w", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
 
 
 def test_report_is_drawn_again_without_training(finished, capsys):

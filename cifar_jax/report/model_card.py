@@ -105,6 +105,6 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             confusions=confusions(runs, classes),
         )
     )
-    path = study.workdir / arm / "model_card.md"
+    path = runs[0].directory.parent / "model_card.md"
     files.write_text(path, text)
     return path

@@ -1,6 +1,7 @@
 """The report of a study: one HTML page, the same tables as Markdown, and the numbers as JSON."""
 
 import base64
+import dataclasses
 import math
 import re
 import struct
@@ -13,6 +14,7 @@ import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cifar_jax.config import ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.report import files
@@ -21,11 +23,14 @@ from cifar_jax.report.study_figures import (
     arm_name,
     dataset_name,
     is_cifar10,
+    listed,
     study_config,
     study_figures,
     write_figure,
 )
 from cifar_jax.study.collect import Study
+from cifar_jax.study.statistics import ALPHA
+from cifar_jax.study.summary import REPORT_MODEL, is_reports_pair
 
 FIGURES = "figures"
 NONE = "–"  # noqa: RUF001 - an en dash where there is no value
@@ -35,6 +40,14 @@ PUBLISHED_ACCURACY = {"none": "78.15 %", "batch": "81.62 %"}
 PUBLISHED_SECONDS = {"none": "135.5 s", "batch": "150.8 s"}
 PUBLISHED_PARAMETERS = {"none": "620,362", "batch": "621,322"}
 PUBLISHED_EPOCHS, PUBLISHED_IMAGES = 30, 45_000
+# What `departures` leaves to others: the arm, what the dataset decides, the length and the seed.
+LENGTH_AND_ARM = {
+    "model.name",
+    "model.norm",
+    "model.num_classes",
+    "training.epochs",
+    "training.seed",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,25 @@ def seeds_text(count: int) -> str:
 
 
 def headline(study: Study, summary: dict[str, Any]) -> str:
-    """The answer in one sentence, with its interval."""
+    """The answer in one sentence, with its interval; with more than two arms, one on all."""
+    others = summary["against_first"]
+    answer = pair_headline(study, summary)
+    if len(others) < 2:
+        return answer
+    arms = summary["per_arm"]
+    best = max(arms, key=lambda arm: arms[arm]["test_accuracy"]["mean"])
+    clear = [row for row in others if (row["p_t_holm"] or 1) < ALPHA]
+    first = arm_name(others[0]["arms"][0])
+    return (
+        f"{answer} Of {len(arms)} arms {arm_name(best)} has the highest mean, "
+        f"{percent(arms[best]['test_accuracy']['mean'])}; "
+        f"{len(clear)} of {len(others)} differ from {first} by the paired t test after Holm's "
+        "correction."
+    )
+
+
+def pair_headline(study: Study, summary: dict[str, Any]) -> str:
+    """What the two compared arms say, or the only one."""
     where = dataset_name(study)
     paired, arms = summary["paired"], summary["per_arm"]
     if not paired:
@@ -138,7 +169,7 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
                 f"{arm_name(arm)} reaches a test accuracy of {percent(accuracy['mean'])} "
                 f"({seeds_text(accuracy['n'])}{spread})"
             )
-        return f"On {where}, {' and '.join(parts)}; nothing is compared."
+        return f"On {where}, {listed(parts)}; nothing is compared."
     first, second = paired["arms"]
     row = paired["test_accuracy"]
     gain, ends = 100 * row["mean_difference"], row["ci_t"]
@@ -159,8 +190,8 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     return f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} ({text})."
 
 
-def notices(study: Study, summary: dict[str, Any]) -> list[str]:
-    """What a reader must know before any number."""
+def data_notices(study: Study) -> list[str]:
+    """What a reader must know about the images before any number."""
     found = []
     name = study.dataset["name"]
     if name == "synthetic":
@@ -179,8 +210,21 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
             f"The images come from a folder, {name}, with CIFAR-10's class names and number of "
             "test images; that they are CIFAR-10's was not checked."
         )
-    if summary["missing"]:
-        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["missing"])
+    return found
+
+
+def notices(study: Study, summary: dict[str, Any]) -> list[str]:
+    """What a reader must know before any number."""
+    found = data_notices(study)
+    if summary["diverged"]:
+        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["diverged"])
+        found.append(
+            f"Runs that diverged, and are in no number: {runs}. What is left of that arm is the "
+            "runs that went well, so its numbers flatter it."
+        )
+    absent = [run for run in summary["missing"] if run not in summary["diverged"]]
+    if absent:
+        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Runs that are missing, and in no number: {runs}.")
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
@@ -191,12 +235,37 @@ def _published(study: Study) -> str:
     return "published" if is_cifar10(study) else "published for CIFAR-10, not comparable"
 
 
+def departures(study: Study) -> list[str]:
+    """Settings, other than the length, in which the runs are not the published protocol."""
+    config, found = study_config(study), []
+    for section, kind in (("model", ModelConfig), ("training", TrainingConfig)):
+        for field in dataclasses.fields(kind):
+            value = config.get(section, {}).get(field.name, field.default)
+            named = f"{section}.{field.name}"
+            if named not in LENGTH_AND_ARM and value != field.default:
+                found.append(f"{field.name.replace('_', ' ')} {value} instead of {field.default}")
+    if not config.get("data", {}).get("augment", True):
+        found.append("no augmentation")
+    return found
+
+
 def main_table(study: Study, summary: dict[str, Any]) -> Table:
     """Ours beside the published numbers."""
     rows = []
     arms = summary["per_arm"]
     paired = summary["paired"]
-    reported = paired and paired["arms"] == ["none", "batch"]
+    several = len(arms) > 2
+    of_pair = (
+        f", {' minus '.join(arm_name(arm) for arm in paired['arms'][::-1])}"
+        if several and paired
+        else ""
+    )
+    own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
+    reported = paired and is_reports_pair(study)
+    accuracies, times, parameters = (
+        table if own else {}
+        for table in (PUBLISHED_ACCURACY, PUBLISHED_SECONDS, PUBLISHED_PARAMETERS)
+    )
     for arm, row in arms.items():
         accuracy = row["test_accuracy"]
         rows.append(
@@ -204,14 +273,14 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
                 f"test accuracy, {arm_name(arm)}",
                 mean_and_spread(accuracy, 100, unit="%"),
                 interval(accuracy["ci_t"], 100, unit="%"),
-                PUBLISHED_ACCURACY.get(arm, NONE),
+                accuracies.get(arm, NONE),
             )
         )
     if paired:
         accuracy = paired["test_accuracy"]
         rows.append(
             (
-                "difference of accuracy",
+                f"difference of accuracy{of_pair}",
                 change(accuracy["mean_difference"], 100, unit="points"),
                 interval(accuracy["ci_t"], 100, unit="points"),
                 "+3.47 points" if reported else NONE,
@@ -224,14 +293,14 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
                 f"training time, {arm_name(arm)}",
                 mean_and_spread(seconds, digits=1, unit="s"),
                 interval(seconds["ci_t"], digits=1, unit="s"),
-                PUBLISHED_SECONDS.get(arm, NONE),
+                times.get(arm, NONE),
             )
         )
     if paired:
         relative = paired["train_seconds"]["relative"]
         rows.append(
             (
-                "difference of time",
+                f"difference of time{of_pair}",
                 change(relative["mean_difference"], 100, 1, "%"),
                 interval(relative["ci_t"], 100, 1, "%"),
                 "+11.3 %" if reported else NONE,
@@ -242,7 +311,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
             f"trainable parameters, {arm_name(arm)}",
             f"{row['num_params']:,}",
             NONE,
-            PUBLISHED_PARAMETERS.get(arm, NONE),
+            parameters.get(arm, NONE),
         )
         for arm, row in arms.items()
     ]
@@ -250,7 +319,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         first, second = (arms[arm]["num_params"] for arm in paired["arms"])
         rows.append(
             (
-                "difference of parameters",
+                f"difference of parameters{of_pair}",
                 change(second / first - 1, 100, unit="%"),
                 NONE,
                 "+0.15 %" if reported else NONE,
@@ -265,8 +334,13 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
         "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
     )
+    changed = departures(study)
+    if not own:
+        note += " The network is another than the published one, so no published figure is shown."
+    elif changed:
+        note += f" The protocol is not the published one: {listed(changed)}."
     other = (summary["epochs"], study.dataset["n_train"]) != (PUBLISHED_EPOCHS, PUBLISHED_IMAGES)
-    if other and is_cifar10(study):
+    if own and other and is_cifar10(study):
         note += " The lengths differ, so the two columns are not the same experiment."
     return Table(
         "Ours and published", note, ("", "ours", "95 % interval (t)", _published(study)), rows
@@ -283,9 +357,17 @@ def claims_table(study: Study, summary: dict[str, Any]) -> Table:
         rows.append(
             (row["claim"], row["published"], row["measured"], ends, row["verdict"], row["rule"])
         )
+    note = "Each claim is decided by a rule that was fixed before the runs."
+    if len(summary["per_arm"]) > 2:
+        note += " The claims are about BatchNorm and the baseline; the other arms are in none."
+    if not rows:
+        note = (
+            "The report's claims are about its CNN with BatchNorm and without; this study does not "
+            "hold that pair, so they are not decided here."
+        )
     return Table(
         "Claims",
-        "Each claim is decided by a rule that was fixed before the runs." if rows else "",
+        note,
         ("claim", _published(study), "ours", "95 % interval", "verdict", "rule"),
         rows,
     )
@@ -379,6 +461,48 @@ def paired_table(summary: dict[str, Any]) -> Table:
         "needs to see a difference of this size with power 0.8.",
         ("", "difference", "95 % (paired t)", "95 % (bootstrap)", "p", "Cohen's d_z", "seeds"),
         rows,
+    )
+
+
+def against_first_table(summary: dict[str, Any]) -> Table:
+    """Every other arm against the first, with p-values for so many comparisons."""
+    others = summary["against_first"]
+    rows = [(arm_name(row["arms"][1]), *tested_cells(row)) for row in others]
+    first = arm_name(others[0]["arms"][0]) if others else ""
+    return Table(
+        f"Every arm against {first}",
+        f"Test accuracy of each arm minus that of {first} with the same seed. {HOLM_NOTE}",
+        ("", *TESTED_HEAD),
+        rows if len(rows) > 1 else [],
+    )
+
+
+# Heads of what `tested_cells` gives.
+TESTED_HEAD = (
+    "difference",
+    "95 % (paired t)",
+    "95 % (bootstrap)",
+    "p (paired t)",
+    "Holm",
+    "p (sign flips)",
+    "Holm",
+)
+HOLM_NOTE = (
+    "The intervals are for one difference at a time; where several are tested one will look real "
+    "by chance, so the p-values stand beside those adjusted by Holm's method."
+)
+
+
+def tested_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A difference of accuracies with intervals and p-values, as cells of a table."""
+    return (
+        change(row["mean_difference"], 100, unit="points"),
+        interval(row["ci_t"], 100),
+        interval(row["ci_bootstrap"], 100),
+        *(
+            probability(row.get(key))
+            for key in ("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm")
+        ),
     )
 
 
@@ -505,8 +629,13 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
     return Table("Protocol", "", ("", ""), rows)
 
 
-def config_toml(study: Study) -> str:
-    """TOML that repeats the study; the place of the images is left to the reader."""
+def config_toml(study: Study, sweep: str = "") -> str:
+    """TOML that repeats the study; the place of the images is left to the reader.
+
+    Args:
+        study: any part of it.
+        sweep: its swept setting and values, as `--sweep` takes them.
+    """
     config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
     data = config["data"]
     data.pop("data_dir", None)
@@ -514,6 +643,8 @@ def config_toml(study: Study) -> str:
         data["dataset"] = f"path/to/{study.dataset['name'].removeprefix('folder-')}"
     config["training"]["seed"] = study.seeds[0]
     config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
+    if sweep:
+        config["study"]["sweep"] = sweep
     return tomli_w.dumps(config)
 
 
@@ -525,6 +656,59 @@ def _show(figure: StudyFigure, directory: Path) -> tuple[Shown, list[Path]]:
     width, height = struct.unpack(">II", content[16:24])  # of the header chunk
     uri = "data:image/png;base64," + base64.b64encode(content).decode()
     return Shown(figure, f"{FIGURES}/{png.name}", uri, width, height), [png, svg]
+
+
+def write_pages(
+    study: Study,
+    summary: dict[str, Any],
+    figures: Sequence[StudyFigure],
+    *,
+    tables: Sequence[Table],
+    toml: str,
+    **values: Any,
+) -> list[Path]:
+    """Draw the figures and write `report.html`, `report.md` and `summary.json`.
+
+    Args:
+        study: whose directory and seeds.
+        summary: what `summary.json` is to hold.
+        figures: in the page's order.
+        tables: all numbers; those without rows are left out.
+        toml: configuration that repeats the study.
+        values: what else the templates show.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if the study's directory cannot be written.
+    """
+    directory = study.workdir / FIGURES
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+    shown, written = [], []
+    for figure in figures:
+        entry, paths = _show(figure, directory)
+        shown.append(entry)
+        written += paths
+    first, last = study.seeds[0], study.seeds[-1]
+    values = {
+        **values,
+        "figures": shown,
+        "tables": [table for table in tables if table.rows],
+        "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
+        "toml": Markup(toml),
+    }
+    page = study.workdir / "report.html"
+    values_html = {**values, "toml": toml}
+    files.write_text(page, environment(False).get_template("report.html").render(values_html))
+    text = study.workdir / "report.md"
+    files.write_text(text, environment(True).get_template("report.md").render(values))
+    numbers = study.workdir / "summary.json"
+    files.write_json(numbers, summary)
+    return [*written, page, text, numbers]
 
 
 def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) -> list[Path]:
@@ -543,17 +727,8 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
     """
     from cifar_jax.report.model_card import write_model_card
 
-    directory = study.workdir / FIGURES
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
-    shown, written = [], []
-    for figure in study_figures(study, summary, images):
-        entry, paths = _show(figure, directory)
-        shown.append(entry)
-        written += paths
     tables = [
+        against_first_table(summary),
         class_table(study, summary),
         arms_table(summary),
         paired_table(summary),
@@ -561,25 +736,17 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
         mcnemar_table(summary),
         variance_table(summary),
     ]
-    values = {
-        "title": f"What normalisation changes: {dataset_name(study)}",
-        "headline": headline(study, summary),
-        "notices": notices(study, summary),
-        "main": main_table(study, summary),
-        "claims": claims_table(study, summary),
-        "figures": shown,
-        "tables": [table for table in tables if table.rows],
-        "protocol": protocol_table(study, summary),
-        "seeds_are_a_range": list(study.seeds)
-        == list(range(study.seeds[0], study.seeds[0] + len(study.seeds))),
-        "toml": Markup(config_toml(study)),
-    }
-    page = study.workdir / "report.html"
-    values_html = {**values, "toml": str(values["toml"])}
-    files.write_text(page, environment(False).get_template("report.html").render(values_html))
-    text = study.workdir / "report.md"
-    files.write_text(text, environment(True).get_template("report.md").render(values))
-    numbers = study.workdir / "summary.json"
-    files.write_json(numbers, summary)
-    cards = [write_model_card(study, summary, arm) for arm in summary["per_arm"]]
-    return [*written, page, text, numbers, *cards]
+    written = write_pages(
+        study,
+        summary,
+        study_figures(study, summary, images),
+        tables=tables,
+        toml=config_toml(study),
+        title=f"What normalisation changes: {dataset_name(study)}",
+        headline=headline(study, summary),
+        notices=notices(study, summary),
+        main=main_table(study, summary),
+        claims=claims_table(study, summary),
+        protocol=protocol_table(study, summary),
+    )
+    return [*written, *(write_model_card(study, summary, arm) for arm in summary["per_arm"])]

@@ -24,11 +24,17 @@ from cifar_jax.data.splits import train_val_split
 from cifar_jax.report.files import write_atomically
 from cifar_jax.study.claims import PUBLISHED_GAIN
 from cifar_jax.study.collect import Run, Study
-from cifar_jax.study.summary import compared_arms
+from cifar_jax.study.summary import compared_arms, is_reports_pair
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-ARM_NAMES = {"none": "baseline", "batch": "BatchNorm"}
+ARM_NAMES = {
+    "none": "baseline",
+    "batch": "BatchNorm",
+    "layer": "LayerNorm",
+    "instance": "InstanceNorm",
+    "group": "GroupNorm",
+}
 DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
 GREY = "#666666"
 WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
@@ -90,7 +96,7 @@ class StudyFigure:
 
 
 def arm_name(arm: str) -> str:
-    """What an arm is called in text: the report's names for its own two arms."""
+    """What an arm is called in text."""
     return ARM_NAMES.get(arm, arm)
 
 
@@ -152,20 +158,30 @@ def mean_and_half_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
     return mean, stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
 
 
+def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
+    """Colour and marker of one of the arms; the report's two always have the same."""
+    order = [name for name in ("none", "batch") if name in arms]
+    order += [name for name in arms if name not in order]
+    offset = 0 if "none" in arms else 1  # BatchNorm keeps its colour when it stands alone
+    at = (order.index(arm) + offset) % len(PALETTE)
+    return PALETTE[at], MARKERS[at]
+
+
 def _arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
     """Name, colour, marker and runs of each arm that has a run."""
-    fixed = [arm for arm in ("none", "batch") if arm in study.arms]
-    order = fixed + [arm for arm in study.arms if arm not in fixed]
-    offset = 0 if "none" in study.arms else 1  # BatchNorm keeps its colour when it stands alone
-    found = []
-    for arm in study.arms:
-        at = (order.index(arm) + offset) % len(PALETTE)
-        if study.runs.get(arm):
-            found.append((arm_name(arm), PALETTE[at], MARKERS[at], study.runs[arm]))
-    return found
+    return [
+        (arm_name(arm), *arm_style(study.arms, arm), study.runs[arm])
+        for arm in study.arms
+        if study.runs.get(arm)
+    ]
 
 
-def _history(runs: Sequence[Run], column: str) -> np.ndarray:
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def histories(runs: Sequence[Run], column: str) -> np.ndarray:
     """One column of the histories, float64 (seeds, epochs), as long as the shortest."""
     epochs = min(len(run.results["history"]) for run in runs)
     rows = [run.results["history"][:epochs] for run in runs]
@@ -190,14 +206,20 @@ def _short(name: str) -> str:
     return name if len(name) <= 16 else name[:15] + "…"
 
 
-def _figure(height: float, title: str) -> Figure:
+def new_figure(height: float, title: str) -> Figure:
+    """An empty figure as wide as a column; `height` in inches."""
     figure = Figure(figsize=(WIDTH, height))
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
-def _line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: Any) -> None:
-    """Mean over the seeds, with its interval as a band where there are several."""
+def mean_line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: Any) -> None:
+    """Mean over the seeds, with its interval as a band where there are several.
+
+    Args:
+        x: (n,).
+        values: (seeds, n).
+    """
     mean, half = mean_and_half_width(values)
     marker = "o" if len(x) < 3 else None
     axes.plot(x, mean, color=colour, marker=marker, **rest)
@@ -217,7 +239,8 @@ def _drop_lines(axes: Axes, run: Run) -> None:
             label = None
 
 
-def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """The legend of `axes` under the whole figure."""
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
@@ -227,12 +250,14 @@ def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     )
 
 
-def _integer_epochs(axes: Axes) -> None:
+def integer_epochs(axes: Axes) -> None:
+    """Epochs, whole ones, as the horizontal axis."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
-def _time_unit(seconds: float) -> tuple[str, float]:
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit for times up to so many seconds, and how many seconds it has."""
     return ("min", 60.0) if seconds > 600 else ("s", 1.0)
 
 
@@ -241,7 +266,7 @@ def samples(images: Dataset, title: str) -> Figure:
     classes = images.classes[:MOST_NAMED]
     columns = 5
     rows = -(-len(classes) // columns)
-    figure = _figure(0.5 + 1.2 * rows, title)
+    figure = new_figure(0.5 + 1.2 * rows, title)
     labels = np.asarray(images.train_labels)
     for label, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
@@ -267,7 +292,7 @@ def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
         ("validation", labels[val]),
         ("test", np.asarray(images.test_labels)),
     )
-    figure = _figure(3.4, title)
+    figure = new_figure(3.4, title)
     axes = figure.subplots()
     for number, ((name, which), hatch) in enumerate(zip(sets, ("", "///", "..."), strict=True)):
         axes.bar(
@@ -283,7 +308,7 @@ def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
     _class_ticks(axes, images.classes)
     axes.set_ylabel("images")
     axes.grid(axis="x", visible=False)
-    _legend_below(figure, axes, 3)
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -296,7 +321,7 @@ def _class_ticks(axes: Axes, classes: Sequence[str]) -> None:
 
 def curves(study: Study, quantity: str, title: str) -> Figure:
     """Training and validation loss or accuracy of every arm over the epochs."""
-    figure = _figure(3.7, title)
+    figure = new_figure(3.7, title)
     axes = figure.subplots()
     scale = 100 if quantity == "accuracy" else 1
     for name, colour, _, runs in _arms(study):
@@ -304,14 +329,15 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
             ("train", "training", "--"),
             ("val", "validation", "-"),
         ):
-            values = scale * _history(runs, f"{split}_{quantity}")
+            values = scale * histories(runs, f"{split}_{quantity}")
             epochs = np.arange(1, values.shape[1] + 1)
-            _line(axes, epochs, values, colour, linestyle=style, label=f"{name}, {word}")
+            mean_line(axes, epochs, values, colour, linestyle=style, label=f"{name}, {word}")
     _drop_lines(axes, _arms(study)[0][3][0])
-    _integer_epochs(axes)
+    integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
     entries = len(axes.get_legend_handles_labels()[1])
-    _legend_below(figure, axes, min(3, -(-entries // 2)))  # a column for each arm
+    # A column for each arm; of more than three, as many as fit.
+    legend_below(figure, axes, 2 if len(_arms(study)) > 3 else min(3, -(-entries // 2)))
     return figure
 
 
@@ -361,7 +387,7 @@ def _matrix(
 def confusions(study: Study, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix of every arm on the test set, one under the other."""
     arms = _arms(study)
-    figure = _figure(0.4 + 4.4 * len(arms), title)
+    figure = new_figure(0.4 + 4.4 * len(arms), title)
     for axes, (name, _, _, runs) in zip(
         figure.subplots(len(arms), 1, squeeze=False).flat, arms, strict=True
     ):
@@ -375,7 +401,7 @@ def confusions(study: Study, classes: Sequence[str], title: str) -> Figure:
 def per_class(study: Study, classes: Sequence[str], title: str) -> Figure:
     """Test accuracy of each class, the arms side by side."""
     arms = _arms(study)
-    figure = _figure(3.6, title)
+    figure = new_figure(3.6, title)
     axes = figure.subplots()
     width = 0.8 / len(arms)
     for number, (name, colour, _, runs) in enumerate(arms):
@@ -389,7 +415,7 @@ def per_class(study: Study, classes: Sequence[str], title: str) -> Figure:
     axes.set_ylabel("test accuracy [%]")
     axes.set_ylim(0, 100)
     axes.grid(axis="x", visible=False)
-    _legend_below(figure, axes, min(len(arms), 3))
+    legend_below(figure, axes, min(len(arms), 3))
     return figure
 
 
@@ -398,7 +424,7 @@ def confusion_difference(study: Study, classes: Sequence[str], title: str) -> Fi
     first, second = zip(*paired_runs(study), strict=True)
     difference = _confusion(second) - _confusion(first)
     limit = max(float(np.nanmax(np.abs(difference))), 1e-9)
-    figure = _figure(4.8, title)
+    figure = new_figure(4.8, title)
     axes = figure.subplots()
     label = "difference [points of the true class]"
     _matrix(figure, axes, difference, classes, label, "PuOr_r", CenteredNorm(0, limit))
@@ -432,7 +458,7 @@ def rescued_images(study: Study, images: Dataset, title: str) -> Figure:
             if row not in taken and same < most and len(taken) < 15:
                 taken.append(int(row))
     lines = max(1, -(-len(taken) // 3))
-    figure = _figure(0.5 + 1.1 * lines, title)
+    figure = new_figure(0.5 + 1.1 * lines, title)
     grid = figure.subplots(lines, 6, squeeze=False, width_ratios=[1, 0.75] * 3)
     for axes in grid.flat:
         axes.axis("off")
@@ -441,8 +467,10 @@ def rescued_images(study: Study, images: Dataset, title: str) -> Figure:
         picture.imshow(images.test_images[row], interpolation="nearest")
         words = (
             ("true", names[first.label[row]], "black"),
-            (arm_name(first.arm), names[first.predicted[row]], PALETTE[0]),
-            (arm_name(second.arm), names[second.predicted[row]], PALETTE[1]),
+            *(
+                (arm_name(run.arm), names[run.predicted[row]], arm_style(study.arms, run.arm)[0])
+                for run in (first, second)
+            ),
         )
         for number, (who, what, colour) in enumerate(words):
             text.text(
@@ -461,22 +489,22 @@ def rescued_images(study: Study, images: Dataset, title: str) -> Figure:
 
 def times(study: Study, title: str) -> Figure:
     """Seconds of each epoch, and the time since the beginning, of every arm."""
-    figure = _figure(4.8, title)
+    figure = new_figure(4.8, title)
     above, below = figure.subplots(2, 1, sharex=True)
     arms = _arms(study)
-    totals = {name: _history(runs, "seconds").cumsum(axis=1) for name, _, _, runs in arms}
-    unit, divisor = _time_unit(max(float(total.max()) for total in totals.values()))
+    totals = {name: histories(runs, "seconds").cumsum(axis=1) for name, _, _, runs in arms}
+    unit, divisor = time_unit(max(float(total.max()) for total in totals.values()))
     for name, colour, _, runs in arms:
-        seconds = _history(runs, "seconds")
+        seconds = histories(runs, "seconds")
         epochs = np.arange(1, seconds.shape[1] + 1)
-        _line(above, epochs, seconds, colour, label=name)
-        _line(below, epochs, totals[name] / divisor, colour)
+        mean_line(above, epochs, seconds, colour, label=name)
+        mean_line(below, epochs, totals[name] / divisor, colour)
     above.set_ylabel("time of an epoch [s]")
     below.set_ylabel(f"time since the start [{unit}]")
     for axes in (above, below):
         axes.set_ylim(bottom=0)
-    _integer_epochs(below)
-    _legend_below(figure, above, min(len(arms), 3))
+    integer_epochs(below)
+    legend_below(figure, above, min(len(arms), 3))
     return figure
 
 
@@ -494,7 +522,7 @@ def differences(
     named = [name for name in classes if paired.get(f"class:{name}")]
     named = named if len(named) <= MOST_NAMED else []
     heights = [len(seeds) + 1.0, *([len(named)] if named else [])]
-    figure = _figure(1.5 + 0.24 * sum(heights), title)
+    figure = new_figure(1.5 + 0.24 * sum(heights), title)
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
     overall = paired["test_accuracy"]
     axes = panels[0, 0]
@@ -535,9 +563,52 @@ def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:
     )
 
 
+def all_arms(study: Study, others: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Test accuracy of every arm, and the difference of each to the first.
+
+    Args:
+        others: rows of `summary["against_first"]`.
+    """
+    arms = [arm for arm in study.arms if study.runs[arm]]
+    figure = new_figure(1.9 + 0.27 * (len(arms) + len(others)), title)
+    above, below = figure.subplots(2, 1, height_ratios=(len(arms), len(others)))
+    for y, arm in enumerate(arms):
+        values = 100 * np.array([run.results["test_accuracy"] for run in study.runs[arm]])
+        mean, half = mean_and_half_width(values)
+        interval = None if half is None else (mean - half, mean + half)
+        _seeds_and_mean(above, y, values, float(mean), interval, arm_style(study.arms, arm))
+    for y, row in enumerate(others):
+        values = 100 * np.array(row["differences"])
+        ends = [100 * end for end in row["ci_t"] or ()] or None
+        style = arm_style(study.arms, row["arms"][1])
+        _seeds_and_mean(below, y, values, 100 * row["mean_difference"], ends, style)
+    below.axvline(0, color=GREY, linewidth=1)
+    for axes, names in ((above, arms), (below, [row["arms"][1] for row in others])):
+        axes.set_yticks(range(len(names)), [_short(arm_name(name)) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+    above.set_xlabel("test accuracy [%]")
+    below.set_xlabel(f"difference to {arm_name(others[0]['arms'][0])} [points]")
+    return figure
+
+
+def _seeds_and_mean(
+    axes: Axes,
+    y: float,
+    values: np.ndarray,
+    mean: float,
+    interval: Sequence[float] | None,
+    style: tuple[str, str],
+) -> None:
+    colour, marker = style
+    beside = np.full(len(values), y - 0.25)
+    axes.plot(values, beside, marker, color=colour, markersize=4, alpha=0.8)
+    _interval_row(axes, y, mean, interval)
+
+
 def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
     """Accuracy against confidence in bins, and how the predictions spread over the bins."""
-    figure = _figure(5.2, title)
+    figure = new_figure(5.2, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
     arms = {arm_name(arm): arm for arm in study.arms}
@@ -560,20 +631,20 @@ def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
     above.set_ylim(0, 100)
     below.set_xlabel("confidence: greatest probability [%]")
     below.set_ylabel("share of\npredictions [%]")
-    _legend_below(figure, above, 1)
+    legend_below(figure, above, 1)
     return figure
 
 
 def accuracy_over_time(study: Study, title: str) -> Figure:
     """Validation accuracy against training time: means, and each seed as a thin line."""
-    figure = _figure(3.6, title)
+    figure = new_figure(3.6, title)
     axes = figure.subplots()
     arms = _arms(study)
-    longest = max(float(_history(runs, "seconds").sum(axis=1).max()) for *_, runs in arms)
-    unit, divisor = _time_unit(longest)
+    longest = max(float(histories(runs, "seconds").sum(axis=1).max()) for *_, runs in arms)
+    unit, divisor = time_unit(longest)
     for name, colour, marker, runs in arms:
-        elapsed = _history(runs, "seconds").cumsum(axis=1) / divisor
-        accuracy = 100 * _history(runs, "val_accuracy")
+        elapsed = histories(runs, "seconds").cumsum(axis=1) / divisor
+        accuracy = 100 * histories(runs, "val_accuracy")
         if len(runs) > 1:
             axes.plot(elapsed.T, accuracy.T, color=colour, alpha=0.3, linewidth=0.7)
         axes.plot(
@@ -587,8 +658,17 @@ def accuracy_over_time(study: Study, title: str) -> Figure:
     axes.set_xlabel(f"training time, without compilation [{unit}]")
     axes.set_ylabel("validation accuracy [%]")
     axes.set_xlim(left=0)
-    _legend_below(figure, axes, min(len(arms), 3))
+    legend_below(figure, axes, min(len(arms), 3))
     return figure
+
+
+def missing_images(study: Study, images: Dataset | None) -> str:
+    """Why figures that show images cannot be drawn; empty where they can."""
+    if images is None:
+        return "The images were not at hand when the report was written."
+    if images.fingerprint != study.dataset["fingerprint"]:
+        return "The images at hand are not those of the study."
+    return ""
 
 
 def study_figures(
@@ -600,16 +680,12 @@ def study_figures(
     both = compared_arms(study)
     pairs = paired_runs(study)
     counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}
-    number = " and ".join(f"{n} seed{'s' * (n != 1)} of {name}" for name, n in counts.items() if n)
+    number = listed([f"{n} seed{'s' * (n != 1)} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
     whisker = " Whiskers are 95 % intervals of the mean." if several else ""
     mean = ", mean over the seeds" if several else ""
-    no_images = ""
-    if images is None:
-        no_images = "The images were not at hand when the report was written."
-    elif images.fingerprint != study.dataset["fingerprint"]:
-        no_images = "The images at hand are not those of the study."
+    no_images = missing_images(study, images)
     no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
     a, b = (arm_name(arm) for arm in both) if both else ("", "")
     data = study_config(study)["data"]
@@ -630,6 +706,7 @@ def study_figures(
         return lambda title: draw(images, title)  # type: ignore[arg-type]
 
     difference = summary["paired"] or {}
+    published = is_cifar10(study) and is_reports_pair(study)
     seed = f"seed {pairs[0][0].seed}" if pairs else ""
     if pairs:
         kept, lost = rescued(study)
@@ -639,7 +716,7 @@ def study_figures(
         )
     else:
         balance = ""
-    return [
+    figures = [
         entry(
             "01_samples",
             "One image a class",
@@ -711,7 +788,7 @@ def study_figures(
             "values, data order and augmentation); diamonds are means of all seeds, over all "
             "test images and for each class"
             f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}.",
-            lambda title: differences(study, difference, classes, is_cifar10(study), title),
+            lambda title: differences(study, difference, classes, published, title),
             no_pair,
         ),
         entry(
@@ -730,6 +807,21 @@ def study_figures(
             lambda title: accuracy_over_time(study, title),
         ),
     ]
+    others = summary["against_first"]
+    if len(others) > 1:
+        against = arm_name(others[0]["arms"][0])
+        bars = ", bars 95 % intervals by the t distribution" if several else ""
+        figures.append(
+            entry(
+                "13_all_arms",
+                "All arms",
+                "above, test accuracy of every arm, a small mark a seed, and below, its "
+                f"difference to {against} with the same seed. Diamonds are means{bars}, not "
+                "adjusted for the number of arms; the table has p-values that are.",
+                lambda title: all_arms(study, others, title),
+            )
+        )
+    return figures
 
 
 def study_config(study: Study) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from cifar_jax.errors import UserError
+from cifar_jax.study.grid import Arm, Sweep, Value, ordered
 
 STUDY = "study.json"
+FAILED = "failed.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.npz"
 
@@ -61,6 +63,7 @@ class Study:
         seeds: all that were asked for.
         runs: arm -> its finished runs, by increasing seed; every arm has an entry.
         missing: (arm, seed) of the others.
+        diverged: those of the missing whose loss stopped being finite.
         dataset: the record of the data, the same for all runs.
         config: what the study was started with.
     """
@@ -70,6 +73,7 @@ class Study:
     seeds: tuple[int, ...]
     runs: dict[str, list[Run]]
     missing: tuple[tuple[str, int], ...]
+    diverged: tuple[tuple[str, int], ...]
     dataset: dict[str, Any]
     config: dict[str, Any]
 
@@ -79,8 +83,51 @@ class Study:
         return [(run, others[run.seed]) for run in self.runs[first] if run.seed in others]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What `study.json` says.
+
+    Attributes:
+        arms: norms.
+        seeds: increasing.
+        config: what the study was started with.
+        dataset: the record of the data.
+        sweep: the swept setting, if any.
+    """
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    sweep: Sweep | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SweepStudy:
+    """A study with a swept setting: a study of the norms at each of its values.
+
+    Attributes:
+        workdir: where it lies.
+        sweep: the setting and its values.
+        studies: one a value, in their order; at some, no run may be finished.
+        dataset: the record of the data of a finished run.
+        config: what the study was started with.
+    """
+
+    workdir: Path
+    sweep: Sweep
+    studies: tuple[Study, ...]
+    dataset: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def first(self) -> Study:
+        """The study at the first value with a finished run."""
+        return next(study for study in self.studies if any(study.runs.values()))
+
+
 def run_path(workdir: Path, arm: str, seed: int) -> Path:
-    """Directory of one run of a study."""
+    """Directory of one run of a study; `arm` is that of `Arm.directory`."""
     return workdir / arm / f"seed{seed}"
 
 
@@ -102,9 +149,8 @@ def _is_whole(results: Any) -> bool:
     )
 
 
-def read_run(workdir: Path, arm: str, seed: int) -> Run | None:
+def read_run(directory: Path, arm: str, seed: int) -> Run | None:
     """Read a run, or None if it is not finished or cannot be read."""
-    directory = run_path(workdir, arm, seed)
     try:
         results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
         # np.load leaves a damaged file open that it opened itself.
@@ -118,13 +164,27 @@ def read_run(workdir: Path, arm: str, seed: int) -> Run | None:
     return Run(arm, seed, directory, results, predicted, label, logits)
 
 
-def _check_same(run: Run, first: Run) -> None:
+def has_diverged(directory: Path) -> bool:
+    """Whether a run's directory says that its loss stopped being finite."""
+    if (directory / FAILED).exists():
+        return True
+    try:
+        results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(results, dict) and results.get("status") == "diverged"
+
+
+def _check_same_data(run: Run, first: Run) -> None:
     """Refuse runs that cannot be compared."""
     if run.results["seed"] != run.seed:
         raise UserError(f"{run.directory}: is a run with seed {run.results['seed']}")
     fingerprints = [r.results["dataset"].get("fingerprint") for r in (run, first)]
     if fingerprints[0] != fingerprints[1] or not np.array_equal(run.label, first.label):
         raise UserError(f"{run.directory}: was trained on other data than {first.directory}")
+
+
+def _check_same_length(run: Run, first: Run) -> None:
     epochs = [len(r.results["history"]) for r in (run, first)]
     if epochs[0] != epochs[1]:
         raise UserError(
@@ -132,8 +192,28 @@ def _check_same(run: Run, first: Run) -> None:
         )
 
 
-def _read_plan(path: Path) -> tuple[list[str], list[int], dict[str, Any]]:
-    """Arms, seeds and config of `study.json`."""
+def _read_sweep_plan(found: Any, path: Path) -> Sweep | None:
+    if found is None:
+        return None
+    try:
+        field, values = found["field"], found["values"]
+        section, name = field.split(".")
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{path}: its sweep needs a field, section.name, and values") from None
+    plain = isinstance(values, list) and all(
+        isinstance(v, bool | int | float | str) for v in values
+    )
+    if not (plain and values):
+        raise UserError(f"{path}: its sweep needs a list of values")
+    return Sweep(f"{section}.{name}", ordered(values))
+
+
+def read_plan(path: Path) -> Plan:
+    """Read `study.json`.
+
+    Raises:
+        UserError: if it cannot be read or is something else.
+    """
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         arms, seeds, config = plan["arms"], plan["seeds"], plan["config"]
@@ -148,35 +228,68 @@ def _read_plan(path: Path) -> tuple[list[str], list[int], dict[str, Any]]:
         and all(type(seed) is int for seed in seeds)
     ):
         raise UserError(f"{path}: needs a list of arms and a list of whole-number seeds")
-    return list(dict.fromkeys(arms)), sorted(set(seeds)), config
+    return Plan(
+        arms=tuple(dict.fromkeys(arms)),
+        seeds=tuple(sorted(set(seeds))),
+        config=config,
+        dataset=plan.get("dataset", {}),
+        sweep=_read_sweep_plan(plan.get("sweep"), path),
+    )
+
+
+def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
+    """The study of the norms, at one value of the swept setting where there is one."""
+    field = plan.sweep.field if plan.sweep else ""
+    paths = {
+        (norm, seed): run_path(workdir, Arm(norm, field, value).directory, seed)
+        for norm in plan.arms
+        for seed in plan.seeds
+    }
+    found = {(norm, seed): read_run(path, norm, seed) for (norm, seed), path in paths.items()}
+    finished = [run for run in found.values() if run is not None]
+    for run in finished:
+        _check_same_data(run, finished[0])
+        _check_same_length(run, finished[0])
+    missing = tuple(key for key, run in found.items() if run is None)
+    return Study(
+        workdir=workdir,
+        arms=plan.arms,
+        seeds=plan.seeds,
+        runs={norm: [run for run in finished if run.arm == norm] for norm in plan.arms},
+        missing=missing,
+        diverged=tuple(key for key in missing if has_diverged(paths[key])),
+        dataset=finished[0].results["dataset"] if finished else plan.dataset,
+        config=plan.config,
+    )
 
 
 def read_study(workdir: Path) -> Study:
-    """Read a study's directory.
+    """Read a study without a sweep.
 
     Raises:
         UserError: if no study or no finished run is there, or its runs cannot be compared.
     """
-    arms, seeds, config = _read_plan(workdir / STUDY)
-    found = {arm: [read_run(workdir, arm, seed) for seed in seeds] for arm in arms}
-    runs = {arm: [run for run in row if run is not None] for arm, row in found.items()}
-    finished = [run for row in runs.values() for run in row]
-    if not finished:
+    study = _read_runs(workdir, read_plan(workdir / STUDY), None)
+    if not any(study.runs.values()):
         raise UserError(f"{workdir}: holds no finished run of its study")
-    for run in finished:
-        _check_same(run, finished[0])
-    missing = tuple(
-        (arm, seed)
-        for arm, row in found.items()
-        for seed, run in zip(seeds, row, strict=True)
-        if run is None
-    )
-    return Study(
-        workdir=workdir,
-        arms=tuple(arms),
-        seeds=tuple(seeds),
-        runs=runs,
-        missing=missing,
-        dataset=finished[0].results["dataset"],
-        config=config,
-    )
+    return study
+
+
+def read_sweep(workdir: Path) -> SweepStudy:
+    """Read a study with a sweep.
+
+    Raises:
+        UserError: as `read_study`, or if the study sweeps nothing.
+    """
+    plan = read_plan(workdir / STUDY)
+    if plan.sweep is None:
+        raise UserError(f"{workdir}: is a study without a sweep")
+    studies = tuple(_read_runs(workdir, plan, value) for value in plan.sweep.values)
+    first = [
+        next(row[0] for row in s.runs.values() if row) for s in studies if any(s.runs.values())
+    ]
+    if not first:
+        raise UserError(f"{workdir}: holds no finished run of its study")
+    for run in first:
+        _check_same_data(run, first[0])
+    return SweepStudy(workdir, plan.sweep, studies, first[0].results["dataset"], plan.config)

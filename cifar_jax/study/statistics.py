@@ -112,6 +112,42 @@ def sign_flip_p(differences: ArrayLike, draws: int = 99_999, seed: int = 0) -> f
     return (extreme + 1) / (draws + 1)
 
 
+def paired_t_p(differences: ArrayLike) -> float | None:
+    """Two-sided p-value of the paired t test that the differences have mean 0.
+
+    Below 0.05 just where `t_interval` leaves out 0. None below two differences, and where they
+    are all the same but for 1 where they are all 0.
+    """
+    d = _sample(differences)
+    if len(d) > 1 and not d.any():
+        return 1.0
+    if cohens_dz(d) is None:
+        return None
+    return float(stats.ttest_1samp(d, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted so that the chance of any false discovery among them stays below alpha.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6 (1979): the k-th smallest of m is multiplied by m - k + 1, made increasing and
+    cut at 1. It holds whatever the dependence, so also for differences that share an arm.
+
+    Args:
+        p_values: None where there was no test; these do not count.
+
+    Returns:
+        The adjusted ones, in the order given.
+    """
+    tested = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    most = 0.0
+    for rank, (p, at) in enumerate(tested):
+        most = max(most, min(1.0, p * (len(tested) - rank)))
+        adjusted[at] = most
+    return adjusted
+
+
 def cohens_dz(differences: ArrayLike) -> float | None:
     """Mean of the differences over their standard deviation.
 

@@ -13,8 +13,10 @@ from cifar_jax.study.statistics import (
     calibration,
     cohens_dz,
     first_epoch,
+    holm,
     mcnemar,
     oscillation,
+    paired_t_p,
     seeds_for_power,
     sign_flip_p,
     standard_deviation,
@@ -25,6 +27,8 @@ from cifar_jax.study.statistics import (
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 # The two arms that the report's claims are about.
 BASELINE, BATCHNORM = "none", "batch"
+# The network that they are about.
+REPORT_MODEL = "cnn"
 
 
 def describe(values: Sequence[float]) -> dict[str, Any]:
@@ -49,11 +53,21 @@ def compare(differences: Sequence[float]) -> dict[str, Any]:
         "std": row["std"],
         "ci_t": row["ci_t"],
         "ci_bootstrap": row["ci_bootstrap"],
+        "p_t": paired_t_p(differences),
         "p_sign_flip": sign_flip_p(differences),
         "cohens_dz": dz,
         "seeds_for_power_80": seeds_for_power(dz),
         "differences": row["values"],
     }
+
+
+def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method."""
+    p_t, p_sign_flip = (holm([row[key] for row in rows]) for key in ("p_t", "p_sign_flip"))
+    return [
+        {**row, "p_t_holm": t, "p_sign_flip_holm": flip}
+        for row, t, flip in zip(rows, p_t, p_sign_flip, strict=True)
+    ]
 
 
 def _ends(interval: tuple[float, float] | None) -> list[float] | None:
@@ -159,18 +173,45 @@ def _reason(study: Study, pairs: int) -> str | None:
     )
 
 
-def _joined(runs: Sequence[Run], key: str) -> str | None:
+def joined(runs: Sequence[Run], key: str) -> str | None:
     """The value of all runs, or their different values in one line; None if none has one."""
     values = dict.fromkeys(run.results.get(key) for run in runs)
     return "; ".join(value for value in values if value) or None
 
 
-def compared_arms(study: Study) -> tuple[str, str] | None:
-    """Which two arms are compared: baseline and BatchNorm if both were run, else the first two."""
-    arms = [arm for arm in study.arms if study.runs[arm]]
+def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
+    """Which two arms are compared: baseline and BatchNorm if both are there, else the first two."""
     if BASELINE in arms and BATCHNORM in arms:
         return BASELINE, BATCHNORM
     return (arms[0], arms[1]) if len(arms) > 1 else None
+
+
+def compared_arms(study: Study) -> tuple[str, str] | None:
+    """The two compared arms of those that have a finished run."""
+    return chosen_pair([arm for arm in study.arms if study.runs[arm]])
+
+
+def against_first(study: Study) -> list[dict[str, Any]]:
+    """Test accuracy of every other arm minus that of the first compared one, over seed pairs."""
+    both = compared_arms(study)
+    if both is None:
+        return []
+    rows = []
+    for arm in study.arms:
+        pairs = study.pairs(both[0], arm) if arm != both[0] else []
+        if pairs:
+            gains = [b.results["test_accuracy"] - a.results["test_accuracy"] for a, b in pairs]
+            rows.append({"arms": [both[0], arm], **compare(gains)})
+    return with_holm(rows)
+
+
+def is_reports_pair(study: Study) -> bool:
+    """Whether the compared arms are those that the report's claims are about, in its network."""
+    if compared_arms(study) != (BASELINE, BATCHNORM):
+        return False
+    return all(
+        study.runs[arm][0].results["model"] == REPORT_MODEL for arm in study.arms if study.runs[arm]
+    )
 
 
 def summarise(study: Study) -> dict[str, Any]:
@@ -178,7 +219,8 @@ def summarise(study: Study) -> dict[str, Any]:
 
     Arms without a finished run appear in `missing` alone. `paired`, `mcnemar`,
     `convergence.epochs_saved` are empty without two arms that share a seed, and `claims` unless
-    those are the baseline and BatchNorm.
+    those are the baseline and BatchNorm of the report's network. `against_first` has every other
+    arm, with p-values adjusted for their number.
     """
     finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
     runs = [run for row in finished.values() for run in row]
@@ -189,17 +231,19 @@ def summarise(study: Study) -> dict[str, Any]:
         "arms": list(finished),
         "seeds": list(study.seeds),
         "missing": [list(pair) for pair in study.missing],
+        "diverged": [list(pair) for pair in study.diverged],
         "epochs": len(runs[0].results["history"]),
-        "device": _joined(runs, "device"),
+        "device": joined(runs, "device"),
         "versions": runs[0].results["versions"],
-        "git_revision": _joined(runs, "git_revision"),
+        "git_revision": joined(runs, "git_revision"),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
         "paired": summarise_pairs(pairs) if pairs else {},
+        "against_first": against_first(study),
         "mcnemar": [{"seed": a.seed, **mcnemar(a.correct, b.correct)} for a, b in pairs],
         "convergence": {
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claims(pairs) if arms == (BASELINE, BATCHNORM) else [],
+        "claims": claims(pairs) if is_reports_pair(study) else [],
         "reason_no_intervals": _reason(study, len(pairs)),
     }

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from cifar_jax.training.state import TrainData, TrainSpec, TrainState, steps_per
 from cifar_jax.training.step import StepMetrics, train_step
 
 RunEpoch = Callable[[TrainState], tuple[TrainState, EpochMetrics]]
+CompiledEpoch = Callable[[Hyperparams, TrainState], tuple[TrainState, EpochMetrics]]
+Tree = TypeVar("Tree")
 
 
 class HostData(NamedTuple):
@@ -61,28 +63,30 @@ class EpochRow:
     images_per_second: float
 
 
-def stack_states(states: Sequence[TrainState]) -> TrainState:
-    """States of several seeds as one with a leading axis; a single one stays as it is."""
-    if len(states) == 1:
-        return states[0]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+def stack_runs(trees: Sequence[Tree]) -> Tree:
+    """States or hyper-parameters of several runs as one with a leading axis; one stays as it is."""
+    if len(trees) == 1:
+        return trees[0]
+    stacked: Tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return stacked
 
 
-def unstack_state(state: TrainState, index: int, seeds: int) -> TrainState:
-    """One seed's state out of `stack_states`' of that many."""
-    if seeds == 1:
+def unstack_state(state: TrainState, index: int, runs: int) -> TrainState:
+    """One run's state out of `stack_runs`'s of that many."""
+    if runs == 1:
         return state
     one: TrainState = jax.tree.map(lambda leaf: leaf[index], state)
     return one
 
 
 def compile_device_epoch(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, seeds: int = 1
-) -> RunEpoch:
-    """Compile an epoch over images that live on the device; its argument is donated.
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, runs: int = 1
+) -> CompiledEpoch:
+    """Compile an epoch over images that live on the device; the state it is given is donated.
 
     Args:
-        seeds: how many states are stacked in `state`; their epochs are one program.
+        hyper: an example; the program takes any values.
+        runs: how many are stacked in `hyper` and `state`; their epochs are one program.
     """
 
     def epoch(
@@ -90,17 +94,18 @@ def compile_device_epoch(
     ) -> tuple[TrainState, EpochMetrics]:
         return run_epoch(spec, hyper, state, data)
 
-    program = jax.vmap(epoch, in_axes=(None, 0, None)) if seeds > 1 else epoch
+    program = jax.vmap(epoch, in_axes=(0, 0, None)) if runs > 1 else epoch
     compiled = jax.jit(program, donate_argnums=1).lower(hyper, state, data).compile()
-    return lambda state: compiled(hyper, state, data)
+    return lambda hyper, state: compiled(hyper, state, data)
 
 
 def compile_stream_epoch(
     spec: TrainSpec, hyper: Hyperparams, state: TrainState, source: HostData, val: TrainData
-) -> RunEpoch:
+) -> CompiledEpoch:
     """Compile an epoch whose training images are fed by the host: the same batches, same order.
 
     Args:
+        hyper: an example; the program takes any values.
         source: the training images.
         val: only its validation images, which live on the device, are used.
     """
@@ -118,7 +123,7 @@ def compile_stream_epoch(
     order = jax.jit(epoch_order, static_argnums=2)
     check = jax.jit(validate, static_argnums=0).lower(spec, state, val).compile()
 
-    def run(state: TrainState) -> tuple[TrainState, EpochMetrics]:
+    def run(hyper: Hyperparams, state: TrainState) -> tuple[TrainState, EpochMetrics]:
         first = jnp.array(state.step)
         epoch = int(first) // steps_per_epoch(n, batch)
         rows = source.rows[np.asarray(order(state.key, epoch, n))]
@@ -133,21 +138,21 @@ def compile_stream_epoch(
 
 
 def epochs(
-    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int, seeds: int = 1
+    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int, runs: int = 1
 ) -> Iterator[tuple[TrainState, list[EpochRow]]]:
     """Train from epoch `first` to `last`, counted from 1, both included.
 
     Args:
-        seeds: how many states are stacked in `state`.
+        runs: how many states are stacked in `state`.
 
     Yields:
         After each epoch the state, valid until the next is asked for (its buffers are donated),
-        and the epoch's rows, one a seed. Seeds that train together share the clock.
+        and the epoch's rows, one a run. Runs that train together share the clock.
     """
     for epoch in range(first, last + 1):
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(run(state))
-        seconds = (time.perf_counter() - start) / seeds
+        seconds = (time.perf_counter() - start) / runs
         columns = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics)._asdict().items()}
         yield (
             state,
@@ -159,7 +164,7 @@ def epochs(
                     # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
                     **{name: float(str(column[i])) for name, column in columns.items()},
                 )
-                for i in range(seeds)
+                for i in range(runs)
             ],
         )
 

@@ -9,10 +9,13 @@ import numpy as np
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.study.collect import run_path
+from cifar_jax.study.grid import Sweep, grid
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HARD = {"cat": 0.75, "dog": 0.85, "bird": 0.85, "deer": 0.9}
 FINGERPRINT = "ab" * 32
+NORMS = ("none", "batch", "layer", "instance", "group", "other")
 
 
 def fake_images(name: str, classes: Sequence[str], n_train: int, n_test: int) -> Dataset:
@@ -59,7 +62,7 @@ def write_run(
     label = np.asarray(dataset.test_labels)
     classes = dataset.classes
     shared = np.random.default_rng(5).normal(size=(len(label), len(classes)))
-    noise = np.random.default_rng([seed, norm == "batch"]).normal(size=shared.shape)
+    noise = np.random.default_rng([seed, NORMS.index(norm)]).normal(size=shared.shape)
     strength = np.array([HARD.get(name, 1.0) for name in classes])[label]
     strength = strength * (3.2 if norm == "batch" else 2.9)
     logits = (1.2 * shared + 0.7 * noise).astype(np.float32)
@@ -155,20 +158,31 @@ def write_study(
     n_train: int = 300,
     n_test: int = 200,
     epochs: int = 12,
+    sweep: Sweep | None = None,
+    diverged: Sequence[tuple[str, int]] = (),
 ) -> Dataset:
-    """Write a study directory; returns the images that it is about."""
+    """Write a study directory; returns the images that it is about.
+
+    Args:
+        missing, diverged: runs, as (directory of the arm, seed), that have no results.
+    """
     n_val = n_train // 10
     dataset = fake_images(name, classes, n_train, n_test)
-    for arm in arms:
+    for arm in grid(arms, sweep):
         for seed in seeds:
-            if (arm, seed) not in missing:
-                directory = workdir / arm / f"seed{seed}"
-                write_run(directory, seed, arm, dataset, epochs, n_val)
+            directory = run_path(workdir, arm.directory, seed)
+            if (arm.directory, seed) in diverged:
+                directory.mkdir(parents=True)
+                (directory / "failed.json").write_text(json.dumps({"reason": "diverged"}))
+            elif (arm.directory, seed) not in missing:
+                write_run(directory, seed, arm.norm, dataset, epochs, n_val)
     study = {
         "arms": list(arms),
         "seeds": list(seeds),
         "config": config(dataset, n_val, "none", seeds[0], epochs),
         "dataset": record(dataset, n_val),
     }
+    if sweep:
+        study["sweep"] = {"field": sweep.field, "values": list(sweep.values)}
     (workdir / "study.json").write_text(json.dumps(study))
     return dataset

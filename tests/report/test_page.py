@@ -14,8 +14,11 @@ from fake_study import write_study
 
 from cifar_jax.report import page
 from cifar_jax.report.study_figures import study_figures
-from cifar_jax.study.collect import read_study
+from cifar_jax.report.sweep_page import write_sweep_report
+from cifar_jax.study.collect import read_study, read_sweep
+from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
+from cifar_jax.study.sweep import summarise_sweep
 
 ODD = ("<script>alert(1)</script>", "a|b", "$x_1$", '"quoted" & more')
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -66,6 +69,17 @@ def odd(tmp_path_factory):
         missing=[("batch", 6)],
         epochs=2,
     )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of six values."""
+    workdir = tmp_path_factory.mktemp("swept")
+    sweep = Sweep("training.batch_size", (8, 16, 32, 64, 128, 256))
+    own = write_study(workdir, sweep=sweep, seeds=(42, 43), epochs=3)
+    study = read_sweep(workdir)
+    summary = summarise_sweep(study)
+    return study.first, summary, write_sweep_report(study, summary, own)
 
 
 def text_of(made, name):
@@ -304,6 +318,8 @@ def probe(html, tmp_path, width, scheme):
         ("full", 12, 1280, "dark"),
         ("odd", 9, 390, "dark"),
         ("odd", 9, 1280, "light"),
+        ("swept", 6, 390, "light"),
+        ("swept", 6, 1280, "dark"),
     ],
 )
 def test_browser_shows_the_page(made, images, width, scheme, request, tmp_path):

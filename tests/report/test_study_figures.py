@@ -208,4 +208,4 @@ def test_many_arms_classes_and_an_empty_class(tmp_path):
     study = read_study(tmp_path)
     for figure in entries((study, summarise(study), images)).values():
         figures.write_figure(figure.build, tmp_path, figure.stem)
-    assert len(list(tmp_path.glob("*.png"))) == 12
+    assert len(list(tmp_path.glob("*.png"))) == 13

@@ -13,8 +13,10 @@ from cifar_jax.study.statistics import (
     calibration,
     cohens_dz,
     first_epoch,
+    holm,
     mcnemar,
     oscillation,
+    paired_t_p,
     paired_t_power,
     seeds_for_power,
     sign_flip_p,
@@ -292,3 +294,18 @@ def test_calibration_of_certain_predictions():
     error, rows = calibration(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
     assert error == 0.5
     assert rows[-1] == {"confidence": 1.0, "accuracy": 0.5, "count": 2}
+
+
+def test_paired_t_p_is_scipys():
+    d = [0.2, 0.5, -0.1, 0.4]
+    assert paired_t_p(d) == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
+    assert paired_t_p([0.3]) is None
+    assert paired_t_p([0.3, 0.3]) is None
+    assert paired_t_p([0.0, 0.0]) == 1.0
+
+
+def test_holm():
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+    assert holm([]) == []

@@ -1,0 +1,340 @@
+"""Figures of a study with a swept setting, drawn from what the runs left, in the study's style."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.report.study_figures import (
+    GREY,
+    StudyFigure,
+    arm_name,
+    arm_style,
+    class_counts,
+    dataset_name,
+    histories,
+    integer_epochs,
+    legend_below,
+    listed,
+    mean_line,
+    missing_images,
+    new_figure,
+    samples,
+    study_config,
+    time_unit,
+)
+from cifar_jax.study.collect import SweepStudy
+from cifar_jax.study.grid import Value, value_text
+
+# From this ratio of the greatest to the smallest value on, the axis is logarithmic.
+LOG_RATIO = 4
+DIVERGED = "diverged, counted as chance"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where the values of a setting lie on an axis.
+
+    Attributes:
+        positions: one a value.
+        words: what the axis adds to the setting's name, for example "logarithmic".
+        numbers: whether values between two of them make sense, so that a line may join them.
+    """
+
+    positions: np.ndarray
+    words: str
+    numbers: bool
+
+
+def scale(values: Sequence[Value]) -> Scale:
+    """Logarithmic for numbers of different magnitude, linear for others, else one step a value.
+
+    Numbers among which is 0 have no logarithm: if the others call for one, they are one step each.
+    """
+    steps = np.arange(len(values), dtype=float)
+    numbers = [float(v) for v in values if type(v) in (int, float)]
+    if len(numbers) < len(values):
+        return Scale(steps, "", False)
+    magnitudes = [abs(v) for v in numbers if v]
+    far = bool(magnitudes) and max(magnitudes) >= LOG_RATIO * min(magnitudes)
+    if not far:
+        return Scale(np.array(numbers), "", True)
+    if min(numbers) <= 0:
+        return Scale(steps, "not to scale", True)
+    return Scale(np.log10(numbers), "logarithmic", True)
+
+
+def _setting_axis(axes: Axes, values: Sequence[Value], name: str) -> tuple[np.ndarray, float]:
+    """Ticks at the values; returns their positions and a small distance for what lies beside."""
+    where = scale(values)
+    x = where.positions
+    long = not where.numbers and max(len(value_text(v)) for v in values) > 8
+    axes.set_xticks(x, [value_text(v) for v in values])
+    if long:
+        axes.tick_params(axis="x", rotation=20)
+    axes.set_xlabel(f"{name}, {where.words}" if where.words else name)
+    width = float(x.max() - x.min()) or 1.0
+    axes.set_xlim(x.min() - 0.06 * width, x.max() + 0.06 * width)
+    return x, 0.008 * width
+
+
+def _series(
+    axes: Axes,
+    x: np.ndarray,
+    rows: Sequence[dict[str, Any]],
+    mean: str,
+    colour: str,
+    marker: str,
+    joined_up: bool,
+    label: str = "",
+) -> None:
+    """Means in per cent with their intervals: a line and a band, or marks and whiskers.
+
+    Args:
+        rows: statistics, one a position; None means are left out.
+        mean: their key.
+    """
+    kept = [(at, row) for at, row in zip(x, rows, strict=True) if row[mean] is not None]
+    at = np.array([place for place, _ in kept])
+    means = 100 * np.array([row[mean] for _, row in kept])
+    ends = 100 * np.array([row["ci_t"] or (np.nan, np.nan) for _, row in kept], float)
+    ends = ends.reshape(-1, 2)
+    line = "-" if joined_up else "none"
+    axes.plot(at, means, linestyle=line, color=colour, marker=marker, label=label, zorder=3)
+    if joined_up and len(kept) > 1:
+        axes.fill_between(at, *ends.T, color=colour, alpha=0.2, linewidth=0)
+    else:
+        axes.vlines(at, *ends.T, color=colour, linewidth=1.6)
+
+
+def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
+    """Test accuracy against the setting: means, intervals, every seed, and what diverged."""
+    arms, values = summary["arms"], study.sweep.values
+    figure = new_figure(3.9, title)
+    axes = figure.subplots()
+    x, beside = _setting_axis(axes, values, summary["sweep"]["name"])
+    joined_up = scale(values).numbers
+    lowest = 100.0
+    for number, arm in enumerate(arms):
+        cells = [cell for cell in summary["cells"] if cell["arm"] == arm]
+        colour, marker = arm_style(arms, arm)
+        shift = beside * (2 * number - len(arms) + 1)
+        rows = [cell["test_accuracy"] for cell in cells]
+        _series(axes, x + shift, rows, "mean", colour, marker, joined_up, arm_name(arm))
+        for at, cell in zip(x + shift, cells, strict=True):
+            _dots(
+                axes,
+                at,
+                cell["test_accuracy"]["values"],
+                [seed in cell["diverged_seeds"] for seed in cell["seeds"]],
+                colour,
+            )
+            lowest = min([lowest, *(100 * v for v in cell["test_accuracy"]["values"])])
+    chance = 100 * summary["chance"]
+    if lowest < 2 * chance:
+        axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2, label="chance")
+    axes.set_ylabel("test accuracy [%]")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 100))
+    _mark_diverged(axes, bool(summary["diverged"]))
+    legend_below(figure, axes, 3)
+    return figure
+
+
+def _dots(axes: Axes, x: float, values: Sequence[float], lost: Sequence[bool], colour: str) -> None:
+    """One small dot a seed, a cross where it diverged."""
+    for diverged, marker, size, width in ((False, "o", 3, 0.0), (True, "x", 7, 1.6)):
+        y = [100 * v for v, d in zip(values, lost, strict=True) if d == diverged]
+        axes.plot(
+            [x] * len(y),
+            y,
+            linestyle="none",
+            color=colour,
+            marker=marker,
+            markersize=size,
+            markeredgewidth=width,
+            alpha=1.0 if diverged else 0.6,
+            zorder=4,
+        )
+
+
+def _mark_diverged(axes: Axes, some: bool) -> None:
+    """An entry of the legend for the crosses."""
+    if some:
+        axes.plot([], [], linestyle="none", marker="x", color=GREY, markersize=7, label=DIVERGED)
+
+
+def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
+    """Paired difference of test accuracy between the two compared norms, against the setting."""
+    second = summary["compared"][1]
+    figure = new_figure(3.6, title)
+    axes = figure.subplots()
+    x, _ = _setting_axis(axes, study.sweep.values, summary["sweep"]["name"])
+    colour, marker = arm_style(summary["arms"], second)
+    joined_up = scale(study.sweep.values).numbers
+    axes.axhline(0, color=GREY, linewidth=1)
+    _series(axes, x, summary["gain"], "mean_difference", colour, marker, joined_up)
+    for at, row, one in zip(x, summary["gain"], study.studies, strict=True):
+        lost = {seed for arm, seed in one.diverged if arm in summary["compared"]}
+        _dots(axes, at, row["differences"], [seed in lost for seed in row["seeds"]], colour)
+    axes.set_ylabel("difference of test accuracy [points]")
+    if any(row["diverged_pairs"] for row in summary["gain"]):
+        label = f"one of the pair {DIVERGED}"
+        cross = Line2D([], [], linestyle="none", marker="x", color=colour, markersize=7)
+        figure.legend([cross], [label], loc="outside lower center")
+    return figure
+
+
+def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
+    """Validation accuracy over the epochs, a panel for each value; finished runs alone."""
+    values = study.sweep.values
+    lines = math.ceil(len(values) / 2)
+    figure = new_figure(0.9 + 1.75 * lines, title)
+    panels = figure.subplots(lines, 2, squeeze=False, sharey=True, sharex="col")
+    for axes, value, one in zip(panels.flat, values, study.studies, strict=False):
+        for arm in summary["arms"]:
+            if one.runs[arm]:
+                y = 100 * histories(one.runs[arm], "val_accuracy")
+                epochs = np.arange(1, y.shape[1] + 1)
+                mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0])
+        lost = f", {len(one.diverged)} diverged" if one.diverged else ""
+        axes.set_title(f"{summary['sweep']['name']} {value_text(value)}{lost}", fontsize=8.5)
+        integer_epochs(axes)
+        axes.tick_params(labelbottom=True)
+    for axes in panels.flat[len(values) :]:
+        axes.set_visible(False)
+    for axes in panels.flat[: max(len(values) - 2, 0)]:
+        axes.set_xlabel("")
+    figure.supylabel("validation accuracy [%]", fontsize=9)
+    _arm_legend(figure, summary["arms"])
+    return figure
+
+
+def _arm_legend(figure: Figure, arms: Sequence[str]) -> None:
+    handles = [Line2D([], [], color=arm_style(arms, arm)[0]) for arm in arms]
+    names = [arm_name(arm) for arm in arms]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(arms)))
+
+
+def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
+    """Training time of the finished runs against the setting."""
+    arms, values = summary["arms"], study.sweep.values
+    figure = new_figure(3.4, title)
+    axes = figure.subplots()
+    x, beside = _setting_axis(axes, values, summary["sweep"]["name"])
+    cells = [cell for cell in summary["cells"] if cell["finished"]]
+    longest = max(max(cell["finished"]["train_seconds"]["values"]) for cell in cells)
+    unit, divisor = time_unit(longest)
+    for number, arm in enumerate(arms):
+        colour, marker = arm_style(arms, arm)
+        shift = beside * (2 * number - len(arms) + 1)
+        found = [
+            (at + shift, np.array(cell["finished"]["train_seconds"]["values"]) / divisor)
+            for at, cell in zip(x, [c for c in summary["cells"] if c["arm"] == arm], strict=True)
+            if cell["finished"]
+        ]
+        for at, seconds in found:
+            axes.plot([at] * len(seconds), seconds, "o", color=colour, markersize=3, alpha=0.6)
+        line = "-" if scale(values).numbers else "none"
+        axes.plot(
+            [at for at, _ in found],
+            [seconds.mean() for _, seconds in found],
+            linestyle=line,
+            color=colour,
+            marker=marker,
+            label=arm_name(arm),
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"training time [{unit}]")
+    legend_below(figure, axes, 3)
+    return figure
+
+
+def _no_gain(summary: dict[str, Any]) -> str:
+    if not summary["compared"]:
+        return "It takes two norms, and the study has one."
+    if not any(row["n"] for row in summary["gain"]):
+        return "No seed has a result with both norms."
+    return ""
+
+
+def sweep_figures(
+    study: SweepStudy, summary: dict[str, Any], images: Dataset | None
+) -> list[StudyFigure]:
+    """All figures of a sweep; those that cannot be drawn say why."""
+    first = study.first
+    where, name = dataset_name(first), summary["sweep"]["name"]
+    arms = listed([arm_name(arm) for arm in summary["arms"]])
+    several = len(summary["seeds"]) > 1
+    band = ", the 95 % interval of the mean by the t distribution around it" if several else ""
+    lost = " A run that diverged is marked and counts as chance." if summary["diverged"] else ""
+    a, b = (arm_name(arm) for arm in summary["compared"]) if summary["compared"] else ("", "")
+    no_images = missing_images(first, images)
+    device = summary["device"] or "an unknown device"
+    data = study_config(first)["data"]
+
+    def entry(
+        stem: str, title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
+    ) -> StudyFigure:
+        build = None if reason else partial(draw, f"{title}: {where}")
+        return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
+
+    def with_images(draw: Callable[[Dataset, str], Figure]) -> Callable[[str], Figure]:
+        return lambda title: draw(images, title)  # type: ignore[arg-type]
+
+    counted = [
+        entry(
+            "02_class_counts",
+            "Class counts",
+            "images of each class in the training, validation and test set.",
+            with_images(lambda found, title: class_counts(found, data, title)),
+            no_images,
+        )
+    ]
+    return [
+        entry(
+            "01_samples",
+            "One image a class",
+            "the first training image of each class.",
+            with_images(samples),
+            no_images,
+        ),
+        *([] if study.sweep.field.startswith("data.") else counted),
+        entry(
+            "03_accuracy_by_setting",
+            f"Accuracy by {name}",
+            f"test accuracy against {name}, {arms}. Small dots are single seeds, large marks "
+            f"their mean{band}.{lost}",
+            partial(accuracy_by_setting, study, summary),
+        ),
+        entry(
+            "04_gain_by_setting",
+            f"Gain by {name}",
+            f"test accuracy of {b} minus that of {a} with the same seed, against {name}. Small "
+            f"dots are pairs of runs, large marks their mean{band}.{lost}",
+            partial(gain_by_setting, study, summary),
+            _no_gain(summary),
+        ),
+        entry(
+            "05_curves_by_setting",
+            f"Validation accuracy by {name}",
+            f"validation accuracy over the epochs at each {name}, {arms}; means of the finished "
+            f"runs{', bands 95 % intervals of the mean' if several else ''}. Runs that diverged "
+            "are left out.",
+            partial(curves_by_setting, study, summary),
+        ),
+        entry(
+            "06_time_by_setting",
+            f"Training time by {name}",
+            f"training time, without compilation, against {name}, {arms}, on {device}. Small "
+            "dots are single finished runs, large marks their mean.",
+            partial(time_by_setting, study, summary),
+        ),
+    ]

@@ -1,0 +1,184 @@
+"""The report of a sweep, and of many norms: what it says, and that its figures show it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from fake_study import write_study
+
+from cifar_jax.report import page, study_figures, sweep_figures, sweep_page
+from cifar_jax.study.collect import read_study, read_sweep
+from cifar_jax.study.grid import Sweep
+from cifar_jax.study.summary import summarise
+from cifar_jax.study.sweep import summarise_sweep
+
+RATES = Sweep("training.learning_rate", (0.01, 0.1))
+
+
+def report(workdir, sweep=RATES, **options):
+    images = write_study(workdir, sweep=sweep, epochs=4, **options)
+    study = read_sweep(workdir)
+    summary = summarise_sweep(study)
+    return study, summary, sweep_page.write_sweep_report(study, summary, images), images
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """A sweep in which the baseline diverges once, and a run is missing."""
+    return report(
+        tmp_path_factory.mktemp("lost"),
+        diverged=[("none-learning_rate-0.1", 43)],
+        missing=[("batch-learning_rate-0.01", 44)],
+    )
+
+
+def build(made, stem):
+    """A figure, drawn."""
+    study, summary, _, images = made
+    (found,) = (f for f in sweep_figures.sweep_figures(study, summary, images) if f.stem == stem)
+    assert found.build
+    return found.build()
+
+
+def test_everything_is_written(lost):
+    study, _, written, _ = lost
+    names = {str(path.relative_to(study.workdir)) for path in written}
+    assert {"report.html", "report.md", "summary.json"} <= names
+    assert {
+        f"{arm}-learning_rate-{rate}/model_card.md"
+        for arm in ("none", "batch")
+        for rate in (0.01, 0.1)
+    } <= names
+    assert len([name for name in names if name.endswith(".svg")]) == 6
+    card = (study.workdir / "batch-learning_rate-0.1" / "model_card.md").read_text()
+    assert "42, 43, 44" in card
+
+
+def test_page_names_what_diverged_and_how_it_counts(lost):
+    study = lost[0]
+    text = " ".join(re.sub("<[^>]+>", " ", (study.workdir / "report.html").read_text()).split())
+    assert "Diverged: baseline at learning rate 0.1: 1 of 3 seeds." in text
+    assert "counts as chance, 10.0 %" in text
+    assert "missing, and in no number: BatchNorm at 0.01 seed 44." in text
+    assert "(1 of 3 diverged)" in text
+    toml = (study.workdir / "report.md").read_text()
+    assert 'sweep = "training.learning_rate=0.01,0.1"' in toml
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([0.1, 0.2], "the gain is larger at 0.1, a change of +15.00 points"),
+        ([-0.1, 0.2], "no dependence on learning rate is shown"),
+        (None, "one seed cannot tell"),
+    ],
+)
+def test_headline_says_what_the_interval_allows(lost, ends, said):
+    study, summary, *_ = lost
+    change = {**summary["interaction"], "mean_difference": 0.15, "ci_t": ends}
+    assert said in sweep_page.headline(study, {**summary, "interaction": change})
+
+
+def test_accuracy_figure_shows_means_seeds_and_divergence(lost):
+    figure = build(lost, "03_accuracy_by_setting")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    cells = [c for c in lost[1]["cells"] if c["arm"] == "batch"]
+    means = [100 * cell["test_accuracy"]["mean"] for cell in cells]
+    assert lines["BatchNorm"].get_ydata() == pytest.approx(means)
+    crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [tuple(line.get_ydata()) for line in crosses] == [(10.0,)]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+    assert {"chance", sweep_figures.DIVERGED} <= set(lines)
+
+
+def test_gain_figure_shows_the_paired_differences(lost):
+    figure = build(lost, "04_gain_by_setting")
+    (axes,) = figure.axes
+    means = [100 * row["mean_difference"] for row in lost[1]["gain"]]
+    assert any(
+        np.allclose(line.get_ydata(), means) for line in axes.lines if len(line.get_ydata()) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "positions", "numbers"),
+    [
+        ((0.01, 0.1), [-2, -1], True),
+        ((8, 64, 512), np.log10([8, 64, 512]), True),
+        ((0.8, 0.9), [0.8, 0.9], True),
+        ((0.0, 1e-4, 1e-2), [0, 1, 2], True),
+        (("cnn", "other"), [0, 1], False),
+        ((True, False), [0, 1], False),
+    ],
+)
+def test_scale(values, positions, numbers):
+    found = sweep_figures.scale(values)
+    assert found.positions == pytest.approx(positions)
+    assert found.numbers is numbers
+
+
+@pytest.mark.parametrize(
+    ("sweep", "options"),
+    [
+        (Sweep("model.name", ("cnn", "a network with a long name")), {"seeds": (1,)}),
+        (RATES, {"arms": ("batch",)}),
+        (Sweep("training.momentum", (0.9,)), {"arms": ("none", "batch", "group")}),
+    ],
+)
+def test_one_norm_one_value_one_seed_names_instead_of_numbers(tmp_path, sweep, options):
+    study, summary, _, images = report(tmp_path, sweep, **options)
+    assert (tmp_path / "report.html").is_file()
+    reasons = [f.reason for f in sweep_figures.sweep_figures(study, summary, images)]
+    assert any(reasons) == (len(study.first.arms) == 1)
+    json.dumps(summary, allow_nan=False)
+
+
+def test_many_norms_are_all_compared_with_the_first(tmp_path):
+    images = write_study(tmp_path, arms=("none", "batch", "layer", "group"), epochs=4)
+    study = read_study(tmp_path)
+    summary = summarise(study)
+    page.write_report(study, summary, images)
+    others = summary["against_first"]
+    assert [row["arms"] for row in others] == [["none", a] for a in ("batch", "layer", "group")]
+    assert all(row["p_t_holm"] >= row["p_t"] for row in others)
+    assert "Of 4 arms" in page.headline(study, summary)
+    assert len(page.against_first_table(summary).rows) == 3
+    assert "the other arms are in none" in page.claims_table(study, summary).note
+    (all_arms,) = (
+        f for f in study_figures.study_figures(study, summary, images) if f.stem == "13_all_arms"
+    )
+    above, below = all_arms.build().axes
+    assert [t.get_text() for t in below.get_yticklabels()] == [
+        "BatchNorm",
+        "LayerNorm",
+        "GroupNorm",
+    ]
+    assert len(above.get_yticklabels()) == 4
+
+
+def test_claims_and_published_figures_are_of_the_reports_network_alone(tmp_path):
+    write_study(tmp_path)
+    for path in tmp_path.glob("*/seed*/results.json"):
+        results = json.loads(path.read_text())
+        results["model"] = results["config"]["model"]["name"] = "resnet20"
+        path.write_text(json.dumps(results))
+    study = read_study(tmp_path)
+    summary = summarise(study)
+    assert summary["claims"] == []
+    assert "not decided here" in page.claims_table(study, summary).note
+    table = page.main_table(study, summary)
+    assert {row[-1] for row in table.rows} == {page.NONE}
+    assert "another than the published one" in table.note
+
+
+def test_a_protocol_that_is_not_the_published_one_is_named(tmp_path):
+    write_study(tmp_path)
+    for path in tmp_path.glob("*/seed*/results.json"):
+        results = json.loads(path.read_text())
+        results["config"]["training"]["learning_rate"] = 0.05
+        path.write_text(json.dumps(results))
+    study = read_study(tmp_path)
+    note = page.main_table(study, summarise(study)).note
+    assert "not the published one: learning rate 0.05 instead of 0.01." in note

@@ -1,0 +1,121 @@
+"""The numbers of a sweep: differences of differences, diverged runs, the best setting."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cifar_jax.study.collect import read_sweep, run_path
+from cifar_jax.study.sweep import summarise_sweep
+
+RATES = (0.01, 0.05, 0.1)
+# Test accuracy of three seeds by norm and rate.
+ACCURACY = {
+    ("none", 0.01): (0.60, 0.62, 0.61),
+    ("none", 0.05): (0.70, 0.69, 0.71),
+    ("none", 0.1): (0.50, None, 0.52),
+    ("batch", 0.01): (0.65, 0.66, 0.64),
+    ("batch", 0.05): (0.73, 0.74, 0.72),
+    ("batch", 0.1): (0.78, 0.75, 0.77),
+}
+CHANCE = 1 / 5  # of the five classes of the made-up studies
+
+
+@pytest.fixture
+def workdir(make_study):
+    """Seeds 1, 2, 3; the baseline diverges once at the highest rate."""
+    arms = tuple(f"{norm}-learning_rate-{rate}" for norm, rate in ACCURACY)
+    workdir = make_study(arms=arms, seeds=(1, 2, 3), epochs=4, n=50)
+    for (norm, rate), row in ACCURACY.items():
+        for seed, accuracy in enumerate(row, start=1):
+            directory = run_path(workdir, f"{norm}-learning_rate-{rate}", seed)
+            if accuracy is None:
+                (directory / "results.json").unlink()
+                (directory / "failed.json").write_text('{"reason": "diverged"}')
+                continue
+            path = directory / "results.json"
+            results = json.loads(path.read_text())
+            results["history"][-1]["val_accuracy"] = accuracy - 0.01
+            path.write_text(json.dumps({**results, "test_accuracy": accuracy, "norm": norm}))
+    path = workdir / "study.json"
+    plan = {
+        **json.loads(path.read_text()),
+        "arms": ["none", "batch"],
+        "sweep": {"field": "training.learning_rate", "values": RATES[::-1]},
+    }
+    path.write_text(json.dumps(plan))
+    return workdir
+
+
+def accuracies(norm, rate):
+    return np.array([CHANCE if a is None else a for a in ACCURACY[norm, rate]])
+
+
+def gains(rate):
+    return accuracies("batch", rate) - accuracies("none", rate)
+
+
+def test_is_strict_json_and_says_what_was_swept(workdir):
+    summary = summarise_sweep(read_sweep(workdir))
+    json.dumps(summary, allow_nan=False)
+    assert summary["sweep"] == {
+        "field": "training.learning_rate",
+        "name": "learning rate",
+        "values": list(RATES),
+    }
+    assert summary["compared"] == ["none", "batch"]
+
+
+def test_a_diverged_run_counts_as_chance_and_is_marked(workdir):
+    summary = summarise_sweep(read_sweep(workdir))
+    assert summary["diverged"] == [["none", 0.1, 2]]
+    assert summary["missing"] == []
+    (cell,) = (c for c in summary["cells"] if (c["arm"], c["value"]) == ("none", 0.1))
+    assert cell["diverged"] == 1
+    assert cell["test_accuracy"]["values"] == [0.50, CHANCE, 0.52]
+    # What has no value for it leaves it out.
+    assert cell["finished"]["test_loss"]["n"] == 2
+    assert summary["gain"][2]["diverged_pairs"] == 1
+
+
+def test_gains_are_paired_and_adjusted(workdir):
+    summary = summarise_sweep(read_sweep(workdir))
+    p_values = []
+    for rate, row in zip(RATES, summary["gain"], strict=True):
+        test = stats.ttest_rel(accuracies("batch", rate), accuracies("none", rate))
+        assert row["differences"] == pytest.approx(gains(rate).tolist())
+        assert row["ci_t"] == pytest.approx(list(test.confidence_interval()))
+        assert row["p_t"] == pytest.approx(test.pvalue)
+        p_values.append(test.pvalue)
+    smallest = int(np.argmin(p_values))
+    assert summary["gain"][smallest]["p_t_holm"] == pytest.approx(3 * p_values[smallest])
+
+
+def test_interaction_is_the_difference_of_the_differences_at_the_ends(workdir):
+    found = summarise_sweep(read_sweep(workdir))["interaction"]
+    test = stats.ttest_rel(gains(0.1), gains(0.01))
+    assert (found["low"], found["high"], found["seeds"]) == (0.01, 0.1, [1, 2, 3])
+    assert found["differences"] == pytest.approx((gains(0.1) - gains(0.01)).tolist())
+    assert found["ci_t"] == pytest.approx(list(test.confidence_interval()))
+    assert found["p_sign_flip"] == 0.25  # all three have the same sign
+
+
+def test_each_arm_at_its_own_best(workdir):
+    found = summarise_sweep(read_sweep(workdir))["at_best"]
+    assert found["values"] == [0.05, 0.1]
+    expected = accuracies("batch", 0.1) - accuracies("none", 0.05)
+    assert found["differences"] == pytest.approx(expected.tolist())
+
+
+def test_a_value_without_a_finished_run(workdir):
+    for norm in ("none", "batch"):
+        for seed in (1, 2, 3):
+            path = run_path(workdir, f"{norm}-learning_rate-0.01", seed) / "results.json"
+            path.unlink()
+    summary = summarise_sweep(read_sweep(workdir))
+    assert len(summary["missing"]) == 6
+    assert summary["per_value"][0] is None
+    assert summary["gain"][0]["n"] == summary["interaction"]["n"] == 0
+    assert summary["interaction"]["mean_difference"] is None
+    assert summary["gain"][1]["n"] == 3
