@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, printable
 from cifar_jax.report import files
 from cifar_jax.report.study_figures import (
     StudyFigure,
@@ -66,7 +66,15 @@ def escape_markdown(value: object) -> str:
     """Text that Markdown shows as it is, in a table cell too; `Markup` is left alone."""
     if isinstance(value, Markup):
         return value
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", " ".join(str(value).split()))
+    text = printable(" ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", text)
+
+
+def _visible(value: object) -> object:
+    """Text of a page without control characters; markup and other values are left alone."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(printable, value.split("\n")))
+    return value
 
 
 def environment(markdown: bool) -> Environment:
@@ -74,7 +82,7 @@ def environment(markdown: bool) -> Environment:
     return Environment(
         loader=PackageLoader("cifar_jax.report"),
         autoescape=not markdown,
-        finalize=escape_markdown if markdown else None,
+        finalize=escape_markdown if markdown else _visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -544,6 +552,8 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
     from cifar_jax.report.model_card import write_model_card
 
     directory = study.workdir / FIGURES
+    for written_to in (directory, *(study.workdir / arm for arm in summary["per_arm"])):
+        files.check_inside(written_to, study.workdir)
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
@@ -572,7 +582,7 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
         "protocol": protocol_table(study, summary),
         "seeds_are_a_range": list(study.seeds)
         == list(range(study.seeds[0], study.seeds[0] + len(study.seeds))),
-        "toml": Markup(config_toml(study)),
+        "toml": Markup(_visible(config_toml(study))),
     }
     page = study.workdir / "report.html"
     values_html = {**values, "toml": str(values["toml"])}

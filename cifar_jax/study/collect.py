@@ -1,22 +1,59 @@
 """Read what the runs of a study left."""
 
-import json
+import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cifar_jax import config as configuration
 from cifar_jax.errors import UserError
+from cifar_jax.inputs import (
+    Shape,
+    fits,
+    is_count,
+    is_name,
+    is_number,
+    is_part,
+    optional,
+    read_bytes,
+    read_json,
+)
 
 STUDY = "study.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.npz"
 
-_NUMBERS = ("test_accuracy", "test_loss", "train_seconds", "num_params")
-_TABLES = ("dataset", "config", "versions", "per_class_accuracy")
+# What the statistics and the report need of `results.json`.
+_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+_EPOCH: Shape = dict.fromkeys(_COLUMNS, is_number)
+_RESULTS: Shape = {
+    "dataset": {
+        "name": is_name,
+        "fingerprint": is_name,
+        "n_train": is_count,
+        "n_val": is_count,
+        "n_test": is_count,
+        "classes": [is_name],
+    },
+    "config": dict,
+    "model": is_name,
+    "norm": is_name,
+    "seed": int,
+    "num_params": is_count,
+    "history": [_EPOCH],
+    "train_seconds": is_number,
+    "test_loss": is_number,
+    "test_accuracy": is_number,
+    "per_class_accuracy": dict,
+    "confusion_matrix": [[is_count]],
+    "versions": dict,
+    "device": optional(is_name),
+    "git_revision": optional(is_name),
+}
+_LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,20 +122,50 @@ def run_path(workdir: Path, arm: str, seed: int) -> Path:
 
 
 def _is_whole(results: Any) -> bool:
-    """Whether `results.json` holds everything that the statistics need."""
-    if not isinstance(results, dict):
+    """Whether `results.json` holds everything that the statistics need, and nothing odd."""
+    if not fits(results, _RESULTS):
         return False
-    history = results.get("history")
-    columns = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+    classes, accuracy = results["dataset"]["classes"], results["per_class_accuracy"]
+    matrix = results["confusion_matrix"]
     return (
-        all(isinstance(results.get(name), int | float) for name in _NUMBERS)
-        and all(isinstance(results.get(name), dict) for name in _TABLES)
-        and isinstance(history, list)
-        and bool(history)
-        and all(
-            isinstance(row, dict) and all(isinstance(row.get(k), int | float) for k in columns)
-            for row in history
-        )
+        bool(results["history"])
+        and len(set(classes)) == len(classes) >= 2
+        and set(accuracy) == set(classes)
+        and all(value is None or is_number(value) for value in accuracy.values())
+        and [len(row) for row in matrix] == [len(classes)] * len(classes)
+        and all(is_name(k) and is_name(v) for k, v in results["versions"].items())
+        and fits(results.get("finished", ""), str)
+    )
+
+
+def _read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and true classes, and logits.
+
+    Raises:
+        OSError, ValueError and others: if it cannot be read.
+    """
+    # np.load leaves a damaged file open that it opened itself.
+    content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
+    with zipfile.ZipFile(content) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
+            raise ValueError("too large")
+    with np.load(content, allow_pickle=False) as arrays:
+        return arrays["predicted"], arrays["label"], arrays["logits"]
+
+
+def _agree(
+    results: dict[str, Any], predicted: np.ndarray, label: np.ndarray, logits: np.ndarray
+) -> bool:
+    """Whether predictions are those of a run with these results."""
+    n, classes = results["dataset"]["n_test"], len(results["dataset"]["classes"])
+    return (
+        n > 0
+        and predicted.shape == label.shape == (n,)
+        and logits.shape == (n, classes)
+        and predicted.dtype.kind == label.dtype.kind == "i"
+        and logits.dtype.kind == "f"
+        and bool(np.isfinite(logits).all())
+        and all(int(x.min()) >= 0 and int(x.max()) < classes for x in (predicted, label))
     )
 
 
@@ -106,15 +173,17 @@ def read_run(workdir: Path, arm: str, seed: int) -> Run | None:
     """Read a run, or None if it is not finished or cannot be read."""
     directory = run_path(workdir, arm, seed)
     try:
-        results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
-        # np.load leaves a damaged file open that it opened itself.
-        with open(directory / PREDICTIONS, "rb") as file, np.load(file) as arrays:
-            predicted, label, logits = (arrays[k] for k in ("predicted", "label", "logits"))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        results = read_json(directory / RESULTS)
+        if not _is_whole(results):
+            return None
+        filled = configuration.to_dict(configuration.from_dict(results["config"], RESULTS))
+        predicted, label, logits = _read_predictions(directory / PREDICTIONS)
+    # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
+    except Exception:
         return None
-    fits = predicted.shape == label.shape == logits.shape[:1] and logits.ndim == 2
-    if not (_is_whole(results) and fits):
+    if not _agree(results, predicted, label, logits):
         return None
+    results = {**results, "config": filled}
     return Run(arm, seed, directory, results, predicted, label, logits)
 
 
@@ -122,8 +191,8 @@ def _check_same(run: Run, first: Run) -> None:
     """Refuse runs that cannot be compared."""
     if run.results["seed"] != run.seed:
         raise UserError(f"{run.directory}: is a run with seed {run.results['seed']}")
-    fingerprints = [r.results["dataset"].get("fingerprint") for r in (run, first)]
-    if fingerprints[0] != fingerprints[1] or not np.array_equal(run.label, first.label):
+    data = [[r.results["dataset"][k] for k in ("fingerprint", "classes")] for r in (run, first)]
+    if data[0] != data[1] or not np.array_equal(run.label, first.label):
         raise UserError(f"{run.directory}: was trained on other data than {first.directory}")
     epochs = [len(r.results["history"]) for r in (run, first)]
     if epochs[0] != epochs[1]:
@@ -135,20 +204,19 @@ def _check_same(run: Run, first: Run) -> None:
 def _read_plan(path: Path) -> tuple[list[str], list[int], dict[str, Any]]:
     """Arms, seeds and config of `study.json`."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
         arms, seeds, config = plan["arms"], plan["seeds"], plan["config"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); no study is there") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: is not the record of a study") from None
-    if not (
-        isinstance(arms, list)
-        and isinstance(seeds, list)
-        and all(isinstance(arm, str) for arm in arms)
-        and all(type(seed) is int for seed in seeds)
-    ):
-        raise UserError(f"{path}: needs a list of arms and a list of whole-number seeds")
-    return list(dict.fromkeys(arms)), sorted(set(seeds)), config
+    # The model card of an arm is written to the folder of its name.
+    if not (fits(arms, [is_part]) and fits(seeds, [is_count]) and arms and seeds):
+        raise UserError(
+            f"{path}: needs a list of arms, each a folder's name, and a list of whole-number seeds"
+        )
+    filled = configuration.to_dict(configuration.from_dict(config, str(path)))
+    return list(dict.fromkeys(arms)), sorted(set(seeds)), filled
 
 
 def read_study(workdir: Path) -> Study:
