@@ -5,7 +5,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-oldest lint format typecheck bench lock clean FORCE
+.PHONY: help setup run test test-faults test-oldest lint format typecheck bench lock clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 5 
 
 test: .venv/.installed ## run the tests
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-faults: .venv/.installed ## run the long fault and fuzz tests
+	@.venv/bin/python -m pytest -m faults_long $(ARGS)
 
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
 	@.venv-oldest/bin/python -m pytest $(ARGS)
