@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import stat
 import unicodedata
@@ -94,8 +93,8 @@ def fits(value: Any, shape: Shape) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A finite number."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    """A finite number, up to a little more than float32 can hold."""
+    return type(value) in (int, float) and abs(value) <= 1e40
 
 
 def is_count(value: Any) -> bool:

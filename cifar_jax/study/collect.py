@@ -29,6 +29,17 @@ PREDICTIONS = "predictions.npz"
 # What the statistics and the report need of `results.json`.
 _COLUMNS = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
 _EPOCH: Shape = dict.fromkeys(_COLUMNS, is_number)
+
+
+def _is_duration(value: Any) -> bool:
+    """Seconds, of which there is a share or a multiple."""
+    return is_number(value) and 1e-9 < value < 1e12
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
 _RESULTS: Shape = {
     "dataset": {
         "name": is_name,
@@ -44,9 +55,9 @@ _RESULTS: Shape = {
     "seed": int,
     "num_params": is_count,
     "history": [_EPOCH],
-    "train_seconds": is_number,
+    "train_seconds": _is_duration,
     "test_loss": is_number,
-    "test_accuracy": is_number,
+    "test_accuracy": _is_share,
     "per_class_accuracy": dict,
     "confusion_matrix": [[is_count]],
     "versions": dict,
@@ -129,9 +140,10 @@ def _is_whole(results: Any) -> bool:
     matrix = results["confusion_matrix"]
     return (
         bool(results["history"])
+        and results["num_params"] > 0
         and len(set(classes)) == len(classes) >= 2
         and set(accuracy) == set(classes)
-        and all(value is None or is_number(value) for value in accuracy.values())
+        and all(value is None or _is_share(value) for value in accuracy.values())
         and [len(row) for row in matrix] == [len(classes)] * len(classes)
         and all(is_name(k) and is_name(v) for k, v in results["versions"].items())
         and fits(results.get("finished", ""), str)
