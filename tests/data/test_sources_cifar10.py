@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import socket
 import sys
 import tarfile
 import threading
@@ -83,6 +84,12 @@ def check(data: cifar10.Contents | cifar10.Dataset) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, and no network."""
     monkeypatch.setattr(cifar10, "unreachable", lambda url: "no connection")
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
 
