@@ -3,9 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fuzzing
 import pytest
+
+# Imported before anything in them is replaced: what they import by name must be the real thing.
+from cifar_jax import run, run_study
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))  # for fake_study
 
@@ -22,13 +26,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(root)
         patch.setenv("CIFAR_JAX_CACHE", str(root / "cache"))
         patch.setattr("cifar_jax.main._prepare_jax", lambda device: None)
-        patch.setattr("cifar_jax.run.open_data", accept)
-        patch.setattr("cifar_jax.run_study.open_data", accept)
-        patch.setattr("cifar_jax.run.open_dataset", accept)
-        patch.setattr("cifar_jax.run_study.open_dataset", accept)
+        for module in (run, run_study):
+            patch.setattr(module, "open_data", accept)
+            patch.setattr(module, "open_dataset", accept)
         yield root
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     if fuzzing.generated:
         terminalreporter.write_line(f"fuzz: {fuzzing.generated.total():,} generated inputs")
