@@ -5,7 +5,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-oldest lint format typecheck bench lock clean FORCE
+.PHONY: help setup run test test-faults test-oldest lint format typecheck audit bench lock clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 5 
 
 test: .venv/.installed ## run the tests
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-faults: .venv/.installed ## run the long fault and fuzz tests
+	@.venv/bin/python -m pytest -m faults_long $(ARGS)
 
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
 	@.venv-oldest/bin/python -m pytest $(ARGS)
@@ -32,20 +35,27 @@ format: .venv/.installed ## format, and fix what can be fixed
 typecheck: .venv/.installed ## check the types
 	@.venv/bin/python -m mypy
 
+audit: .venv-audit/.installed ## look for known vulnerabilities in the locked dependencies
+	@.ci/advisories || { echo "no advisories can be had: .ci/advisories says where from" >&2; exit 1; }
+	@.venv-audit/bin/pip-audit --strict --disable-pip --progress-spinner off \
+	  --requirement requirements/locked.lock $(ARGS)
+
 BENCHMARKS = startup layers throughput seeds scaling
 bench: .venv/.installed ## run a short form of every benchmark
 	@set -e; for name in $(BENCHMARKS); do \
 	  echo "$$name:"; .venv/bin/python benchmarks/$$name.py --short $(ARGS); done
 
 UV_COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-header --no-emit-index-url pyproject.toml
+	--no-annotate --no-header --no-emit-index-url
 lock: ## resolve the newest dependencies into requirements/ (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
-	$(UV_COMPILE) --extra dev --output-file requirements/locked.lock
-	$(UV_COMPILE) --extra test --resolution lowest-direct --output-file requirements/oldest.lock
+	$(UV_COMPILE) pyproject.toml --extra dev --output-file requirements/locked.lock
+	$(UV_COMPILE) pyproject.toml --extra test --resolution lowest-direct \
+	  --output-file requirements/oldest.lock
+	$(UV_COMPILE) requirements/audit.in --output-file requirements/audit.lock
 
 clean: ## remove the environments and caches (not the runs)
-	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp goes first and comes back last, so that an interrupted installation is redone; without
@@ -81,6 +91,12 @@ endef
 
 .venv-oldest/.installed: requirements/oldest.lock pyproject.toml
 	$(call install,(3, 14),3.11 to 3.13)
+
+# Not in .venv: what looks for vulnerabilities has many dependencies of its own.
+.venv-audit/.installed: requirements/audit.lock
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 # A PYTHON given by hand replaces an environment of another version.
 ifneq ($(origin PYTHON),file)

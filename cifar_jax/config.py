@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, shown
+from cifar_jax.inputs import is_name, read_bytes
 
 NORMS = ("none", "batch")
 MODELS = ("cnn",)
 PIPELINES = ("device", "stream")
+
+LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
 
 def _field(
@@ -193,23 +196,26 @@ def check_value(section: type, name: str, value: Any, where: str) -> Any:
     if value is None and optional:
         return None
     if plain is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is not plain:
         kind = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-        raise UserError(f"{where}: {value!r} is not {kind[plain]}")
+        raise UserError(f"{where}: {shown(value)} is not {kind[plain]}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: {value} is not a finite number; allowed: {_limits(meta)}")
     if meta["choices"] and value not in meta["choices"]:
         allowed = ", ".join(meta["choices"])
-        raise UserError(f"{where}: {value!r} is not known; allowed: {allowed}")
+        raise UserError(f"{where}: {shown(value)} is not known; allowed: {allowed}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = meta["low"], meta["high"]
         too_low = low is not None and (value <= low if meta["low_open"] else value < low)
         too_high = high is not None and (value >= high if meta["high_open"] else value > high)
         if too_low or too_high:
-            raise UserError(f"{where}: {value} is out of range; allowed: {_limits(meta)}")
-    if isinstance(value, str) and (not value or "\0" in value):
-        raise UserError(f"{where}: an empty or unprintable string is not allowed")
+            raise UserError(f"{where}: {shown(value)} is out of range; allowed: {_limits(meta)}")
+    if isinstance(value, str) and not is_name(value):
+        raise UserError(
+            f"{where}: an empty or unprintable string is not allowed, nor one of more than 1000 "
+            f"characters: {shown(value)}"
+        )
     return value
 
 
@@ -222,7 +228,7 @@ def parse_value(section: type, name: str, text: str, where: str) -> Any:
         try:
             value = plain(text)
         except ValueError:
-            raise UserError(f"{where}: {text!r} is not {kinds[plain]}") from None
+            raise UserError(f"{where}: {shown(text)} is not {kinds[plain]}") from None
     elif plain is bool:
         value = {"true": True, "false": False}.get(text, text)
     return check_value(section, name, value, where)
@@ -231,19 +237,19 @@ def parse_value(section: type, name: str, text: str, where: str) -> Any:
 def _check_name(value: Any, where: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", value):
         raise UserError(
-            f"{where}: {value!r} is not allowed; up to 64 letters, digits, '.', '_' and '-'"
+            f"{where}: {shown(value)} is not allowed; up to 64 letters, digits, '.', '_' and '-'"
         )
     return value
 
 
 def unknown(key: str, known: list[str], where: str) -> UserError:
     """The error for a key that is not among the known ones, with the nearest that is."""
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    near = difflib.get_close_matches(key.rpartition(".")[2][:100], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"{where}: unknown key {key!r}{hint} (allowed: {', '.join(known)})")
+    return UserError(f"{where}: unknown key {shown(key)}{hint} (allowed: {', '.join(known)})")
 
 
-def from_dict(tables: dict[str, Any], where: str) -> Config:
+def from_dict(tables: Any, where: str) -> Config:
     """Build a validated `Config` from nested tables.
 
     Args:
@@ -253,6 +259,8 @@ def from_dict(tables: dict[str, Any], where: str) -> Config:
     Raises:
         UserError: at the first unknown key, wrong type or value out of range.
     """
+    if not isinstance(tables, dict):
+        raise UserError(f"{where}: {shown(tables)} is not a configuration")
     sections: dict[str, Any] = {}
     for key, table in tables.items():
         if key == "name":
@@ -282,14 +290,18 @@ def load(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, LARGEST_FILE).decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"--config {path}: cannot be read ({reason})") from None
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid TOML: {str(error).splitlines()[0]}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError:  # of Python's limit of 4300 digits
+        raise UserError(f"{path}: not valid TOML: a number with too many digits") from None
     return from_dict(tables, str(path))
 
 

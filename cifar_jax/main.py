@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import errno
+import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +14,8 @@ import cifar_jax
 from cifar_jax import config as configuration
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, printable, shown
+from cifar_jax.inputs import is_name
 
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
@@ -34,6 +37,23 @@ def _flag(section: str, field: dataclasses.Field[Any]) -> str:
 def _converter(section: type, name: str, flag: str) -> Any:
     """Turn a flag's text into its field's type, and check it."""
     return lambda text: parse_value(section, name, text, flag)
+
+
+def _path(flag: str) -> Callable[[str], Path]:
+    """Turn a flag's text into a path that a file system can hold."""
+
+    def convert(text: str) -> Path:
+        if not is_name(text):
+            raise UserError(f"{flag}: {shown(text)} is not a path; not empty, and printable")
+        try:
+            os.stat(text)
+        except FileNotFoundError:
+            pass  # For the command to judge.
+        except OSError as error:
+            raise UserError(f"{flag} {text}: cannot be used ({error.strerror})") from None
+        return Path(text)
+
+    return convert
 
 
 def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
@@ -79,7 +99,10 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _add_config_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file of the experiment; flags override it"
+        "--config",
+        type=_path("--config"),
+        metavar="FILE",
+        help="TOML file of the experiment; flags override it",
     )
 
 
@@ -102,7 +125,7 @@ def _train_parser() -> argparse.ArgumentParser:
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=_path("--workdir"),
         metavar="DIR",
         help="what the run leaves (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
     )
@@ -125,7 +148,7 @@ def _study_parser() -> argparse.ArgumentParser:
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=_path("--workdir"),
         metavar="DIR",
         help="what the study leaves (default: runs/study-<dataset>-<model>)",
     )
@@ -141,7 +164,11 @@ def _report_parser() -> argparse.ArgumentParser:
         description="Draw the figures and write the report of a study again, without training.",
     )
     parser.add_argument(
-        "--workdir", type=Path, required=True, metavar="DIR", help="a study's directory"
+        "--workdir",
+        type=_path("--workdir"),
+        required=True,
+        metavar="DIR",
+        help="a study's directory",
     )
     _add_moved_data(parser)
     return parser
@@ -155,7 +182,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=_path("--checkpoint"),
         required=True,
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
@@ -213,11 +240,11 @@ def _train(argv: list[str]) -> int:
     try:
         train_run(config, workdir=arguments.workdir, resume=arguments.resume)
     except Interrupted as stop:
-        print(stop, file=sys.stderr, flush=True)
+        print(printable(str(stop)), file=sys.stderr, flush=True)
         # Not sys.exit: an epoch may still be running in its thread, and nobody wants its result.
         os._exit(EXIT_INTERRUPTED)
     except Diverged as failure:
-        print(f"{PROGRAM}: {failure}", file=sys.stderr)
+        print(printable(f"{PROGRAM}: {failure}"), file=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -232,10 +259,10 @@ def _study(argv: list[str]) -> int:
     try:
         failed = study_run(config, workdir=arguments.workdir)
     except Interrupted as stop:
-        print(stop, file=sys.stderr, flush=True)
+        print(printable(str(stop)), file=sys.stderr, flush=True)
         os._exit(EXIT_INTERRUPTED)  # As in _train.
     for reason in failed:
-        print(f"{PROGRAM}: {reason}", file=sys.stderr)
+        print(printable(f"{PROGRAM}: {reason}"), file=sys.stderr)
     return EXIT_FAILED if failed else 0
 
 
@@ -264,7 +291,7 @@ def main(argv: list[str]) -> int:
         command, rest = argv[0], argv[1:]
     try:
         if command not in COMMANDS:
-            raise UserError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
+            raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
         run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
         return run[command](rest)
     except UserError as error:
@@ -279,12 +306,17 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        line = printable(f"{PROGRAM}: error: {error.filename}: {error.strerror}")
+        print(line, file=sys.stderr)
         return EXIT_FAILED
 
 
 def main_cli() -> NoReturn:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A class name that the terminal's encoding lacks must not stop a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 

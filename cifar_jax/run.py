@@ -410,7 +410,7 @@ def evaluate_run(
     directory = rundir.find_checkpoints(checkpoint)
     checkpoints = Checkpoints(directory, create=False)
     try:
-        record = checkpoints.read_record()
+        record = rundir.read_record(checkpoints)
         config = configuration.from_dict(record["config"], str(directory))
         if dataset is not None:
             config = configuration.override(config, "data", "dataset", dataset, "--dataset")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-import json
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from cifar_jax.experiment import (
     split_rows,
     train_spec,
 )
+from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part, read_json
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
@@ -35,6 +36,12 @@ from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
 Cell = tuple[Arm, int]
+_STUDY: Shape = {
+    "arms": [is_part],
+    "seeds": [is_count],
+    "config": dict,
+    "dataset": {"fingerprint": is_name},
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def seed_parallelism(config: Config, platform: str) -> int:
     stream = config.data.pipeline == "stream"
     if text == "auto":
         return 1 if platform == "cpu" or stream else runs
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
         raise UserError(f"--seed-parallelism: {text!r} is neither auto nor a number from 1 to 1000")
     if stream and int(text) > 1:
         raise UserError("--seed-parallelism: must be 1 with --pipeline stream")
@@ -115,16 +122,19 @@ def _epochs_behind(workdir: Path) -> int:
     directory = workdir / rundir.CHECKPOINTS
     if not directory.is_dir():
         return 0
-    return max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
+    return max((int(p.name) for p in directory.iterdir() if p.name.isdecimal()), default=0)
 
 
 def _read_study_file(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        configuration.from_dict(found["config"], str(path))
-        found["dataset"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found: dict[str, Any] = read_json(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a study ({error.strerror})") from None
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read as a study ({error})") from None
+    if not fits(found, _STUDY):
+        raise UserError(f"{path}: cannot be read as a study (arms, seeds, config or dataset)")
+    configuration.from_dict(found["config"], str(path))
     return found
 
 
@@ -174,6 +184,14 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
     files.write_json(path, {**record, "dataset": prepared.record()})
 
 
+def _read_reason(path: Path) -> str:
+    try:
+        reason = read_json(path)["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = None
+    return reason if isinstance(reason, str) else f"{path}: a failed run, the reason cannot be read"
+
+
 def _unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
 ) -> tuple[dict[Cell, int], list[str]]:
@@ -182,7 +200,7 @@ def _unfinished(
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
         if (path / FAILED).exists():
-            failed.append(json.loads((path / FAILED).read_text())["reason"])
+            failed.append(_read_reason(path / FAILED))
         elif not (path / rundir.RESULTS).exists():
             left[arm, seed] = _epochs_behind(path)
     return left, failed

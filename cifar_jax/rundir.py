@@ -13,6 +13,7 @@ import numpy as np
 from cifar_jax import config as configuration
 from cifar_jax.config import Config
 from cifar_jax.errors import UserError
+from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
 from cifar_jax.report import figures, files, provenance
 from cifar_jax.report.evaluation import Evaluation
 from cifar_jax.training.checkpoint import Checkpoints
@@ -86,6 +87,32 @@ def find_checkpoints(path: Path) -> Path:
     raise UserError(f"--checkpoint {path}: holds no checkpoint of a run")
 
 
+_RECORD: Shape = {
+    "config": dict,
+    "dataset": {"name": is_name, "fingerprint": is_name},
+    "history": [
+        {name: optional(is_number) for name in ("train_loss", "val_loss", "learning_rate")}
+        | {"epoch": is_count, "seconds": is_number}
+    ],
+    "compile_seconds": is_number,
+}
+
+
+def read_record(checkpoints: Checkpoints) -> Row:
+    """The record of a run's newest checkpoint.
+
+    Raises:
+        UserError: if there is none, or it is not the record of a run.
+    """
+    record = checkpoints.read_record()
+    if not fits(record, _RECORD):
+        raise UserError(
+            f"{checkpoints.directory}: the newest checkpoint holds no record of a run: config, "
+            "dataset, history and compile_seconds"
+        )
+    return record
+
+
 def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
     """Refuse to go on with another experiment than the one that was begun.
 
@@ -122,7 +149,7 @@ def begin(
     try:
         if checkpoints.latest_epoch() is None:
             return scratch
-        record = checkpoints.read_record()
+        record = read_record(checkpoints)
         _check_resumable(record, config, fingerprint, workdir)
         state = checkpoints.read_state(initial)
         return Start(state, record["history"], record["compile_seconds"])

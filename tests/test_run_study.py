@@ -244,8 +244,9 @@ def test_a_grid_trained_together_gives_the_same_results(swept, folder, tmp_path)
         together, alone = (results_of(w, arm, seed) for w in (workdir, swept[0]))
         assert together["seed_parallelism"] == 4
         first, second = zip(together["history"], alone["history"], strict=True)
-        # The tolerances of seeds trained together; the higher rate amplifies as much again.
-        assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-3)
+        # Rounding alone flips the maximum of a pooling window now and then, which changes a
+        # gradient by a quarter of a percent; the higher rate amplifies it.
+        assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=5e-3)
         assert second[0]["train_loss"] == pytest.approx(second[1]["train_loss"], rel=3e-2)
         assert first[0]["learning_rate"] == first[1]["learning_rate"] == rate
 

@@ -66,6 +66,9 @@ def load(
         from cifar_jax.data.sources import synthetic
 
         return synthetic.load(root, progress=report)
+    from cifar_jax.data.sources import cifar10_archive
+
+    cifar10_archive.refuse_pickled(Path(os.path.expanduser(name)), "--dataset")
     if not os.path.isdir(os.path.expanduser(name)):
         raise UserError(
             f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, "

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cifar_jax.errors import printable
+
 # Seconds between two plain progress lines where there is no terminal.
 PLAIN_INTERVAL = 10.0
 
@@ -55,12 +57,14 @@ class Display:
     _last_plain: float = 0.0
 
     def say(self, text: str) -> None:
-        """One line."""
-        self.console.print(text, markup=False)
+        """One line, shown as it is: no markup, no control characters."""
+        self.console.print(printable(text), markup=False, emoji=False)
 
     def banner(self, text: str) -> None:
         """A text that cannot be overlooked."""
-        panel = Panel(Text(text), title="ATTENTION", border_style="bold red", style="bold")
+        panel = Panel(
+            Text(printable(text)), title="ATTENTION", border_style="bold red", style="bold"
+        )
         self.console.print(panel)
 
     def progress(self, description: str, done: int, total: int, *, plain: bool = True) -> None:

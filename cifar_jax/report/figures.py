@@ -1,23 +1,30 @@
 """Figures of one run, as PNG. Every title names the dataset."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax.report.files import write_atomically
 
+# Class names are text, not TeX: they may hold a dollar sign.
+_plain_text = partial(matplotlib.rc_context, {"text.parse_math": False, "text.usetex": False})
+
 TRAIN, VALIDATION = "tab:blue", "tab:orange"
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    with _plain_text():
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
 
+@_plain_text()
 def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     """Loss and accuracy of training and validation over the epochs.
 
@@ -49,6 +56,7 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
+@_plain_text()
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix, counts as text, colours as share of the true class.
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from cifar_jax.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file through a temporary one beside it, renamed when complete."""
@@ -24,6 +26,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse a link that would make a report write to another place than its study.
+
+    Raises:
+        UserError: naming the link.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{path}: is a link out of {root}; the report is written only there")
 
 
 def write_text(path: Path, text: str) -> None:

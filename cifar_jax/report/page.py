@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from cifar_jax.config import ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, printable
 from cifar_jax.report import files
 from cifar_jax.report.study_figures import (
     StudyFigure,
@@ -79,7 +79,15 @@ def escape_markdown(value: object) -> str:
     """Text that Markdown shows as it is, in a table cell too; `Markup` is left alone."""
     if isinstance(value, Markup):
         return value
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", " ".join(str(value).split()))
+    text = printable(" ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", text)
+
+
+def _visible(value: object) -> object:
+    """Text of a page without control characters; markup and other values are left alone."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(printable, value.split("\n")))
+    return value
 
 
 def environment(markdown: bool) -> Environment:
@@ -87,7 +95,7 @@ def environment(markdown: bool) -> Environment:
     return Environment(
         loader=PackageLoader("cifar_jax.report"),
         autoescape=not markdown,
-        finalize=escape_markdown if markdown else None,
+        finalize=escape_markdown if markdown else _visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -684,6 +692,7 @@ def write_pages(
         UserError: if the study's directory cannot be written.
     """
     directory = study.workdir / FIGURES
+    files.check_inside(directory, study.workdir)
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
@@ -699,10 +708,10 @@ def write_pages(
         "figures": shown,
         "tables": [table for table in tables if table.rows],
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
-        "toml": Markup(toml),
+        "toml": Markup(_visible(toml)),
     }
     page = study.workdir / "report.html"
-    values_html = {**values, "toml": toml}
+    values_html = {**values, "toml": str(values["toml"])}
     files.write_text(page, environment(False).get_template("report.html").render(values_html))
     text = study.workdir / "report.md"
     files.write_text(text, environment(True).get_template("report.md").render(values))
@@ -727,6 +736,8 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
     """
     from cifar_jax.report.model_card import write_model_card
 
+    for arm in summary["per_arm"]:
+        files.check_inside(study.workdir / arm, study.workdir)
     tables = [
         against_first_table(summary),
         class_table(study, summary),

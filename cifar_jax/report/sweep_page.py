@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.report import files
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.report.page import (
     HOLM_NOTE,
@@ -263,6 +264,14 @@ def write_sweep_report(
         UserError: if the study's directory cannot be written.
     """
     first, name = study.first, summary["sweep"]["name"]
+    rows = [
+        (one, row, arm)
+        for one, row in zip(study.studies, summary["per_value"], strict=True)
+        if row
+        for arm in row["per_arm"]
+    ]
+    for one, _, arm in rows:
+        files.check_inside(one.runs[arm][0].directory.parent, study.workdir)
     written = write_pages(
         first,
         summary,
@@ -276,10 +285,5 @@ def write_sweep_report(
         claims=Table("Claims", "", ("",), []),
         protocol=protocol(study, summary),
     )
-    cards = [
-        write_model_card(one, {**summary, **row}, arm)
-        for one, row in zip(study.studies, summary["per_value"], strict=True)
-        if row
-        for arm in row["per_arm"]
-    ]
+    cards = [write_model_card(one, {**summary, **row}, arm) for one, row, arm in rows]
     return [*written, *cards]

@@ -1,15 +1,26 @@
 """Read what the runs of a study left."""
 
-import json
+import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cifar_jax import config as configuration
 from cifar_jax.errors import UserError
+from cifar_jax.inputs import (
+    Shape,
+    fits,
+    is_count,
+    is_name,
+    is_number,
+    is_part,
+    optional,
+    read_bytes,
+    read_json,
+)
 from cifar_jax.study.grid import Arm, Sweep, Value, ordered
 
 STUDY = "study.json"
@@ -17,8 +28,45 @@ FAILED = "failed.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.npz"
 
-_NUMBERS = ("test_accuracy", "test_loss", "train_seconds", "num_params")
-_TABLES = ("dataset", "config", "versions", "per_class_accuracy")
+# What the statistics and the report need of `results.json`.
+_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+_EPOCH: Shape = dict.fromkeys(_COLUMNS, is_number)
+
+
+def _is_duration(value: Any) -> bool:
+    """Seconds, of which there is a share or a multiple."""
+    return is_number(value) and 1e-9 < value < 1e12
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+_RESULTS: Shape = {
+    "dataset": {
+        "name": is_name,
+        "fingerprint": is_name,
+        "n_train": is_count,
+        "n_val": is_count,
+        "n_test": is_count,
+        "classes": [is_name],
+    },
+    "config": dict,
+    "model": is_name,
+    "norm": is_name,
+    "seed": int,
+    "num_params": is_count,
+    "history": [_EPOCH],
+    "train_seconds": _is_duration,
+    "test_loss": is_number,
+    "test_accuracy": _is_share,
+    "per_class_accuracy": dict,
+    "confusion_matrix": [[is_count]],
+    "versions": dict,
+    "device": optional(is_name),
+    "git_revision": optional(is_name),
+}
+_LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,35 +180,68 @@ def run_path(workdir: Path, arm: str, seed: int) -> Path:
 
 
 def _is_whole(results: Any) -> bool:
-    """Whether `results.json` holds everything that the statistics need."""
-    if not isinstance(results, dict):
+    """Whether `results.json` holds everything that the statistics need, and nothing odd."""
+    if not fits(results, _RESULTS):
         return False
-    history = results.get("history")
-    columns = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+    classes, accuracy = results["dataset"]["classes"], results["per_class_accuracy"]
+    matrix = results["confusion_matrix"]
     return (
-        all(isinstance(results.get(name), int | float) for name in _NUMBERS)
-        and all(isinstance(results.get(name), dict) for name in _TABLES)
-        and isinstance(history, list)
-        and bool(history)
-        and all(
-            isinstance(row, dict) and all(isinstance(row.get(k), int | float) for k in columns)
-            for row in history
-        )
+        bool(results["history"])
+        and results["num_params"] > 0
+        and len(set(classes)) == len(classes) >= 2
+        and set(accuracy) == set(classes)
+        and all(value is None or _is_share(value) for value in accuracy.values())
+        and [len(row) for row in matrix] == [len(classes)] * len(classes)
+        and all(is_name(k) and is_name(v) for k, v in results["versions"].items())
+        and fits(results.get("finished", ""), str)
+    )
+
+
+def _read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and true classes, and logits.
+
+    Raises:
+        OSError, ValueError and others: if it cannot be read.
+    """
+    # np.load leaves a damaged file open that it opened itself.
+    content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
+    with zipfile.ZipFile(content) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
+            raise ValueError("too large")
+    with np.load(content, allow_pickle=False) as arrays:
+        return arrays["predicted"], arrays["label"], arrays["logits"]
+
+
+def _agree(
+    results: dict[str, Any], predicted: np.ndarray, label: np.ndarray, logits: np.ndarray
+) -> bool:
+    """Whether predictions are those of a run with these results."""
+    n, classes = results["dataset"]["n_test"], len(results["dataset"]["classes"])
+    return (
+        n > 0
+        and predicted.shape == label.shape == (n,)
+        and logits.shape == (n, classes)
+        and predicted.dtype.kind == label.dtype.kind == "i"
+        and logits.dtype.kind == "f"
+        and bool(np.isfinite(logits).all())
+        and all(int(x.min()) >= 0 and int(x.max()) < classes for x in (predicted, label))
     )
 
 
 def read_run(directory: Path, arm: str, seed: int) -> Run | None:
     """Read a run, or None if it is not finished or cannot be read."""
     try:
-        results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
-        # np.load leaves a damaged file open that it opened itself.
-        with open(directory / PREDICTIONS, "rb") as file, np.load(file) as arrays:
-            predicted, label, logits = (arrays[k] for k in ("predicted", "label", "logits"))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        results = read_json(directory / RESULTS)
+        if not _is_whole(results):
+            return None
+        filled = configuration.to_dict(configuration.from_dict(results["config"], RESULTS))
+        predicted, label, logits = _read_predictions(directory / PREDICTIONS)
+    # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
+    except Exception:
         return None
-    fits = predicted.shape == label.shape == logits.shape[:1] and logits.ndim == 2
-    if not (_is_whole(results) and fits):
+    if not _agree(results, predicted, label, logits):
         return None
+    results = {**results, "config": filled}
     return Run(arm, seed, directory, results, predicted, label, logits)
 
 
@@ -169,7 +250,7 @@ def has_diverged(directory: Path) -> bool:
     if (directory / FAILED).exists():
         return True
     try:
-        results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
+        results = read_json(directory / RESULTS)
     except (OSError, ValueError):
         return False
     return isinstance(results, dict) and results.get("status") == "diverged"
@@ -179,8 +260,8 @@ def _check_same_data(run: Run, first: Run) -> None:
     """Refuse runs that cannot be compared."""
     if run.results["seed"] != run.seed:
         raise UserError(f"{run.directory}: is a run with seed {run.results['seed']}")
-    fingerprints = [r.results["dataset"].get("fingerprint") for r in (run, first)]
-    if fingerprints[0] != fingerprints[1] or not np.array_equal(run.label, first.label):
+    data = [[r.results["dataset"][k] for k in ("fingerprint", "classes")] for r in (run, first)]
+    if data[0] != data[1] or not np.array_equal(run.label, first.label):
         raise UserError(f"{run.directory}: was trained on other data than {first.directory}")
 
 
@@ -192,20 +273,20 @@ def _check_same_length(run: Run, first: Run) -> None:
         )
 
 
+def _is_value(value: Any) -> bool:
+    return type(value) is bool or is_number(value) or is_name(value)
+
+
 def _read_sweep_plan(found: Any, path: Path) -> Sweep | None:
+    """The sweep of `study.json`, of any setting: that of a later version can be read too."""
     if found is None:
         return None
-    try:
-        field, values = found["field"], found["values"]
-        section, name = field.split(".")
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise UserError(f"{path}: its sweep needs a field, section.name, and values") from None
-    plain = isinstance(values, list) and all(
-        isinstance(v, bool | int | float | str) for v in values
-    )
-    if not (plain and values):
-        raise UserError(f"{path}: its sweep needs a list of values")
-    return Sweep(f"{section}.{name}", ordered(values))
+    if not fits(found, {"field": is_name, "values": [_is_value]}) or not found["values"]:
+        raise UserError(f"{path}: its sweep needs a field, section.name, and a list of values")
+    section, _, name = found["field"].partition(".")
+    if not (section.isidentifier() and name.isidentifier()):
+        raise UserError(f"{path}: its sweep's field, {found['field']!r}, is no section.name")
+    return Sweep(found["field"], ordered(found["values"]))
 
 
 def read_plan(path: Path) -> Plan:
@@ -215,24 +296,23 @@ def read_plan(path: Path) -> Plan:
         UserError: if it cannot be read or is something else.
     """
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
         arms, seeds, config = plan["arms"], plan["seeds"], plan["config"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); no study is there") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: is not the record of a study") from None
-    if not (
-        isinstance(arms, list)
-        and isinstance(seeds, list)
-        and all(isinstance(arm, str) for arm in arms)
-        and all(type(seed) is int for seed in seeds)
-    ):
-        raise UserError(f"{path}: needs a list of arms and a list of whole-number seeds")
+    # The model card of an arm is written to the folder of its name.
+    if not (fits(arms, [is_part]) and fits(seeds, [is_count]) and arms and seeds):
+        raise UserError(
+            f"{path}: needs a list of arms, each a folder's name, and a list of whole-number seeds"
+        )
+    dataset = plan.get("dataset", {})
     return Plan(
         arms=tuple(dict.fromkeys(arms)),
         seeds=tuple(sorted(set(seeds))),
-        config=config,
-        dataset=plan.get("dataset", {}),
+        config=configuration.to_dict(configuration.from_dict(config, str(path))),
+        dataset=dataset if isinstance(dataset, dict) else {},
         sweep=_read_sweep_plan(plan.get("sweep"), path),
     )
 

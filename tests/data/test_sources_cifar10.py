@@ -1,19 +1,26 @@
 """CIFAR-10's source, on small archives of the same layout; no request leaves this machine."""
 
+import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
+import socket
 import sys
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
+from cifar_jax.data import dataset
 from cifar_jax.data.sources import cifar10, cifar10_archive
 from cifar_jax.data.sources.cifar10_archive import CIFAR10, FILE_NAME, Archive
 from cifar_jax.errors import UserError
@@ -77,6 +84,12 @@ def check(data: cifar10.Contents | cifar10.Dataset) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, and no network."""
     monkeypatch.setattr(cifar10, "unreachable", lambda url: "no connection")
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
 
@@ -194,23 +207,81 @@ def test_archives_without_the_right_members_are_refused(home: Path) -> None:
     refused(home, describe(path), str(path))
 
 
-def test_paths_and_links_in_an_archive_reach_nothing(home: Path) -> None:
-    secret = home.parent / "secret.bin"
-    secret.write_bytes(records(0)[2])
-    files = members()
-    files["../escaped.bin"] = b"x"
-    files[str(home.parent / "absolute.bin")] = b"x"
-    check(load(home, write_archive(home / FILE_NAME, files)))
-    assert not list(home.parent.rglob("escaped.bin"))
-    assert not (home.parent / "absolute.bin").exists()
+HOSTILE = {
+    "absolute path": ("/tmp/absolute.bin", tarfile.REGTYPE, "leaves the archive's folder"),
+    "path upwards": ("cifar-10-batches-bin/../../x", tarfile.REGTYPE, "leaves the archive's"),
+    "symbolic link": ("a", tarfile.SYMTYPE, "a link"),
+    "hard link": ("a", tarfile.LNKTYPE, "a link"),
+    "device": ("a", tarfile.CHRTYPE, "neither a file nor a folder"),
+    "pipe": ("a", tarfile.FIFOTYPE, "neither a file nor a folder"),
+    "sparse": ("a", tarfile.GNUTYPE_SPARSE, "a sparse file"),
+    "pickle": ("cifar-10-batches-py/data_batch_1", tarfile.REGTYPE, "pickled"),
+    "escapes": ("\x1b[31m\n/../x", tarfile.REGTYPE, r"\\x1b\[31m"),
+}
 
-    link = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
-    link.type, link.linkname = tarfile.SYMTYPE, str(secret)
-    path = home.parent / FILE_NAME
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_members_are_refused(kind: str, tmp_path: Path) -> None:
+    name, kind_of_member, said = HOSTILE[kind]
+    member = tarfile.TarInfo(name)
+    member.type = kind_of_member
+    if kind.endswith("link"):
+        member.linkname = "/etc/passwd"
+    path = tmp_path / FILE_NAME
     with tarfile.open(path, "w:gz") as tar:
-        tar.addfile(link)
-    with pytest.raises(UserError, match=r"data_batch_1\.bin"):
+        tar.addfile(member)
+        for name, content in members().items():
+            add(tar, name, content)
+    with pytest.raises(UserError, match=said) as caught:
         cifar10_archive.read(path, describe(path))
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_more_than_cifar10_can_be_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    name = "cifar-10-batches-bin/test_batch.bin"
+    files = members()
+    write_archive(path, {**files, "large": bytes(BATCH * 3073 + 1)})
+    with pytest.raises(UserError, match="'large' in it is refused: a size of"):
+        cifar10_archive.read(path, describe(path))
+    write_archive(path, {**files, **{f"empty{i}": b"" for i in range(40)}})
+    with pytest.raises(UserError, match="more than 32 members"):
+        cifar10_archive.read(path, describe(path))
+    with tarfile.open(path, "w:gz") as tar:
+        for content in (bytes(BATCH * 3073), files[name]):
+            add(tar, name, content)
+    with pytest.raises(UserError, match="not one file of"):
+        cifar10_archive.read(path, describe(path))
+
+
+def test_bomb_in_a_header_is_not_unpacked(tmp_path: Path) -> None:
+    """A header that says it is 64 MiB long, of zeros: 64 kB in the archive."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 64 << 20
+    path = tmp_path / FILE_NAME
+    with gzip.open(path, "wb") as file:
+        file.write(header.tobuf(format=tarfile.USTAR_FORMAT))
+        file.write(bytes(64 << 20))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="larger than CIFAR-10"):
+        cifar10_archive.read(path, describe(path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 << 20
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py"])
+def test_pickled_batches_are_refused_with_the_reason(name: str, home: Path) -> None:
+    if name.endswith("gz"):
+        (home / name).write_bytes(b"x")
+    else:
+        (home / name).mkdir()
+    with pytest.raises(UserError, match=f"--data-dir .*{name}: .* a pickle can run any program"):
+        load(home, CIFAR10)
+    for folder in (home, home / name):
+        with pytest.raises(UserError, match=r"--dataset .* pickle can run any program"):
+            dataset.load(str(folder), cache_dir=home.parent / "cache")
 
 
 def test_without_network_the_message_says_what_to_do(home: Path) -> None:
@@ -269,6 +340,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
+    monkeypatch.setattr(cifar10, "_SCHEMES", ("https", "http"))
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     handler = partial(Handler, directory=str(tmp_path / "served"))
@@ -304,6 +376,88 @@ def test_download_of_something_else_is_refused(server: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
     assert archive.url in str(caught.value)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_download_that_does_not_end_is_cut_off(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "served" / FILE_NAME
+    write_archive(path, members())
+    archive = describe(path, f"{server}/{FILE_NAME}")
+    with path.open("ab") as file:
+        file.truncate(64 << 20)
+    received: list[int] = []
+    with pytest.raises(UserError, match="sends more than"):
+        load(tmp_path / "data", archive, progress=lambda _, done, __: received.append(done))
+    assert max(received, default=0) <= archive.size
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_redirect_away_from_https_is_refused(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first address is https, as far as requests can tell, and leads to the local server."""
+    path = tmp_path / "served" / FILE_NAME
+    write_archive(path, members())
+    monkeypatch.setattr(cifar10, "_SCHEMES", ("https",))
+
+    def redirect(_self: object, request: Any, **_: object) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.url, response.request = 302, request.url, request
+        response.headers["Location"] = f"{server}/{FILE_NAME}"
+        response.raw = io.BytesIO()
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirect)
+    url = "https://example.invalid/" + FILE_NAME
+    assert cifar10.unreachable(url) == "it leads away from https"
+    with pytest.raises(UserError, match="could not be downloaded"):
+        cifar10._download(tmp_path / "data", describe(path, url), cifar10.silent)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert cifar10.unreachable(f"{server}/{FILE_NAME}") == "it leads away from https"
+
+
+def test_the_recorded_address_is_https_with_a_checksum() -> None:
+    assert CIFAR10.url.startswith("https://")
+    assert len(bytes.fromhex(CIFAR10.sha256)) == 32
+    assert cifar10._SCHEMES == ("https",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_prepared_directory_cannot_name_a_module(
+    home: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tensorflow_datasets imports the module that features.json names, also from the folder."""
+    archive = write_archive(home / FILE_NAME, members())
+    prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
+    marker = home.parent / "executed"
+    (home / "hostile.py").write_text(f"open({str(marker)!r}, 'w')")
+    monkeypatch.syspath_prepend(str(home))
+    features = prepared / "features.json"
+    found = json.loads(features.read_text())
+    if legacy:
+        label = '{"pythonClassName": "hostile.X"}'
+        found = {"type": cifar10._FEATURES[0], "proto_cls": "x", "content": label}
+    else:
+        found["featuresDict"]["features"]["label"]["pythonClassName"] = "hostile.X"
+    features.write_text(json.dumps(found))
+    refused_for = "text in place" if legacy else "'hostile.X', which is not CIFAR-10's"
+    with pytest.raises(UserError, match=refused_for):
+        cifar10._read_prepared(prepared, archive, cifar10.silent)
+    assert not marker.exists()
+
+
+def test_files_that_never_end_are_not_waited_for(home: Path) -> None:
+    (home / "cifar10" / "3.0.2").mkdir(parents=True)
+    os.mkfifo(home / "cifar10" / "3.0.2" / "dataset_info.json")
+    (home / "cifar10" / "3.0.1").mkdir(parents=True)
+    (home / "cifar10" / "3.0.1" / "dataset_info.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="CIFAR-10 is not in"):
+        load(home, CIFAR10)
+
+
+def test_data_dir_that_no_file_system_has(tmp_path: Path) -> None:
+    for name, said in (("x" * 300, "too long"), ("~nobody-here/x", "no such user")):
+        with pytest.raises(UserError, match=f"--data-dir .*{said}"):
+            cifar10.load(tmp_path / "cache", data_dir=name)
 
 
 def test_stopping_the_download_leaves_nothing(server: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cifar_jax.config import NORMS as REAL_NORMS
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.report.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
@@ -118,7 +119,7 @@ def config(dataset: Dataset, n_val: int, norm: str, seed: int, epochs: int) -> d
         },
         "model": {
             "name": "cnn",
-            "norm": norm,
+            "norm": norm if norm in REAL_NORMS else "none",
             "dropout": 0.5,
             "num_classes": len(dataset.classes),
         },

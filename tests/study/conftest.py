@@ -54,7 +54,14 @@ def write_run(workdir: Path, arm: str, seed: int, epochs: int, n: int) -> None:
         directory / "predictions.npz", logits=logits, predicted=predicted, label=label
     )
     results = {
-        "dataset": {"name": "made-up", "fingerprint": "f" * 64, "n_test": n, "classes": CLASSES},
+        "dataset": {
+            "name": "made-up",
+            "fingerprint": "f" * 64,
+            "n_train": 10 * n,
+            "n_val": n,
+            "n_test": n,
+            "classes": CLASSES,
+        },
         "model": "cnn",
         "norm": arm,
         "seed": seed,

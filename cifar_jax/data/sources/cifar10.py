@@ -7,7 +7,6 @@ network. tensorflow_datasets is imported only once the cache has been found want
 
 import contextlib
 import io
-import json
 import os
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,17 +23,31 @@ from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.cache import open_or_build
 from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, Archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, shown
+from cifar_jax.inputs import expand_home, read_json
+
+if TYPE_CHECKING:
+    import requests
 
 _MANUAL = "downloads/manual"
 _PROBE_SECONDS = 3.0
 _STALL_SECONDS = 30.0
+_SCHEMES = ("https",)  # of the archive's address, and of every redirect
+_TFDS = "tensorflow_datasets.core.features"
+_FEATURES = (
+    f"{_TFDS}.features_dict.FeaturesDict",
+    f"{_TFDS}.image_feature.Image",
+    f"{_TFDS}.class_label_feature.ClassLabel",
+    f"{_TFDS}.text_feature.Text",
+)
 
 
 def data_directory(data_dir: str | Path | None) -> Path:
     """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds users expect."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
+    if data_dir:
+        return expand_home(data_dir, "--data-dir")
+    chosen = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return expand_home(chosen, "TFDS_DATA_DIR")
 
 
 @contextlib.contextmanager
@@ -51,6 +64,7 @@ def _quiet(progress: Progress) -> Iterator[Progress]:
     verbosity, bars = logging.get_verbosity(), tqdm_utils._active
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", "Image size .* could be decompression bomb")
         logging.set_verbosity(logging.FATAL)
         tqdm_utils.disable_progress_bar()
         try:
@@ -62,6 +76,18 @@ def _quiet(progress: Progress) -> Iterator[Progress]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _session() -> "requests.Session":
+    """Requests that cannot leave https: there is no adapter for anything else."""
+    import requests
+
+    session = requests.Session()
+    https = session.adapters["https://"]
+    session.adapters.clear()
+    for scheme in _SCHEMES:
+        session.mount(f"{scheme}://", https)
+    return session
 
 
 def unreachable(url: str) -> str | None:
@@ -76,7 +102,10 @@ def unreachable(url: str) -> str | None:
 
     def ask() -> None:
         try:
-            response = requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=True)
+            with _session() as session:
+                response = session.head(url, timeout=_PROBE_SECONDS, allow_redirects=True)
+        except requests.exceptions.InvalidSchema:
+            reasons.append("it leads away from https")
         except requests.RequestException as error:
             timed_out = isinstance(error, requests.Timeout)
             reasons.append("no answer" if timed_out else "no connection")
@@ -94,7 +123,7 @@ def _find_prepared(directory: Path) -> Path | None:
     for name in ("cifar10_binary", "cifar10"):
         for info in sorted(directory.glob(f"{name}/*.*.*/dataset_info.json"), reverse=True):
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                if json.loads(info.read_text()).get("fileFormat") == "array_record":
+                if read_json(info).get("fileFormat") == "array_record":
                     return info.parent
     return None
 
@@ -125,15 +154,14 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
 
     Not by tfds's downloader, whose threads outlive Ctrl-C until all 170 MB have arrived.
     """
-    import requests
-
     target = directory / _MANUAL / FILE_NAME
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".downloading-") as temporary:
             part = Path(temporary, FILE_NAME)
             with (
-                requests.get(
+                _session() as session,
+                session.get(
                     archive.url,
                     stream=True,
                     timeout=_STALL_SECONDS,
@@ -144,6 +172,8 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
                 response.raise_for_status()
                 for block in response.iter_content(1 << 18):
                     file.write(block)
+                    if file.tell() > archive.size:
+                        raise UserError(f"{archive.url}: sends more than {archive.size} bytes")
                     progress("downloading CIFAR-10", file.tell(), archive.size)
             if wrong := cifar10_archive.damage(part, archive):
                 raise UserError(
@@ -174,6 +204,28 @@ def _arrays(source: Any, split: str, progress: Progress) -> tuple[np.ndarray, np
     return images[order], labels[order]
 
 
+def _check_features(value: Any) -> None:
+    """Refuse a feature of another class: tfds imports the module that the file names.
+
+    Args:
+        value: of `features.json`, in today's or in tfds's older form.
+
+    Raises:
+        ValueError: naming the class.
+    """
+    if isinstance(value, list):
+        for item in value:
+            _check_features(item)
+    if not isinstance(value, dict):
+        return
+    for key, inner in value.items():
+        if key in ("pythonClassName", "python_class_name", "type") and inner not in _FEATURES:
+            raise ValueError(f"features.json names {shown(inner)}, which is not CIFAR-10's")
+        if key == "content" and not isinstance(inner, dict):
+            raise ValueError("features.json holds text in place of features")
+        _check_features(inner)
+
+
 def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Contents:
     """Read a prepared directory of array_record files.
 
@@ -184,6 +236,7 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
     try:
         import tensorflow_datasets as tfds
 
+        _check_features(read_json(prepared / "features.json"))
         with _quiet(progress) as report:
             builder = tfds.builder_from_directory(prepared)
             names = tuple(builder.info.features["label"].names)
@@ -238,11 +291,19 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
 
 
 def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents:
+    try:
+        os.stat(directory)
+    except FileNotFoundError:
+        pass  # It may be made.
+    except OSError as error:
+        raise UserError(f"--data-dir {directory}: cannot be used ({error.strerror})") from None
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--data-dir {directory}: a file; give the folder that holds it")
     prepared = _find_prepared(directory)
     if prepared is None:
         file = _find_archive(directory, archive)
+        if file is None:
+            cifar10_archive.refuse_pickled(directory, "--data-dir")
         if file is None and (reason := unreachable(archive.url)):
             raise UserError(
                 f"CIFAR-10 is not in {directory} and cannot be downloaded from "

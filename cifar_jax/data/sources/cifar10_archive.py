@@ -2,18 +2,24 @@
 
 CIFAR-10, binary version (Krizhevsky, 2009): a gzipped tar of six files of 10,000 records; a record
 is one byte of label and 3072 bytes of pixels, a 32x32 plane each of red, green and blue, by rows.
+
+An archive is checked by its SHA-256 before it is read. The reader trusts it no more for that:
+whatever it holds, nothing is written, and no more is read than CIFAR-10 can have.
 """
 
+import gzip
 import hashlib
+import io
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cifar_jax.data.sources.contents import Contents
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, shown
 
 FILE_NAME = "cifar-10-binary.tar.gz"
 CLASSES = (
@@ -32,6 +38,9 @@ _FOLDER = "cifar-10-batches-bin"
 _TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
 _TEST_FILES = (f"{_FOLDER}/test_batch.bin",)
 _RECORD_BYTES = 1 + 32 * 32 * 3
+_MOST_MEMBERS = 32  # the published archive has nine
+_SPARE_BYTES = 1 << 20  # for headers, padding and the small files beside the images
+_PICKLED = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
 
 
 @dataclass(frozen=True)
@@ -75,27 +84,100 @@ def damage(path: Path, archive: Archive) -> str | None:
     return None
 
 
+def refuse_pickled(path: Path, what: str) -> None:
+    """Refuse CIFAR-10's "python version": its batches are pickles, and reading one runs it.
+
+    Raises:
+        UserError: beginning with `what`, if `path` is such an archive or folder, or holds one and
+            nothing else that could be meant.
+    """
+    near = [path.parent / path.name, *(path / name for name in _PICKLED)]
+    for found in near:
+        if found.name in _PICKLED and os.path.exists(found):
+            raise UserError(
+                f"{what} {found}: pickled batches are not read, because a pickle can run any "
+                f"program; allowed: {FILE_NAME} from {CIFAR10.url}"
+            )
+
+
+class _Limited(io.RawIOBase):
+    """Reads through to `source`, and fails beyond `most` bytes; only forwards."""
+
+    def __init__(self, source: gzip.GzipFile, most: int) -> None:
+        self._source, self._left = source, most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(block)
+        if self._left < 0:
+            raise tarfile.ReadError("unpacked, it is larger than CIFAR-10")
+        return block
+
+
+def _forbidden(member: tarfile.TarInfo, most: int) -> str | None:
+    """Why a member cannot be in CIFAR-10's archive, in a few words, or None."""
+    parts = PurePosixPath(member.name).parts
+    if member.name.startswith("/") or ".." in parts:
+        return "a path that leaves the archive's folder"
+    if member.issym() or member.islnk():
+        return "a link"
+    if member.issparse():
+        return "a sparse file"
+    if not (member.isreg() or member.isdir()):
+        return "neither a file nor a folder"
+    if not 0 <= member.size <= most:
+        return f"a size of {member.size} bytes"
+    if _PICKLED[1] in parts:
+        return "pickled batches, which can run any program"
+    return None
+
+
+def _batches(path: Path, wanted: int) -> dict[str, np.ndarray]:
+    """The bytes of the six files of `wanted` bytes, by name.
+
+    Raises:
+        UserError: at the first member that has no business there.
+    """
+    found: dict[str, np.ndarray] = {}
+    names = _TRAIN_FILES + _TEST_FILES
+    most = len(names) * wanted + _SPARE_BYTES
+    with (
+        gzip.open(path) as unpacked,
+        tarfile.open(fileobj=_Limited(unpacked, most), mode="r|") as tar,
+    ):
+        for number, member in enumerate(tar):
+            if number >= _MOST_MEMBERS:
+                raise UserError(f"{path}: it has more than {_MOST_MEMBERS} members")
+            if wrong := _forbidden(member, wanted):
+                raise UserError(f"{path}: {shown(member.name)} in it is refused: {wrong}")
+            if member.name not in names:
+                continue
+            file = tar.extractfile(member)
+            if file is None or member.size != wanted or member.name in found:
+                raise UserError(f"{path}: {member.name} in it is not one file of {wanted} bytes")
+            found[member.name] = np.frombuffer(file.read(wanted), np.uint8)
+    return found
+
+
 def read(path: Path, archive: Archive) -> Contents:
     """Read the images out of the archive, in its authors' order.
 
-    Nothing is extracted to disk: only the six expected members are read, and whatever else the
-    archive holds, under whatever path, is passed over.
+    Nothing is extracted to disk: only the six expected files are read, small files beside them
+    are passed over, and anything else (a path out of its folder, a link, a device, more bytes or
+    members than CIFAR-10 has) is refused.
 
     Raises:
         UserError: naming the file, if it is cut short or does not hold what it should.
     """
-    wanted = archive.batch * _RECORD_BYTES
-    found: dict[str, np.ndarray] = {}
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                if member.name not in _TRAIN_FILES + _TEST_FILES:
-                    continue
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is None or member.size != wanted:
-                    raise UserError(f"{path}: {member.name} in it is not a file of {wanted} bytes")
-                found[member.name] = np.frombuffer(file.read(wanted), np.uint8)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        found = _batches(path, archive.batch * _RECORD_BYTES)
+    except UserError:
+        raise
+    # tarfile leaks ValueError and its like from extended headers.
+    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped tar ({error})") from None
     arrays = {}
     for split, names in (("train", _TRAIN_FILES), ("test", _TEST_FILES)):

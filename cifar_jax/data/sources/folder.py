@@ -2,7 +2,8 @@
 
 Files are read in a fixed order: classes by name, images by natural file name (2 before 10).
 Grey, transparent, palette and CMYK images are converted to RGB, transparency is dropped, 16-bit
-grey is scaled to 8 bits, and orientation tags are ignored: the stored pixels count.
+grey is scaled to 8 bits, of an animation the first picture is taken, and orientation tags are
+ignored: the stored pixels count.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import io
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,8 +30,15 @@ from cifar_jax.data.sources.contents import (
     silent,
 )
 from cifar_jax.errors import UserError
+from cifar_jax.inputs import read_bytes
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm")
+# What Pillow may take a file for, whatever its name says. Left to itself it would also run
+# Ghostscript on PostScript, which is a program.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MOST_CLASSES = 1000  # as `model.num_classes` allows
+MOST_BYTES = 128 << 20  # of a file
+MOST_PIXELS = 89_478_485  # of an image that is to be resized; where Pillow begins to warn
 SPLITS = ("train", "test")
 _DESKTOP_FILES = ("thumbs.db", "desktop.ini")
 _DECODER = 1  # raise it when the same files would decode to other pixels
@@ -78,6 +87,13 @@ def _is_image_name(name: str) -> bool:
     return name.rpartition(".")[2].lower() in EXTENSIONS
 
 
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link that leads to itself
+        raise _unreadable(entry.path, error) from None
+
+
 def _list_class(directory: str) -> list[_File]:
     files = []
     for entry in _entries(directory):
@@ -90,6 +106,8 @@ def _list_class(directory: str) -> list[_File]:
                 f"{entry.path}: not an image file; a class folder may hold only "
                 f"{', '.join(EXTENSIONS)}"
             )
+        if status.st_size > MOST_BYTES:
+            raise UserError(f"{entry.path}: larger than {MOST_BYTES >> 20} MiB")
         files.append(_File(entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     if not files:
         raise UserError(f"{directory}: this class has no images; allowed: {', '.join(EXTENSIONS)}")
@@ -103,11 +121,21 @@ def _list_split(folder: Path, split: str) -> dict[str, list[_File]]:
             f"{directory}: no such folder; an image folder has train/<class>/* and test/<class>/*"
         )
     classes = {}
+    alike: dict[str, str] = {}
     for entry in _entries(directory):
-        if entry.is_dir():
+        if _is_directory(entry):
             if not entry.name.isprintable():
                 raise UserError(f"{directory}: {entry.name!r} is not usable as a class name")
+            # One name in two spellings of Unicode is a mistake: nobody could tell them apart.
+            other = alike.setdefault(unicodedata.normalize("NFKC", entry.name), entry.name)
+            if other != entry.name:
+                raise UserError(
+                    f"{directory}: two classes look the same, {other!a} and "
+                    f"{entry.name!a}; rename or join them"
+                )
             classes[entry.name] = _list_class(entry.path)
+            if len(classes) > MOST_CLASSES:
+                raise UserError(f"{directory}: more than {MOST_CLASSES} classes")
         elif _is_image_name(entry.name):
             raise UserError(f"{entry.path}: an image outside a class folder")
     return classes
@@ -179,15 +207,23 @@ def decode(path: str, resize: bool) -> np.ndarray:
     """
     height, width = IMAGE_SHAPE[:2]
     try:
-        with open(path, "rb") as file, Image.open(io.BytesIO(file.read())) as image:
+        content = io.BytesIO(read_bytes(path, MOST_BYTES))
+        with Image.open(content, formats=_FORMATS) as image:
             size = image.size
+            if resize and size[0] * size[1] > MOST_PIXELS:
+                raise UserError(
+                    f"{path}: {size[0]}x{size[1]} pixels; at most {MOST_PIXELS:,} can be resized"
+                )
             if size == (width, height) or resize:
                 rgb = _to_rgb(image)
                 if size != (width, height):
                     rgb = ImageOps.fit(rgb, (width, height), Image.Resampling.LANCZOS)
                 return np.asarray(rgb)
+    except UserError:
+        raise
     except UnidentifiedImageError:
-        raise UserError(f"{path}: cannot be read (not an image)") from None
+        kinds = ", ".join(_FORMATS)
+        raise UserError(f"{path}: cannot be read (not an image; allowed: {kinds})") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise _unreadable(path, error) from None
     raise UserError(

@@ -1,0 +1,121 @@
+"""Reading what others wrote: regular files of limited size, JSON of an expected shape."""
+
+import errno
+import json
+import os
+import stat
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.errors import UserError
+
+# Far above what this project writes: `results.json` of 100,000 epochs has 30 MB.
+LARGEST_JSON = 256 << 20
+_LARGEST_INTEGER = 2**53
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """Read a regular file; never waits for a pipe or a device.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: if it cannot be read, is no regular file, or is larger.
+        ValueError: if the path itself is none.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for its other end.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_json(path: str | Path, most: int = LARGEST_JSON) -> Any:
+    """Read standard JSON.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: if it is not UTF-8 or not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_bytes(path, most).decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def expand_home(path: str | Path, what: str) -> Path:
+    """`path` with a leading `~` or `~user` replaced.
+
+    Raises:
+        UserError: beginning with `what`, if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{what} {path}: there is no such user here") from None
+
+
+Shape = type | Callable[[Any], bool] | dict[str, Any] | list[Any]
+
+
+def fits(value: Any, shape: Shape) -> bool:
+    """Whether plain data has a shape.
+
+    Args:
+        value: as `json` returns it.
+        shape: a dict names the keys that must be there, and their shapes; a list of one shape is a
+            list of any length; a function decides itself; a type is the exact type.
+    """
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            key in value and fits(value[key], inner) for key, inner in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    if isinstance(shape, type):
+        return type(value) is shape
+    return shape(value)
+
+
+def is_number(value: Any) -> bool:
+    """A finite number, up to a little more than float32 can hold."""
+    return type(value) in (int, float) and abs(value) <= 1e40
+
+
+def is_count(value: Any) -> bool:
+    """A whole number from 0 on that a float can hold."""
+    return type(value) is int and 0 <= value < _LARGEST_INTEGER
+
+
+def is_name(value: Any) -> bool:
+    """Text of one line without control characters, 1 to 1000 characters."""
+    return (
+        type(value) is str
+        and 1 <= len(value) <= 1000
+        and not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value)
+    )
+
+
+def is_part(value: Any) -> bool:
+    """A name that is one part of a path: of a file or folder right here, not above or below."""
+    return is_name(value) and value not in (".", "..") and "/" not in value and "\\" not in value
+
+
+def optional(shape: Shape) -> Callable[[Any], bool]:
+    """The shape, or None."""
+    return lambda value: value is None or fits(value, shape)

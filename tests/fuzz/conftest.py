@@ -1,0 +1,37 @@
+"""What the fuzz tests share: a place to run in, and the count of what was generated."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fuzzing
+import pytest
+
+# Imported before anything in them is replaced: what they import by name must be the real thing.
+from cifar_jax import run, run_study
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))  # for fake_study
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty working directory; opening the data stands for all work."""
+    root = tmp_path_factory.mktemp("fuzz")
+
+    def accept(*_: object, **__: object) -> None:
+        raise fuzzing.Accepted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("CIFAR_JAX_CACHE", str(root / "cache"))
+        patch.setattr("cifar_jax.main._prepare_jax", lambda device: None)
+        for module in (run, run_study):
+            patch.setattr(module, "open_data", accept)
+            patch.setattr(module, "open_dataset", accept)
+        yield root
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if fuzzing.generated:
+        terminalreporter.write_line(f"fuzz: {fuzzing.generated.total():,} generated inputs")

@@ -1,0 +1,150 @@
+"""Any command line is accepted, or refused in one line that names what is wrong."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzzing import fuzz, harmless, run, texts
+from hypothesis import event
+from hypothesis import strategies as st
+
+from cifar_jax import main as door
+from cifar_jax.config import SECTIONS, field_type
+from cifar_jax.device import DEVICES
+
+pytestmark = pytest.mark.usefixtures("place")
+
+
+def _numbers(kind: type, meta: Any) -> tuple[Any, Any]:
+    """Strategies for numbers within the limits of a field, and beyond them."""
+    low, high = meta["low"], meta["high"]
+    if kind is int:
+        good = st.integers(int(low), min(int(high or 2**40), 2**40))
+        bad = st.integers(max_value=int(low) - 1)
+        if high is not None:
+            bad |= st.integers(min_value=int(high) + 1)
+        return good.map(str), bad.map(str) | st.sampled_from(
+            ["1.5", "ten", "", "1e3", "nan", "0x1"]
+        )
+    good = st.floats(
+        low, high or 1e300, exclude_min=meta["low_open"], exclude_max=meta["high_open"]
+    )
+    bad = st.floats(max_value=low, exclude_max=not meta["low_open"])
+    bad |= st.floats(min_value=high, exclude_min=not meta["high_open"])
+    bad |= st.floats(width=16).filter(lambda x: x != x)
+    return good.map(repr), bad.map(repr) | st.sampled_from(["1,5", "", "1e400", "-inf", "0x1p3"])
+
+
+def _fields() -> dict[str, tuple[Any, Any]]:
+    """Good and bad texts of every flag that takes one."""
+    found = {}
+    for section, kind in SECTIONS.items():
+        for field in dataclasses.fields(kind):
+            plain, _ = field_type(kind, field.name)
+            if plain is bool:
+                continue
+            choices = field.metadata["choices"]
+            if choices:
+                texts_of = st.sampled_from(choices), texts.filter(lambda t, c=choices: t not in c)
+            elif plain is str:
+                names = st.text("abcXYZ019._-/é ", min_size=1, max_size=30)
+                texts_of = (
+                    names,
+                    st.sampled_from(["", "\0", "a\nb", "\x1b[0m", "\udc80", "x" * 1001]),
+                )
+            else:
+                texts_of = _numbers(plain, field.metadata)
+            found[door._flag(section, field)] = texts_of
+    # With the study's seeds counted up from it, none is beyond 2**32 - 1.
+    found["--seed"] = st.integers(0, 2**31).map(str), found["--seed"][1]
+    # What a study checks itself.
+    norms = st.sampled_from(["none", "batch", "none,batch", " batch , none "])
+    found["--arms"] = norms, st.sampled_from([",", "none,none", "batchnorm", "none,", "none;batch"])
+    together = st.sampled_from(["auto", "1", "7", "1000"])
+    found["--seed-parallelism"] = (
+        together,
+        st.sampled_from(["0", "-1", "many", "²", "1001", "9" * 999]),
+    )
+    found["--device"] = st.sampled_from(DEVICES), texts.filter(lambda t: t not in DEVICES)
+    found["--workdir"] = st.sampled_from(["new", "new/er", "./x y"]), _BAD_PATHS
+    return found
+
+
+_BAD_PATHS = st.sampled_from(
+    ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
+)
+_FIELDS = _fields()
+_STUDY_ONLY = ("--arms", "--seeds", "--seed-parallelism")
+
+
+@st.composite
+def command_lines(draw: Any) -> tuple[list[str], list[str]]:
+    """Arguments, and the flags among them that are bad."""
+    command = draw(st.sampled_from(["train", "study", None]))
+    flags = [f for f in _FIELDS if command == "study" or f not in _STUDY_ONLY]
+    chosen = draw(st.lists(st.sampled_from(flags), max_size=5, unique=True))
+    if "--seed-parallelism" in chosen and "--pipeline" in chosen:
+        chosen.remove("--pipeline")  # stream and several seeds exclude each other
+    culprits = draw(st.lists(st.sampled_from(chosen), max_size=2, unique=True)) if chosen else []
+    argv = [command] if command else []
+    for flag in chosen:
+        good, bad = _FIELDS[flag]
+        text = draw(bad if flag in culprits else good)
+        if draw(st.booleans()) and not text.startswith("-"):
+            argv += [flag, text]
+        else:
+            argv.append(f"{flag}={text}")
+    for switch in draw(st.lists(st.sampled_from(["--augment", "--no-augment", "--resize"]))):
+        argv.append(switch)
+    return argv, culprits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_the_way(place: Path) -> None:
+    """A file and a link to itself, where a directory is asked for."""
+    (place / "file").write_text("x")
+    (place / "loop").symlink_to("loop")
+
+
+def each_flag(place: Path, line: tuple[list[str], list[str]]) -> None:
+    argv, culprits = line
+    status, said = run(argv, place)
+    event("refused" if culprits else "accepted")
+    assert status == (2 if culprits else 0), said
+    if culprits:
+        assert any(flag in said for flag in culprits), said
+
+
+def any_words(place: Path, words: list[str]) -> None:
+    status, _ = run(words, place)
+    event(f"status {status}")
+
+
+_WORDS = st.one_of(
+    texts,
+    st.sampled_from(
+        [*_FIELDS, "--config", "--checkpoint", "--bn", "--resume", "--help", "-h", "--version"]
+    ),
+    st.sampled_from(["train", "study", "report", "evaluate", "file", "loop", "none", "0", "7"]),
+    st.builds("{}={}".format, st.sampled_from(list(_FIELDS)), texts),
+)
+
+test_each_flag, test_each_flag_long = fuzz(each_flag, quick=120, long=3000, line=command_lines())
+test_any_words, test_any_words_long = fuzz(
+    any_words, quick=80, long=1500, words=st.lists(_WORDS, max_size=6)
+)
+
+
+def shown_text(text: str) -> None:
+    """`printable` and `shown` hold what they promise, for any text."""
+    from cifar_jax.errors import UserError, printable, shown
+
+    assert harmless(printable(text))
+    assert harmless(str(UserError(f"{text}: is wrong")))
+    assert len(shown(text)) < 100
+    if text.isprintable():
+        assert printable(text) == text
+
+
+test_shown_text, test_shown_text_long = fuzz(shown_text, quick=40, long=500, text=texts)
