@@ -21,7 +21,7 @@ from typing import Any
 from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import is_name, read_bytes
 
-NORMS = ("none", "batch")
+NORMS = ("none", "batch", "layer", "instance", "group")
 MODELS = ("cnn",)
 PIPELINES = ("device", "stream")
 
@@ -86,6 +86,16 @@ class ModelConfig:
 
     name: str = _field("cnn", "network", choices=MODELS, flag="model")
     norm: str = _field("none", "normalisation after each layer but the last", choices=NORMS)
+    norm_groups: int = _field(
+        8, "groups of --norm group; divides 32, the channels of the first layer", low=1, high=32
+    )
+    norm_momentum: float = _field(
+        0.9,
+        "weight of the old running statistics of --norm batch; PyTorch's momentum is 1 minus this",
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )
     dropout: float = _field(
         0.5, "dropout rate before the last layer", low=0.0, high=1.0, high_open=True
     )

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cifar_jax.config import Config
+from cifar_jax.config import Config, ModelConfig
 from cifar_jax.data.dataset import Dataset, load
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.errors import UserError
@@ -65,6 +65,19 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
             )
         train = train[: data.train_examples]
     return train, val
+
+
+def check_norm(model: ModelConfig) -> None:
+    """Refuse groups that the channels cannot be divided into.
+
+    Raises:
+        UserError: naming them.
+    """
+    if model.norm == "group" and CNN.widths[0] % model.norm_groups:
+        raise UserError(
+            f"--norm-groups {model.norm_groups}: must divide {CNN.widths[0]}, the channels of the "
+            "first layer"
+        )
 
 
 def check_batches(config: Config, n_train: int) -> None:
@@ -133,6 +146,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
         UserError: if it does not fit the config.
     """
     train, val = split_rows(config, dataset)
+    check_norm(config.model)
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels
     resident = train[:0] if config.data.pipeline == "stream" else train
@@ -149,12 +163,23 @@ def run_directory(config: Config, dataset: Dataset) -> Path:
     )
 
 
+def build_model(model: ModelConfig) -> CNN:
+    """The network of a config whose class count is known."""
+    assert model.num_classes is not None
+    return CNN(
+        num_classes=model.num_classes,
+        norm=model.norm,
+        dropout=model.dropout,
+        norm_groups=model.norm_groups,
+        norm_momentum=model.norm_momentum,
+    )
+
+
 def train_spec(config: Config) -> TrainSpec:
     """The static half of a config whose class count is known."""
-    training, model = config.training, config.model
-    assert model.num_classes is not None
+    training = config.training
     return TrainSpec(
-        model=CNN(num_classes=model.num_classes, norm=model.norm, dropout=model.dropout),
+        model=build_model(config.model),
         batch_size=training.batch_size,
         epochs=training.epochs,
         decay_every=training.decay_every,

@@ -19,6 +19,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.experiment import (
     Prepared,
     check_batches,
+    check_norm,
     open_dataset,
     place,
     split_rows,
@@ -207,9 +208,10 @@ def _unfinished(
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
-    """Refuse arms whose batches or images cannot be had, before anything is written."""
+    """Refuse arms whose norm, batches or images cannot be had, before anything is written."""
     for arm in arms:
         config = arm.config(prepared.config, 0)
+        check_norm(config.model)
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
 
 

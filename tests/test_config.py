@@ -31,7 +31,9 @@ def test_defaults_are_the_protocol():
         decay_factor=0.1,
     )
     assert Config().data.val_examples == 5000
-    assert Config().model == ModelConfig("cnn", "none", 0.5, None)
+    assert Config().model == ModelConfig(
+        name="cnn", norm="none", norm_groups=8, norm_momentum=0.9, dropout=0.5, num_classes=None
+    )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -1,16 +1,12 @@
 """The report's CNN, with or without normalisation: the same module is either arm."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cifar_jax.models import layers
 from cifar_jax.models.initializers import bias_init, kernel_init
-from cifar_jax.models.norms import BatchNorm
-
-NORM_LAYERS: dict[str, Callable[..., nn.Module]] = {"batch": BatchNorm}
+from cifar_jax.models.norms import BatchNorm, norm_layer
 
 
 class Conv3x3(nn.Module):
@@ -35,10 +31,13 @@ class CNN(nn.Module):
 
     Attributes:
         num_classes: width of the last layer.
-        norm: "none", or a key of `NORM_LAYERS`.
+        norm: "none", "batch", "layer", "instance" or "group". After the first dense layer there is
+            no instance norm: it has no positions to take statistics over.
         dropout: rate before the last layer.
         widths: channels of the three convolutions.
         hidden: width of the first dense layer.
+        norm_groups: of norm "group"; divides all widths.
+        norm_momentum: of norm "batch", weight of the old running statistics.
     """
 
     num_classes: int = 10
@@ -46,15 +45,25 @@ class CNN(nn.Module):
     dropout: float = 0.5
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 256
+    norm_groups: int = 8
+    norm_momentum: float = 0.9
 
     def _normalise(self, x: jax.Array, index: int, train: bool) -> jax.Array:
-        if self.norm == "none":
+        if self.norm == "none" or (self.norm == "instance" and x.ndim == 2):
             return x
-        return NORM_LAYERS[self.norm](name=f"norm{index}")(x, train=train)
+        layer = norm_layer(
+            self.norm,
+            groups=self.norm_groups,
+            momentum=self.norm_momentum,
+            name=f"norm{index}",
+        )
+        y: jax.Array = layer(x, train=train)
+        return y
 
     def _normalise_relu_pool(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         if self.norm == "batch":
-            return BatchNorm(relu_max_pool=True, name=f"norm{index}")(x, train=train)
+            fused = BatchNorm(self.norm_momentum, relu_max_pool=True, name=f"norm{index}")
+            return fused(x, train=train)
         return layers.relu_max_pool_2x2(self._normalise(x, index, train))
 
     @nn.compact

@@ -1,4 +1,6 @@
-"""Normalisation layers. The statistics live in `batch_stats`, handed in and handed back."""
+"""Normalisation layers. Statistics that outlive a step live in `batch_stats`, handed in and back;
+only Batch Normalization has any.
+"""
 
 import flax.linen as nn
 import jax
@@ -48,3 +50,83 @@ class BatchNorm(nn.Module):
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
         return y
+
+
+def _mean_of_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Mean over positions and the channels of a group: (N, ..., C) -> (N, C), repeated in it."""
+    per_channel = jnp.mean(x, tuple(range(1, x.ndim - 1)))
+    grouped = per_channel.reshape(x.shape[0], groups, -1)
+    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(x.shape[0], -1)
+
+
+def group_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps: float = 1e-5
+) -> jax.Array:
+    """Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7).
+
+    Each image is normalised by its own mean and biased variance, group by group of neighbouring
+    channels, as PyTorch's `GroupNorm`.
+
+    Args:
+        x: (N, ..., C).
+        scale: (C,).
+        bias: (C,).
+        groups: into how many the channels are divided; divides C.
+        eps: added to the variance.
+
+    Returns:
+        The shape of x.
+    """
+    # Positions first, whole channels: the minor axis stays long enough for the vector units.
+    axes = tuple(range(1, x.ndim - 1))
+    centred = x - jnp.expand_dims(_mean_of_groups(x, groups), axes)
+    var = _mean_of_groups(jnp.square(centred), groups)
+    return centred * jnp.expand_dims(scale * lax.rsqrt(var + eps), axes) + bias
+
+
+class GroupNorm(nn.Module):
+    """Group Normalization; with one group Layer, with a group a channel Instance Normalization.
+
+    Attributes:
+        groups: into how many the channels are divided; None for a group a channel.
+        epsilon: added to the variance.
+    """
+
+    groups: int | None
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalise x, (N, ..., C); in evaluation as in training.
+
+        Raises:
+            ValueError: if the groups do not divide C.
+        """
+        channels = x.shape[-1]
+        groups = channels if self.groups is None else self.groups
+        if channels % groups:
+            raise ValueError(f"{channels} channels cannot be divided into {groups} groups")
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return group_norm(x, scale, bias, groups, self.epsilon).astype(x.dtype)
+
+
+def norm_layer(norm: str, *, groups: int, momentum: float, name: str) -> nn.Module:
+    """The layer of a norm.
+
+    Args:
+        norm: "batch"; "layer" (over positions and channels of an image, affine by channel, as Wu
+            & He describe it); "instance" (over the positions, affine); "group".
+        groups: of "group".
+        momentum: of "batch".
+        name: of the sub-module.
+
+    Raises:
+        ValueError: if there is no such norm.
+    """
+    if norm == "batch":
+        return BatchNorm(momentum=momentum, name=name)
+    of_norm = {"layer": 1, "instance": None, "group": groups}
+    if norm not in of_norm:
+        raise ValueError(f"no norm is called {norm!r}")
+    return GroupNorm(of_norm[norm], name=name)

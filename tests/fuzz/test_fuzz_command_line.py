@@ -61,6 +61,8 @@ def _fields() -> dict[str, tuple[Any, Any]]:
     # What a study checks itself.
     norms = st.sampled_from(["none", "batch", "none,batch", " batch , none "])
     found["--arms"] = norms, st.sampled_from([",", "none,none", "batchnorm", "none,", "none;batch"])
+    sweeps = st.sampled_from(["dropout=0.1,0.5", "learning_rate = 0.1", "training.epochs=1,2"])
+    found["--sweep"] = sweeps, st.sampled_from(["dropout", "seed=1", "lr=0.1", "dropout=0.1,2"])
     together = st.sampled_from(["auto", "1", "7", "1000"])
     found["--seed-parallelism"] = (
         together,
@@ -75,7 +77,7 @@ _BAD_PATHS = st.sampled_from(
     ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
 )
 _FIELDS = _fields()
-_STUDY_ONLY = ("--arms", "--seeds", "--seed-parallelism")
+_STUDY_ONLY = tuple(door._flag("study", f) for f in dataclasses.fields(SECTIONS["study"]))
 
 
 @st.composite

@@ -15,6 +15,7 @@ IMAGE_SIZE = 32
 CLASSES = 10
 WIDTHS = (32, 64, 128)
 HIDDEN = 256
+NORM_GROUPS = 8
 DECAY_AFTER = 15
 """Steps at the first learning rate: the trajectory goes over one drop."""
 
@@ -27,6 +28,18 @@ BATCH_SEEDS: dict[str, tuple[int, ...]] = {
     "batch": (
         95, 127, 197, 217, 223, 242, 251, 258, 266, 299,
         362, 382, 429, 438, 453, 492, 504, 512, 524, 556,
+    ),
+    "layer": (
+        25, 75, 113, 118, 237, 517, 560, 567, 595, 786,
+        918, 1058, 1089, 1099, 1222, 1577, 1595, 1614, 1632, 1676,
+    ),
+    "instance": (
+        59, 85, 99, 126, 128, 136, 145, 152, 185, 191,
+        206, 207, 230, 233, 252, 263, 290, 329, 343, 352,
+    ),
+    "group": (
+        59, 107, 111, 131, 163, 198, 236, 250, 320, 407,
+        446, 483, 504, 597, 622, 892, 919, 1024, 1051, 1141,
     ),
 }
 # fmt: on
@@ -67,8 +80,10 @@ def initial_parameters(norm: str) -> Tensors:
         values = values.astype(np.float32).astype(np.float64)
         parameters[f"{name}.weight"] = values[:size].reshape(shape)
         parameters[f"{name}.bias"] = values[size:]
-    if norm == "batch":
-        for i, width in enumerate((*WIDTHS, HIDDEN), start=1):
+    if norm != "none":
+        # Instance norm has nothing to do after a dense layer.
+        widths = WIDTHS if norm == "instance" else (*WIDTHS, HIDDEN)
+        for i, width in enumerate(widths, start=1):
             parameters[f"norm{i}.weight"] = np.ones(width)
             parameters[f"norm{i}.bias"] = np.zeros(width)
     return parameters

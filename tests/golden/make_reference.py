@@ -16,6 +16,7 @@ from golden_problem import (
     CLASSES,
     DECAY_AFTER,
     HIDDEN,
+    NORM_GROUPS,
     STEPS,
     WIDTHS,
     Tensors,
@@ -27,9 +28,20 @@ from torch import nn
 from torch.nn import functional
 
 REFERENCE = Path(__file__).with_name("reference.npz")
-NORMS = ("none", "batch")
+NORMS = ("none", "batch", "layer", "instance", "group")
 DTYPES = ("float64", "float32")
 MIN_DISTANCE = 2e-5
+
+
+def norm_layer(norm: str, width: int, positions: bool) -> nn.Module:
+    """PyTorch's own layer of a norm."""
+    if norm == "none" or (norm == "instance" and not positions):
+        return nn.Identity()
+    if norm == "batch":
+        return nn.BatchNorm2d(width) if positions else nn.BatchNorm1d(width)
+    if norm == "instance":
+        return nn.InstanceNorm2d(width, affine=True)
+    return nn.GroupNorm(1 if norm == "layer" else NORM_GROUPS, width)
 
 
 class Network(nn.Module):
@@ -42,11 +54,8 @@ class Network(nn.Module):
         self.conv3 = nn.Conv2d(WIDTHS[1], WIDTHS[2], 3, padding=1)
         self.dense1 = nn.Linear(4 * 4 * WIDTHS[2], HIDDEN)
         self.dense2 = nn.Linear(HIDDEN, CLASSES)
-        batch_norm = norm == "batch"
-        self.norm1 = nn.BatchNorm2d(WIDTHS[0]) if batch_norm else nn.Identity()
-        self.norm2 = nn.BatchNorm2d(WIDTHS[1]) if batch_norm else nn.Identity()
-        self.norm3 = nn.BatchNorm2d(WIDTHS[2]) if batch_norm else nn.Identity()
-        self.norm4 = nn.BatchNorm1d(HIDDEN) if batch_norm else nn.Identity()
+        self.norm1, self.norm2, self.norm3 = (norm_layer(norm, w, True) for w in WIDTHS)
+        self.norm4 = norm_layer(norm, HIDDEN, False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Logits, and the inputs of the ReLUs."""

@@ -15,6 +15,7 @@ from golden_problem import (
     DECAY_AFTER,
     HIDDEN,
     IMAGE_SIZE,
+    NORM_GROUPS,
     STEPS,
     WIDTHS,
     Tensors,
@@ -91,7 +92,7 @@ def trajectory(norm: str, dtype: str) -> Tensors:
     """What `make_reference.trajectory` returns, from this package."""
     # As many images an epoch as a batch has: the rate drops after DECAY_AFTER steps.
     spec = TrainSpec(
-        model=CNN(norm=norm, dropout=0.0),
+        model=CNN(norm=norm, dropout=0.0, norm_groups=NORM_GROUPS),
         batch_size=BATCH_SIZE,
         decay_every=DECAY_AFTER,
         augment=False,

@@ -1,4 +1,4 @@
-"""Batch Normalization against its definition in NumPy, float64."""
+"""The norms against their definition in NumPy, float64, and against PyTorch."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.models.norms import BatchNorm
+from cifar_jax.models.norms import BatchNorm, norm_layer
 
 EPSILON = 1e-5
 CHANNELS = 5
@@ -81,3 +81,59 @@ def test_another_momentum_weighs_the_old_value() -> None:
     _, state = norm.apply(VARIABLES, x, train=True, mutable=["batch_stats"])
     expected = 0.25 * VARIABLES["batch_stats"]["mean"] + 0.75 * x.mean(0)
     np.testing.assert_allclose(state["batch_stats"]["mean"], expected, rtol=1e-5)
+
+
+def of_torch(norm: str, x: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
+    """Output of PyTorch's layer, and its gradients by x, scale and bias; float64."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    channels = x.shape[-1]
+    layer = {
+        "layer": lambda: torch.nn.GroupNorm(1, channels),
+        "instance": lambda: torch.nn.InstanceNorm2d(channels, affine=True),
+        "group": lambda: torch.nn.GroupNorm(2, channels),
+    }[norm]().double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.linspace(0.5, 2, channels))
+        layer.bias.copy_(torch.linspace(-1, 1, channels))
+    images = torch.from_numpy(np.moveaxis(x, -1, 1).astype(np.float64)).requires_grad_()
+    y = layer(images)
+    y.backward(torch.from_numpy(np.moveaxis(g, -1, 1).astype(np.float64)))
+    move = [np.moveaxis(t.detach().numpy(), 1, -1) for t in (y, images.grad)]
+    return [*move, layer.weight.grad.numpy(), layer.bias.grad.numpy()]
+
+
+@pytest.mark.parametrize("norm", ["layer", "instance", "group"])
+@pytest.mark.parametrize("shape", [(3, 4, 2, 6), (2, 8, 8, 8)])
+def test_layer_instance_and_group_norm_are_pytorchs(norm: str, shape: tuple[int, ...]) -> None:
+    """Values and all gradients; groups of neighbouring channels, whatever the layout."""
+    rng = np.random.default_rng(1)
+    x, g = (rng.normal(1, 2, shape).astype(np.float32) for _ in range(2))
+    params = {
+        "scale": np.linspace(0.5, 2, shape[-1], dtype=np.float32),
+        "bias": np.linspace(-1, 1, shape[-1], dtype=np.float32),
+    }
+    layer = norm_layer(norm, groups=2, momentum=0.9, name="norm")
+    assert jax.tree.map(jnp.shape, layer.init(jax.random.key(0), x, train=True)) == {
+        "params": {"scale": shape[-1:], "bias": shape[-1:]}
+    }
+    y, pull = jax.vjp(lambda p, x: layer.apply({"params": p}, x, train=True), params, x)
+    d_params, d_x = pull(g)
+    expected = of_torch(norm, x, g)
+    for ours, theirs in zip((y, d_x, d_params["scale"], d_params["bias"]), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("norm", "groups"), [("layer", 1), ("group", 2)])
+def test_norms_of_a_dense_layer_are_of_each_image(norm: str, groups: int) -> None:
+    x = np.random.default_rng(1).normal(3, 2, (7, 8)).astype(np.float32)
+    layer = norm_layer(norm, groups=2, momentum=0.9, name="norm")
+    y = layer.apply(layer.init(jax.random.key(0), x, train=False), x, train=False)
+    rows = x.astype(np.float64).reshape(7, groups, -1)
+    standard = (rows - rows.mean(-1, keepdims=True)) / np.sqrt(rows.var(-1) + EPSILON)[..., None]
+    np.testing.assert_allclose(y, standard.reshape(7, 8), rtol=1e-4, atol=1e-5)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+    layer = norm_layer("group", groups=3, momentum=0.9, name="norm")
+    with pytest.raises(ValueError, match="8 channels cannot be divided into 3 groups"):
+        layer.init(jax.random.key(0), jnp.zeros((2, 8)), train=True)
