@@ -350,7 +350,8 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     difference = summary["paired"].get("test_accuracy")
     if difference:
         first, second = summary["paired"]["arms"]
-        display.say(f"{second} minus {first}: {_interval(difference, 'mean_difference')}")
+        gain = _interval(difference, "mean_difference", "points")
+        display.say(f"{second} minus {first}: {gain}")
     _say_report(written, display)
 
 
@@ -374,9 +375,9 @@ def _say_report(written: Sequence[Path], display: Display) -> None:
             display.say(f"report: {path}")
 
 
-def _interval(row: dict[str, Any], key: str) -> str:
-    """A mean in percent with its 95 % interval, where there is one."""
-    text = f"{100 * row[key]:.2f} %"
+def _interval(row: dict[str, Any], key: str, unit: str = "%") -> str:
+    """A mean times 100 with its 95 % interval, where there is one."""
+    text = f"{100 * row[key]:.2f} {unit}"
     if row["ci_t"] is None:
         return f"{text} ({row['n']} seed)"
     low, high = row["ci_t"]

@@ -65,7 +65,7 @@ class Display:
         panel = Panel(
             Text(printable(text)), title="ATTENTION", border_style="bold red", style="bold"
         )
-        self.console.print(panel)
+        self.console.print(panel, soft_wrap=False)
 
     def progress(self, description: str, done: int, total: int, *, plain: bool = True) -> None:
         """Show that `done` of `total` are done; a new description starts a new bar.

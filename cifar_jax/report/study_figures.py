@@ -6,6 +6,7 @@ interval of that mean; with one seed there is the line alone.
 """
 
 import itertools
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ ARM_NAMES = {
 }
 DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
 GREY = "#666666"
+TITLE_LINE = 66  # characters
 WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
 MOST_NAMED = 40  # classes; more labels than that cannot be read on an axis
 CIFAR10_CLASSES = (
@@ -207,9 +209,11 @@ def _short(name: str) -> str:
 
 
 def new_figure(height: float, title: str) -> Figure:
-    """An empty figure as wide as a column; `height` in inches."""
+    """An empty figure as wide as a column, its title on as many lines as it needs; `height` in
+    inches.
+    """
     figure = Figure(figsize=(WIDTH, height))
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, TITLE_LINE), x=0.01, ha="left")
     return figure
 
 

@@ -42,6 +42,15 @@ def test_banner_and_lines_are_printed_as_they_are():
     assert "runs/[a] 10 %\n" in text
 
 
+def test_a_long_banner_is_whole_on_any_console(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    words = [f"word{i}" for i in range(40)]
+    Display().banner(" ".join(words))
+    lines = capsys.readouterr().out.splitlines()
+    assert [w for line in lines for w in line.split() if w.startswith("word")] == words
+    assert max(map(len, lines)) == 40
+
+
 def test_progress_off_a_terminal_is_sparse():
     stream = io.StringIO()
     display = Display(Console(file=stream, width=60))

@@ -1,8 +1,10 @@
 """Figures of a study: what is drawn is what the runs left."""
 
+import matplotlib.style
 import numpy as np
 import pytest
 from fake_study import CLASSES, write_study
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from scipy import stats
 
@@ -48,6 +50,16 @@ def test_all_figures_are_written(full, tmp_path):
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
         assert svg.read_text().rstrip().endswith("</svg>")
     assert len(list(tmp_path.iterdir())) == 24
+
+
+@pytest.mark.parametrize("title", ["Short", "A title of many words: " + "folder-with-a-name " * 6])
+def test_titles_stay_within_the_figure(title):
+    with matplotlib.style.context(["default", figures.STYLE]):
+        figure = figures.new_figure(3, title)
+        FigureCanvasAgg(figure).draw()
+    extent = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 <= extent.x0
+    assert extent.x1 <= figure.bbox.x1
 
 
 def test_the_same_study_gives_the_same_bytes(full, tmp_path):
