@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from cifar_jax.config import Config, ModelConfig
+from cifar_jax.combinations import milestones
+from cifar_jax.config import Config, ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset, load
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.errors import UserError
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec
+from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -185,14 +186,38 @@ def train_spec(config: Config) -> TrainSpec:
         decay_every=training.decay_every,
         decay_factor=training.decay_factor,
         augment=config.data.augment,
+        optimizer=training.optimizer,
+        schedule=training.schedule,
+        milestones=milestones(training),
+        final_fraction=training.final_fraction,
+        warmup_epochs=training.warmup_epochs,
+        regularisers=Regularisers(
+            label_smoothing=training.label_smoothing,
+            cutout=training.cutout,
+            random_erasing=training.random_erasing,
+            erasing_area=(training.erasing_area_low, training.erasing_area_high),
+            erasing_ratio=training.erasing_ratio,
+            mixup=training.mixup,
+        ),
     )
+
+
+# Batch size for which a linearly scaled learning rate is given; the protocol's.
+REFERENCE_BATCH = 128
+
+
+def initial_learning_rate(training: TrainingConfig) -> float:
+    """The initial rate, or peak; linear scaling is Goyal et al. 2017, arXiv 1706.02677, 2.1."""
+    if training.lr_scaling == "linear":
+        return training.learning_rate * training.batch_size / REFERENCE_BATCH
+    return training.learning_rate
 
 
 def hyperparams(config: Config) -> Hyperparams:
     """The traced half of a config, as float32 scalars."""
     training = config.training
     return Hyperparams(
-        learning_rate=np.float32(training.learning_rate),
+        learning_rate=np.float32(initial_learning_rate(training)),
         momentum=np.float32(training.momentum),
         weight_decay=np.float32(training.weight_decay),
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from cifar_jax import config as configuration
 from cifar_jax import rundir
+from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
@@ -361,6 +362,7 @@ def train_run(
         Interrupted, Diverged: with the run's directory left as the message says.
     """
     display = display or Display()
+    check_all([config.training])
     if workdir is not None:
         rundir.check_workdir(workdir, resume)
     prepared = open_data(config, display)

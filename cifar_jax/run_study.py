@@ -13,6 +13,7 @@ import jax
 
 from cifar_jax import config as configuration
 from cifar_jax import rundir
+from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
@@ -32,7 +33,7 @@ from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.run import Diverged, Interrupted, Programs, Progress, open_data, train_group
 from cifar_jax.study.collect import FAILED, STUDY, Plan, read_plan, read_study, read_sweep, run_path
-from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep
+from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
@@ -164,7 +165,7 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
         found = read_plan(path)
         sweep = _joined_sweep(found.sweep, sweep, workdir)
         free = ["study.", "data.dataset:", "data.data_dir:", "data.pipeline:", "model.norm:"]
-        free += [f"{sweep.field}:"] if sweep else []
+        free += [f"{field}:" for field in sweep.field.split("+")] if sweep else []
         changed = [
             d
             for d in configuration.differences(before, prepared.config)
@@ -253,9 +254,9 @@ def study_run(
     norms, seeds, sweep = parse_arms(config), study_seeds(config), parse_sweep(config)
     together = seed_parallelism(config, jax.default_backend())
     arms = grid(norms, sweep)
+    check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # The value in the config is that of no run, so it need not fit the data.
-        section, name = sweep.field.split(".")
-        config = configuration.override(config, section, name, sweep.values[0], "--sweep")
+        config = set_values(config, sweep.field, sweep.values[0])
     prepared = open_data(config, display)
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
@@ -293,7 +294,7 @@ def study_run(
 def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     config = prepared.config
     prefix = f"{config.name}-" if config.name else ""
-    suffix = f"-{sweep.field.split('.')[1]}" if sweep else ""
+    suffix = f"-{sweep.name}" if sweep else ""
     return Path("runs") / f"{prefix}study-{prepared.dataset.name}-{config.model.name}{suffix}"
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from cifar_jax import config as configuration
+from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
@@ -116,11 +117,13 @@ def read_record(checkpoints: Checkpoints) -> Row:
 def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
     """Refuse to go on with another experiment than the one that was begun.
 
-    More epochs are another length of the same experiment; the place of the data and how batches
-    reach the device do not change it.
+    More epochs are another length of the same experiment, unless the learning rate depends on it;
+    the place of the data and how batches reach the device do not change it.
     """
     before = configuration.from_dict(record["config"], str(where))
-    free = ("training.epochs:", "data.dataset:", "data.data_dir:", "data.pipeline:")
+    free: tuple[str, ...] = ("data.dataset:", "data.data_dir:", "data.pipeline:")
+    if not depends_on_length(before.training):
+        free = (*free, "training.epochs:")
     changed = [d for d in configuration.differences(before, config) if not d.startswith(free)]
     if changed:
         raise UserError(f"--resume: {where} was begun with another config: {'; '.join(changed)}")

@@ -29,6 +29,19 @@ def test_defaults_are_the_protocol():
         weight_decay=5e-4,
         decay_every=10,
         decay_factor=0.1,
+        optimizer="sgd",
+        schedule="step",
+        milestones=None,
+        final_fraction=0.0,
+        warmup_epochs=0.0,
+        lr_scaling="none",
+        label_smoothing=0.0,
+        cutout=0,
+        random_erasing=0.0,
+        erasing_area_low=0.02,
+        erasing_area_high=0.4,
+        erasing_ratio=0.3,
+        mixup=0.0,
     )
     assert Config().data.val_examples == 5000
     assert Config().model == ModelConfig(

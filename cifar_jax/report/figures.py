@@ -1,5 +1,6 @@
 """Figures of one run, as PNG. Every title names the dataset."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,16 @@ def save(figure: Figure, path: Path) -> None:
         write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
 
+def rate_drops(history: Sequence[dict[str, Any]]) -> list[float]:
+    """Epochs, less a half, before which the learning rate drops; none if it changes with each."""
+    pairs = list(itertools.pairwise(history))
+    if len(pairs) > 1 and all(a["learning_rate"] != b["learning_rate"] for a, b in pairs):
+        return []
+    return [
+        b["epoch"] - 0.5 for a, b in pairs if b["learning_rate"] < a["learning_rate"] * (1 - 1e-6)
+    ]
+
+
 @_plain_text()
 def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     """Loss and accuracy of training and validation over the epochs.
@@ -34,8 +45,6 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    rates = [row["learning_rate"] for row in history]
-    drops = [epochs[i] - 0.5 for i in range(1, len(epochs)) if rates[i] < rates[i - 1] * (1 - 1e-6)]
     marker = "o" if len(epochs) < 3 else None
     for axes, quantity, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
@@ -44,7 +53,7 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             values = [scale * row[f"{split}_{quantity}"] for row in history]
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
-        for number, drop in enumerate(drops):
+        for number, drop in enumerate(rate_drops(history)):
             once = "learning rate drops" if number == 0 else None
             axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=once)
         axes.set_xlabel("epoch")

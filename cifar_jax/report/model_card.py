@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.report import files
+from cifar_jax.report import files, recipe
 from cifar_jax.report.page import (
     NONE,
     Table,
@@ -75,6 +75,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results
+    training = results["config"]["training"]
     classes = study.dataset["classes"]
     text = (
         environment(markdown=True)
@@ -93,7 +94,9 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             runs=seeds_text(len(runs)),
             seeds=", ".join(str(run.seed) for run in runs),
             several=len(runs) > 1,
-            training=results["config"]["training"],
+            optimiser=recipe.optimiser(training),
+            schedule=recipe.schedule(training),
+            regularisers=", ".join(recipe.regularisers(training)),
             augment=results["config"]["data"]["augment"],
             dropout=results["config"]["model"]["dropout"],
             epochs=summary["epochs"],

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from cifar_jax.config import ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, printable
-from cifar_jax.report import files
+from cifar_jax.report import files, recipe
 from cifar_jax.report.study_figures import (
     StudyFigure,
     arm_name,
@@ -251,7 +251,8 @@ def departures(study: Study) -> list[str]:
             value = config.get(section, {}).get(field.name, field.default)
             named = f"{section}.{field.name}"
             if named not in LENGTH_AND_ARM and value != field.default:
-                found.append(f"{field.name.replace('_', ' ')} {value} instead of {field.default}")
+                instead = "" if field.default is None else f" instead of {field.default}"
+                found.append(f"{field.name.replace('_', ' ')} {value}{instead}")
     if not config.get("data", {}).get("augment", True):
         found.append("no augmentation")
     return found
@@ -616,17 +617,9 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         ),
         ("random flip and crop in training", _yes(config["data"]["augment"])),
         ("network", f"{model['name']}, dropout {model['dropout']:g}"),
-        (
-            "optimiser",
-            f"SGD, learning rate {training['learning_rate']:g}, momentum "
-            f"{training['momentum']:g}, weight decay {training['weight_decay']:g}, batches of "
-            f"{training['batch_size']}",
-        ),
-        (
-            "schedule",
-            f"{summary['epochs']} epochs, learning rate times {training['decay_factor']:g} every "
-            f"{training['decay_every']} epochs",
-        ),
+        ("optimiser", recipe.optimiser(training)),
+        ("schedule", f"{summary['epochs']} epochs, {recipe.schedule(training)}"),
+        ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
         ("evaluation", "parameters of the last epoch; test images used once, at the end"),
         ("seeds", ", ".join(map(str, summary["seeds"]))),
         ("finished runs", counts),

@@ -5,7 +5,6 @@ Where an arm has several seeds a line is their mean and a band or whisker the 95
 interval of that mean; with one seed there is the line alone.
 """
 
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from scipy import stats
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.splits import train_val_split
+from cifar_jax.report.figures import rate_drops
 from cifar_jax.report.files import write_atomically
 from cifar_jax.study.claims import PUBLISHED_GAIN
 from cifar_jax.study.collect import Run, Study
@@ -233,14 +233,10 @@ def mean_line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest
 
 def _drop_lines(axes: Axes, run: Run) -> None:
     """Dashed lines where the learning rate drops."""
-    history = run.results["history"]
     label: str | None = "learning rate drops"
-    for before, after in itertools.pairwise(history):
-        if after["learning_rate"] < before["learning_rate"] * (1 - 1e-6):
-            axes.axvline(
-                after["epoch"] - 0.5, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label
-            )
-            label = None
+    for drop in rate_drops(run.results["history"]):
+        axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
+        label = None
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:

@@ -306,7 +306,7 @@ def sweep_figures(
             with_images(samples),
             no_images,
         ),
-        *([] if study.sweep.field.startswith("data.") else counted),
+        *([] if "data." in study.sweep.field else counted),
         entry(
             "03_accuracy_by_setting",
             f"Accuracy by {name}",

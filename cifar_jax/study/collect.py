@@ -283,9 +283,14 @@ def _read_sweep_plan(found: Any, path: Path) -> Sweep | None:
         return None
     if not fits(found, {"field": is_name, "values": [_is_value]}) or not found["values"]:
         raise UserError(f"{path}: its sweep needs a field, section.name, and a list of values")
-    section, _, name = found["field"].partition(".")
-    if not (section.isidentifier() and name.isidentifier()):
-        raise UserError(f"{path}: its sweep's field, {found['field']!r}, is no section.name")
+    fields = found["field"].split("+")
+    for section, _, name in (field.partition(".") for field in fields):
+        if not (section.isidentifier() and name.isidentifier()):
+            raise UserError(f"{path}: its sweep's field, {found['field']!r}, is no section.name")
+    if len(fields) > 1 and not all(
+        isinstance(value, str) and value.count(":") == len(fields) - 1 for value in found["values"]
+    ):
+        raise UserError(f"{path}: its sweep's values must each be {len(fields)}, joined by ':'")
     return Sweep(found["field"], ordered(found["values"]))
 
 

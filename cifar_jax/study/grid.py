@@ -1,6 +1,8 @@
 """Which runs a study consists of: norms, optionally crossed with one swept setting, by seeds.
 
-An arm is a norm, or with a sweep a norm at one value of the setting. All runs of a seed are paired:
+An arm is a norm, or with a sweep a norm at one value of the setting. Settings that only make sense
+together, such as an optimiser and its learning rate, are swept as one: their fields are joined by
+`+`, and a value is the text of theirs, joined by `:`. All runs of a seed are paired:
 whatever the arm, they have the same split, initial values, order and augmentation, as far as the
 setting leaves them alone.
 """
@@ -31,13 +33,41 @@ FIXED = (
 
 def setting_name(field: str) -> str:
     """What a setting is called in text: `training.learning_rate` is "learning rate"."""
+    *firsts, last = map(_one_name, field.split("+"))
+    return f"{', '.join(firsts)} and {last}" if firsts else last
+
+
+def _one_name(field: str) -> str:
     section, name = field.split(".")
     return section if name == "name" else name.replace("_", " ")
+
+
+def _last_names(field: str) -> str:
+    """Without their sections, for names of files."""
+    return "-".join(part.split(".")[1] for part in field.split("+"))
 
 
 def value_text(value: Value) -> str:
     """A value as TOML has it: 0.05, 128, true."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parts(field: str, value: Value) -> list[tuple[str, str]]:
+    """Each field of a setting and the text of its value."""
+    texts = value_text(value).split(":") if "+" in field else [value_text(value)]
+    return list(zip(field.split("+"), texts, strict=True))
+
+
+def set_values(config: Config, field: str, value: Value) -> Config:
+    """`config` with a swept setting at one of its values."""
+    if "+" not in field:
+        section, name = field.split(".")
+        return configuration.override(config, section, name, value, "--sweep")
+    for one, text in parts(field, value):
+        section, name = one.split(".")
+        parsed = configuration.parse_value(SECTIONS[section], name, text, f"--sweep {name}")
+        config = configuration.override(config, section, name, parsed, "--sweep")
+    return config
 
 
 def _path_part(text: str) -> str:
@@ -52,7 +82,8 @@ class Arm:
 
     Attributes:
         norm: of the model.
-        field: the swept setting as `section.name`; empty without a sweep.
+        field: the swept setting as `section.name`, or several joined by `+`; empty without a
+            sweep.
         value: of that setting; None without a sweep.
     """
 
@@ -65,21 +96,21 @@ class Arm:
         """Where its runs lie in the study's: `batch`, or `batch-learning_rate-0.05`."""
         if self.value is None:
             return self.norm
-        name = self.field.split(".")[1]
-        return f"{self.norm}-{name}-{_path_part(value_text(self.value))}"
+        values = "_".join(_path_part(text) for _, text in parts(self.field, self.value))
+        return f"{self.norm}-{_last_names(self.field)}-{values}"
 
     @property
     def label(self) -> str:
         """For people: `batch`, or `batch, learning rate 0.05`."""
         if self.value is None:
             return self.norm
-        return f"{self.norm}, {setting_name(self.field)} {value_text(self.value)}"
+        found = parts(self.field, self.value)
+        return ", ".join([self.norm, *(f"{setting_name(field)} {text}" for field, text in found)])
 
     def config(self, config: Config, seed: int) -> Config:
         """Config of one of its runs, given the study's."""
         if self.value is not None:
-            section, name = self.field.split(".")
-            config = configuration.override(config, section, name, self.value, "--sweep")
+            config = set_values(config, self.field, self.value)
         return dataclasses.replace(
             config,
             model=dataclasses.replace(config.model, norm=self.norm),
@@ -93,12 +124,17 @@ class Sweep:
     """A setting and the values that it takes.
 
     Attributes:
-        field: `section.name`.
-        values: numbers by size, others as given.
+        field: `section.name`, or several joined by `+`.
+        values: numbers by size, others as given; of several fields their texts joined by `:`.
     """
 
     field: str
     values: tuple[Value, ...]
+
+    @property
+    def name(self) -> str:
+        """For names of files: `learning_rate`, or `optimizer-learning_rate`."""
+        return _last_names(self.field)
 
 
 def ordered(values: Sequence[Value]) -> tuple[Value, ...]:
@@ -142,25 +178,43 @@ def _swept_field(name: str) -> str:
     return found[0]
 
 
+def _parse_values(field: str, text: str) -> Value:
+    """A value of a sweep, or several as one text."""
+    fields = field.split("+")
+    texts = text.split(":") if len(fields) > 1 else [text]
+    if len(texts) != len(fields):
+        raise UserError(
+            f"--sweep {_last_names(field).replace('-', '+')}: {text.strip()!r} must be "
+            f"{len(fields)} values joined by ':'"
+        )
+    values: list[Value] = []
+    for one, part in zip(fields, texts, strict=True):
+        section, name = one.split(".")
+        where = f"--sweep {name}"
+        values.append(configuration.parse_value(SECTIONS[section], name, part.strip(), where))
+    return values[0] if len(values) == 1 else ":".join(map(value_text, values))
+
+
 def parse_sweep(config: Config) -> Sweep | None:
-    """The sweep of a study, `learning_rate=0.01,0.05` or `training.learning_rate=...`, if any.
+    """The sweep of a study, if any.
+
+    It is written `learning_rate=0.01,0.05`, `training.learning_rate=...`, or
+    `optimizer+learning_rate=sgd:0.01,adamw:0.001`.
 
     Raises:
-        UserError: if the field is unknown or not to be swept, or a value is not allowed.
+        UserError: if a field is unknown or not to be swept, or a value is not allowed.
     """
     text = config.study.sweep
     if text is None:
         return None
-    name, equals, listed = text.partition("=")
+    names, equals, listed = text.partition("=")
     if not equals:
         raise UserError(f"--sweep {text}: must be like learning_rate=0.01,0.05")
-    field = _swept_field(name.strip())
-    section, name = field.split(".")
-    where = f"--sweep {name}"
-    values = [
-        configuration.parse_value(SECTIONS[section], name, value.strip(), where)
-        for value in listed.split(",")
-    ]
+    fields = [_swept_field(name.strip()) for name in names.split("+")]
+    if len(set(fields)) < len(fields):
+        raise UserError(f"--sweep {text}: a setting is named twice")
+    field = "+".join(fields)
+    values = [_parse_values(field, value) for value in listed.split(",")]
     if len(set(values)) < len(values):
         raise UserError(f"--sweep {text}: a value is named twice")
     return Sweep(field, ordered(values))

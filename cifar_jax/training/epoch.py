@@ -28,11 +28,12 @@ class EpochMetrics(NamedTuple):
     """One row of a run's history; every field is float32 (), or has a leading epoch axis.
 
     Attributes:
-        train_loss: mean over the epoch's images, in train mode, running.
+        train_loss: mean over the epoch's images, in train mode, running; with label smoothing or
+            mixup that of the softened labels, which the validation loss is not.
         train_accuracy: likewise, a fraction.
         val_loss: mean over the validation images, in evaluation mode, after the epoch.
         val_accuracy: likewise, a fraction.
-        learning_rate: during the epoch.
+        learning_rate: at the epoch's first step; "step" keeps it during the epoch.
     """
 
     train_loss: jax.Array

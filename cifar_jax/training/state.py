@@ -9,12 +9,42 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cifar_jax.training.optimizer import Hyperparams, sgd, step_schedule
+from cifar_jax.training.optimizer import Hyperparams, Make, make_optimizer
+from cifar_jax.training.schedules import (
+    constant_schedule,
+    cosine_schedule,
+    delayed,
+    multistep_schedule,
+    one_cycle_schedule,
+    step_schedule,
+    warmed_up,
+)
 
 # Purposes of the random numbers of a run. Each key is folded from the run's key, a purpose and
 # an epoch or step, so that no draw depends on how many were made before: a resumed run and a
-# streamed one see the same numbers.
-INIT, ORDER, AUGMENT, DROPOUT = range(4)
+# streamed one see the same numbers. New ones go to the end: the numbers are part of a run.
+INIT, ORDER, AUGMENT, DROPOUT, CUTOUT, ERASING, MIXUP = range(7)
+
+
+@dataclass(frozen=True)
+class Regularisers:
+    """What makes training harder besides dropout; all off by default, and free then.
+
+    Attributes:
+        label_smoothing: share of each label that is spread over all classes.
+        cutout: side of the square in pixels.
+        random_erasing: probability of a box.
+        erasing_area: smallest and largest share of the image that a box has.
+        erasing_ratio: smallest height over width of a box; the largest is its inverse.
+        mixup: alpha of the weight's Beta distribution.
+    """
+
+    label_smoothing: float = 0.0
+    cutout: int = 0
+    random_erasing: float = 0.0
+    erasing_area: tuple[float, float] = (0.02, 0.4)
+    erasing_ratio: float = 0.3
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +59,12 @@ class TrainSpec:
         decay_factor: factor of each drop.
         augment: random crop and flip of the training images.
         dtype: of the network's inputs and activations.
+        optimizer: "sgd", "nesterov", "adamw" or "muon".
+        schedule: "step", "constant", "multistep", "cosine" or "onecycle".
+        milestones: epochs, increasing, at which "multistep" drops the rate.
+        final_fraction: where "cosine" ends, as a fraction of the initial rate.
+        warmup_epochs: length of a linear warm-up.
+        regularisers: of the training images and labels.
     """
 
     model: nn.Module
@@ -38,6 +74,12 @@ class TrainSpec:
     decay_factor: float = 0.1
     augment: bool = True
     dtype: str = "float32"
+    optimizer: str = "sgd"
+    schedule: str = "step"
+    milestones: tuple[float, ...] = ()
+    final_fraction: float = 0.0
+    warmup_epochs: float = 0.0
+    regularisers: Regularisers = Regularisers()
 
 
 class TrainData(NamedTuple):
@@ -86,14 +128,34 @@ def draw_key(key: jax.Array, purpose: int, index: jax.Array | int) -> jax.Array:
 
 
 def learning_rate_schedule(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.Schedule:
-    """The step schedule of a run on `n_train` images: a function of the step."""
-    decay_steps = spec.decay_every * steps_per_epoch(n_train, spec.batch_size)
-    return step_schedule(hyper.learning_rate, spec.decay_factor, decay_steps)
+    """The learning rate of a run on `n_train` images: a function of the step.
+
+    A warm-up is a factor of the rate. "step" and "multistep" count their epochs from the start of
+    training; "cosine" and "onecycle" begin after the warm-up and fill what is left.
+    """
+    epoch = steps_per_epoch(n_train, spec.batch_size)
+    warmup = round(spec.warmup_epochs * epoch)
+    left = max(spec.epochs * epoch - warmup, 1)
+    rate = hyper.learning_rate
+    schedules = {
+        "step": lambda: step_schedule(rate, spec.decay_factor, spec.decay_every * epoch),
+        "constant": lambda: constant_schedule(rate),
+        "multistep": lambda: multistep_schedule(
+            rate, spec.decay_factor, tuple(round(at * epoch) for at in spec.milestones)
+        ),
+        "cosine": lambda: delayed(cosine_schedule(rate, left, spec.final_fraction), warmup),
+        "onecycle": lambda: delayed(one_cycle_schedule(rate, left), warmup),
+    }
+    return warmed_up(schedules[spec.schedule](), warmup)
+
+
+def _make(spec: TrainSpec) -> Make:
+    return make_optimizer(spec.optimizer, getattr(spec.model, "num_classes", None))
 
 
 def optimizer(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.GradientTransformation:
     """The optimiser of a run on `n_train` images."""
-    return sgd(hyper, learning_rate_schedule(spec, hyper, n_train))
+    return _make(spec)(hyper, learning_rate_schedule(spec, hyper, n_train))
 
 
 def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
@@ -107,7 +169,7 @@ def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) ->
     variables = spec.model.init(draw_key(key, INIT, 0), example, train=False)
     params = variables["params"]
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
-    opt_state = sgd(Hyperparams(), lambda step: 0.0).init(params)
+    opt_state = _make(spec)(Hyperparams(), lambda step: jnp.zeros(())).init(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

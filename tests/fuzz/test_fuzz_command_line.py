@@ -68,10 +68,29 @@ def _fields() -> dict[str, tuple[Any, Any]]:
         together,
         st.sampled_from(["0", "-1", "many", "²", "1001", "9" * 999]),
     )
+    # What only goes together with other settings, see _NEEDS, or within their limits.
+    epochs = st.sampled_from(["1", "82,123", "0.5+2"])
+    found["--milestones"] = epochs, st.sampled_from(["2,1", "1,1", "0", "x", "nan", "1,", "", "-1"])
+    shares = st.floats(0.0, 0.9).map(repr)
+    found["--warmup-epochs"] = shares, found["--warmup-epochs"][1]
+    found["--momentum"] = st.floats(1e-3, 0.99).map(repr), found["--momentum"][1]
+    low, high = st.floats(0.01, 0.4).map(repr), st.floats(0.4, 1.0).map(repr)
+    found["--erasing-area-low"] = low, found["--erasing-area-low"][1]
+    found["--erasing-area-high"] = high, found["--erasing-area-high"][1]
+    schedules = st.sampled_from(["step", "constant", "cosine", "onecycle"])
+    found["--schedule"] = schedules, found["--schedule"][1]
     found["--device"] = st.sampled_from(DEVICES), texts.filter(lambda t: t not in DEVICES)
     found["--workdir"] = st.sampled_from(["new", "new/er", "./x y"]), _BAD_PATHS
     return found
 
+
+_NEEDS = {
+    "--milestones": "--schedule=multistep",
+    "--final-fraction": "--schedule=cosine",
+    "--erasing-area-low": "--random-erasing=0.5",
+    "--erasing-area-high": "--random-erasing=0.5",
+    "--erasing-ratio": "--random-erasing=0.5",
+}
 
 _BAD_PATHS = st.sampled_from(
     ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
@@ -88,8 +107,12 @@ def command_lines(draw: Any) -> tuple[list[str], list[str]]:
     chosen = draw(st.lists(st.sampled_from(flags), max_size=5, unique=True))
     if "--seed-parallelism" in chosen and "--pipeline" in chosen:
         chosen.remove("--pipeline")  # stream and several seeds exclude each other
+    if "--milestones" in chosen and "--final-fraction" in chosen:
+        chosen.remove("--final-fraction")  # each needs a schedule of its own
+    needed = [_NEEDS[flag] for flag in chosen if flag in _NEEDS]
+    chosen = [flag for flag in chosen if not any(need.startswith(flag) for need in needed)]
     culprits = draw(st.lists(st.sampled_from(chosen), max_size=2, unique=True)) if chosen else []
-    argv = [command] if command else []
+    argv = [*([command] if command else []), *needed]
     for flag in chosen:
         good, bad = _FIELDS[flag]
         text = draw(bad if flag in culprits else good)

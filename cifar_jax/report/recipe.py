@@ -1,0 +1,56 @@
+"""How a network was trained, in words, from the `[training]` table of its config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "nesterov": "SGD with Nesterov's momentum",
+    "adamw": "AdamW",
+    "muon": "Muon (AdamW for biases, norms and the last layer)",
+}
+
+
+def optimiser(training: Mapping[str, Any]) -> str:
+    """Optimiser, learning rate, momentum, weight decay and batch."""
+    momentum = "beta1" if training["optimizer"] == "adamw" else "momentum"
+    scaled = " for batches of 128, scaled with the batch" * (training["lr_scaling"] == "linear")
+    return (
+        f"{OPTIMIZERS[training['optimizer']]}, learning rate {training['learning_rate']:g}{scaled}"
+        f", {momentum} {training['momentum']:g}, weight decay {training['weight_decay']:g}, "
+        f"batches of {training['batch_size']}"
+    )
+
+
+def schedule(training: Mapping[str, Any]) -> str:
+    """The course of the learning rate."""
+    factor = f"times {training['decay_factor']:g}"
+    course = {
+        "step": f"{factor} every {training['decay_every']} epochs",
+        "constant": "constant",
+        "multistep": f"{factor} after epochs "
+        + str(training.get("milestones", "")).replace("+", ",").replace(",", ", "),
+        "cosine": f"along a cosine to {training['final_fraction']:g} of the first",
+        "onecycle": "in one cycle, up from a 25th of it during 30 % of the steps and down to "
+        "almost 0; the momentum stays",
+    }[training["schedule"]]
+    warmup = training["warmup_epochs"]
+    return f"learning rate {course}" + (f", after {warmup:g} epochs of warm-up" if warmup else "")
+
+
+def regularisers(training: Mapping[str, Any]) -> list[str]:
+    """What was on besides dropout and augmentation."""
+    found = []
+    if training["label_smoothing"]:
+        found.append(f"label smoothing {training['label_smoothing']:g}")
+    if training["cutout"]:
+        found.append(f"cutout of {training['cutout']} pixels")
+    if training["random_erasing"]:
+        low, high = training["erasing_area_low"], training["erasing_area_high"]
+        found.append(
+            f"random erasing with probability {training['random_erasing']:g} of {low:g} to "
+            f"{high:g} of the image, ratio {training['erasing_ratio']:g} or more"
+        )
+    if training["mixup"]:
+        found.append(f"mixup with alpha {training['mixup']:g}")
+    return found
