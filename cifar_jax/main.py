@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
 from cifar_jax.inputs import is_name
+from cifar_jax.interrupt import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE = 1, 2
+# Beside them 130 and 143: stopped by Ctrl-C and by SIGTERM.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,6 +109,28 @@ def _add_config_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _seconds(text: str) -> float:
+    """Turn `--grace` into seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 86_400:
+        raise UserError(f"--grace: {shown(text)} is not a number of seconds from 0 to 86400")
+    return value
+
+
+def _add_grace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE,
+        metavar="SECONDS",
+        help="how long to wait for the epoch's end and its checkpoint after SIGTERM "
+        "(default: %(default)g); an unfinished epoch is then discarded",
+    )
+
+
 def _add_moved_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", metavar="NAME", help="where the images lie now, if they were moved"
@@ -132,6 +157,13 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in --workdir"
     )
+    parser.add_argument(
+        "--debug-nans",
+        action="store_true",
+        help="if training diverges, find the operation and layer of the first value that is not "
+        "finite; costs one copy of the state an epoch",
+    )
+    _add_grace(parser)
     _add_device(parser)
     _add_config_flags(parser, {k: v for k, v in SECTIONS.items() if k != "study"})
     return parser
@@ -152,6 +184,7 @@ def _study_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what the study leaves (default: runs/study-<dataset>-<model>)",
     )
+    _add_grace(parser)
     _add_device(parser)
     _add_config_flags(parser, SECTIONS)
     return parser
@@ -235,14 +268,20 @@ def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
     config = parse_config(arguments)
     _prepare_jax(arguments.device)
-    from cifar_jax.run import Diverged, Interrupted, train_run
+    from cifar_jax.host import Interrupted
+    from cifar_jax.run import Diverged, train_run
 
     try:
-        train_run(config, workdir=arguments.workdir, resume=arguments.resume)
+        train_run(
+            config,
+            workdir=arguments.workdir,
+            resume=arguments.resume,
+            debug_nans=arguments.debug_nans,
+            grace=arguments.grace,
+        )
     except Interrupted as stop:
-        print(printable(str(stop)), file=sys.stderr, flush=True)
-        # Not sys.exit: an epoch may still be running in its thread, and nobody wants its result.
-        os._exit(EXIT_INTERRUPTED)
+        print(printable(str(stop)), file=sys.stderr)
+        return stop.status
     except Diverged as failure:
         print(printable(f"{PROGRAM}: {failure}"), file=sys.stderr)
         return EXIT_FAILED
@@ -253,14 +292,14 @@ def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
     config = parse_config(arguments)
     _prepare_jax(arguments.device)
-    from cifar_jax.run import Interrupted
+    from cifar_jax.host import Interrupted
     from cifar_jax.run_study import study_run
 
     try:
-        failed = study_run(config, workdir=arguments.workdir)
+        failed = study_run(config, workdir=arguments.workdir, grace=arguments.grace)
     except Interrupted as stop:
-        print(printable(str(stop)), file=sys.stderr, flush=True)
-        os._exit(EXIT_INTERRUPTED)  # As in _train.
+        print(printable(str(stop)), file=sys.stderr)
+        return stop.status
     for reason in failed:
         print(printable(f"{PROGRAM}: {reason}"), file=sys.stderr)
     return EXIT_FAILED if failed else 0
@@ -297,9 +336,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\nStopped before the first epoch; nothing is kept.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        print("\nStopped outside of training; what was complete is kept.", file=sys.stderr)
+        return exit_status(stop)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
@@ -317,7 +356,14 @@ def main_cli() -> NoReturn:
         # A class name that the terminal's encoding lacks must not stop a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    raise_on_sigterm()
+    status = main(sys.argv[1:])
+    if status > 128:
+        # What is compiling or training in another thread would hold up, or crash, an orderly exit.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

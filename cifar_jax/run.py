@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,32 +26,28 @@ from cifar_jax.experiment import (
     run_directory,
     train_spec,
 )
-from cifar_jax.interrupt import Interrupts
+from cifar_jax.host import Interrupted, Progress, discarded, train_epochs
+from cifar_jax.interrupt import GRACE, apart
 from cifar_jax.models.cnn import count_parameters
 from cifar_jax.report import provenance
-from cifar_jax.report.console import Display, duration, epoch_line
+from cifar_jax.report.console import Display, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
-from cifar_jax.rundir import Row, RunFiles, Start
+from cifar_jax.rundir import Row, Start
+from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.loop import (
     CompiledEpoch,
-    EpochRow,
-    RunEpoch,
+    Divergence,
     compile_device_epoch,
     compile_predict,
     compile_stream_epoch,
-    epochs,
     stack_runs,
-    unstack_state,
 )
+from cifar_jax.training.nonfinite import replay
 from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
-
-
-class Interrupted(Exception):
-    """The user stopped the run; the message says what is kept and how to go on."""
 
 
 class Diverged(Exception):
@@ -65,19 +60,6 @@ class Programs:
 
     epoch: dict[tuple[TrainSpec, int], CompiledEpoch] = dataclasses.field(default_factory=dict)
     predict: dict[TrainSpec, Predict] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a group of runs stands in a longer study.
-
-    Attributes:
-        label: what a line of output is about, for example "batch seed 43"; one a run.
-        later: epochs of runs that come after this group, for the estimate of the time left.
-    """
-
-    label: tuple[str, ...] = ("",)
-    later: int = 0
 
 
 def open_data(config: Config, display: Display) -> Prepared:
@@ -106,82 +88,6 @@ def _compiled_epoch(
             program = compile_device_epoch(spec, hyper, state, data, runs)
         programs.epoch[spec, runs] = program
     return programs.epoch[spec, runs]
-
-
-def _finite(row: EpochRow) -> bool:
-    return bool(np.isfinite([row.train_loss, row.val_loss]).all())
-
-
-def _train(
-    run: RunEpoch,
-    state: TrainState,
-    opened: Sequence[RunFiles],
-    last: int,
-    n_train: int,
-    progress: Progress,
-    display: Display,
-) -> tuple[list[TrainState | None], list[int]]:
-    """Train a group of runs up to epoch `last`; each epoch leaves a checkpoint and a row.
-
-    Returns:
-        The final states, None for a run that diverged, and the epochs at which those did (0 for
-        the others).
-    """
-    seeds = len(opened)
-    first = len(opened[0].history) + 1
-    diverged = [0] * seeds
-    states: list[TrainState | None] = [None] * seeds
-
-    def on_first() -> None:
-        display.say(
-            "Interrupted: finishing this epoch and its checkpoint. Press Ctrl-C again to stop now."
-        )
-
-    if first > last:
-        return [unstack_state(state, i, seeds) for i in range(seeds)], diverged
-    steps = epochs(run, state, first, last, n_train, seeds)
-    durations = []
-    with Interrupts(on_first) as interrupts:
-        for epoch in range(first, last + 1):
-            display.progress("epochs", epoch - 1, last, plain=False)
-
-            def advance() -> tuple[TrainState, list[EpochRow]]:
-                return next(steps)
-
-            state, rows = interrupts.run(advance)
-            durations.append(rows[0].seconds)
-            left = ((last - epoch) * seeds + progress.later) * float(np.median(durations))
-            for i, row in enumerate(rows):
-                if diverged[i]:
-                    continue
-                if not _finite(row):
-                    diverged[i] = epoch
-                    continue
-                states[i] = one = unstack_state(state, i, seeds)
-                opened[i].add(one, dataclasses.asdict(row))
-                line = epoch_line(dataclasses.asdict(row), last, left)
-                display.say(f"{progress.label[i]}  {line}" if progress.label[i] else line)
-            if all(diverged):
-                break
-            if interrupts.requested and (epoch < last or progress.later):
-                where = opened[0].workdir if seeds == 1 else opened[0].workdir.parent
-                raise Interrupted(
-                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in {where}."
-                )
-    return [None if d else s for s, d in zip(states, diverged, strict=True)], diverged
-
-
-def _discarded(workdirs: Sequence[Path], fresh: Sequence[bool]) -> Interrupted:
-    """Stopped within an epoch: tidy up, and say what is left."""
-    kept = [w for w in workdirs if any((w / rundir.CHECKPOINTS).glob("[0-9]*"))]
-    for workdir, new in zip(workdirs, fresh, strict=True):
-        if new and workdir not in kept:
-            shutil.rmtree(workdir, ignore_errors=True)
-    if kept:
-        return Interrupted(
-            f"Stopped; the unfinished epoch is discarded, {kept[0]} keeps the newest checkpoint."
-        )
-    return Interrupted("Stopped in the first epoch; nothing is kept.")
 
 
 def evaluate_state(
@@ -218,7 +124,8 @@ def train_group(
     display: Display,
     programs: Programs | None = None,
     progress: Progress | None = None,
-) -> list[Row | Diverged]:
+    debug_nans: bool = False,
+) -> list[Row]:
     """Train runs that share a program together, and leave the files of each.
 
     They differ in their seed and in hyper-parameters that the program takes as values.
@@ -234,9 +141,11 @@ def train_group(
         display: where progress is shown.
         programs: what is compiled already, added to.
         progress: where the group stands in a study.
+        debug_nans: find the operation at which a run diverges; for a group of one.
 
     Returns:
-        One a run: what was written to its `results.json`, or why there is none.
+        One a run: what was written to its `results.json`. The `status` of a run whose loss stopped
+        being finite is "diverged", and it has no test accuracy.
 
     Raises:
         UserError: for input that the user can mend, before anything is written.
@@ -267,7 +176,9 @@ def train_group(
     state = stack_runs([start.state for start in starts])
     hyper = stack_runs([hyperparams(c) for c in configs])
     begun = time.perf_counter()
-    run = partial(_compiled_epoch(programs, prepared, config, hyper, state, seeds), hyper)
+    # Apart, so that a signal need not wait for the compiler.
+    epoch = apart(lambda: _compiled_epoch(programs, prepared, config, hyper, state, seeds))
+    run = partial(epoch, hyper)
     compiled = time.perf_counter() - begun
     where = workdirs[0] if seeds == 1 else workdirs[0].parent
     display.say(f"compiled in {compiled:.1f} s; run directory: {where}")
@@ -280,6 +191,31 @@ def train_group(
         }
         for c, start in zip(configs, starts, strict=True)
     ]
+    made_by = provenance.determinism(device.platform)
+    written: list[Row | None] = [None] * seeds
+
+    def common(i: int) -> Row:
+        """What the results of a run say, however it ended."""
+        return {
+            **records[i],
+            "model": configs[i].model.name,
+            "norm": configs[i].model.norm,
+            "seed": configs[i].training.seed,
+            "num_params": num_params,
+            "history": opened[i].history,
+            "train_seconds": sum(row["seconds"] for row in opened[i].history),
+            "seed_parallelism": seeds,
+            "device": device_line,
+            **made_by,
+        }
+
+    def on_divergence(i: int, divergence: Divergence, before: TrainState | None) -> None:
+        found: Row = dataclasses.asdict(divergence)
+        if debug_nans and before is not None:
+            display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
+            found["operation"] = _operation(spec, hyper, before, prepared, divergence.epoch)
+        written[i] = rundir.write_divergence(opened[i].workdir, found, **common(i))
+
     fresh = [not workdir.exists() for workdir in workdirs]
     try:
         with contextlib.ExitStack() as stack:
@@ -289,45 +225,34 @@ def train_group(
                     workdirs, configs, records, starts, strict=True
                 )
             ]
-            states, diverged = _train(run, state, opened, last, n_train, progress, display)
-    except KeyboardInterrupt:
-        raise _discarded(workdirs, fresh) from None
+            states = train_epochs(
+                run, state, opened, last, n_train, progress, display, on_divergence, debug_nans
+            )
+        display.end_progress()
+        for i, final in enumerate(states):
+            if final is None:
+                continue
+            evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
+            rest = common(i)
+            rest["compile_seconds"] += predict_compile
+            labels = np.asarray(dataset.test_labels)
+            written[i] = rundir.write_results(workdirs[i], evaluation, logits, labels, **rest)
+    except KeyboardInterrupt as stop:
+        raise discarded(workdirs, fresh, stop) from None
     finally:
         display.end_progress()
+    return [row for row in written if row is not None]
 
-    outcomes: list[Row | Diverged] = []
-    for files_, c, record, final, epoch in zip(
-        opened, configs, records, states, diverged, strict=True
-    ):
-        if final is None:
-            outcomes.append(
-                Diverged(
-                    f"training diverged in epoch {epoch}: the loss is not finite; try a lower "
-                    f"--lr; {files_.workdir} keeps the epochs before"
-                )
-            )
-            continue
-        evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
-        outcomes.append(
-            rundir.write_results(
-                files_.workdir,
-                evaluation,
-                logits,
-                np.asarray(dataset.test_labels),
-                dataset=record["dataset"],
-                model=c.model.name,
-                norm=c.model.norm,
-                seed=c.training.seed,
-                num_params=num_params,
-                config=record["config"],
-                history=files_.history,
-                train_seconds=sum(row["seconds"] for row in files_.history),
-                compile_seconds=record["compile_seconds"] + predict_compile,
-                seed_parallelism=seeds,
-                device=device_line,
-            )
-        )
-    return outcomes
+
+def _operation(
+    spec: TrainSpec, hyper: Hyperparams, start: TrainState, prepared: Prepared, epoch: int
+) -> str:
+    """The operation at which an epoch from this state diverges, as text."""
+    found = apart(lambda: replay(spec, hyper, start, prepared.host, epoch))
+    if found is None:
+        return "step by step every training step is finite: rounding or the validation decides"
+    step, operation = found
+    return f"step {step}: {operation}"
 
 
 def _begin(
@@ -344,6 +269,8 @@ def train_run(
     *,
     workdir: Path | None = None,
     resume: bool = False,
+    debug_nans: bool = False,
+    grace: float = GRACE,
     display: Display | None = None,
 ) -> Row:
     """Train, evaluate on the test set, and write everything a run leaves.
@@ -352,6 +279,8 @@ def train_run(
         config: what to run.
         workdir: directory of the run; `run_directory` by default.
         resume: go on from its newest checkpoint, if it holds one.
+        debug_nans: if the run diverges, find the operation.
+        grace: seconds that it may go on after SIGTERM.
         display: where progress is shown.
 
     Returns:
@@ -369,14 +298,28 @@ def train_run(
     config, dataset = prepared.config, prepared.dataset
     workdir = workdir or run_directory(config, dataset)
     rundir.check_workdir(workdir, resume)
+    before = read_divergence(workdir)
+    if before is not None and not debug_nans:
+        raise UserError(
+            f"--resume: {divergence_line(before, workdir)}; it would again: take another --workdir "
+            "and a lower --lr, or add --debug-nans to find the operation"
+        )
     try:
-        (results,) = train_group(prepared, [config], [workdir], resume=resume, display=display)
+        (results,) = train_group(
+            prepared,
+            [config],
+            [workdir],
+            resume=resume,
+            display=display,
+            progress=Progress(grace=grace),
+            debug_nans=debug_nans,
+        )
     except Interrupted as stop:
         kept = rundir.holds_run(workdir)
         how = " Go on with the same command and --resume." if kept else ""
-        raise Interrupted(f"{stop}{how}") from None
-    if isinstance(results, Diverged):
-        raise results
+        raise Interrupted(f"{stop}{how}", stop.status) from None
+    if results["status"] == "diverged":
+        raise Diverged(f"{divergence_line(results['diverged'], workdir)}; try a lower --lr")
     labels = np.asarray(dataset.test_labels)
     with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)

@@ -26,13 +26,24 @@ from cifar_jax.experiment import (
     split_rows,
     train_spec,
 )
+from cifar_jax.host import Interrupted, Progress
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part, read_json
+from cifar_jax.interrupt import GRACE
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import write_sweep_report
-from cifar_jax.run import Diverged, Interrupted, Programs, Progress, open_data, train_group
-from cifar_jax.study.collect import FAILED, STUDY, Plan, read_plan, read_study, read_sweep, run_path
+from cifar_jax.run import Programs, open_data, train_group
+from cifar_jax.study.collect import (
+    STUDY,
+    Plan,
+    divergence_line,
+    read_divergence,
+    read_plan,
+    read_study,
+    read_sweep,
+    run_path,
+)
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
@@ -186,23 +197,16 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
     files.write_json(path, {**record, "dataset": prepared.record()})
 
 
-def _read_reason(path: Path) -> str:
-    try:
-        reason = read_json(path)["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
-        reason = None
-    return reason if isinstance(reason, str) else f"{path}: a failed run, the reason cannot be read"
-
-
 def _unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
 ) -> tuple[dict[Cell, int], list[str]]:
-    """Epochs behind every run that is not finished, and the reasons of those that failed."""
+    """Epochs behind every run that is not finished, and a line for each that diverged."""
     left, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
-        if (path / FAILED).exists():
-            failed.append(_read_reason(path / FAILED))
+        diverged = read_divergence(path)
+        if diverged:
+            failed.append(divergence_line(diverged, path))
         elif not (path / rundir.RESULTS).exists():
             left[arm, seed] = _epochs_behind(path)
     return left, failed
@@ -233,7 +237,11 @@ def _shared(prepared: Prepared) -> Shared:
 
 
 def study_run(
-    config: Config, *, workdir: Path | None = None, display: Display | None = None
+    config: Config,
+    *,
+    workdir: Path | None = None,
+    grace: float = GRACE,
+    display: Display | None = None,
 ) -> list[str]:
     """Train what a study still lacks, then write its report.
 
@@ -241,6 +249,7 @@ def study_run(
         config: of the study; each run's differs from it in norm, seed and swept setting alone.
         workdir: directory of the study; `runs/study-<dataset>-<model>` by default, with
             `-<setting>` after it for a sweep.
+        grace: seconds that it may go on after SIGTERM.
         display: where progress is shown.
 
     Returns:
@@ -281,9 +290,9 @@ def study_run(
     try:
         for number, group in enumerate(groups):
             later = sum(epochs[number + 1 :])
-            failed += _train_group(prepared.config, group, workdir, later, shared, display)
+            failed += _train_group(prepared.config, group, workdir, later, grace, shared, display)
     except Interrupted as stop:
-        raise Interrupted(f"{stop} Go on with the same command.") from None
+        raise Interrupted(f"{stop} Go on with the same command.", stop.status) from None
     if len(failed) < total:
         _write(workdir, prepared.dataset, display)
     if prepared.dataset.notice:
@@ -304,7 +313,13 @@ def _epochs(config: Config, group: Group) -> int:
 
 
 def _train_group(
-    config: Config, group: Group, workdir: Path, later: int, shared: Shared, display: Display
+    config: Config,
+    group: Group,
+    workdir: Path,
+    later: int,
+    grace: float,
+    shared: Shared,
+    display: Display,
 ) -> list[str]:
     """Train a group of runs; returns a line for each that failed."""
     configs = [arm.config(config, seed) for arm, seed in group.runs]
@@ -319,17 +334,16 @@ def _train_group(
             resume=True,
             display=display,
             programs=programs,
-            progress=Progress(labels, later),
+            progress=Progress(labels, later, grace),
         )
     except UserError as error:  # For example a damaged checkpoint: the other runs go on.
         display.say(str(error))
         return [str(error)]
     failed = []
     for path, label, outcome in zip(paths, labels, outcomes, strict=True):
-        if isinstance(outcome, Diverged):
-            files.write_json(path / FAILED, {"reason": str(outcome)})
-            display.say(f"{label}: {outcome}")
-            failed.append(str(outcome))
+        if outcome["status"] == "diverged":
+            failed.append(divergence_line(outcome["diverged"], path))
+            display.say(f"{label}: {failed[-1]}")
         else:
             accuracy = 100 * outcome["test_accuracy"]
             display.say(f"{label}: test accuracy {accuracy:.2f} %")

@@ -218,6 +218,33 @@ def caption(dataset: str, model: str, norm: str, seed: int) -> str:
     return f"{name}, {model}, norm {norm}, seed {seed}"
 
 
+def _write_outcome(workdir: Path, status: str, results: Row) -> Row:
+    """Write `results.json`: how a run ended, and what made it."""
+    results = {
+        "status": status,
+        **results,
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    files.write_json(workdir / RESULTS, results)
+    return results
+
+
+def write_divergence(workdir: Path, divergence: Row, **rest: Any) -> Row:
+    """Write the `results.json` of a run whose loss stopped being finite: it has no test accuracy.
+
+    Args:
+        workdir: the run's directory.
+        divergence: epoch, step, and perhaps the operation.
+        rest: further entries.
+
+    Returns:
+        What was written.
+    """
+    return _write_outcome(workdir, "diverged", {**rest, "diverged": divergence})
+
+
 def write_results(
     workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **rest: Any
 ) -> Row:
@@ -252,9 +279,5 @@ def write_results(
         "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
         "confusion_matrix": evaluation.confusion.tolist(),
         "predictions": PREDICTIONS,
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    files.write_json(workdir / RESULTS, results)
-    return results
+    return _write_outcome(workdir, "finished", results)

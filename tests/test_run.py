@@ -213,7 +213,7 @@ def test_divergence_is_said_and_not_reported_as_a_result(folder, tmp_path, capsy
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *flags, "--lr", "1e5"]
     assert main([*argv, "--epochs", "4"]) == 1
     assert "training diverged in epoch" in capsys.readouterr().err
-    assert not (workdir / "results.json").exists()
+    assert results_of(workdir)["status"] == "diverged"
 
 
 def test_a_damaged_checkpoint_is_named(folder, tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(folder, tmp_path, capsys)
     status = study(folder, workdir, *argv)
     assert status == 1
     assert "diverged" in capsys.readouterr().err
-    assert (workdir / "none" / "seed3" / "failed.json").is_file()
+    assert results_of(workdir, "none", 3)["status"] == "diverged"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import cifar_jax
 
+_GPU_FLAG = "--xla_gpu_deterministic_ops=true"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
@@ -63,3 +66,30 @@ def git_revision() -> str | None:
         return revision + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def determinism(device_platform: str, xla_flags: str | None = None) -> dict[str, Any]:
+    """Whether the same seed, device and versions give bitwise the same run; the entries of results.
+
+    Args:
+        device_platform: of the JAX device.
+        xla_flags: those in force; by default the environment variable `XLA_FLAGS`.
+
+    Returns:
+        `deterministic`, and `determinism_note`: on what that depends, or why not.
+    """
+    flags = os.environ.get("XLA_FLAGS", "") if xla_flags is None else xla_flags
+    if device_platform == "cpu":
+        threads = os.environ.get("NPROC") or cpu_count()
+        note = (
+            f"with {threads} threads: their number, that of the cores or NPROC, decides the order "
+            "of sums"
+        )
+        return {"deterministic": True, "determinism_note": note}
+    if device_platform == "gpu":
+        if _GPU_FLAG in re.findall(r"--xla_gpu_deterministic_ops(?:=\w+)?", flags):
+            return {"deterministic": True, "determinism_note": f"XLA_FLAGS has {_GPU_FLAG}"}
+        note = f"XLA chooses kernels by timing them, unless XLA_FLAGS has {_GPU_FLAG}"
+        return {"deterministic": False, "determinism_note": note}
+    note = f"not verified on {device_platform}"
+    return {"deterministic": False, "determinism_note": note}

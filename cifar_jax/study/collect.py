@@ -24,7 +24,6 @@ from cifar_jax.inputs import (
 from cifar_jax.study.grid import Arm, Sweep, Value, ordered
 
 STUDY = "study.json"
-FAILED = "failed.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.npz"
 
@@ -186,7 +185,8 @@ def _is_whole(results: Any) -> bool:
     classes, accuracy = results["dataset"]["classes"], results["per_class_accuracy"]
     matrix = results["confusion_matrix"]
     return (
-        bool(results["history"])
+        results.get("status", "finished") == "finished"
+        and bool(results["history"])
         and results["num_params"] > 0
         and len(set(classes)) == len(classes) >= 2
         and set(accuracy) == set(classes)
@@ -245,15 +245,37 @@ def read_run(directory: Path, arm: str, seed: int) -> Run | None:
     return Run(arm, seed, directory, results, predicted, label, logits)
 
 
-def has_diverged(directory: Path) -> bool:
-    """Whether a run's directory says that its loss stopped being finite."""
-    if (directory / FAILED).exists():
-        return True
+_DIVERGED: Shape = {
+    "status": lambda value: value == "diverged",
+    "diverged": {"epoch": is_count, "step": optional(is_count)},
+}
+
+
+def read_divergence(directory: Path) -> dict[str, Any] | None:
+    """Where a run's `results.json` says that its loss stopped being finite, if it does.
+
+    Returns:
+        `epoch` and `step`, counted from 1, the step None where only validation shows it; with
+        `--debug-nans` also `operation`.
+    """
     try:
         results = read_json(directory / RESULTS)
     except (OSError, ValueError):
-        return False
-    return isinstance(results, dict) and results.get("status") == "diverged"
+        return None
+    if not fits(results, _DIVERGED):
+        return None
+    found: dict[str, Any] = results["diverged"]
+    return found
+
+
+def divergence_line(found: dict[str, Any], directory: Path) -> str:
+    """What `read_divergence` found in a run's directory, for the user."""
+    step = f", step {found['step']}" if found["step"] is not None else ", at its end"
+    cause = f"; {found['operation']}" if is_name(found.get("operation")) else ""
+    return (
+        f"{directory}: training diverged in epoch {found['epoch']}{step}: the loss is not finite"
+        f"{cause}"
+    )
 
 
 def _check_same_data(run: Run, first: Run) -> None:
@@ -342,7 +364,7 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         seeds=plan.seeds,
         runs={norm: [run for run in finished if run.arm == norm] for norm in plan.arms},
         missing=missing,
-        diverged=tuple(key for key in missing if has_diverged(paths[key])),
+        diverged=tuple(key for key in missing if read_divergence(paths[key])),
         dataset=finished[0].results["dataset"] if finished else plan.dataset,
         config=plan.config,
     )

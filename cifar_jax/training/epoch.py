@@ -25,7 +25,7 @@ EVAL_BATCH = 250
 
 
 class EpochMetrics(NamedTuple):
-    """One row of a run's history; every field is float32 (), or has a leading epoch axis.
+    """One row of a run's history; fields are float32 (), or have a leading epoch axis.
 
     Attributes:
         train_loss: mean over the epoch's images, in train mode, running; with label smoothing or
@@ -34,6 +34,8 @@ class EpochMetrics(NamedTuple):
         val_loss: mean over the validation images, in evaluation mode, after the epoch.
         val_accuracy: likewise, a fraction.
         learning_rate: at the epoch's first step; "step" keeps it during the epoch.
+        diverged_step: int32 (), the first step whose loss is not finite, counted from 0 within the
+            epoch; -1 where there is none.
     """
 
     train_loss: jax.Array
@@ -41,6 +43,7 @@ class EpochMetrics(NamedTuple):
     val_loss: jax.Array
     val_accuracy: jax.Array
     learning_rate: jax.Array
+    diverged_step: jax.Array
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array | int, n: int) -> jax.Array:
@@ -52,6 +55,21 @@ def summarise_steps(metrics: StepMetrics, batch_size: int, n: int) -> tuple[jax.
     """Mean loss and accuracy over an epoch's n images from its steps' metrics, (steps,) each."""
     sizes = jnp.full(metrics.loss.shape, batch_size).at[-1].set((n - 1) % batch_size + 1)
     return jnp.sum(metrics.loss * sizes) / n, jnp.sum(metrics.correct) / n
+
+
+def first_nonfinite_step(losses: jax.Array, mean: jax.Array) -> jax.Array:
+    """Index of the first of an epoch's losses, (steps,), that is not finite, or -1: int32 ().
+
+    Args:
+        mean: of the losses; says how the last one is. Looking at that itself, a program of its own
+            for the partial batch, would have XLA round the mean otherwise on one thread.
+    """
+    last = losses.shape[0] - 1
+    index = jnp.where(jnp.isfinite(mean), -1, last)
+    if last > 0:
+        bad = ~jnp.isfinite(losses[:last])
+        index = jnp.where(bad.any(), jnp.argmax(bad), index)
+    return index.astype(jnp.int32)
 
 
 def train_epoch(
@@ -130,8 +148,9 @@ def epoch_metrics(
         validation: its loss and accuracy.
     """
     train_loss, train_accuracy = summarise_steps(steps, spec.batch_size, n_train)
-    rate = learning_rate_schedule(spec, hyper, n_train)(first_step)
-    return EpochMetrics(train_loss, train_accuracy, *validation, jnp.asarray(rate, jnp.float32))
+    rate = jnp.asarray(learning_rate_schedule(spec, hyper, n_train)(first_step), jnp.float32)
+    diverged = first_nonfinite_step(steps.loss, train_loss)
+    return EpochMetrics(train_loss, train_accuracy, *validation, rate, diverged)
 
 
 def run_epoch(

@@ -63,6 +63,25 @@ class EpochRow:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class Divergence:
+    """Where the loss of a run stopped being finite.
+
+    Attributes:
+        epoch: counted from 1.
+        step: within the epoch, counted from 1; None where the loss of every step is finite, but
+            not that of the validation images, or not the mean.
+    """
+
+    epoch: int
+    step: int | None
+
+    def __str__(self) -> str:
+        if self.step is None:
+            return f"training diverged at the end of epoch {self.epoch}: its loss is not finite"
+        return f"training diverged in epoch {self.epoch}, step {self.step}: the loss is not finite"
+
+
 def stack_runs(trees: Sequence[Tree]) -> Tree:
     """States or hyper-parameters of several runs as one with a leading axis; one stays as it is."""
     if len(trees) == 1:
@@ -139,7 +158,7 @@ def compile_stream_epoch(
 
 def epochs(
     run: RunEpoch, state: TrainState, first: int, last: int, n_train: int, runs: int = 1
-) -> Iterator[tuple[TrainState, list[EpochRow]]]:
+) -> Iterator[tuple[TrainState, list[EpochRow | Divergence]]]:
     """Train from epoch `first` to `last`, counted from 1, both included.
 
     Args:
@@ -147,26 +166,25 @@ def epochs(
 
     Yields:
         After each epoch the state, valid until the next is asked for (its buffers are donated),
-        and the epoch's rows, one a run. Runs that train together share the clock.
+        and the epoch's rows, one a run; for a run whose loss is not finite, where that began in
+        this epoch. Runs that train together share the clock.
     """
     for epoch in range(first, last + 1):
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(run(state))
         seconds = (time.perf_counter() - start) / runs
         columns = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics)._asdict().items()}
-        yield (
-            state,
-            [
-                EpochRow(
-                    epoch=epoch,
-                    seconds=seconds,
-                    images_per_second=n_train / seconds,
-                    # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
-                    **{name: float(str(column[i])) for name, column in columns.items()},
-                )
-                for i in range(runs)
-            ],
-        )
+        steps = columns.pop("diverged_step")
+        rows: list[EpochRow | Divergence] = []
+        for i, step in enumerate(steps):
+            # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
+            values = {name: float(str(column[i])) for name, column in columns.items()}
+            if step >= 0 or not np.isfinite(list(values.values())).all():
+                rows.append(Divergence(epoch, int(step) + 1 if step >= 0 else None))
+                continue
+            speed = n_train / seconds
+            rows.append(EpochRow(epoch=epoch, seconds=seconds, images_per_second=speed, **values))
+        yield state, rows
 
 
 def compile_predict(

@@ -81,6 +81,7 @@ def write_run(
     )
     per_class = evaluation.per_class_accuracy.tolist()
     results = {
+        "status": "finished",
         "dataset": record(dataset, n_val),
         "model": "cnn",
         "norm": norm,
@@ -174,7 +175,8 @@ def write_study(
             directory = run_path(workdir, arm.directory, seed)
             if (arm.directory, seed) in diverged:
                 directory.mkdir(parents=True)
-                (directory / "failed.json").write_text(json.dumps({"reason": "diverged"}))
+                ended = {"status": "diverged", "diverged": {"epoch": 1, "step": 2}}
+                (directory / "results.json").write_text(json.dumps(ended))
             elif (arm.directory, seed) not in missing:
                 write_run(directory, seed, arm.norm, dataset, epochs, n_val)
     study = {

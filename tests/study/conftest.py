@@ -54,6 +54,7 @@ def write_run(workdir: Path, arm: str, seed: int, epochs: int, n: int) -> None:
         directory / "predictions.npz", logits=logits, predicted=predicted, label=label
     )
     results = {
+        "status": "finished",
         "dataset": {
             "name": "made-up",
             "fingerprint": "f" * 64,

@@ -31,8 +31,8 @@ def workdir(make_study):
         for seed, accuracy in enumerate(row, start=1):
             directory = run_path(workdir, f"{norm}-learning_rate-{rate}", seed)
             if accuracy is None:
-                (directory / "results.json").unlink()
-                (directory / "failed.json").write_text('{"reason": "diverged"}')
+                ended = {"status": "diverged", "diverged": {"epoch": 1, "step": None}}
+                (directory / "results.json").write_text(json.dumps(ended))
                 continue
             path = directory / "results.json"
             results = json.loads(path.read_text())
