@@ -261,6 +261,8 @@ def train_group(
             f"{config.model.norm}, {num_params:,} parameters; {device_line}"
         )
     for start, workdir in zip(starts, workdirs, strict=True):
+        if start.damaged:
+            display.say(f"{start.damaged[0]}; going back to the one before")
         if start.history:
             display.say(f"resuming {workdir} after epoch {len(start.history)}")
     state = stack_runs([start.state for start in starts])
@@ -279,7 +281,7 @@ def train_group(
         }
         for c, start in zip(configs, starts, strict=True)
     ]
-    fresh = [not workdir.exists() for workdir in workdirs]
+    fresh = [not rundir.holds_run(workdir) for workdir in workdirs]
     try:
         with contextlib.ExitStack() as stack:
             opened = [
@@ -368,7 +370,9 @@ def train_run(
     workdir = workdir or run_directory(config, dataset)
     rundir.check_workdir(workdir, resume)
     try:
-        (results,) = train_group(prepared, [config], [workdir], resume=resume, display=display)
+        with rundir.held(workdir, "train"):
+            rundir.check_workdir(workdir, resume)
+            (results,) = train_group(prepared, [config], [workdir], resume=resume, display=display)
     except Interrupted as stop:
         kept = rundir.holds_run(workdir)
         how = " Go on with the same command and --resume." if kept else ""
@@ -411,6 +415,8 @@ def evaluate_run(
     checkpoints = Checkpoints(directory, create=False)
     try:
         record = rundir.read_record(checkpoints)
+        for wrong in checkpoints.damaged():
+            display.say(f"{wrong}; going back to the one before")
         config = configuration.from_dict(record["config"], str(directory))
         if dataset is not None:
             config = configuration.override(config, "data", "dataset", dataset, "--dataset")
