@@ -1,10 +1,12 @@
 """Which device a run uses, and how JAX is set up for it."""
 
 import os
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_jax.errors import UserError
+from cifar_jax.storage import remove
 
 if TYPE_CHECKING:
     import jax
@@ -60,3 +62,22 @@ def use_compilation_cache(directory: Path) -> None:
         return  # Only slower without it.
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    _empty_when_damaged(directory)
+
+
+def _empty_when_damaged(cache: Path) -> None:
+    """Have a damaged compiled program replaced.
+
+    JAX does not write over what is there: it would warn of the damage and compile again, at every
+    start, for example of a file that was half written when the process was killed.
+    """
+    show = warnings.showwarning
+
+    def show_or_empty(message: Warning | str, *place: Any, **where: Any) -> None:
+        if str(message).startswith("Error reading persistent compilation cache entry"):
+            for path in cache.glob("*"):
+                remove(path)
+        else:
+            show(message, *place, **where)
+
+    warnings.showwarning = show_or_empty

@@ -43,7 +43,18 @@ class UserError(Exception):
     The message is one line: what was wrong, where, and what is allowed. The command line
     prints it without a traceback and exits with status 2. Paths and names may go into it as they
     are: `str` of the error escapes what is not printable.
+
+    Attributes:
+        status: exit status of the command.
     """
+
+    status = 2
 
     def __str__(self) -> str:
         return _shorten(printable(super().__str__()), _LONGEST_LINE)
+
+
+class MachineError(UserError):
+    """Good input that the machine cannot serve: a full disk, a vanished directory, no memory."""
+
+    status = 1

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import errno
 import io
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import config as configuration
+from cifar_jax import failures
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
@@ -335,18 +335,18 @@ def main(argv: list[str]) -> int:
         return run[command](rest)
     except UserError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return error.status
     except KeyboardInterrupt as stop:
         print("\nStopped outside of training; what was complete is kept.", file=sys.stderr)
         return exit_status(stop)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except Exception as error:
+        line = failures.line(error)
+        if line is None:
             raise
-        line = printable(f"{PROGRAM}: error: {error.filename}: {error.strerror}")
-        print(line, file=sys.stderr)
+        print(printable(f"{PROGRAM}: error: {line}"), file=sys.stderr)
         return EXIT_FAILED
 
 

@@ -171,6 +171,8 @@ def train_group(
             f"{config.model.norm}, {num_params:,} parameters; {device_line}"
         )
     for start, workdir in zip(starts, workdirs, strict=True):
+        if start.damaged:
+            display.say(f"{start.damaged[0]}; going back to the one before")
         if start.history:
             display.say(f"resuming {workdir} after epoch {len(start.history)}")
     state = stack_runs([start.state for start in starts])
@@ -216,7 +218,7 @@ def train_group(
             found["operation"] = _operation(spec, hyper, before, prepared, divergence.epoch)
         written[i] = rundir.write_divergence(opened[i].workdir, found, **common(i))
 
-    fresh = [not workdir.exists() for workdir in workdirs]
+    fresh = [not rundir.holds_run(workdir) for workdir in workdirs]
     try:
         with contextlib.ExitStack() as stack:
             opened = [
@@ -305,15 +307,17 @@ def train_run(
             "and a lower --lr, or add --debug-nans to find the operation"
         )
     try:
-        (results,) = train_group(
-            prepared,
-            [config],
-            [workdir],
-            resume=resume,
-            display=display,
-            progress=Progress(grace=grace),
-            debug_nans=debug_nans,
-        )
+        with rundir.held(workdir, "train"):
+            rundir.check_workdir(workdir, resume)
+            (results,) = train_group(
+                prepared,
+                [config],
+                [workdir],
+                resume=resume,
+                display=display,
+                progress=Progress(grace=grace),
+                debug_nans=debug_nans,
+            )
     except Interrupted as stop:
         kept = rundir.holds_run(workdir)
         how = " Go on with the same command and --resume." if kept else ""
@@ -356,6 +360,8 @@ def evaluate_run(
     checkpoints = Checkpoints(directory, create=False)
     try:
         record = rundir.read_record(checkpoints)
+        for wrong in checkpoints.damaged():
+            display.say(f"{wrong}; going back to the one before")
         config = configuration.from_dict(record["config"], str(directory))
         if dataset is not None:
             config = configuration.override(config, "data", "dataset", dataset, "--dataset")

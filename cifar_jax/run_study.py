@@ -1,5 +1,6 @@
 """A study: every arm with every seed, each run once, then the statistics and the report."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -16,7 +17,7 @@ from cifar_jax import rundir
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import UserError
+from cifar_jax.errors import MachineError, UserError
 from cifar_jax.experiment import (
     Prepared,
     check_batches,
@@ -27,16 +28,19 @@ from cifar_jax.experiment import (
     train_spec,
 )
 from cifar_jax.host import Interrupted, Progress
-from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part, read_json
+from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part
 from cifar_jax.interrupt import GRACE
+from cifar_jax.lock import LOCK
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.run import Programs, open_data, train_group
+from cifar_jax.storage import read_sealed
 from cifar_jax.study.collect import (
     STUDY,
     Plan,
+    damaged,
     divergence_line,
     read_divergence,
     read_plan,
@@ -47,6 +51,7 @@ from cifar_jax.study.collect import (
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
+from cifar_jax.training.checkpoint import newest_whole
 
 Cell = tuple[Arm, int]
 _STUDY: Shape = {
@@ -132,15 +137,12 @@ def plan(
 
 
 def _epochs_behind(workdir: Path) -> int:
-    directory = workdir / rundir.CHECKPOINTS
-    if not directory.is_dir():
-        return 0
-    return max((int(p.name) for p in directory.iterdir() if p.name.isdecimal()), default=0)
+    return newest_whole(workdir / rundir.CHECKPOINTS) or 0
 
 
 def _read_study_file(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_json(path)
+        found: dict[str, Any] = read_sealed(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a study ({error.strerror})") from None
     except ValueError as error:
@@ -188,13 +190,12 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
             raise UserError(f"--workdir {workdir}: holds a study of other images")
         arms = tuple(dict.fromkeys([*found.arms, *arms]))
         seeds = tuple(sorted({*found.seeds, *seeds}))
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif any(path.name != LOCK for path in workdir.iterdir()):
         raise UserError(f"--workdir {workdir}: is not empty and holds no study")
-    rundir.make_directory(workdir)
     record: dict[str, Any] = {"arms": arms, "seeds": seeds, "config": asked.config}
     if sweep:
         record["sweep"] = dataclasses.asdict(sweep)
-    files.write_json(path, {**record, "dataset": prepared.record()})
+    files.write_sealed(path, {**record, "dataset": prepared.record()})
 
 
 def _unfinished(
@@ -207,7 +208,7 @@ def _unfinished(
         diverged = read_divergence(path)
         if diverged:
             failed.append(divergence_line(diverged, path))
-        elif not (path / rundir.RESULTS).exists():
+        elif not (path / rundir.RESULTS).exists() or damaged(path):
             left[arm, seed] = _epochs_behind(path)
     return left, failed
 
@@ -270,8 +271,23 @@ def study_run(
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
     rundir.check_workdir(workdir, resume=True)
-    _claim(workdir, prepared, Plan(norms, seeds, configuration.to_dict(prepared.config), {}, sweep))
+    asked = Plan(norms, seeds, configuration.to_dict(prepared.config), {}, sweep)
+    with rundir.held(workdir, "study"):
+        return _run(workdir, prepared, asked, arms, together, grace, display)
 
+
+def _run(
+    workdir: Path,
+    prepared: Prepared,
+    asked: Plan,
+    arms: Sequence[Arm],
+    together: int,
+    grace: float,
+    display: Display,
+) -> list[str]:
+    """The study, once its directory is held."""
+    norms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
+    _claim(workdir, prepared, asked)
     left, failed = _unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
     what = " and ".join(norms) + (f" by {len(sweep.values)} values" if sweep else "")
@@ -327,15 +343,20 @@ def _train_group(
     labels = tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in group.runs)
     prepared, programs = shared(configs[0].data)
     try:
-        outcomes = train_group(
-            prepared,
-            configs,
-            paths,
-            resume=True,
-            display=display,
-            programs=programs,
-            progress=Progress(labels, later, grace),
-        )
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(rundir.held(path, "study"))
+            outcomes = train_group(
+                prepared,
+                configs,
+                paths,
+                resume=True,
+                display=display,
+                programs=programs,
+                progress=Progress(labels, later, grace),
+            )
+    except MachineError:  # The other runs would fare no better.
+        raise
     except UserError as error:  # For example a damaged checkpoint: the other runs go on.
         display.say(str(error))
         return [str(error)]
@@ -350,8 +371,19 @@ def _train_group(
     return failed
 
 
+def _say_damaged(workdir: Path, display: Display) -> None:
+    """Name the runs whose results cannot be used."""
+    for path in sorted(workdir.glob(f"*/seed*/{rundir.RESULTS}")):
+        if damaged(path.parent):
+            display.say(
+                f"{path}: damaged, and not used; the study's command makes it again from the "
+                "run's checkpoint"
+            )
+
+
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
+    _say_damaged(workdir, display)
     if read_plan(workdir / STUDY).sweep:
         _write_sweep(workdir, images, display)
         return
@@ -434,4 +466,5 @@ def redraw(
     if images is not None and images.fingerprint != record["dataset"]["fingerprint"]:
         display.say(f"without the images: those of {images.name} are not those of the study")
         images = None
-    _write(workdir, images, display)
+    with rundir.held(workdir, "report"):
+        _write(workdir, images, display)

@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from cifar_jax import config as configuration
 from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
-from cifar_jax.errors import UserError
+from cifar_jax.errors import MachineError, UserError
+from cifar_jax.failures import FULL
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
+from cifar_jax.lock import locked
 from cifar_jax.report import figures, files, provenance
 from cifar_jax.report.evaluation import Evaluation
+from cifar_jax.report.tensorboard import Events
+from cifar_jax.storage import sha256
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.state import TrainState
 
@@ -38,11 +42,13 @@ class Start:
         state: to train on from.
         history: rows of the epochs behind it.
         compile_seconds: spent before it.
+        damaged: what is wrong with newer checkpoints, in words.
     """
 
     state: TrainState
     history: list[Row]
     compile_seconds: float
+    damaged: tuple[str, ...] = ()
 
 
 def holds_run(workdir: Path) -> bool:
@@ -73,7 +79,27 @@ def make_directory(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"--workdir {workdir}: cannot be made ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def held(workdir: Path, what: str) -> Iterator[None]:
+    """Be the only process that writes in a directory, made if missing, removed if left empty.
+
+    Raises:
+        UserError: if another process holds it, or it cannot be made.
+    """
+    new = not workdir.exists()
+    make_directory(workdir)
+    try:
+        with locked(workdir, what):
+            yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                workdir.rmdir()
 
 
 def find_checkpoints(path: Path) -> Path:
@@ -150,12 +176,13 @@ def begin(
         return scratch
     checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
     try:
-        if checkpoints.latest_epoch() is None:
+        if not checkpoints.epochs():
             return scratch
+        damaged = tuple(checkpoints.damaged())
         record = read_record(checkpoints)
         _check_resumable(record, config, fingerprint, workdir)
         state = checkpoints.read_state(initial)
-        return Start(state, record["history"], record["compile_seconds"])
+        return Start(state, record["history"], record["compile_seconds"], damaged)
     finally:
         checkpoints.close()
 
@@ -174,20 +201,25 @@ class RunFiles:
     record: Row
     history: list[Row]
     _checkpoints: Checkpoints
-    _metrics: IO[str]
-    _writer: Any
+    _events: Events
 
     def add(self, state: TrainState, row: Row) -> None:
-        """Keep an epoch: first its checkpoint, then its row."""
+        """Keep an epoch: first its checkpoint, then its row.
+
+        Raises:
+            MachineError: if the disk is full or the directory is gone.
+        """
         self.history.append(row)
         record = {**self.record, "history": self.history}
         self._checkpoints.save(row["epoch"], state, record)
-        self._metrics.write(files.json_lines([row]))
-        self._metrics.flush()
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-        self._writer.flush()
+        named = {name.replace("_", "/", 1): row[name] for name in row if name != "epoch"}
+        try:
+            # Opened anew, so that a failed write is not tried again when the file is closed.
+            with open(self.workdir / METRICS, "a", encoding="utf-8") as metrics:
+                metrics.write(files.json_lines([row]))
+            self._events.add(row["epoch"], named)
+        except OSError as error:
+            raise MachineError(f"{self.workdir}: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager
@@ -197,18 +229,16 @@ def open_run(workdir: Path, config: Config, record: Row, history: list[Row]) -> 
     Raises:
         UserError: if the directory cannot be made.
     """
-    from tensorboardX import SummaryWriter
-
     make_directory(workdir)
     files.write_text(workdir / CONFIG, configuration.to_toml(config))
     files.write_text(workdir / METRICS, files.json_lines(history))
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
-    writer = SummaryWriter(str(workdir / TENSORBOARD), purge_step=len(history) + 1)
+    checkpoints.set_aside_damaged()
+    events = Events(workdir / TENSORBOARD, len(history) + 1)
     try:
-        with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
-            yield RunFiles(workdir, record, list(history), checkpoints, metrics, writer)
+        yield RunFiles(workdir, record, list(history), checkpoints, events)
     finally:
-        writer.close()
+        events.close()
         checkpoints.close()
 
 
@@ -227,7 +257,7 @@ def _write_outcome(workdir: Path, status: str, results: Row) -> Row:
         "git_revision": provenance.git_revision(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    files.write_json(workdir / RESULTS, results)
+    files.write_sealed(workdir / RESULTS, results)
     return results
 
 
@@ -279,5 +309,6 @@ def write_results(
         "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
         "confusion_matrix": evaluation.confusion.tolist(),
         "predictions": PREDICTIONS,
+        "predictions_sha256": sha256(workdir / PREDICTIONS),
     }
     return _write_outcome(workdir, "finished", results)

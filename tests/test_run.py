@@ -225,7 +225,7 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", "--checkpoint", str(workdir)]) == 2
     error = capsys.readouterr().err
-    assert "the checkpoint cannot be read" in error
+    assert "no checkpoint is whole" in error
     assert error.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """Files that a run leaves, written whole or not at all."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from cifar_jax.errors import UserError
+from cifar_jax.storage import WRITING, seal, sync
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through a temporary one beside it, renamed when complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file through a temporary one beside it, renamed when it has reached the disk."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -24,8 +26,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
+    sync(path.parent)
 
 
 def check_inside(path: Path, root: Path) -> None:
@@ -57,6 +61,11 @@ def strict(value: Any) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write standard JSON atomically; NaN and infinity become null."""
     write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON object with its digest, see `storage.seal`."""
+    write_json(path, seal(strict(record)))
 
 
 def json_lines(rows: Iterable[Any]) -> str:

@@ -1,5 +1,6 @@
 """Read what the runs of a study left."""
 
+import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from cifar_jax.inputs import (
     is_part,
     optional,
     read_bytes,
-    read_json,
 )
+from cifar_jax.storage import read_sealed
 from cifar_jax.study.grid import Arm, Sweep, Value, ordered
 
 STUDY = "study.json"
@@ -197,14 +198,33 @@ def _is_whole(results: Any) -> bool:
     )
 
 
-def _read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_results(directory: Path) -> Any:
+    """A run's `results.json`, which has the digest of its own content and of the predictions.
+
+    Raises:
+        OSError, ValueError: if it cannot be read or is not what was written.
+    """
+    results = read_sealed(directory / RESULTS)
+    # An earlier version wrote neither digest.
+    if ("sha256" in results) != ("predictions_sha256" in results):
+        raise ValueError("one of its two digests is gone")
+    return results
+
+
+def _read_predictions(path: Path, digest: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicted and true classes, and logits.
+
+    Args:
+        path: of the file.
+        digest: its SHA-256 in hex, where it is known.
 
     Raises:
         OSError, ValueError and others: if it cannot be read.
     """
     # np.load leaves a damaged file open that it opened itself.
     content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
+    if digest is not None and hashlib.sha256(content.getbuffer()).hexdigest() != digest:
+        raise ValueError("not the predictions of these results")
     with zipfile.ZipFile(content) as archive:
         if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
             raise ValueError("too large")
@@ -231,11 +251,12 @@ def _agree(
 def read_run(directory: Path, arm: str, seed: int) -> Run | None:
     """Read a run, or None if it is not finished or cannot be read."""
     try:
-        results = read_json(directory / RESULTS)
+        results = _read_results(directory)
         if not _is_whole(results):
             return None
         filled = configuration.to_dict(configuration.from_dict(results["config"], RESULTS))
-        predicted, label, logits = _read_predictions(directory / PREDICTIONS)
+        wanted = results.get("predictions_sha256")
+        predicted, label, logits = _read_predictions(directory / PREDICTIONS, wanted)
     # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
     except Exception:
         return None
@@ -259,7 +280,7 @@ def read_divergence(directory: Path) -> dict[str, Any] | None:
         `--debug-nans` also `operation`.
     """
     try:
-        results = read_json(directory / RESULTS)
+        results = read_sealed(directory / RESULTS)
     except (OSError, ValueError):
         return None
     if not fits(results, _DIVERGED):
@@ -275,6 +296,15 @@ def divergence_line(found: dict[str, Any], directory: Path) -> str:
     return (
         f"{directory}: training diverged in epoch {found['epoch']}{step}: the loss is not finite"
         f"{cause}"
+    )
+
+
+def damaged(directory: Path) -> bool:
+    """Whether a run has left results that cannot be used, though it did not diverge."""
+    return (
+        (directory / RESULTS).exists()
+        and read_divergence(directory) is None
+        and read_run(directory, "", 0) is None
     )
 
 
@@ -323,7 +353,7 @@ def read_plan(path: Path) -> Plan:
         UserError: if it cannot be read or is something else.
     """
     try:
-        plan = read_json(path)
+        plan = read_sealed(path)
         arms, seeds, config = plan["arms"], plan["seeds"], plan["config"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); no study is there") from None

@@ -1,5 +1,12 @@
-"""Checkpoints of a run, by Orbax: the whole training state and a record of what made it."""
+"""Checkpoints of a run, by Orbax: the whole training state and a record of what made it.
 
+Orbax's own files have checksums in some places and not in others, so each checkpoint is sealed:
+`SHA256SUMS` in it, as `sha256sum` writes it, names every file with its digest. A checkpoint is
+compared with its seal before anything in it is decoded.
+"""
+
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +14,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import MachineError, UserError
+from cifar_jax.inputs import read_bytes
+from cifar_jax.storage import WRITING, remove, sha256, sync
 from cifar_jax.training.state import TrainState
 
 KEEP = 2
+SEAL = "SHA256SUMS"
+_LARGEST_SEAL = 1 << 20
+_DAMAGED = "damaged-"
 
 
 def _to_numpy(state: TrainState) -> dict[str, Any]:
@@ -30,33 +42,136 @@ def _from_numpy(tree: dict[str, Any]) -> TrainState:
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _digests(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint but its seal, and hidden ones, by relative path."""
+    return {
+        path.relative_to(checkpoint).as_posix(): sha256(path, durable=durable)
+        for path in sorted(checkpoint.rglob("*"))
+        if not path.is_dir() and path.name != SEAL and not path.name.startswith(".")
+    }
+
+
+def _seal_lines(digests: dict[str, str]) -> list[str]:
+    return [f"{digest}  {name}" for name, digest in digests.items()]
+
+
+def seal(checkpoint: Path) -> None:
+    """Have a checkpoint's files reach the disk, and write down their digests beside them."""
+    lines = _seal_lines(_digests(checkpoint, durable=True))
+    (checkpoint / SEAL).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    sync(checkpoint / SEAL)
+    for path in (*checkpoint.rglob("*"), checkpoint):
+        if path.is_dir():
+            sync(path)
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words, or None if it is as it was sealed."""
+    try:
+        lines = read_bytes(checkpoint / SEAL, _LARGEST_SEAL).decode("utf-8").split("\n")
+        found = _digests(checkpoint)
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else "a file"
+        return f"{name} cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return f"{SEAL} is not what was written"
+    if lines == [*_seal_lines(found), ""]:
+        return None
+    sealed = {line[66:]: line[:64] for line in lines if line}
+    wrong = [name for name in found if sealed.get(name) != found[name]]
+    return f"{wrong[0][:100] if wrong and sealed else SEAL} is not what was written"
+
+
+def saved_epochs(directory: Path) -> list[int]:
+    """Epochs at which a directory has a checkpoint, whole or not, the newest first."""
+    names = (p.name for p in directory.glob("[0-9]*") if p.is_dir())
+    return sorted(
+        (int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,9}", name)), reverse=True
+    )
+
+
+def newest_whole(directory: Path) -> int | None:
+    """Epochs finished at the newest checkpoint that is whole, or None where there is none."""
+    return next((e for e in saved_epochs(directory) if damage(directory / str(e)) is None), None)
+
+
 class Checkpoints:
     """The newest `KEEP` checkpoints under a directory, one sub-directory an epoch.
 
     A checkpoint holds the item `state` (step, parameters, batch statistics, optimiser state, key)
     and the item `record`, a JSON object: whatever the caller needs to go on, history included.
-    Orbax writes to a temporary directory and renames it, so an interrupted save leaves nothing.
+    It is written and sealed under a temporary name and renamed, so that an interrupted save leaves
+    nothing that could be taken for a checkpoint. What is read comes from the newest checkpoint
+    that is whole.
     """
 
     def __init__(self, directory: str | Path, *, create: bool = True) -> None:
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, create=create, enable_async_checkpointing=False
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        if create:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+    def epochs(self) -> list[int]:
+        """See `saved_epochs`."""
+        return saved_epochs(self.directory)
 
     def latest_epoch(self) -> int | None:
-        """Epochs finished at the newest checkpoint, or None where there is none."""
-        return self._manager.latest_step()
+        """See `newest_whole`."""
+        return newest_whole(self.directory)
+
+    def damaged(self) -> list[str]:
+        """What is wrong with each checkpoint newer than the newest whole one, in words."""
+        found = []
+        for epoch in self.epochs():
+            wrong = damage(self.directory / str(epoch))
+            if wrong is None:
+                break
+            found.append(f"{self.directory / str(epoch)} is damaged ({wrong})")
+        return found
+
+    def set_aside_damaged(self) -> None:
+        """Rename the checkpoints that are not whole, so that training can write them anew."""
+        for epoch in self.epochs():
+            path = self.directory / str(epoch)
+            if damage(path):
+                aside = self.directory / f"{_DAMAGED}{epoch}"
+                remove(aside)
+                os.replace(path, aside)
 
     def save(self, epoch: int, state: TrainState, record: dict[str, Any]) -> None:
-        """Save the state after `epoch` finished epochs."""
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_to_numpy(state)), record=ocp.args.JsonSave(record)
-            ),
+        """Save the state after `epoch` finished epochs, and remove all but the newest `KEEP`.
+
+        Raises:
+            MachineError: if it cannot be written; what was there before is still there.
+        """
+        new = self.directory / f"{WRITING}{epoch}"
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_to_numpy(state)), record=ocp.args.JsonSave(record)
         )
+        try:
+            # Orbax would make a directory that somebody has removed.
+            os.stat(self.directory)
+            remove(new)
+            self._orbax.save(new, args=items)
+            seal(new)
+            os.replace(new, self.directory / str(epoch))
+            sync(self.directory)
+        except Exception as error:  # Orbax and tensorstore wrap what the disk says in many kinds.
+            for left in self.directory.glob(f"{WRITING}*"):
+                remove(left)
+            raise MachineError(
+                f"{self.directory}: the checkpoint of epoch {epoch} cannot be written "
+                f"({_first_line(error)})"
+            ) from error
+        for old in self.epochs()[KEEP:]:
+            # First the name: a checkpoint that is half removed must not look like one.
+            gone = self.directory / f"{WRITING}{old}"
+            os.replace(self.directory / str(old), gone)
+            remove(gone)
 
     def read_record(self) -> dict[str, Any]:
         """The newest checkpoint's record.
@@ -92,15 +207,20 @@ class Checkpoints:
     def _restore(self, **items: Any) -> Any:
         epoch = self.latest_epoch()
         if epoch is None:
+            if wrong := self.damaged():
+                raise UserError(
+                    f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "
+                    "or remove the run's directory and train again"
+                )
             raise UserError(f"{self.directory}: there is no checkpoint")
+        path = self.directory / str(epoch)
         try:
-            return self._manager.restore(epoch, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file.
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            return self._orbax.restore(path, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax and tensorstore raise many kinds.
             raise UserError(
-                f"{self.directory / str(epoch)}: the checkpoint cannot be read ({reason})"
+                f"{path}: the checkpoint cannot be read ({_first_line(error)})"
             ) from error
 
     def close(self) -> None:
-        """Release the manager's threads."""
-        self._manager.close()
+        """Release Orbax's threads."""
+        self._orbax.close()

@@ -28,7 +28,7 @@ from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.training.checkpoint import Checkpoints, seal
 from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
 CLASSES = ("a", "b", "c")
@@ -257,13 +257,16 @@ def checkpoints(place: Path) -> Path:
 
 def a_record(checkpoints: Path, record: Any) -> None:
     """Another record in a whole checkpoint."""
-    (path,) = (checkpoints / "batch/checkpoints/1/record").glob("metadata*")
+    checkpoint = checkpoints / "batch/checkpoints/1"
+    (path,) = (checkpoint / "record").glob("metadata*")
     before = path.read_bytes()
     path.write_text(json.dumps(record))
+    seal(checkpoint)
     try:
         status, said = run(["evaluate", "--checkpoint", "batch"], checkpoints)
     finally:
         path.write_bytes(before)
+        seal(checkpoint)
     event(f"status {status}")
     assert not status or "batch/checkpoints" in said
 

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,13 @@ from cifar_jax.data.sources.contents import (
     as_dataset,
     fingerprint,
 )
-from cifar_jax.errors import UserError
+from cifar_jax.errors import MachineError, UserError
+from cifar_jax.failures import FULL
 from cifar_jax.inputs import expand_home, read_json
+from cifar_jax.storage import temporary_directory
 
 FORMAT = 1
 _RECORD = "contents.json"
-_TEMPORARY = ".writing-"
-_ABANDONED_AFTER = 24 * 3600.0  # seconds; a killed process leaves its temporary directory
 
 
 def cache_root() -> Path:
@@ -79,11 +78,8 @@ def read(entry: Path, name: str) -> Dataset | None:
 
 def _write(entry: Path, contents: Contents) -> None:
     """Write an entry under a temporary name and rename it; an entry in its place is replaced."""
-    _remove_abandoned(entry.parent)
-    with tempfile.TemporaryDirectory(
-        dir=entry.parent, prefix=_TEMPORARY, ignore_cleanup_errors=True
-    ) as temporary:
-        new, old = Path(temporary, "new"), Path(temporary, "old")
+    with temporary_directory(entry.parent) as temporary:
+        new, old = temporary / "new", temporary / "old"
         new.mkdir()
         for array in ARRAYS:
             np.save(new / f"{array}.npy", getattr(contents, array), allow_pickle=False)
@@ -98,17 +94,10 @@ def _write(entry: Path, contents: Contents) -> None:
         os.replace(new, entry)
 
 
-def _remove_abandoned(root: Path) -> None:
-    for left in root.glob(_TEMPORARY + "*"):
-        try:
-            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue
-
-
-def _unwritable(root: Path, reason: str) -> UserError:
-    return UserError(
+def _unwritable(root: Path, error: OSError | str) -> UserError:
+    full = isinstance(error, OSError) and error.errno in FULL
+    reason = error if isinstance(error, str) else error.strerror or str(error)
+    return (MachineError if full else UserError)(
         f"{root}: the cache directory cannot be written ({reason}); "
         "set CIFAR_JAX_CACHE to a directory that can"
     )
@@ -135,8 +124,9 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
-        raise _unwritable(root, error.strerror or str(error)) from None
+        raise _unwritable(root, error) from None
     contents = build()
+    failure: OSError | str = ""
     for _ in range(3):
         # Only another process that builds the same entry can make one attempt fail.
         try:
@@ -144,7 +134,7 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         except OSError as error:
             if (found := read(path, name)) is not None:
                 return found
-            failure = error.strerror or str(error)
+            failure = error
             continue
         if family:
             for older in root.glob(family + "*"):

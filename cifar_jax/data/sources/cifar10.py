@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, 
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
 from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import expand_home, read_json
+from cifar_jax.storage import remove, sync, temporary_directory
 
 if TYPE_CHECKING:
     import requests
@@ -131,6 +131,8 @@ def _find_prepared(directory: Path) -> Path | None:
 def _find_archive(directory: Path, archive: Archive) -> Path | None:
     """A checked archive: in `directory`, or where tfds users put, and `_download` puts, theirs.
 
+    A damaged one there is passed over if it can be downloaded again.
+
     Raises:
         UserError: if the file there is not the archive.
     """
@@ -141,6 +143,8 @@ def _find_archive(directory: Path, archive: Archive) -> Path | None:
             except OSError as error:
                 wrong = error.strerror or str(error)
             if wrong:
+                if found.parent != directory and unreachable(archive.url) is None:
+                    return None  # Where downloads go: it is fetched again, and replaced.
                 raise UserError(
                     f"{found}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
                     f"{archive.url}, or remove the file"
@@ -157,8 +161,8 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
     target = directory / _MANUAL / FILE_NAME
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".downloading-") as temporary:
-            part = Path(temporary, FILE_NAME)
+        with temporary_directory(target.parent) as temporary:
+            part = temporary / FILE_NAME
             with (
                 _session() as session,
                 session.get(
@@ -179,6 +183,7 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
                 raise UserError(
                     f"{archive.url}: what was downloaded is not CIFAR-10's archive ({wrong})"
                 )
+            sync(part)
             os.replace(part, target)
     except OSError as error:  # of the disk, and requests' own
         raise UserError(
@@ -279,7 +284,10 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
                     manual_dir=file.parent, try_download_gcs=False
                 )
             )
-        return Path(builder.data_dir)
+        prepared = Path(builder.data_dir)
+        for left in prepared.parent.glob("*.incomplete*"):  # by tfds, of a killed process
+            remove(left)
+        return prepared
     except UserError:
         raise
     except Exception as error:  # whatever tfds or the disk raised
@@ -300,20 +308,27 @@ def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--data-dir {directory}: a file; give the folder that holds it")
     prepared = _find_prepared(directory)
-    if prepared is None:
-        file = _find_archive(directory, archive)
-        if file is None:
-            cifar10_archive.refuse_pickled(directory, "--data-dir")
-        if file is None and (reason := unreachable(archive.url)):
-            raise UserError(
-                f"CIFAR-10 is not in {directory} and cannot be downloaded from "
-                f"{urlsplit(archive.url).netloc} ({reason}); get {archive.url} elsewhere and pass "
-                "its folder with --data-dir, or use --dataset DIR (an image folder) or "
-                "--dataset synthetic"
-            )
-        file = file or _download(directory, archive, progress)
-        prepared = _prepare(directory, file, archive, progress)
-    return _read_prepared(prepared, archive, progress)
+    if prepared is not None:
+        try:
+            return _read_prepared(prepared, archive, progress)
+        except UserError:
+            # Only this project's own is removed, and only where it can be made again.
+            own = prepared.parent.name == "cifar10_binary"
+            if not own or _find_archive(directory, archive) is None:
+                raise
+            remove(prepared)
+    file = _find_archive(directory, archive)
+    if file is None:
+        cifar10_archive.refuse_pickled(directory, "--data-dir")
+    if file is None and (reason := unreachable(archive.url)):
+        raise UserError(
+            f"CIFAR-10 is not in {directory} and cannot be downloaded from "
+            f"{urlsplit(archive.url).netloc} ({reason}); get {archive.url} elsewhere and pass "
+            "its folder with --data-dir, or use --dataset DIR (an image folder) or "
+            "--dataset synthetic"
+        )
+    file = file or _download(directory, archive, progress)
+    return _read_prepared(_prepare(directory, file, archive, progress), archive, progress)
 
 
 def load(

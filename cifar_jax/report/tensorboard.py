@@ -1,0 +1,43 @@
+"""TensorBoard events, without TensorFlow and without a thread.
+
+`tensorboardX.SummaryWriter` writes in a thread of its own, which a full disk kills; from then on
+its callers wait for ever. These events are written where they are made, and fail there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+
+class Events:
+    """Scalars of a run, in a new file of a directory.
+
+    Args:
+        directory: made if it is missing.
+        first: the first epoch to come; TensorBoard forgets what earlier files say from it on.
+    """
+
+    def __init__(self, directory: Path, first: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        directory.mkdir(exist_ok=True)
+        # The name has the time in seconds; a second start within one must not overwrite the first.
+        self._writer = EventsWriter(str(directory / "events"), f".{first}")
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=first, session_log=start))
+
+    def add(self, epoch: int, scalars: dict[str, float]) -> None:
+        """Write one epoch's values, by name; they reach the disk."""
+        import time
+
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in scalars.items():
+            event: Any = Event(step=epoch, wall_time=time.time(), summary=scalar(name, value))
+            self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()

@@ -1,0 +1,134 @@
+"""Files that survive: durable writes, what killed writers left, and digests.
+
+What is being written has a name that begins with `WRITING` and gets its own by a rename, so that
+a reader sees a whole file or none.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.inputs import read_json
+
+WRITING = ".writing-"
+_DIGEST = "sha256"
+
+
+@contextlib.contextmanager
+def open_descriptor(path: str | Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A file descriptor, closed at the end."""
+    handle = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def sync(path: str | Path) -> None:
+    """Have a file or directory reach the disk."""
+    with open_descriptor(path) as handle:
+        os.fsync(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed writers left in a directory and right below it."""
+    for pattern in (f"{WRITING}*", f"*/{WRITING}*"):
+        for left in directory.glob(pattern):
+            remove(left)
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Path) -> Iterator[Path]:
+    """A directory to write in, removed at the end; those that killed processes left go first.
+
+    Its writer holds a lock on it, which the kernel releases when the process ends; no clock is
+    asked how old it is.
+    """
+    for left in parent.glob(f"{WRITING}*"):
+        with contextlib.suppress(OSError), open_descriptor(left) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(dir=parent, prefix=WRITING))
+    try:
+        with open_descriptor(made) as handle:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def sha256(path: str | Path, *, durable: bool = False) -> str:
+    """SHA-256 of a regular file in hex; a pipe or device is not waited for.
+
+    Args:
+        path: of the file.
+        durable: also have it reach the disk.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if durable:
+            os.fsync(handle)
+    return digest
+
+
+def _record_digest(record: dict[str, Any]) -> str:
+    plain = {key: value for key, value in record.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of all that it holds: `sha256`, of `json.dumps` by sorted key.
+
+    Args:
+        record: what `json` gives back as it is: names are text, no NaN, lists for tuples.
+    """
+    plain = json.loads(json.dumps(record))
+    return {**plain, _DIGEST: _record_digest(plain)}
+
+
+def is_whole(record: Any) -> bool:
+    """Whether a JSON object is as it was sealed. One that never was is taken as it is."""
+    if not isinstance(record, dict):
+        return False
+    try:
+        return _DIGEST not in record or record[_DIGEST] == _record_digest(record)
+    except (RecursionError, ValueError):
+        return False
+
+
+def read_sealed(path: Path) -> Any:
+    """Read a JSON file that may hold its digest.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not JSON or not what was written.
+    """
+    value = read_json(path)
+    if not is_whole(value):
+        raise ValueError("damaged: its content does not have the digest in it")
+    return value
