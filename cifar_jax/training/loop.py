@@ -142,6 +142,16 @@ def compile_stream_epoch(
     order = jax.jit(epoch_order, static_argnums=2)
     check = jax.jit(validate, static_argnums=0).lower(spec, state, val).compile()
 
+    @jax.jit
+    def collect(
+        hyper: Hyperparams,
+        first: jax.Array,
+        metrics: list[StepMetrics],
+        validation: tuple[jax.Array, jax.Array],
+    ) -> EpochMetrics:
+        stacked = StepMetrics(*(jnp.stack(m) for m in zip(*metrics, strict=True)))
+        return epoch_metrics(spec, hyper, first, stacked, validation, n)
+
     def run(hyper: Hyperparams, state: TrainState) -> tuple[TrainState, EpochMetrics]:
         first = jnp.array(state.step)
         epoch = int(first) // steps_per_epoch(n, batch)
@@ -150,8 +160,7 @@ def compile_stream_epoch(
         for images, labels in stream_batches(source.images, source.labels, rows, batch):
             state, step = steps[len(labels)](hyper, state, images, labels)
             metrics.append(step)
-        stacked = StepMetrics(*(jnp.stack(m) for m in zip(*metrics, strict=True)))
-        return state, epoch_metrics(spec, hyper, first, stacked, check(state, val), n)
+        return state, collect(hyper, first, metrics, check(state, val))
 
     return run
 
