@@ -39,6 +39,23 @@ def sync(path: str | Path) -> None:
         os.fsync(handle)
 
 
+def reserve(directory: Path, size: int) -> None:
+    """Fail now rather than half-way where a directory has no room.
+
+    Args:
+        directory: to be written in.
+        size: bytes to be written.
+
+    Raises:
+        OSError: as the disk says: it is full, read-only, gone, ...
+    """
+    with tempfile.TemporaryFile(dir=directory) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(directory).free < size:  # macOS
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
 def remove(path: Path) -> None:
     """Remove a file or directory, if it is there and can be removed."""
     if path.is_dir() and not path.is_symlink():

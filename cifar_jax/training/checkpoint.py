@@ -5,6 +5,7 @@ Orbax's own files have checksums in some places and not in others, so each check
 compared with its seal before anything in it is decoded.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,14 +16,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.inputs import read_bytes
-from cifar_jax.storage import WRITING, remove, sha256, sync
+from cifar_jax.inputs import read_bytes, read_json
+from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
 from cifar_jax.training.state import TrainState
 
 KEEP = 2
 SEAL = "SHA256SUMS"
 _LARGEST_SEAL = 1 << 20
 _DAMAGED = "damaged-"
+_STATE, _RECORD = "state", "record"
+_SPARE = 1 << 20  # bytes of a checkpoint beside its arrays
 
 
 def _to_numpy(state: TrainState) -> dict[str, Any]:
@@ -42,8 +45,15 @@ def _from_numpy(tree: dict[str, Any]) -> TrainState:
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _reason(error: Exception) -> str:
+    """What an error says, in a few words; of those that tensorstore wraps, what the disk said."""
+    text = str(error)
+    number = re.search(r"os_error_code='(\d+)'", text)
+    if number:
+        return os.strerror(int(number[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 def _digests(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
@@ -102,18 +112,20 @@ def newest_whole(directory: Path) -> int | None:
 class Checkpoints:
     """The newest `KEEP` checkpoints under a directory, one sub-directory an epoch.
 
-    A checkpoint holds the item `state` (step, parameters, batch statistics, optimiser state, key)
-    and the item `record`, a JSON object: whatever the caller needs to go on, history included.
-    It is written and sealed under a temporary name and renamed, so that an interrupted save leaves
-    nothing that could be taken for a checkpoint. What is read comes from the newest checkpoint
-    that is whole.
+    A checkpoint holds `state` (step, parameters, batch statistics, optimiser state, key), by Orbax,
+    and `record/metadata`, a JSON object: whatever the caller needs to go on, history included;
+    Orbax's CheckpointManager reads it as the items `state` and `record`. It is written and sealed
+    under a temporary name and renamed, so that an interrupted save leaves nothing that could be
+    taken for a checkpoint. What is read comes from the newest checkpoint that is whole.
     """
 
     def __init__(self, directory: str | Path, *, create: bool = True) -> None:
         self.directory = Path(directory).absolute()
         if create:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Not Orbax's composite handler: its threads wait for each other by the wall clock, which
+        # may jump, and report a full disk in tracebacks.
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
     def epochs(self) -> list[int]:
         """See `saved_epochs`."""
@@ -149,14 +161,13 @@ class Checkpoints:
             MachineError: if it cannot be written; what was there before is still there.
         """
         new = self.directory / f"{WRITING}{epoch}"
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_to_numpy(state)), record=ocp.args.JsonSave(record)
-        )
+        tree = _to_numpy(state)
         try:
-            # Orbax would make a directory that somebody has removed.
-            os.stat(self.directory)
+            reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
             remove(new)
-            self._orbax.save(new, args=items)
+            (new / _RECORD).mkdir(parents=True)
+            (new / _RECORD / "metadata").write_text(json.dumps(record), encoding="utf-8")
+            self._orbax.save(new / _STATE, args=ocp.args.StandardSave(tree))
             seal(new)
             os.replace(new, self.directory / str(epoch))
             sync(self.directory)
@@ -165,7 +176,7 @@ class Checkpoints:
                 remove(left)
             raise MachineError(
                 f"{self.directory}: the checkpoint of epoch {epoch} cannot be written "
-                f"({_first_line(error)})"
+                f"({_reason(error)})"
             ) from error
         for old in self.epochs()[KEEP:]:
             # First the name: a checkpoint that is half removed must not look like one.
@@ -179,8 +190,12 @@ class Checkpoints:
         Raises:
             UserError: if there is no checkpoint or it cannot be read.
         """
-        restored = self._restore(record=ocp.args.JsonRestore())
-        return restored["record"]
+        path = self._newest()
+        try:
+            record: dict[str, Any] = read_json(path / _RECORD / "metadata")
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from None
+        return record
 
     def read_state(self, like: TrainState) -> TrainState:
         """The newest checkpoint's state.
@@ -192,34 +207,35 @@ class Checkpoints:
             UserError: if there is no checkpoint, it cannot be read, or its shapes differ.
         """
         template = _to_numpy(like)
-        tree = self._restore(state=ocp.args.StandardRestore(template))["state"]
-        for (path, wanted), found in zip(
+        path = self._newest()
+        try:
+            tree = self._orbax.restore(path / _STATE, args=ocp.args.StandardRestore(template))
+        except Exception as error:  # Orbax and tensorstore raise many kinds.
+            raise self._unreadable(path, error) from error
+        for (key, wanted), found in zip(
             jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(tree), strict=True
         ):
             if np.shape(wanted) != np.shape(found):
-                name = jax.tree_util.keystr(path)
+                name = jax.tree_util.keystr(key)
                 raise UserError(
                     f"{self.directory}: {name} has shape {np.shape(found)}, "
                     f"the model wants {np.shape(wanted)}"
                 )
         return _from_numpy(tree)
 
-    def _restore(self, **items: Any) -> Any:
+    def _newest(self) -> Path:
         epoch = self.latest_epoch()
-        if epoch is None:
-            if wrong := self.damaged():
-                raise UserError(
-                    f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "
-                    "or remove the run's directory and train again"
-                )
-            raise UserError(f"{self.directory}: there is no checkpoint")
-        path = self.directory / str(epoch)
-        try:
-            return self._orbax.restore(path, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax and tensorstore raise many kinds.
+        if epoch is not None:
+            return self.directory / str(epoch)
+        if wrong := self.damaged():
             raise UserError(
-                f"{path}: the checkpoint cannot be read ({_first_line(error)})"
-            ) from error
+                f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "
+                "or remove the run's directory and train again"
+            )
+        raise UserError(f"{self.directory}: there is no checkpoint")
+
+    def _unreadable(self, path: Path, error: Exception) -> UserError:
+        return UserError(f"{path}: the checkpoint cannot be read ({_reason(error)})")
 
     def close(self) -> None:
         """Release Orbax's threads."""

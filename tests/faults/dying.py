@@ -1,0 +1,58 @@
+"""`python dying.py N ROOT PROGRAM ARGUMENT...`: a program that is killed before its N-th write.
+
+Counted are the operations that Python announces to an audit hook and that change something below
+ROOT: opening a file to write, making, renaming and removing. N = 0 lets it live.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate")
+
+
+def die_before(count: int, root: str) -> None:
+    """Kill this process, as `kill -9` does, before its `count`-th write below `root`."""
+    left = count
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "open":
+            if not args[2] & (os.O_WRONLY | os.O_RDWR):
+                return
+        elif event not in _CHANGES:
+            return
+        path = args[0]
+        # A relative name is one that `shutil.rmtree` takes away, directory by directory.
+        if isinstance(path, str | Path) and (str(path).startswith(root) or str(path)[0] != "/"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def main() -> None:
+    count, root, program, *arguments = sys.argv[1:]
+    if program == "main":
+        from cifar_jax.main import main as run
+
+        die_before(int(count), root)
+        sys.exit(run(arguments))
+    die_before(int(count), root)
+    if program == "folder":
+        from cifar_jax.data.sources import folder
+
+        folder.load(arguments[0], Path(arguments[1]))
+    if program == "cifar10":
+        from cifar_jax.data.sources import cifar10
+
+        archive = cifar10.Archive(**json.loads(arguments[2]))
+        cifar10.load(Path(arguments[1]), data_dir=arguments[0], archive=archive)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""Bit flips and truncations of every kind of file that is read back: noticed, never believed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import test_sources_cifar10 as archives
+from fake_study import write_study
+from faulty import FLAGS, damage, files, flip, outcome, truncate
+
+from cifar_jax import config as configuration
+from cifar_jax.config import Config
+from cifar_jax.data.sources import cache as image_cache
+from cifar_jax.data.sources import cifar10, cifar10_archive
+from cifar_jax.data.sources.contents import Contents
+from cifar_jax.errors import UserError
+from cifar_jax.main import main
+from cifar_jax.models.cnn import CNN
+from cifar_jax.storage import seal, sha256
+from cifar_jax.study import collect
+from cifar_jax.training import checkpoint
+from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.training.state import TrainSpec, TrainState, init_state
+
+Check = Callable[[], None]
+
+
+def both(quick: int, long: int) -> Callable[[Callable[..., Check]], Any]:
+    """Parameters of a test that is run with a few faults every day and with many for long."""
+    marks = [pytest.param(quick, id="quick")]
+    marks.append(pytest.param(long, id="long", marks=pytest.mark.faults_long))
+    return pytest.mark.parametrize("faults", marks)
+
+
+def each_fault(paths: list[Path], faults: int, check: Check) -> None:
+    """Damage one file after the other, at random places; check, and mend it."""
+    rng = np.random.default_rng(0)
+    for number in range(faults):
+        path = paths[number % len(paths)]
+        before = path.read_bytes()
+        damage(path, rng)
+        try:
+            check()
+        finally:
+            path.write_bytes(before)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def _state(seed: int) -> TrainState:
+    spec = TrainSpec(CNN(norm="batch", widths=(4,), hidden=16))
+    make = jax.jit(lambda key: init_state(spec, key, (8, 8, 3)))
+    return make(jax.random.key(seed))
+
+
+def _same(a: TrainState, b: TrainState) -> bool:
+    pairs = zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoints]:
+    """Two checkpoints, at epochs 1 and 2."""
+    opened = Checkpoints(tmp_path_factory.mktemp("damage") / "checkpoints")
+    for epoch in (1, 2):
+        opened.save(epoch, _state(epoch), {"epoch": epoch})
+    yield opened
+    opened.close()
+
+
+@both(30, 500)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    checkpoints: Checkpoints, faults: int
+) -> None:
+    def check() -> None:
+        assert checkpoints.latest_epoch() == 1
+        (said,) = checkpoints.damaged()
+        assert f"{checkpoints.directory}/2 is damaged" in said
+        assert checkpoints.read_record() == {"epoch": 1}
+
+    assert checkpoints.latest_epoch() == 2
+    each_fault(files(checkpoints.directory / "2"), faults, check)
+    flip(files(checkpoints.directory / "2/state")[0], np.random.default_rng(1))
+    assert _same(checkpoints.read_state(_state(0)), _state(1))
+
+
+def test_files_that_come_go_or_change_places_are_damage(checkpoints: Checkpoints) -> None:
+    path = checkpoints.directory / "1"
+    assert checkpoint.damage(path) is None
+    (path / ".DS_Store").write_text("")  # a desktop's
+    assert checkpoint.damage(path) is None
+    (path / "state" / "more").write_text("")
+    assert checkpoint.damage(path) is not None
+    (path / "state" / "more").unlink()
+    moved = (path / "record" / "metadata").rename(path / "metadata")
+    assert checkpoint.damage(path) is not None
+    moved.rename(path / "record" / "metadata")
+    assert checkpoint.damage(path) is None
+    sums = (path / checkpoint.SEAL).read_text().splitlines()
+    assert all(line == f"{sha256(path / line[66:])}  {line[66:]}" for line in sums)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of four epochs."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
+    assert _train(folder, workdir, "4") == 0
+    return workdir
+
+
+def _train(folder: Path, workdir: Path, epochs: str) -> int:
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--epochs", epochs]
+    return main([*argv, "--resume"])
+
+
+def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "w"
+    assert _train(folder, workdir, "3") == 0
+    rng = np.random.default_rng(0)
+    flip(max(files(workdir / "checkpoints/3"), key=lambda path: path.stat().st_size), rng)
+    truncate(workdir / "metrics.jsonl", rng)
+    truncate(workdir / "config.toml", rng)
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint", str(workdir)]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
+    assert len(said) == 1
+    assert f"{workdir}/checkpoints/3 is damaged (state/" in said[0]
+    assert said[0].endswith("is not what was written); going back to the one before")
+    assert _train(folder, workdir, "4") == 0
+    out = capsys.readouterr().out
+    assert said[0] in out
+    assert f"resuming {workdir} after epoch 2" in out
+    assert outcome(workdir) == outcome(undisturbed)
+    assert (workdir / "config.toml").read_text() == (undisturbed / "config.toml").read_text()
+    kept = sorted(p.name for p in (workdir / "checkpoints").iterdir())
+    assert kept == ["3", "4", "damaged-3"]
+    # The results are as they would be, too, when the very last checkpoint is lost.
+    truncate(files(workdir / "checkpoints/4")[0], rng)
+    assert _train(folder, workdir, "4") == 0
+    assert outcome(workdir) == outcome(undisturbed)
+
+
+def test_when_no_checkpoint_is_whole_it_is_said_and_nothing_is_done(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "w"
+    shutil.copytree(undisturbed, workdir)
+    for epoch in ("3", "4"):
+        truncate(workdir / "checkpoints" / epoch / checkpoint.SEAL, np.random.default_rng(0))
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert _train(folder, workdir, "6") == 2
+    assert main(["evaluate", "--checkpoint", str(workdir)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert f"{workdir}/checkpoints: no checkpoint is whole" in line
+        assert "remove the run's directory and train again" in line
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study as a real one leaves it, sealed."""
+    workdir = tmp_path_factory.mktemp("damage") / "study"
+    write_study(workdir, name="folder-x", classes=("a", "b"), n_train=40, n_test=20, epochs=2)
+    for path in (*workdir.glob("*/*/results.json"), workdir / "study.json"):
+        record = json.loads(path.read_text())
+        if path.name == "results.json":
+            record["predictions_sha256"] = sha256(path.parent / "predictions.npz")
+        path.write_text(json.dumps(seal(record), indent=2) + "\n")
+    return workdir
+
+
+@both(60, 1000)
+def test_damaged_results_and_predictions_are_not_used(study: Path, faults: int) -> None:
+    run = study / "batch/seed43"
+    whole = collect.read_run(run, "batch", 43)
+    assert whole is not None
+
+    def check() -> None:
+        found = collect.read_run(run, "batch", 43)
+        # A bit of `1e-05` may turn it into `1E-05`, which is the same.
+        assert collect.damaged(run) or (found and found.results == whole.results)
+
+    each_fault([run / "results.json", run / "predictions.npz"], faults, check)
+    assert not collect.damaged(run)
+
+
+@both(40, 500)
+def test_a_damaged_plan_is_refused(study: Path, faults: int) -> None:
+    path = study / "study.json"
+    whole = collect.read_plan(path)
+
+    def check() -> None:
+        try:
+            assert collect.read_plan(path) == whole
+        except UserError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+    each_fault([path], faults, check)
+
+
+def test_an_older_record_without_a_digest_is_read(study: Path) -> None:
+    run = study / "none/seed42"
+    before = (run / "results.json").read_text()
+    record = json.loads(before)
+    del record["sha256"]
+    (run / "results.json").write_text(json.dumps(record))
+    assert collect.damaged(run)  # the predictions' digest says that there was one
+    del record["predictions_sha256"]
+    (run / "results.json").write_text(json.dumps(record))
+    assert collect.read_run(run, "none", 42) is not None
+    (run / "results.json").write_text(before)
+
+
+def test_a_study_makes_damaged_results_again(
+    folder: Path, cache: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "s"
+    flags = [flag for flag in FLAGS if flag != "--bn"]
+    argv = ["study", "--dataset", str(folder), "--workdir", str(workdir), *flags]
+    argv += ["--arms", "batch", "--seeds", "2", "--epochs", "2"]
+    assert main(argv) == 0
+    before = {path: outcome(path) for path in workdir.glob("*/seed*")}
+    path = workdir / "batch/seed3/results.json"
+    path.write_text(path.read_text().replace('"test_loss": ', '"test_loss": 1'))
+    capsys.readouterr()
+    assert main(["report", "--workdir", str(workdir)]) == 0
+    assert f"{path}: damaged, and not used" in capsys.readouterr().out
+    assert json.loads((workdir / "summary.json").read_text())["missing"] == [["batch", 3]]
+    assert main(argv) == 0
+    assert "2 runs, 1 finished" in capsys.readouterr().out
+    assert {path: outcome(path) for path in workdir.glob("*/seed*")} == before
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def _images() -> Contents:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    labels = np.arange(8, dtype=np.int32) % 2
+    return Contents(images[:6], labels[:6], images[6:], labels[6:], ("a", "b"))
+
+
+@both(40, 500)
+def test_a_damaged_cache_is_built_again(tmp_path: Path, faults: int) -> None:
+    whole = image_cache.open_or_build(tmp_path, "x", "name", _images).fingerprint
+    built = []
+
+    def build() -> Contents:
+        built.append(True)
+        return _images()
+
+    def check() -> None:
+        assert image_cache.open_or_build(tmp_path, "x", "name", build).fingerprint == whole
+
+    for _ in range(faults // 10):
+        each_fault(files(tmp_path / "x"), 10, check)
+    # What a flip in the spaces of the record or of a header changes is nothing.
+    assert len(built) > faults / 2
+
+
+@both(15, 200)
+def test_a_damaged_prepared_dataset_is_refused_or_made_again(tmp_path: Path, faults: int) -> None:
+    home, away = tmp_path / "data", tmp_path / "away"
+    archive = archives.write_archive(home / cifar10.FILE_NAME, archives.members())
+    prepared = cifar10._prepare(home, home / cifar10.FILE_NAME, archive, cifar10.silent)
+    (home / cifar10.FILE_NAME).rename(away)
+
+    def check() -> None:
+        try:
+            archives.check(cifar10._contents(home, archive, cifar10.silent))
+        except UserError as error:
+            assert str(home) in str(error)  # noqa: PT017
+
+    each_fault(files(prepared), faults, check)
+    away.rename(home / cifar10.FILE_NAME)
+    rng = np.random.default_rng(2)
+    for number in range(max(3, faults // 20)):
+        paths = files(prepared)
+        damage(paths[number % len(paths)], rng)
+        archives.check(cifar10._contents(home, archive, cifar10.silent))
+
+
+@both(30, 500)
+def test_a_damaged_archive_is_refused(tmp_path: Path, faults: int) -> None:
+    path = tmp_path / cifar10.FILE_NAME
+    archive = archives.write_archive(path, archives.members())
+
+    def check() -> None:
+        with pytest.raises(UserError, match=f"{path}: not CIFAR-10's archive, or damaged"):
+            cifar10._find_archive(tmp_path, archive)
+
+    each_fault([path], faults, check)
+    assert cifar10._find_archive(tmp_path, archive) == path
+
+
+def test_a_damaged_download_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = archives.write_archive(tmp_path / "whole", archives.members())
+    path = tmp_path / "data/downloads/manual" / cifar10.FILE_NAME
+    path.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "whole", path)
+    flip(path, np.random.default_rng(0))
+
+    def fetch(*_: object) -> Path:
+        return shutil.copy(tmp_path / "whole", path)
+
+    monkeypatch.setattr(cifar10, "_download", fetch)
+    monkeypatch.setattr(cifar10, "unreachable", lambda _: "no connection")
+    with pytest.raises(UserError, match="damaged"):
+        cifar10._contents(tmp_path / "data", archive, cifar10.silent)
+    monkeypatch.setattr(cifar10, "unreachable", lambda _: None)
+    archives.check(cifar10._contents(tmp_path / "data", archive, cifar10.silent))
+    assert cifar10_archive.damage(path, archive) is None
+
+
+@both(60, 1000)
+def test_a_damaged_config_is_read_or_refused_in_a_line(tmp_path: Path, faults: int) -> None:
+    """Anybody may edit it, so it has no digest; that of `results.json` covers its own copy."""
+    path = tmp_path / "config.toml"
+    path.write_text(configuration.to_toml(Config()))
+
+    def check() -> None:
+        try:
+            assert isinstance(configuration.load(path), Config)
+        except UserError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+
+    each_fault([path], faults, check)
+
+
+# --- compiled programs ---------------------------------------------------------------------------
+
+COMPILE = """
+import sys
+from pathlib import Path
+import jax
+from cifar_jax.device import use_compilation_cache
+use_compilation_cache(Path(sys.argv[1]))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.jit(lambda x: 2 * x + 1)(3.0))
+"""
+
+
+def test_a_damaged_compiled_program_is_replaced(tmp_path: Path) -> None:
+    def compiled() -> dict[Path, int]:
+        argv = [sys.executable, "-c", COMPILE, str(tmp_path)]
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        assert (ended.stdout, ended.stderr) == ("7.0\n", "")
+        return {path: path.stat().st_size for path in files(tmp_path)}
+
+    whole = compiled()
+    assert whole
+    for path in whole:
+        truncate(path, np.random.default_rng(0))
+    cut = {path: path.stat().st_size for path in whole}
+    again = compiled()
+    assert again.keys() == whole.keys()
+    assert all(again[path] > cut[path] for path in cut)

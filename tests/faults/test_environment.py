@@ -1,0 +1,311 @@
+"""Full disks, missing permission, vanished directories, other processes, no memory, odd clocks."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+from faulty import FLAGS, outcome
+
+from cifar_jax import run as runs
+from cifar_jax.lock import locked
+from cifar_jax.main import main
+from cifar_jax.storage import temporary_directory
+from cifar_jax.training import checkpoint
+from cifar_jax.training.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def train(folder: Path, workdir: Path, *flags: str) -> int:
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--epochs", "4"]
+    return main([*argv, *flags])
+
+
+def study(folder: Path, workdir: Path) -> int:
+    flags = [flag for flag in FLAGS if flag != "--bn"]
+    argv = ["study", "--dataset", str(folder), "--workdir", str(workdir), *flags]
+    return main([*argv, "--epochs", "1", "--seeds", "2", "--arms", "batch"])
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """Standard error is one line of the program, with these parts in it."""
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert said.startswith("cifar_jax: error: ")
+    for part in parts:
+        assert part in said
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The outcome of a run of four epochs."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
+    assert train(folder, workdir) == 0
+    return outcome(workdir)
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+def mount(*options: str) -> None:
+    done = subprocess.run(["mount", *options], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MB: room for two checkpoints, not for three."""
+    if not shutil.which("mount") or os.geteuid() != 0:
+        pytest.skip("a small disk needs root and mount")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount("-t", "tmpfs", "-o", "size=12m", "tmpfs", str(path))
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(handle, bytes(4096))
+    except OSError as error:
+        assert error.errno == errno.ENOSPC  # noqa: PT017
+    finally:
+        os.close(handle)
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoints_are_whole(
+    folder: Path, disk: Path, undisturbed: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = disk / "w"
+    assert train(folder, workdir) == 1
+    one_line(capsys, f"{workdir}/checkpoints", "epoch 3 cannot be written", "No space left")
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2"]
+    assert checkpoint.newest_whole(workdir / "checkpoints") == 2
+    assert train(folder, workdir, "--resume") == 1
+    one_line(capsys, "No space left")
+    mount("-o", "remount,size=64m", str(disk))
+    assert train(folder, workdir, "--resume") == 0
+    assert outcome(workdir) == undisturbed
+
+
+def test_a_disk_that_is_full_from_the_start(
+    folder: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(disk / "filler")
+    assert train(folder, disk / "w") == 1
+    one_line(capsys, "No space left")
+    assert study(folder, disk / "s") == 1
+    one_line(capsys, "No space left")
+    monkeypatch.setenv("CIFAR_JAX_CACHE", str(disk / "cache"))
+    assert train(folder, disk / "w") == 1
+    one_line(capsys, f"{disk}/cache: the cache directory cannot be written (No space left")
+
+
+def test_a_read_only_disk_is_one_line(
+    folder: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mount("-o", "remount,size=64m", str(disk))
+    assert train(folder, disk / "w", "--epochs", "1") == 0
+    assert study(folder, disk / "s") == 0
+    mount("-o", "remount,ro", str(disk))
+    capsys.readouterr()
+    for command in (
+        lambda: train(folder, disk / "w", "--resume"),
+        lambda: train(folder, disk / "new"),
+        lambda: study(folder, disk / "s"),
+        lambda: main(["report", "--workdir", str(disk / "s")]),
+    ):
+        assert command() in (1, 2)
+        one_line(capsys, str(disk))
+    # Reading needs no permission to write.
+    assert main(["evaluate", "--checkpoint", str(disk / "w")]) == 0
+
+
+@pytest.mark.parametrize("reason", [PermissionError(13, "Permission denied"), OSError(5, "I/O")])
+def test_what_the_disk_says_is_passed_on(
+    folder: Path,
+    tmp_path: Path,
+    reason: OSError,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(path: Path) -> None:
+        raise reason
+
+    monkeypatch.setattr(checkpoint, "seal", refuse)
+    assert train(folder, tmp_path / "w") == 1
+    one_line(capsys, "epoch 1 cannot be written", str(reason.strerror))
+    assert list((tmp_path / "w" / "checkpoints").iterdir()) == []
+
+
+def test_a_directory_that_vanishes_is_one_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save = Checkpoints.save
+
+    def save_and_lose(self: Checkpoints, epoch: int, *rest: Any) -> None:
+        save(self, epoch, *rest)
+        if epoch == 2:
+            shutil.rmtree(tmp_path / "w")
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_lose)
+    assert train(folder, tmp_path / "w") == 1
+    one_line(capsys, str(tmp_path / "w"), "No such file or directory")
+    assert not (tmp_path / "w").exists()
+
+
+# --- other processes -----------------------------------------------------------------------------
+
+
+def test_a_directory_in_use_names_its_holder(
+    folder: Path, tmp_path: Path, undisturbed: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "w"
+    workdir.mkdir()
+    with locked(workdir, "a test"):
+        assert train(folder, workdir) == 2
+        one_line(capsys, f"{workdir}: in use by process {os.getpid()} on ", "(a test), since 2")
+        assert study(folder, workdir) == 2
+        one_line(capsys, "in use by process")
+    assert list(workdir.iterdir()) == []
+    assert train(folder, workdir) == 0
+    assert outcome(workdir) == undisturbed
+    with locked(workdir, "a test"):
+        assert main(["evaluate", "--checkpoint", str(workdir)]) == 0
+
+
+def test_a_study_leaves_out_a_run_in_use(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "s"
+    assert study(folder, workdir) == 0
+    (workdir / "batch/seed3/results.json").unlink()
+    capsys.readouterr()
+    with locked(workdir / "batch/seed3", "a test"):
+        assert study(folder, workdir) == 1
+    assert f"{workdir}/batch/seed3: in use by process" in capsys.readouterr().err
+    with locked(workdir, "a test"):
+        assert main(["report", "--workdir", str(workdir)]) == 2
+    one_line(capsys, f"{workdir}: in use by process")
+    assert study(folder, workdir) == 0
+    assert not list(workdir.rglob("lock"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cifar_jax.lock import locked
+with locked(Path(sys.argv[1]), "another"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(Exception, match=f"in use by process {process.pid} on"):
+            locked(tmp_path, "a test").__enter__()
+        process.send_signal(signal.SIGKILL)
+    assert f"process {process.pid} on" in (tmp_path / "lock").read_text()
+    (tmp_path / ".writing-results.json-abc").write_text("half")
+    (tmp_path / "checkpoints" / ".writing-3").mkdir(parents=True)
+    with locked(tmp_path, "a test"):
+        assert f"process {os.getpid()} on" in (tmp_path / "lock").read_text()
+    assert [p.name for p in tmp_path.rglob("*")] == ["checkpoints"]
+
+
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path, "a test"), locked(tmp_path, "another"):
+        pass
+    with temporary_directory(tmp_path) as path:
+        assert path.is_dir()
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    """Only what nobody holds any more is removed, whatever the clock says."""
+    dead = tmp_path / ".writing-dead"
+    dead.mkdir()
+    with temporary_directory(tmp_path) as first:
+        os.utime(first, (0, 0))
+        assert not dead.exists()
+        with temporary_directory(tmp_path) as second:
+            assert first.is_dir()
+            assert second != first
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def exhaust_device(*_: object, **__: object) -> None:
+    jnp.zeros((1 << 50,), jnp.uint8)
+
+
+def exhaust_host(*_: object, **__: object) -> None:
+    bytearray(1 << 60)
+
+
+@pytest.mark.parametrize("exhaust", [exhaust_device, exhaust_host])
+def test_out_of_memory_says_which_settings_to_lower(
+    folder: Path,
+    tmp_path: Path,
+    exhaust: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(runs, "epochs", lambda *_: (exhaust() for _ in range(1)))
+    for command in (train, study):
+        assert command(folder, tmp_path / command.__name__) == 1
+        settings = "lower --batch-size or --seed-parallelism, or use --pipeline stream"
+        one_line(capsys, "out of memory on the ", settings)
+
+
+# --- clocks --------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    folder: Path, tmp_path: Path, undisturbed: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = iter(range(10**9))
+    real = time.time
+
+    def jumping() -> float:
+        """A year back or forth at every look."""
+        return real() + (-1) ** next(jumps) * 365 * 86400.0
+
+    monkeypatch.setattr(time, "time", jumping)
+    monkeypatch.setattr(time, "time_ns", lambda: int(jumping() * 1e9))
+    workdir = tmp_path / "w"
+    assert train(folder, workdir, "--epochs", "2") == 0
+    assert train(folder, workdir, "--resume") == 0
+    assert outcome(workdir) == undisturbed
+    results = json.loads((workdir / "results.json").read_text())
+    assert all(0 < row["seconds"] < 60 for row in results["history"])
+    assert 0 < results["compile_seconds"] < 600
