@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-
 NORM_LEAVES = ("scale", "bias")
 
 

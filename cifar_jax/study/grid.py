@@ -23,6 +23,7 @@ FIXED = (
     "model.norm",
     "model.num_classes",
     "data.dataset",
+    "data.classes",
     "data.data_dir",
     "data.resize",
     "data.pipeline",
@@ -33,6 +34,11 @@ def setting_name(field: str) -> str:
     """What a setting is called in text: `training.learning_rate` is "learning rate"."""
     section, name = field.split(".")
     return section if name == "name" else name.replace("_", " ")
+
+
+def setting_part(field: str) -> str:
+    """What a setting is called in file names."""
+    return setting_name(field).replace(" ", "_")
 
 
 def value_text(value: Value) -> str:
@@ -65,7 +71,7 @@ class Arm:
         """Where its runs lie in the study's: `batch`, or `batch-learning_rate-0.05`."""
         if self.value is None:
             return self.norm
-        name = self.field.split(".")[1]
+        name = setting_part(self.field)
         return f"{self.norm}-{name}-{_path_part(value_text(self.value))}"
 
     @property

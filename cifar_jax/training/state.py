@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cifar_jax.training.layerwise import Rates, layerwise
 from cifar_jax.training.optimizer import Hyperparams, sgd, step_schedule
 
 # Purposes of the random numbers of a run. Each key is folded from the run's key, a purpose and
@@ -29,6 +30,7 @@ class TrainSpec:
         decay_factor: factor of each drop.
         augment: random crop and flip of the training images.
         dtype: of the network's inputs and activations.
+        rates: of layers that learn at another rate or not at all.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class TrainSpec:
     decay_factor: float = 0.1
     augment: bool = True
     dtype: str = "float32"
+    rates: Rates = ()
 
 
 class TrainData(NamedTuple):
@@ -93,7 +96,7 @@ def learning_rate_schedule(spec: TrainSpec, hyper: Hyperparams, n_train: int) ->
 
 def optimizer(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.GradientTransformation:
     """The optimiser of a run on `n_train` images."""
-    return sgd(hyper, learning_rate_schedule(spec, hyper, n_train))
+    return layerwise(sgd(hyper, learning_rate_schedule(spec, hyper, n_train)), spec.rates)
 
 
 def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
@@ -107,7 +110,7 @@ def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) ->
     variables = spec.model.init(draw_key(key, INIT, 0), example, train=False)
     params = variables["params"]
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
-    opt_state = sgd(Hyperparams(), lambda step: 0.0).init(params)
+    opt_state = layerwise(sgd(Hyperparams(), lambda step: 0.0), spec.rates).init(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
