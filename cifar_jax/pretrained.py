@@ -1,5 +1,6 @@
 """Networks to start from: checkpoints of our runs, and safetensors with torchvision's names."""
 
+import dataclasses
 import hashlib
 import math
 import stat
@@ -164,7 +165,7 @@ def _take(source: Source, config: Config, state: TrainState, classes: tuple[str,
     own = own_shapes(state.params, state.batch_stats)
     spec = train_spec(config)
     other = source.classes is not None and source.classes != classes
-    head: str = spec.model.HEAD  # type: ignore[attr-defined]
+    head: str = spec.model.HEAD
     taken = take(own, source.shapes, source.read, head if other else None)
     if not taken.values:
         raise UserError(
@@ -214,7 +215,8 @@ def start_from(
         "parameters_taken": sum(math.prod(value.shape) for value in taken.values.values()),
         "left": taken.lines(),
     }
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         params=replaced(state.params, taken.values),
         batch_stats=replaced(state.batch_stats, taken.values),
     )

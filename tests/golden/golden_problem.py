@@ -103,7 +103,7 @@ def batch(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sketch(tensor: np.ndarray, full: int = FULL_SIZE, size: int = SKETCH_SIZE) -> np.ndarray:
-    """Tensors up to `full` as they are, larger ones as `size` sums with fixed random signs, float64.
+    """Tensors up to `full` as they are, larger as `size` sums with fixed random signs, float64.
 
     The sums are linear and every entry is in one of them, so that no difference goes unseen: the
     squared L2 norm of the sketch of a difference estimates that of the difference, of 1024 sums to

@@ -1,6 +1,6 @@
 """Residual networks in plain PyTorch: what ours are compared with.
 
-Made with PyTorch 2.13.0 (CPU): pip install torch==2.13.0; python tests/golden/make_resnet_reference.py
+Made with PyTorch 2.13.0 (CPU): pip install torch==2.13.0, then this script in tests/golden.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def count(network: nn.Module) -> int:
 
 
 def trajectory(norm: str) -> Tensors:
-    """A few steps of ResNet-20: losses, first gradients, last tensors, logits in evaluation mode."""
+    """A few steps of ResNet-20: losses, first gradients, last tensors, logits in evaluation."""
     network = resnet(20, norm).double()
     start(network)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
