@@ -1,7 +1,7 @@
 """What an experiment is: frozen dataclasses, TOML files, and errors that name the field.
 
-A configuration is the tables `[data]`, `[model]` and `[training]`, for a study also `[study]`, and
-an optional `name`.
+A configuration is the tables `[data]`, `[model]` and `[training]`, where it starts from another run
+also `[transfer]`, for a study also `[study]`, and an optional `name`.
 The defaults are the report's protocol. Every field carries its own help text and limits as
 metadata; the command line, the TOML reader and the validation all derive from that one place.
 Nothing slow is imported here: `--help` and a wrong flag must answer at once.
@@ -22,7 +22,9 @@ from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import is_name, read_bytes
 
 NORMS = ("none", "batch", "layer", "instance", "group")
-MODELS = ("cnn",)
+MODELS = (
+    "cnn", "resnet20", "resnet32", "resnet56", "resnet18", "plain20", "plain32", "plain56"
+)  # fmt: skip
 PIPELINES = ("device", "stream")
 OPTIMIZERS = ("sgd", "nesterov", "adamw", "muon")
 SCHEDULES = ("step", "constant", "multistep", "cosine", "onecycle")
@@ -65,6 +67,9 @@ class DataConfig:
     data_dir: str | None = _field(
         None, "where CIFAR-10 lies or shall lie: a tfds directory, or one with its archive"
     )
+    classes: str | None = _field(
+        None, "use only these classes of the dataset, separated by commas (default: all)"
+    )
     train_examples: int | None = _field(
         None, "train on the first N images of the training split (default: all)", low=2
     )
@@ -87,10 +92,15 @@ class DataConfig:
 class ModelConfig:
     """Which network."""
 
-    name: str = _field("cnn", "network", choices=MODELS, flag="model")
+    name: str = _field(
+        "cnn",
+        "network: the report's CNN, a residual network, or the same without its shortcuts",
+        choices=MODELS,
+        flag="model",
+    )
     norm: str = _field("none", "normalisation after each layer but the last", choices=NORMS)
     norm_groups: int = _field(
-        8, "groups of --norm group; divides 32, the channels of the first layer", low=1, high=32
+        8, "groups of --norm group; divides the channels of the first layer", low=1, high=64
     )
     norm_momentum: float = _field(
         0.9,
@@ -100,7 +110,14 @@ class ModelConfig:
         high_open=True,
     )
     dropout: float = _field(
-        0.5, "dropout rate before the last layer", low=0.0, high=1.0, high_open=True
+        0.5,
+        "dropout rate before the last layer; residual networks are usually trained with 0",
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )
+    zero_init_residual: bool = _field(
+        False, "the last norm of each residual block starts at scale 0"
     )
     num_classes: int | None = _field(
         None, "number of classes (default: what the dataset has)", low=2, high=1000
@@ -196,6 +213,23 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class TransferConfig:
+    """What training starts from, and which layers learn how fast."""
+
+    init_from: str | None = _field(
+        None,
+        "initial values from a run's directory or from torchvision's names in a .safetensors file; "
+        "{seed} in the path is the run's seed; none: from scratch",
+    )
+    freeze: str | None = _field(
+        None, "parameters not to train, as patterns: 'conv*,norm1'; none: train all"
+    )
+    lr_multipliers: str | None = _field(
+        None, "factors of the learning rate of some parameters: 'dense*=10,conv1=0.1'"
+    )
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """Which runs make a study: every arm with every seed; `training.seed` is the first seed.
 
@@ -206,7 +240,8 @@ class StudyConfig:
     sweep: str | None = _field(
         None,
         "a setting to vary beside the norm, and its values: learning_rate=0.01,0.05,0.1; any of "
-        "data, model or training; several at once as optimizer+learning_rate=sgd:0.01,adamw:0.001",
+        "data, model, training or transfer; several at once as "
+        "optimizer+learning_rate=sgd:0.01,adamw:0.001",
     )
     seeds: int = _field(5, "how many seeds, counted up from --seed", low=1, high=1000)
     seed_parallelism: str = _field(
@@ -222,6 +257,7 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    transfer: TransferConfig = TransferConfig()
     study: StudyConfig = StudyConfig()
 
 
@@ -229,6 +265,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "training": TrainingConfig,
+    "transfer": TransferConfig,
     "study": StudyConfig,
 }
 
@@ -392,11 +429,13 @@ def override(config: Config, section: str, name: str, value: Any, where: str) ->
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain tables for TOML, which has no null: fields that are `None` are left out.
 
-    So is a `[study]` that only holds defaults: a single run has none.
+    So is a `[study]` that only holds defaults: a single run has none. Likewise a `[transfer]`.
     """
     tables = dataclasses.asdict(config)
     if config.study == StudyConfig():
         del tables["study"]
+    if config.transfer == TransferConfig():
+        del tables["transfer"]
     kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
     for section, table in tables.items():

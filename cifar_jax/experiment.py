@@ -6,15 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.combinations import milestones
-from cifar_jax.config import Config, ModelConfig, TrainingConfig
+from cifar_jax.config import Config, ModelConfig, TrainingConfig, TransferConfig
 from cifar_jax.data.dataset import Dataset, load
 from cifar_jax.data.splits import train_val_split
+from cifar_jax.data.subset import parse_classes, select_classes
 from cifar_jax.errors import UserError
-from cifar_jax.models.cnn import CNN
+from cifar_jax.models.paths import named_leaves
+from cifar_jax.models.registry import first_width, network
+from cifar_jax.training.layerwise import (
+    Rates,
+    check_patterns,
+    parse_patterns,
+    parse_rates,
+    rate_of,
+)
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
@@ -31,13 +42,16 @@ def open_dataset(
         UserError: if it cannot be had or does not fit the config.
     """
     data = config.data
-    dataset = load(data.dataset, data_dir=data.data_dir, resize=data.resize, progress=progress)
+    whole = load(data.dataset, data_dir=data.data_dir, resize=data.resize, progress=progress)
+    dataset = whole
+    if data.classes is not None:
+        dataset = select_classes(whole, parse_classes(data.classes, whole.classes))
     classes = len(dataset.classes)
     if config.model.num_classes not in (None, classes):
         raise UserError(
             f"--num-classes {config.model.num_classes}: {dataset.name} has {classes} classes"
         )
-    source = dataset.name if data.dataset == "auto" else data.dataset
+    source = whole.name if data.dataset == "auto" else data.dataset
     if dataset.name.startswith("folder-"):
         source = str(Path(source).expanduser().absolute())
     return (
@@ -69,16 +83,55 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
 
 
 def check_norm(model: ModelConfig) -> None:
-    """Refuse groups that the channels cannot be divided into.
+    """Refuse groups that the channels cannot be divided into, and a scale where there is none.
 
     Raises:
         UserError: naming them.
     """
-    if model.norm == "group" and CNN.widths[0] % model.norm_groups:
+    width = first_width(model.name)
+    if model.norm == "group" and width % model.norm_groups:
         raise UserError(
-            f"--norm-groups {model.norm_groups}: must divide {CNN.widths[0]}, the channels of the "
-            "first layer"
+            f"--norm-groups {model.norm_groups}: must divide {width}, the channels of the first "
+            f"layer of {model.name}"
         )
+    if model.zero_init_residual and (model.norm == "none" or not model.name.startswith("resnet")):
+        raise UserError(
+            f"--zero-init-residual: {model.name} with norm {model.norm} has no residual block that "
+            "ends in a norm; allowed with resnet18, 20, 32 and 56 and any norm but none"
+        )
+
+
+def _frozen(transfer: TransferConfig) -> tuple[str, ...]:
+    return parse_patterns(transfer.freeze, "--freeze")
+
+
+def _rates(transfer: TransferConfig) -> Rates:
+    """Factors of the learning rate; what is frozen is so whatever its factor."""
+    frozen = tuple((pattern, 0.0) for pattern in _frozen(transfer))
+    return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
+
+
+def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
+    """Refuse patterns that match no parameter of the network, and that leave nothing to train.
+
+    Args:
+        config: with its class count known.
+        image_shape: (H, W, C).
+
+    Raises:
+        UserError: naming them.
+    """
+    rates = _rates(config.transfer)
+    if not rates:
+        return
+    example = jnp.zeros((1, *image_shape))
+    init = build_model(config).init
+    variables = jax.eval_shape(lambda key: init(key, example, train=False), jax.random.key(0))
+    names = list(named_leaves(variables["params"]))
+    check_patterns([pattern for pattern, factor in rates if factor], names, "--lr-multipliers")
+    check_patterns([pattern for pattern, factor in rates if not factor], names, "--freeze")
+    if not any(rate_of(name, rates) for name in names):
+        raise UserError(f"--freeze {config.transfer.freeze}: leaves no parameter to train")
 
 
 def check_batches(config: Config, n_train: int) -> None:
@@ -148,6 +201,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
     """
     train, val = split_rows(config, dataset)
     check_norm(config.model)
+    check_layers(config, dataset.train_images.shape[1:])
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels
     resident = train[:0] if config.data.pipeline == "stream" else train
@@ -164,15 +218,19 @@ def run_directory(config: Config, dataset: Dataset) -> Path:
     )
 
 
-def build_model(model: ModelConfig) -> CNN:
+def build_model(config: Config) -> nn.Module:
     """The network of a config whose class count is known."""
+    model = config.model
     assert model.num_classes is not None
-    return CNN(
+    return network(
+        model.name,
         num_classes=model.num_classes,
         norm=model.norm,
         dropout=model.dropout,
         norm_groups=model.norm_groups,
         norm_momentum=model.norm_momentum,
+        zero_init=model.zero_init_residual,
+        frozen=_frozen(config.transfer),
     )
 
 
@@ -180,7 +238,7 @@ def train_spec(config: Config) -> TrainSpec:
     """The static half of a config whose class count is known."""
     training = config.training
     return TrainSpec(
-        model=build_model(config.model),
+        model=build_model(config),
         batch_size=training.batch_size,
         epochs=training.epochs,
         decay_every=training.decay_every,
@@ -199,6 +257,7 @@ def train_spec(config: Config) -> TrainSpec:
             erasing_ratio=training.erasing_ratio,
             mixup=training.mixup,
         ),
+        rates=_rates(config.transfer),
     )
 
 

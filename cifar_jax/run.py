@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
+from cifar_jax import pretrained, rundir
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
 from cifar_jax.data.dataset import Dataset
@@ -161,6 +161,8 @@ def train_group(
         _begin(spec, c, prepared, workdir, resume)
         for c, workdir in zip(configs, workdirs, strict=True)
     ]
+    if not any(progress.label):
+        _say_origin(starts[0].origin, display)
     num_params = count_parameters(starts[0].state.params)
     device = next(iter(prepared.data.val_images.devices()))
     device_line = provenance.describe_device(device.device_kind, device.platform)
@@ -190,6 +192,7 @@ def train_group(
             "config": configuration.to_dict(c),
             "dataset": prepared.record(),
             "compile_seconds": start.compile_seconds + compiled,
+            **({"init_from": start.origin} if start.origin else {}),
         }
         for c, start in zip(configs, starts, strict=True)
     ]
@@ -263,7 +266,26 @@ def _begin(
     initial = jax.jit(init_state, static_argnums=(0, 2))
     key = jax.random.key(config.training.seed)
     state = initial(spec, key, prepared.data.val_images.shape[1:])
-    return rundir.begin(state, config, prepared.dataset.fingerprint, workdir, resume)
+    source = pretrained.source_path(config)
+    origin = None
+    if source is not None:
+        classes = prepared.dataset.classes
+        state, origin = pretrained.start_from(
+            pretrained.open_source(source), config, state, classes
+        )
+    return rundir.begin(state, config, prepared.dataset.fingerprint, workdir, resume, origin)
+
+
+def _say_origin(origin: Row | None, display: Display) -> None:
+    """Where the initial values come from, and one line for each tensor that does not."""
+    if origin is None:
+        return
+    display.say(
+        f"starting from {origin['source']} (digest {origin['digest'][:12]}): "
+        f"{origin['parameters_taken']:,} parameters and statistics taken"
+    )
+    for line in origin["left"]:
+        display.say(f"  {line}")
 
 
 def train_run(

@@ -21,6 +21,7 @@ from cifar_jax.errors import MachineError, UserError
 from cifar_jax.experiment import (
     Prepared,
     check_batches,
+    check_layers,
     check_norm,
     open_dataset,
     place,
@@ -31,6 +32,7 @@ from cifar_jax.host import Interrupted, Progress
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part
 from cifar_jax.interrupt import GRACE
 from cifar_jax.lock import LOCK
+from cifar_jax.pretrained import check_source
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
@@ -218,7 +220,29 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
     for arm in arms:
         config = arm.config(prepared.config, 0)
         check_norm(config.model)
+        check_layers(config, prepared.dataset.train_images.shape[1:])
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
+
+
+def _check_origins(
+    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int], prepared: Prepared
+) -> None:
+    """Refuse initial values that cannot be had, or are no longer those of a finished run."""
+    for arm, seed in itertools.product(arms, seeds):
+        config = arm.config(prepared.config, seed)
+        digest = check_source(config, prepared.dataset.classes)
+        path = run_path(workdir, arm.directory, seed) / rundir.RESULTS
+        if digest is None or not path.exists():
+            continue
+        try:
+            found = read_sealed(path)["init_from"]["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found != digest:
+            raise UserError(
+                f"--init-from {config.transfer.init_from}: {path.parent} was begun from other "
+                "initial values than those that it holds now"
+            )
 
 
 Shared = Callable[[DataConfig], tuple[Prepared, Programs]]
@@ -271,6 +295,7 @@ def study_run(
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
     rundir.check_workdir(workdir, resume=True)
+    _check_origins(workdir, arms, seeds, prepared)
     asked = Plan(norms, seeds, configuration.to_dict(prepared.config), {}, sweep)
     with rundir.held(workdir, "study"):
         return _run(workdir, prepared, asked, arms, together, grace, display)
@@ -320,7 +345,8 @@ def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     config = prepared.config
     prefix = f"{config.name}-" if config.name else ""
     suffix = f"-{sweep.name}" if sweep else ""
-    return Path("runs") / f"{prefix}study-{prepared.dataset.name}-{config.model.name}{suffix}"
+    model = "" if sweep and sweep.field == "model.name" else f"-{config.model.name}"
+    return Path("runs") / f"{prefix}study-{prepared.dataset.name}{model}{suffix}"
 
 
 def _epochs(config: Config, group: Group) -> int:

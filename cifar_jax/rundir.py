@@ -13,6 +13,7 @@ import numpy as np
 from cifar_jax import config as configuration
 from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
+from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import FULL
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
@@ -42,12 +43,14 @@ class Start:
         state: to train on from.
         history: rows of the epochs behind it.
         compile_seconds: spent before it.
+        origin: of the initial values, where they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
     """
 
     state: TrainState
     history: list[Row]
     compile_seconds: float
+    origin: Row | None = None
     damaged: tuple[str, ...] = ()
 
 
@@ -102,8 +105,12 @@ def held(workdir: Path, what: str) -> Iterator[None]:
                 workdir.rmdir()
 
 
-def find_checkpoints(path: Path) -> Path:
+def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Path:
     """The `checkpoints` directory of a run, given it or the run's directory.
+
+    Args:
+        path: one of them.
+        flag: that named it, for the message.
 
     Raises:
         UserError: if there is no checkpoint.
@@ -111,7 +118,7 @@ def find_checkpoints(path: Path) -> Path:
     for candidate in (path / CHECKPOINTS, path):
         if candidate.is_dir() and any(p.name.isdigit() for p in candidate.iterdir()):
             return candidate
-    raise UserError(f"--checkpoint {path}: holds no checkpoint of a run")
+    raise UserError(f"{flag} {path}: holds no checkpoint of a run")
 
 
 _RECORD: Shape = {
@@ -140,7 +147,13 @@ def read_record(checkpoints: Checkpoints) -> Row:
     return record
 
 
-def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
+def _digest(origin: Row | None) -> str | None:
+    return origin.get("digest") if isinstance(origin, dict) else None
+
+
+def _check_resumable(
+    record: Row, config: Config, fingerprint: str, origin: Row | None, where: Path
+) -> None:
     """Refuse to go on with another experiment than the one that was begun.
 
     More epochs are another length of the same experiment, unless the learning rate depends on it;
@@ -158,20 +171,38 @@ def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path)
             f"--resume: {where} was begun on other data: {record['dataset']['name']} "
             f"{record['dataset']['fingerprint'][:12]}, not {fingerprint[:12]}"
         )
+    if _digest(record.get("init_from")) != _digest(origin):
+        raise UserError(
+            f"--resume: {where} was begun from other initial values than those that "
+            f"{config.transfer.init_from} holds now"
+        )
     done = len(record["history"])
     if done > config.training.epochs:
         raise UserError(f"--epochs {config.training.epochs}: {where} already holds {done} epochs")
 
 
 def begin(
-    initial: TrainState, config: Config, fingerprint: str, workdir: Path, resume: bool
+    initial: TrainState,
+    config: Config,
+    fingerprint: str,
+    workdir: Path,
+    resume: bool,
+    origin: Row | None = None,
 ) -> Start:
     """The newest checkpoint of a run that is to be resumed and has one, else the initial state.
+
+    Args:
+        initial: the state to start from.
+        config: of the run.
+        fingerprint: of its images.
+        workdir: of the run.
+        resume: whether to look for a checkpoint.
+        origin: what results say about the initial values, where they are another network's.
 
     Raises:
         UserError: if what is there is another experiment, or cannot be read.
     """
-    scratch = Start(initial, [], 0.0)
+    scratch = Start(initial, [], 0.0, origin)
     if not (resume and (workdir / CHECKPOINTS).is_dir()):
         return scratch
     checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
@@ -180,9 +211,9 @@ def begin(
             return scratch
         damaged = tuple(checkpoints.damaged())
         record = read_record(checkpoints)
-        _check_resumable(record, config, fingerprint, workdir)
+        _check_resumable(record, config, fingerprint, origin, workdir)
         state = checkpoints.read_state(initial)
-        return Start(state, record["history"], record["compile_seconds"], damaged)
+        return Start(state, record["history"], record["compile_seconds"], origin, damaged)
     finally:
         checkpoints.close()
 
@@ -244,7 +275,7 @@ def open_run(workdir: Path, config: Config, record: Row, history: list[Row]) -> 
 
 def caption(dataset: str, model: str, norm: str, seed: int) -> str:
     """Title of a run's figures; nobody may take the synthetic set for CIFAR-10."""
-    name = "synthetic images (not CIFAR-10)" if dataset == "synthetic" else dataset
+    name = f"{dataset} images (not CIFAR-10)" if is_synthetic(dataset) else dataset
     return f"{name}, {model}, norm {norm}, seed {seed}"
 
 

@@ -1,5 +1,7 @@
 """The report's CNN, with or without normalisation: the same module is either arm."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 from cifar_jax.models import layers
 from cifar_jax.models.initializers import bias_init, kernel_init
 from cifar_jax.models.norms import BatchNorm, norm_layer
+from cifar_jax.models.paths import is_frozen
 
 
 class Conv3x3(nn.Module):
@@ -38,6 +41,8 @@ class CNN(nn.Module):
         hidden: width of the first dense layer.
         norm_groups: of norm "group"; divides all widths.
         norm_momentum: of norm "batch", weight of the old running statistics.
+        frozen: patterns of parameters that are not trained; a norm layer whose parameters all
+            match keeps its running statistics, and normalises by them in training too.
     """
 
     num_classes: int = 10
@@ -47,6 +52,9 @@ class CNN(nn.Module):
     hidden: int = 256
     norm_groups: int = 8
     norm_momentum: float = 0.9
+    frozen: tuple[str, ...] = ()
+
+    HEAD: ClassVar[str] = "dense2"
 
     def _normalise(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         if self.norm == "none" or (self.norm == "instance" and x.ndim == 2):
@@ -57,13 +65,13 @@ class CNN(nn.Module):
             momentum=self.norm_momentum,
             name=f"norm{index}",
         )
-        y: jax.Array = layer(x, train=train)
+        y: jax.Array = layer(x, train=train and not is_frozen(f"norm{index}", self.frozen))
         return y
 
     def _normalise_relu_pool(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         if self.norm == "batch":
             fused = BatchNorm(self.norm_momentum, relu_max_pool=True, name=f"norm{index}")
-            return fused(x, train=train)
+            return fused(x, train=train and not is_frozen(f"norm{index}", self.frozen))
         return layers.relu_max_pool_2x2(self._normalise(x, index, train))
 
     @nn.compact

@@ -5,9 +5,14 @@ only Batch Normalization has any.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Initializer
 from jax import lax
 
 from cifar_jax.models import layers
+
+
+def _scale_init(zero: bool) -> Initializer:
+    return nn.initializers.zeros if zero else nn.initializers.ones
 
 
 class BatchNorm(nn.Module):
@@ -20,11 +25,13 @@ class BatchNorm(nn.Module):
         momentum: weight of the old running value; PyTorch calls 1 - momentum its momentum.
         epsilon: added to the variance.
         relu_max_pool: follow by ReLU and 2x2 max pooling, which together cost less.
+        zero_scale: the scale starts at 0 instead of 1.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     relu_max_pool: bool = False
+    zero_scale: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -34,7 +41,7 @@ class BatchNorm(nn.Module):
             The shape and dtype of x; with `relu_max_pool` (N, H/2, W/2, C) of x (N, H, W, C).
         """
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
+        scale = self.param("scale", _scale_init(self.zero_scale), (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
@@ -90,10 +97,12 @@ class GroupNorm(nn.Module):
     Attributes:
         groups: into how many the channels are divided; None for a group a channel.
         epsilon: added to the variance.
+        zero_scale: the scale starts at 0 instead of 1.
     """
 
     groups: int | None
     epsilon: float = 1e-5
+    zero_scale: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -106,12 +115,14 @@ class GroupNorm(nn.Module):
         groups = channels if self.groups is None else self.groups
         if channels % groups:
             raise ValueError(f"{channels} channels cannot be divided into {groups} groups")
-        scale = self.param("scale", nn.initializers.ones, (channels,))
+        scale = self.param("scale", _scale_init(self.zero_scale), (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         return group_norm(x, scale, bias, groups, self.epsilon).astype(x.dtype)
 
 
-def norm_layer(norm: str, *, groups: int, momentum: float, name: str) -> nn.Module:
+def norm_layer(
+    norm: str, *, groups: int, momentum: float, name: str, zero_scale: bool = False
+) -> nn.Module:
     """The layer of a norm.
 
     Args:
@@ -120,13 +131,14 @@ def norm_layer(norm: str, *, groups: int, momentum: float, name: str) -> nn.Modu
         groups: of "group".
         momentum: of "batch".
         name: of the sub-module.
+        zero_scale: the scale starts at 0 instead of 1.
 
     Raises:
         ValueError: if there is no such norm.
     """
     if norm == "batch":
-        return BatchNorm(momentum=momentum, name=name)
+        return BatchNorm(momentum=momentum, zero_scale=zero_scale, name=name)
     of_norm = {"layer": 1, "instance": None, "group": groups}
     if norm not in of_norm:
         raise ValueError(f"no norm is called {norm!r}")
-    return GroupNorm(of_norm[norm], name=name)
+    return GroupNorm(of_norm[norm], zero_scale=zero_scale, name=name)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cifar_jax.data.subset import is_synthetic
 from cifar_jax.report import files, recipe
 from cifar_jax.report.page import (
     NONE,
@@ -89,7 +90,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             dataset=dataset_name(study),
             cifar10=is_cifar10(study),
             exact=study.dataset["name"] == "cifar10",
-            synthetic=study.dataset["name"] == "synthetic",
+            synthetic=is_synthetic(study.dataset["name"]),
             classes=", ".join(classes),
             runs=seeds_text(len(runs)),
             seeds=", ".join(str(run.seed) for run in runs),

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from cifar_jax.config import ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
 from cifar_jax.report import files, recipe
 from cifar_jax.report.study_figures import (
@@ -202,7 +203,7 @@ def data_notices(study: Study) -> list[str]:
     """What a reader must know about the images before any number."""
     found = []
     name = study.dataset["name"]
-    if name == "synthetic":
+    if is_synthetic(name):
         found.append(
             "These are not CIFAR-10 results. All numbers are for the built-in synthetic images, "
             "and say nothing about CIFAR-10; the published figures are for CIFAR-10 and not "
@@ -609,6 +610,16 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         f"{arm_name(arm)} {row['test_accuracy']['n']}" for arm, row in summary["per_arm"].items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    origins = sorted(
+        {
+            f"{origin['source']}, digest {origin['digest'][:12]}"
+            for runs in study.runs.values()
+            for run in runs
+            if (origin := run.results.get("init_from"))
+        }
+    )
+    transfer = config.get("transfer", {})
+    layers = [f"{key.replace('_', ' ')} {transfer[key]}" for key in transfer if key != "init_from"]
     rows = [
         ("dataset", f"{dataset_name(study)}; fingerprint {data['fingerprint'][:16]}"),
         (
@@ -620,6 +631,8 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         ("optimiser", recipe.optimiser(training)),
         ("schedule", f"{summary['epochs']} epochs, {recipe.schedule(training)}"),
         ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
+        *[("initial values", text) for text in ["; ".join(origins)] if text],
+        *[("layers", text) for text in ["; ".join(layers)] if text],
         ("evaluation", "parameters of the last epoch; test images used once, at the end"),
         ("seeds", ", ".join(map(str, summary["seeds"]))),
         ("finished runs", counts),

@@ -105,6 +105,9 @@ def arm_name(arm: str) -> str:
 def dataset_name(study: Study) -> str:
     """What the study's dataset is called in text."""
     name = study.dataset["name"]
+    whole, _, part = name.partition("-")
+    if part and whole in DATASET_NAMES:  # of some of its classes
+        return f"{DATASET_NAMES[whole]}, {part.replace('of', ' of ')} classes"
     return DATASET_NAMES.get(name, name)
 
 

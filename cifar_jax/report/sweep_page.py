@@ -51,10 +51,18 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
     if not gains:
         cells = [cell for cell in summary["cells"] if cell["test_accuracy"]["n"]]
         best = max(cells, key=lambda cell: cell["test_accuracy"]["mean"])
+        changes = [row for row in summary["against_first"] if row["n"]]
+        if len(changes) == 1:
+            (row,) = changes
+            values = (value_text(value) for value in (row["value"], summary["sweep"]["values"][0]))
+            return (
+                f"On {where}, {arm_name(row['arm'])} at {name} {' minus '.join(values)} is "
+                f"{_points(row)} of test accuracy, {seeds_text(row['n'])}."
+            )
         return (
             f"On {where}, {arm_name(best['arm'])} reaches its highest mean test accuracy, "
             f"{percent(best['test_accuracy']['mean'])}, at {name} {value_text(best['value'])} "
-            f"({seeds_text(best['test_accuracy']['n'])}); nothing is compared."
+            f"({seeds_text(best['test_accuracy']['n'])}); no two norms are compared."
         )
     a, b = (arm_name(arm) for arm in summary["compared"])
     if len(gains) < 2 or not change_.get("n"):
@@ -179,6 +187,27 @@ def gain_table(summary: dict[str, Any]) -> Table:
     )
 
 
+def against_first_table(summary: dict[str, Any]) -> Table:
+    """What each value changes against the first, arm by arm."""
+    name, values = summary["sweep"]["name"], summary["sweep"]["values"]
+    first = value_text(values[0])
+    rows = [
+        (
+            f"{arm_name(row['arm'])}: {value_text(row['value'])} minus {first}",
+            f"{row['n']}",
+            *tested_cells(row),
+        )
+        for row in summary["against_first"]
+        if row["n"]
+    ]
+    return Table(
+        f"Against {name} {first}",
+        f"Test accuracy at one {name} minus that at {first}, same arm and seed. {HOLM_NOTE}",
+        ("", "pairs", *TESTED_HEAD),
+        rows,
+    )
+
+
 _METRICS = (
     ("test_accuracy", "test accuracy", 100, 2, "%"),
     ("test_loss", "test loss", 1, 4, "nats"),
@@ -276,7 +305,12 @@ def write_sweep_report(
         first,
         summary,
         sweep_figures(study, summary, images),
-        tables=[gain_table(summary), interval_table(summary), finished_table(summary)],
+        tables=[
+            gain_table(summary),
+            against_first_table(summary),
+            interval_table(summary),
+            finished_table(summary),
+        ],
         toml=config_toml(first, sweep_text(study)),
         title=f"What normalisation changes, by {name}: {dataset_name(first)}",
         headline=headline(study, summary),

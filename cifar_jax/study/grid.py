@@ -25,6 +25,7 @@ FIXED = (
     "model.norm",
     "model.num_classes",
     "data.dataset",
+    "data.classes",
     "data.data_dir",
     "data.resize",
     "data.pipeline",
@@ -43,8 +44,8 @@ def _one_name(field: str) -> str:
 
 
 def _last_names(field: str) -> str:
-    """Without their sections, for names of files."""
-    return "-".join(part.split(".")[1] for part in field.split("+"))
+    """What a setting is called in names of files."""
+    return "-".join(_one_name(part).replace(" ", "_") for part in field.split("+"))
 
 
 def value_text(value: Value) -> str:

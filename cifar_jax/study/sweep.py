@@ -78,6 +78,18 @@ def _gains(
     return with_holm(rows), numbers
 
 
+def _against_first(study: SweepStudy, chance: float) -> list[dict[str, Any]]:
+    """Every arm at every other value minus the same arm at the first, paired by seed."""
+    rows = []
+    for arm in study.first.arms:
+        first = accuracies(study.first, arm, chance)[0]
+        for value, at in zip(study.sweep.values[1:], study.studies[1:], strict=True):
+            change = differences(first, accuracies(at, arm, chance)[0])
+            row = {"arm": arm, "value": value, "seeds": list(change)}
+            rows.append({**row, **compare(list(change.values()))})
+    return with_holm(rows)
+
+
 def _interaction(values: Sequence[Value], gains: Sequence[dict[int, float]]) -> dict[str, Any]:
     """Gain at the last value (of numbers: the highest) minus that at the first, seed by seed."""
     if len(values) < 2:
@@ -114,7 +126,8 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
     """Every number of a sweep, as data that JSON can hold.
 
     `cells` has an arm and a value each, `gain` a value each: second minus first compared norm,
-    empty with one norm. `per_value` is what `summarise` says about the norms at that value, or
+    empty with one norm; `against_first` has an arm and any value but the first each: that value
+    minus the first. `per_value` is what `summarise` says about the norms at that value, or
     None where no run is finished; diverged runs are in none of its numbers.
     """
     first = study.first
@@ -154,6 +167,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
             for arm in at.arms
         ],
         "gain": gains,
+        "against_first": _against_first(study, chance),
         "interaction": _interaction(values, numbers) if pair else {},
         "at_best": _at_best(study, pair, chance) if pair else {},
         "per_value": [None if row is None else {k: row[k] for k in _KEPT} for row in whole],

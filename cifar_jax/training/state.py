@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cifar_jax.training.layerwise import Rates, layerwise
 from cifar_jax.training.optimizer import Hyperparams, Make, make_optimizer
 from cifar_jax.training.schedules import (
     constant_schedule,
@@ -65,6 +66,7 @@ class TrainSpec:
         final_fraction: where "cosine" ends, as a fraction of the initial rate.
         warmup_epochs: length of a linear warm-up.
         regularisers: of the training images and labels.
+        rates: of layers that learn at another rate or not at all.
     """
 
     model: nn.Module
@@ -80,6 +82,7 @@ class TrainSpec:
     final_fraction: float = 0.0
     warmup_epochs: float = 0.0
     regularisers: Regularisers = Regularisers()
+    rates: Rates = ()
 
 
 class TrainData(NamedTuple):
@@ -155,7 +158,8 @@ def _make(spec: TrainSpec) -> Make:
 
 def optimizer(spec: TrainSpec, hyper: Hyperparams, n_train: int) -> optax.GradientTransformation:
     """The optimiser of a run on `n_train` images."""
-    return _make(spec)(hyper, learning_rate_schedule(spec, hyper, n_train))
+    base = _make(spec)(hyper, learning_rate_schedule(spec, hyper, n_train))
+    return layerwise(base, spec.rates)
 
 
 def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
@@ -169,7 +173,8 @@ def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) ->
     variables = spec.model.init(draw_key(key, INIT, 0), example, train=False)
     params = variables["params"]
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
-    opt_state = _make(spec)(Hyperparams(), lambda step: jnp.zeros(())).init(params)
+    base = _make(spec)(Hyperparams(), lambda step: jnp.zeros(()))
+    opt_state = layerwise(base, spec.rates).init(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,0 +1,223 @@
+"""Networks to start from: checkpoints of our runs, and safetensors with torchvision's names."""
+
+import dataclasses
+import hashlib
+import math
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax import config as configuration
+from cifar_jax import rundir
+from cifar_jax.config import Config
+from cifar_jax.data.sources.contents import IMAGE_SHAPE
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import train_spec
+from cifar_jax.inputs import expand_home, fits, is_name
+from cifar_jax.models.paths import named_leaves
+from cifar_jax.models.torch_names import our_axes, our_layout, our_name
+from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.training.state import TrainState, init_state
+from cifar_jax.training.transfer import Taken, own_shapes, replaced, take
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
+LARGEST_FILE = 4 << 30  # bytes; a ResNet-18 has 45 million
+MOST_TENSORS = 10_000
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tensors to start from.
+
+    Attributes:
+        where: how messages name it.
+        digest: SHA-256 in hex: of a file, or of a checkpoint's parameters and statistics.
+        classes: what its last layer tells apart, where it says so.
+        shapes: of its tensors, by our names and in our layout.
+        read: the tensor of a name, float.
+    """
+
+    where: str
+    digest: str
+    classes: tuple[str, ...] | None
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+
+
+def source_path(config: Config) -> Path | None:
+    """Where a config's initial values come from; None from scratch."""
+    text = config.transfer.init_from
+    if text in (None, "none"):
+        return None
+    return expand_home(str(text).replace("{seed}", str(config.training.seed)), "--init-from")
+
+
+def open_source(path: Path) -> Source:
+    """Open a run's newest checkpoint or a safetensors file.
+
+    Raises:
+        UserError: if it is neither, or cannot be read.
+    """
+    if path.suffix.lower() in PICKLED:
+        raise UserError(
+            f"--init-from {path}: pickled weights are refused, because reading a pickle can run "
+            "any program; where you trust them, convert them with safetensors.torch.save_file"
+        )
+    if path.is_dir():
+        return _open_checkpoint(path)
+    if path.suffix.lower() != ".safetensors":
+        raise UserError(
+            f"--init-from {path}: is neither the directory of a run nor a .safetensors file"
+        )
+    return _open_safetensors(path)
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _open_checkpoint(path: Path) -> Source:
+    directory = rundir.find_checkpoints(path, "--init-from")
+    checkpoints = Checkpoints(directory, create=False)
+    try:
+        record = rundir.read_record(checkpoints)
+        config = configuration.from_dict(record["config"], str(directory))
+        classes = record["dataset"].get("classes")
+        if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
+            raise UserError(f"--init-from {directory}: the checkpoint does not say its classes")
+        spec = train_spec(config)
+        key = jax.random.key(0)
+        like = jax.eval_shape(partial(init_state, spec, image_shape=IMAGE_SHAPE), key)
+        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.replace(key=None))
+        state = checkpoints.read_state(like.replace(key=key))
+    finally:
+        checkpoints.close()
+    tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
+    tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
+    where = f"{directory} after epoch {len(record['history'])}"
+    shapes = {name: value.shape for name, value in tensors.items()}
+    return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
+
+
+def _open_safetensors(path: Path) -> Source:
+    """Names, shapes and types come from the file's header; tensors are read when asked for."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            raise UserError(f"--init-from {path}: is no regular file of at most 4 GiB")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with safe_open(path, framework="numpy") as opened:
+            names = list(opened.keys())
+            if len(names) > MOST_TENSORS:
+                raise UserError(f"--init-from {path}: has {len(names):,} tensors, not of a ResNet")
+            slices = {name: opened.get_slice(name) for name in names}
+            found = {n: (tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()}
+    except OSError as error:
+        raise UserError(f"--init-from {path}: cannot be read ({error.strerror})") from None
+    except SafetensorError as error:
+        raise UserError(f"--init-from {path}: is not a safetensors file ({error})") from None
+    theirs: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (shape, dtype) in found.items():
+        ours = our_name(name, len(shape))
+        if ours is None:
+            continue
+        if not is_name(name):
+            raise UserError(f"--init-from {path}: {name!r} is not the name of a tensor")
+        if ours in theirs:
+            raise UserError(f"--init-from {path}: {theirs[ours]} and {name} are both {ours}")
+        if dtype not in _FLOATS:
+            raise UserError(f"--init-from {path}: {name} is of type {dtype}, not a float")
+        theirs[ours] = name
+        shapes[ours] = tuple(shape[axis] for axis in our_axes(len(shape)))
+
+    def read(ours: str) -> np.ndarray:
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                return our_layout(np.asarray(opened.get_tensor(theirs[ours]), np.float32))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"--init-from {path}: cannot be read ({error})") from None
+
+    return Source(str(path), digest, None, shapes, read)
+
+
+def _take(source: Source, config: Config, state: TrainState, classes: tuple[str, ...]) -> Taken:
+    """What a network takes from a source.
+
+    Raises:
+        UserError: if it is nothing, or not finite.
+    """
+    own = own_shapes(state.params, state.batch_stats)
+    spec = train_spec(config)
+    other = source.classes is not None and source.classes != classes
+    head: str = spec.model.HEAD
+    taken = take(own, source.shapes, source.read, head if other else None)
+    if not taken.values:
+        raise UserError(
+            f"--init-from {source.where}: nothing in it fits {config.model.name} with norm "
+            f"{config.model.norm}: {'; '.join(taken.lines())}"
+        )
+    for name, value in taken.values.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"--init-from {source.where}: {name} holds values that are not finite")
+    return taken
+
+
+def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
+    """Digest of what a config starts from, None from scratch.
+
+    Raises:
+        UserError: if it cannot be read, or nothing in it fits the config's network.
+    """
+    path = source_path(config)
+    if path is None:
+        return None
+    source, spec = open_source(path), train_spec(config)
+    key = jax.random.key(0)
+    _take(
+        source, config, jax.eval_shape(lambda key: init_state(spec, key, IMAGE_SHAPE), key), classes
+    )
+    return source.digest
+
+
+def start_from(
+    source: Source, config: Config, state: TrainState, classes: tuple[str, ...]
+) -> tuple[TrainState, dict[str, Any]]:
+    """The initial state with everything that fits taken from a source.
+
+    Returns:
+        The state; and what results say about it: source, digest, how much was taken, and a line
+        for each tensor that keeps its initial values or is not used.
+
+    Raises:
+        UserError: if nothing fits.
+    """
+    taken = _take(source, config, state, classes)
+    record = {
+        "source": source.where,
+        "digest": source.digest,
+        "tensors_taken": len(taken.values),
+        "parameters_taken": sum(math.prod(value.shape) for value in taken.values.values()),
+        "left": taken.lines(),
+    }
+    state = dataclasses.replace(
+        state,
+        params=replaced(state.params, taken.values),
+        batch_stats=replaced(state.batch_stats, taken.values),
+    )
+    return state, record

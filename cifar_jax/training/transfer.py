@@ -1,0 +1,83 @@
+"""Initial values taken from another network, tensor by tensor."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cifar_jax.models.paths import named_leaves, parameter_name
+
+_IMAGENET_STEM, _OUR_STEM = (7, 7), (3, 3)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of the tensors of both networks; names as `layer1.0.conv1.kernel`.
+
+    Attributes:
+        values: what is taken, by name.
+        kept: what keeps its initial value, and why.
+        unused: what the source has and the network has not.
+    """
+
+    values: dict[str, np.ndarray]
+    kept: dict[str, str]
+    unused: list[str]
+
+    def lines(self) -> list[str]:
+        """One line for each tensor that is not simply taken."""
+        kept = [f"{name}: {why}" for name, why in self.kept.items()]
+        return kept + [f"{name}: not in this network, not used" for name in self.unused]
+
+
+def _misfit(name: str, found: tuple[int, ...], own: tuple[int, ...]) -> str:
+    why = f"initial values: {found} there, {own} here"
+    if name == "conv1.kernel" and (found[:2], own[:2]) == (_IMAGENET_STEM, _OUR_STEM):
+        why += "; the 7x7 stem of networks for ImageNet does not fit the 3x3 one for small images"
+    return why
+
+
+def take(
+    own: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], np.ndarray],
+    new_head: str | None,
+) -> Taken:
+    """Take every tensor that both networks have with the same name and shape.
+
+    Args:
+        own: shapes of the network's parameters and statistics, by name.
+        shapes: those of the source.
+        read: the source's tensor of a name.
+        new_head: name of the last layer where its classes are others; it is not taken.
+    """
+    values, kept = {}, {}
+    for name, shape in own.items():
+        if new_head is not None and name.startswith(f"{new_head}."):
+            kept[name] = "initial values: the last layer there is of other classes"
+        elif name not in shapes:
+            kept[name] = "initial values: not there"
+        elif shapes[name] != shape:
+            kept[name] = _misfit(name, shapes[name], shape)
+        else:
+            values[name] = read(name)
+    return Taken(values, kept, [name for name in shapes if name not in own])
+
+
+def own_shapes(params: Any, batch_stats: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters and statistics by name; their names never coincide."""
+    leaves = {**named_leaves(params), **named_leaves(batch_stats)}
+    return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def replaced(tree: Any, values: Mapping[str, np.ndarray]) -> Any:
+    """A parameter or statistics tree with some leaves replaced; dtypes stay."""
+
+    def leaf(path: Any, old: jax.Array) -> jax.Array:
+        new = values.get(parameter_name(path))
+        return old if new is None else jnp.asarray(new, old.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
