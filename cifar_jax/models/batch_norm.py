@@ -82,45 +82,70 @@ def _batch_norm_bwd(eps: float, saved: _Saved, cotangents: _Triple) -> _Triple:
 batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def batch_norm_relu_max_pool_2x2(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm_relu_max_pool_windows(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axes: tuple[int, int]
 ) -> _Triple:
-    """`relu_max_pool_2x2` of `batch_norm`, in values and gradients, in fewer passes over memory.
+    """ReLU and maximum over windows of `batch_norm`, values and gradients, in fewer passes.
 
     The normalised x is never stored, and of each window at most one element has a gradient behind
     the pooling, so that the sums of the backward pass run over a quarter of the data.
+
+    Args:
+        x: (..., C), with two axes of size 2.
+        scale, bias, eps: see `batch_norm`.
+        axes: of the window's row and column; see `pooling`.
+
+    Returns:
+        x's shape without these axes, and the mean (C,) and biased variance (C,) of x. All three
+        have gradients.
+    """
+    return _fused_fwd(x, scale, bias, eps, axes)[0]
+
+
+def _fused_fwd(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axes: tuple[int, int]
+) -> tuple[_Triple, tuple[_Saved, jax.Array]]:
+    (normalised, mean, var), saved = _batch_norm_fwd(x, scale, bias, eps)
+    y, position = pooling.relu_max_and_position(normalised, axes)
+    return (y, mean, var), (saved, position)
+
+
+def _fused_bwd(
+    eps: float,
+    axes: tuple[int, int],
+    residuals: tuple[_Saved, jax.Array],
+    cotangents: _Triple,
+) -> _Triple:
+    saved, position = residuals
+    x, scale, mean, inverse = saved
+    g, g_mean, g_var = cotangents
+    g = jnp.where(position == pooling.NOWHERE, 0, g)
+    others = tuple(range(g.ndim - 1))
+    d_bias = jnp.sum(g, others)
+    d_scale = jnp.sum(g * (pooling.gather(position, x, axes) - mean), others) * inverse
+    scaled = pooling.scatter(position, g * (scale * inverse), axes)
+    return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
+
+
+batch_norm_relu_max_pool_windows.defvjp(_fused_fwd, _fused_bwd)
+
+
+def batch_norm_relu_max_pool_2x2(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> _Triple:
+    """`relu_max_pool_2x2` of `batch_norm`: see `batch_norm_relu_max_pool_windows`.
 
     Args:
         x: (N, H, W, C), H and W even.
         scale, bias, eps: see `batch_norm`.
 
     Returns:
-        (N, H/2, W/2, C), and the mean (C,) and biased variance (C,) of x. All three have gradients.
+        (N, H/2, W/2, C), and the mean (C,) and biased variance (C,) of x.
 
     Raises:
         ValueError: x is not four-dimensional, or H or W is odd.
     """
-    return _fused_fwd(x, scale, bias, eps)[0]
-
-
-def _fused_fwd(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
-) -> tuple[_Triple, tuple[_Saved, jax.Array]]:
-    (normalised, mean, var), saved = _batch_norm_fwd(x, scale, bias, eps)
-    y, position = pooling.relu_max_and_position(normalised)
-    return (y, mean, var), (saved, position)
-
-
-def _fused_bwd(eps: float, residuals: tuple[_Saved, jax.Array], cotangents: _Triple) -> _Triple:
-    saved, position = residuals
-    x, scale, mean, inverse = saved
-    g, g_mean, g_var = cotangents
-    g = jnp.where(position == pooling.NOWHERE, 0, g)
-    d_bias = jnp.sum(g, (0, 1, 2))
-    d_scale = jnp.sum(g * (pooling.gather(position, x) - mean), (0, 1, 2)) * inverse
-    scaled = pooling.scatter(position, g * (scale * inverse))
-    return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
-
-
-batch_norm_relu_max_pool_2x2.defvjp(_fused_fwd, _fused_bwd)
+    return batch_norm_relu_max_pool_windows(
+        pooling.split_windows(x), scale, bias, eps, pooling.NHWC_AXES
+    )

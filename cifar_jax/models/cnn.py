@@ -18,12 +18,12 @@ class Conv3x3(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(N, H, W, C) -> (N, H, W, features)."""
+    def __call__(self, x: jax.Array) -> tuple[layers.Windows, jax.Array]:
+        """(N, H, W, C), H and W even -> the result without its bias, in 2x2 windows; the bias."""
         fan_in = 9 * x.shape[-1]
         kernel = self.param("kernel", kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", bias_init(fan_in), (self.features,))
-        return layers.conv3x3(x, kernel.astype(x.dtype), bias.astype(x.dtype))
+        return layers.conv3x3_windows(x, kernel.astype(x.dtype)), bias.astype(x.dtype)
 
 
 class CNN(nn.Module):
@@ -68,11 +68,20 @@ class CNN(nn.Module):
         y: jax.Array = layer(x, train=train and not is_frozen(f"norm{index}", self.frozen))
         return y
 
-    def _normalise_relu_pool(self, x: jax.Array, index: int, train: bool) -> jax.Array:
-        if self.norm == "batch":
-            fused = BatchNorm(self.norm_momentum, relu_max_pool=True, name=f"norm{index}")
-            return fused(x, train=train and not is_frozen(f"norm{index}", self.frozen))
-        return layers.relu_max_pool_2x2(self._normalise(x, index, train))
+    def _normalise_relu_pool(
+        self, windows: layers.Windows, bias: jax.Array, index: int, train: bool
+    ) -> jax.Array:
+        """Bias, norm, ReLU and 2x2 max pooling behind a convolution: (N, H/2, W/2, C)."""
+        if self.norm == "none":
+            y = layers.bias_relu_max_pool_windows(windows.values, bias, windows.axes)
+        elif self.norm == "batch":
+            fused = BatchNorm(self.norm_momentum, name=f"norm{index}")
+            train = train and not is_frozen(f"norm{index}", self.frozen)
+            y = fused(windows.values, train=train, shift=bias, pool_axes=windows.axes)
+        else:
+            x = windows.whole() + bias
+            return layers.relu_max_pool_2x2(self._normalise(x, index, train))
+        return windows.image(y)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -86,8 +95,8 @@ class CNN(nn.Module):
             (N, num_classes), the dtype of x.
         """
         for index, width in enumerate(self.widths, start=1):
-            x = Conv3x3(width, name=f"conv{index}")(x)
-            x = self._normalise_relu_pool(x, index, train)
+            windows, bias = Conv3x3(width, name=f"conv{index}")(x)
+            x = self._normalise_relu_pool(windows, bias, index, train)
         x = x.reshape(x.shape[0], -1)
         fan_in = x.shape[-1]
         x = nn.Dense(

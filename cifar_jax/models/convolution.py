@@ -7,14 +7,16 @@ measures each formulation.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cifar_jax.models import winograd
+from cifar_jax.models import pooling, winograd
 
 _BLOCK = 2
+_SPLIT = 4
 _MIN_WINOGRAD_CHANNELS = 16
 
 
@@ -25,14 +27,20 @@ def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
+def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+    """(M, K) @ (K, L) as `_SPLIT` products, so that the matrix's gradient is a sum of as many.
 
-    The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
-    the usual (9 * Cin, Cout), which for three channels has too little work per element read.
+    As one product over very many rows with a small result it would take twice as long.
     """
-    height, width = x.shape[1:3]
-    x = winograd.pad_to_tiles(x, _BLOCK)
+    if len(rows) % _SPLIT:
+        return rows @ matrix
+    split = rows.reshape(_SPLIT, -1, rows.shape[-1])
+    copies = jnp.broadcast_to(matrix, (_SPLIT, *matrix.shape))
+    return (split @ copies).reshape(len(rows), -1)
+
+
+def _block_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`blocks` that leaves its result in blocks: (N, H/2, W/2, 2, 2, Cout); H and W even."""
     n, h, w, c = x.shape
     rows, cols, features = h // _BLOCK, w // _BLOCK, kernel.shape[-1]
     side = _BLOCK + 2
@@ -41,10 +49,22 @@ def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
         [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in shifts for j in shifts],
         axis=3,
     ).reshape(side * side * c, _BLOCK * _BLOCK * features)
-    patches = winograd.tiles(x, _BLOCK).transpose(0, 1, 3, 2, 4, 5)
-    y = patches.reshape(n * rows * cols, side * side * c) @ matrix
-    y = y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, features)[:, :height, :width]
+    patches = winograd.tiles(x, _BLOCK).transpose(2, 3, 4, 0, 1, 5)
+    y = _product(patches.reshape(n * rows * cols, side * side * c), matrix)
+    return y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
+
+
+def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
+
+    The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
+    the usual (9 * Cin, Cout), which for three channels has too little work per element read.
+    """
+    height, width = x.shape[1:3]
+    x = winograd.pad_to_tiles(x, _BLOCK)
+    n, h, w, _ = x.shape
+    y = _block_conv3x3(x, kernel).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, h, w, -1)[:, :height, :width]
 
 
 FORMULATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -82,3 +102,58 @@ def conv3x3(
     name = formulation or choose(jax.default_backend(), x.shape[-1])
     y = FORMULATIONS[name](x, kernel)
     return y if bias is None else y + bias
+
+
+class Windows(NamedTuple):
+    """The 2x2 windows that pooling takes, in the layout in which a convolution leaves them.
+
+    Attributes:
+        values: (..., Cout), two axes of size 2 among them.
+        axes: of the row and the column in a window.
+        tiled: the other axes are (2, 2, N, H/4, W/4), two windows a tile each way, not
+            (N, H/2, W/2).
+    """
+
+    values: jax.Array
+    axes: tuple[int, int]
+    tiled: bool = False
+
+    def whole(self) -> jax.Array:
+        """All values as an image, (N, H, W, Cout)."""
+        if self.tiled:
+            y = self.values.transpose(4, 5, 0, 1, 6, 2, 3, 7)
+            n, rows, _, _, cols, _, _, features = y.shape
+            return y.reshape(n, 4 * rows, 4 * cols, features)
+        n, rows, cols, features = (
+            size for axis, size in enumerate(self.values.shape) if axis not in self.axes
+        )
+        y = jnp.moveaxis(self.values, self.axes, pooling.NHWC_AXES)
+        return y.reshape(n, 2 * rows, 2 * cols, features)
+
+    def image(self, pooled: jax.Array) -> jax.Array:
+        """One value a window, `values` without `axes`, as (N, H/2, W/2, Cout)."""
+        if not self.tiled:
+            return pooled
+        two, _, n, rows, cols, features = pooled.shape
+        return pooled.transpose(2, 3, 0, 4, 1, 5).reshape(n, two * rows, two * cols, features)
+
+
+def conv3x3_windows(x: jax.Array, kernel: jax.Array, *, formulation: str | None = None) -> Windows:
+    """`conv3x3` without bias, for a pooling behind it: no transposition of the whole result.
+
+    Args:
+        x: (N, H, W, Cin), H and W even.
+        kernel: (3, 3, Cin, Cout), the dtype of x.
+        formulation: see `conv3x3`.
+
+    Raises:
+        ValueError: H or W is odd.
+    """
+    _, h, w, c = x.shape
+    name = formulation or choose(jax.default_backend(), c)
+    if name == "winograd" and h % winograd.TILE == w % winograd.TILE == 0:
+        y = winograd.tiled_conv3x3(x, kernel)
+        return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)
+    if name == "blocks" and h % 2 == w % 2 == 0:
+        return Windows(_block_conv3x3(x, kernel), (3, 4))
+    return Windows(pooling.split_windows(FORMULATIONS[name](x, kernel)), pooling.NHWC_AXES)

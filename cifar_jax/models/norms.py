@@ -24,36 +24,54 @@ class BatchNorm(nn.Module):
     Attributes:
         momentum: weight of the old running value; PyTorch calls 1 - momentum its momentum.
         epsilon: added to the variance.
-        relu_max_pool: follow by ReLU and 2x2 max pooling, which together cost less.
         zero_scale: the scale starts at 0 instead of 1.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-    relu_max_pool: bool = False
     zero_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise x, (..., C), over all axes but the last.
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        shift: jax.Array | None = None,
+        pool_axes: tuple[int, int] | None = None,
+    ) -> jax.Array:
+        """Normalise x + shift, x (..., C), over all axes but the last.
+
+        Args:
+            x: (..., C).
+            train: normalise by the batch's statistics and update the running ones.
+            shift: (C,), the bias of the layer before. It cancels but for the running mean, so
+                that it is never added to the whole of x.
+            pool_axes: follow by ReLU and maximum over these axes of size 2; see `pooling`.
 
         Returns:
-            The shape and dtype of x; with `relu_max_pool` (N, H/2, W/2, C) of x (N, H, W, C).
+            The shape of x, without `pool_axes`, and its dtype.
         """
         channels = x.shape[-1]
         scale = self.param("scale", _scale_init(self.zero_scale), (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        shift = jnp.zeros((), x.dtype) if shift is None else shift
         if not train:
             factor = scale * lax.rsqrt(var.value + self.epsilon)
-            y = (x * factor + (bias - mean.value * factor)).astype(x.dtype)
-            return layers.relu_max_pool_2x2(y) if self.relu_max_pool else y
-        function = layers.batch_norm_relu_max_pool_2x2 if self.relu_max_pool else layers.batch_norm
-        y, batch_mean, batch_var = function(x, scale, bias, self.epsilon)
+            y = (x * factor + (bias + (shift - mean.value) * factor)).astype(x.dtype)
+            return y if pool_axes is None else layers.relu_max_pool_windows(y, pool_axes)
+        if pool_axes is None:
+            y, batch_mean, batch_var = layers.batch_norm(x, scale, bias, self.epsilon)
+        else:
+            y, batch_mean, batch_var = layers.batch_norm_relu_max_pool_windows(
+                x, scale, bias, self.epsilon, pool_axes
+            )
         if not self.is_initializing():
             count = x.size // channels
             unbiased = batch_var * (count / (count - 1))
+            batch_mean = batch_mean + shift
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
         return y

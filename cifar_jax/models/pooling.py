@@ -1,4 +1,11 @@
-"""2x2 max pooling whose backward pass is one elementwise sweep, not a select-and-scatter."""
+"""2x2 max pooling whose backward pass is one elementwise sweep, not a select-and-scatter.
+
+The functions that end in `_windows` take an array of any layout with two axes of size 2: the row
+and the column in a window. So a convolution hands over its output in the layout in which its
+matrix products leave it, and no transposition of the largest arrays of the network is needed.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,24 +13,42 @@ import jax.numpy as jnp
 NOWHERE = 4
 """Position that no window has: none of its elements gets a gradient."""
 
+NHWC_AXES = (2, 4)
+"""Rows and columns of the windows in `split_windows`'s result."""
 
-def windows(x: jax.Array) -> list[jax.Array]:
-    """The four elements of each 2x2 window in row-major order, each (N, H/2, W/2, C)."""
+
+def split_windows(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) -> (N, H/2, 2, W/2, 2, C).
+
+    Raises:
+        ValueError: x is not four-dimensional, or H or W is odd.
+    """
     if x.ndim != 4 or x.shape[1] % 2 or x.shape[2] % 2:
         raise ValueError(f"2x2 pooling needs (N, H, W, C) with even H and W, got {x.shape}")
     n, h, w, c = x.shape
-    pairs = x.reshape(n, h // 2, 2, w // 2, 2, c)
-    return [pairs[:, :, i, :, j] for i in (0, 1) for j in (0, 1)]
+    return x.reshape(n, h // 2, 2, w // 2, 2, c)
 
 
-def _max(x: jax.Array) -> jax.Array:
-    a, b, c, d = windows(x)
+def _parts(x: jax.Array, axes: tuple[int, int]) -> list[jax.Array]:
+    """The four elements of each window in row-major order, without the window's axes."""
+    first, second = axes
+    index: list[slice | int] = [slice(None)] * x.ndim
+    parts = []
+    for i in (0, 1):
+        for j in (0, 1):
+            index[first], index[second] = i, j
+            parts.append(x[tuple(index)])
+    return parts
+
+
+def _max(x: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    a, b, c, d = _parts(x, axes)
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-def _first_max(x: jax.Array, largest: jax.Array) -> jax.Array:
+def _first_max(x: jax.Array, largest: jax.Array, axes: tuple[int, int]) -> jax.Array:
     """Square of the row-major position of the first largest element of each window."""
-    a, b, c, _ = (part == largest for part in windows(x))
+    a, b, c, _ = (part == largest for part in _parts(x, axes))
     return jnp.where(a, 0, jnp.where(b, 1, jnp.where(c, 4, 9))).astype(x.dtype)
 
 
@@ -36,23 +61,40 @@ def _stored_root(square: jax.Array) -> jax.Array:
     return jnp.sqrt(square)
 
 
-def scatter(position: jax.Array, g: jax.Array) -> jax.Array:
-    """g at its window's position and zero elsewhere: (N, H, W, C) from (N, H/2, W/2, C)."""
-    n, h, w, c = g.shape
-    here = jnp.arange(4, dtype=position.dtype).reshape(1, 1, 2, 1, 2, 1)
-    spread = jnp.where(position[:, :, None, :, None] == here, g[:, :, None, :, None], 0)
-    return spread.reshape(n, 2 * h, 2 * w, c)
+def scatter(position: jax.Array, g: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """g at its window's position and zero elsewhere: g's shape with the window's axes inserted."""
+    shape = [1] * (g.ndim + 2)
+    for axis in axes:
+        shape[axis] = 2
+    here = jnp.arange(4, dtype=position.dtype).reshape(shape)
+    return jnp.where(jnp.expand_dims(position, axes) == here, jnp.expand_dims(g, axes), 0)
 
 
-def gather(position: jax.Array, x: jax.Array) -> jax.Array:
-    """The element of x, (N, H, W, C), at its window's position, zero where that is `NOWHERE`."""
+def gather(position: jax.Array, x: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """The element of x at its window's position, zero where that is `NOWHERE`."""
     return sum(
-        (jnp.where(position == i, part, 0) for i, part in enumerate(windows(x))),
+        (jnp.where(position == i, part, 0) for i, part in enumerate(_parts(x, axes))),
         start=jnp.zeros((), x.dtype),
     )
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool_windows(x: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    return _max(x, axes)
+
+
+def _max_pool_fwd(x: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    y = _max(x, axes)
+    return y, _stored_root(_first_max(x, y, axes))
+
+
+def _pool_bwd(axes: tuple[int, int], position: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    return (scatter(position, g, axes),)
+
+
+_max_pool_windows.defvjp(_max_pool_fwd, _pool_bwd)
+
+
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows: (N, H, W, C) -> (N, H/2, W/2, C).
 
@@ -61,44 +103,67 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     Raises:
         ValueError: x is not four-dimensional, or H or W is odd.
     """
-    return _max(x)
+    return _max_pool_windows(split_windows(x), NHWC_AXES)
 
 
-def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y = _max(x)
-    return y, _stored_root(_first_max(x, y))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def relu_max_pool_windows(x: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """`bias_relu_max_pool_windows` without a bias."""
+    return jnp.maximum(_max(x, axes), 0)
 
 
-def _pool_bwd(position: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-    return (scatter(position, g),)
+def relu_max_and_position(x: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """ReLU, the maximum over `axes`, and where it stands in its window.
+
+    Returns:
+        Two arrays without the window's axes; the second holds 0 to 3 in row-major order, `NOWHERE`
+        where ReLU cut.
+    """
+    largest = _max(x, axes)
+    position = jnp.where(largest > 0, _first_max(x, largest, axes), NOWHERE**2)
+    return jnp.maximum(largest, 0), _stored_root(position)
 
 
-max_pool_2x2.defvjp(_max_pool_fwd, _pool_bwd)
+relu_max_pool_windows.defvjp(relu_max_and_position, _pool_bwd)
 
 
-@jax.custom_vjp
-def relu_max_pool_2x2(x: jax.Array) -> jax.Array:
-    """`max_pool_2x2(relu(x))`, in value and gradient (ReLU's gradient at 0 is 0).
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def bias_relu_max_pool_windows(x: jax.Array, bias: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """`relu(max(x + bias))` over the windows, in value and gradient (ReLU's gradient at 0 is 0).
 
     max(relu(.)) = relu(max(.)), and where the maximum is positive both have the same first
-    largest element; where it is not, both gradients are 0. ReLU then acts on a quarter of the data.
+    largest element; where it is not, both gradients are 0. ReLU then acts on a quarter of the
+    data, and the bias's gradient is a sum over a quarter.
+
+    Args:
+        x: (..., C), with two axes of size 2.
+        bias: (C,).
+        axes: of the window's row and column.
+
+    Returns:
+        x's shape without these axes.
+    """
+    return jnp.maximum(_max(x + bias, axes), 0)
+
+
+def _bias_fwd(x: jax.Array, bias: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    return relu_max_and_position(x + bias, axes)
+
+
+def _bias_bwd(
+    axes: tuple[int, int], position: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    passed = jnp.where(position == NOWHERE, 0, g)
+    return scatter(position, g, axes), jnp.sum(passed, range(g.ndim - 1))
+
+
+bias_relu_max_pool_windows.defvjp(_bias_fwd, _bias_bwd)
+
+
+def relu_max_pool_2x2(x: jax.Array) -> jax.Array:
+    """`max_pool_2x2(relu(x))`, in value and gradient: (N, H, W, C) -> (N, H/2, W/2, C).
 
     Raises:
         ValueError: x is not four-dimensional, or H or W is odd.
     """
-    return jnp.maximum(_max(x), 0)
-
-
-def relu_max_and_position(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`relu_max_pool_2x2(x)` and where each of its values stands in its window.
-
-    Returns:
-        Two arrays (N, H/2, W/2, C); the second holds 0 to 3 in row-major order, `NOWHERE` where
-        ReLU cut.
-    """
-    largest = _max(x)
-    position = jnp.where(largest > 0, _first_max(x, largest), NOWHERE**2)
-    return jnp.maximum(largest, 0), _stored_root(position)
-
-
-relu_max_pool_2x2.defvjp(relu_max_and_position, _pool_bwd)
+    return relu_max_pool_windows(split_windows(x), NHWC_AXES)

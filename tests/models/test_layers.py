@@ -217,3 +217,28 @@ def test_layers_compose_under_jit_scan_grad_and_vmap():
     mapped = jax.jit(jax.vmap(descend))(kernels)
     for kernel, actual in zip(kernels, mapped, strict=True):
         np.testing.assert_allclose(actual, descend(kernel), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("shape", [(4, 8, 8, 3, 5), (3, 4, 6, 16, 4)], ids=str)
+def test_convolution_in_windows_then_pooling_is_that_of_the_whole_image(formulation, shape):
+    """Values and all gradients, in whatever layout the formulation leaves its result."""
+    n, h, w, c, k = shape
+    x, kernel, bias, g = draw(10, (n, h, w, c), (3, 3, c, k), (k,), (n, h // 2, w // 2, k))
+
+    def pooled(x, kernel, bias):
+        windows = layers.conv3x3_windows(x, kernel, formulation=formulation)
+        y = layers.bias_relu_max_pool_windows(windows.values, bias, windows.axes)
+        return windows.image(y)
+
+    y, gradients = value_and_pullback(pooled, g, x, kernel, bias)
+    whole = numpy_conv3x3(x, kernel) + bias
+    positive = np.maximum(whole, 0)
+    wanted = positive.reshape(n, h // 2, 2, w // 2, 2, k).max((2, 4))
+    np.testing.assert_allclose(y, wanted, rtol=1e-11, atol=1e-11)
+    d_whole = numpy_pool_gradient(positive, g) * (whole > 0)
+    expected = (*numpy_conv3x3_gradients(x, kernel, d_whole), d_whole.sum((0, 1, 2)))
+    for actual, wanted in zip(gradients, expected, strict=True):
+        assert relative(actual, wanted) < 1e-11
+    windows = layers.conv3x3_windows(x, kernel, formulation=formulation)
+    np.testing.assert_allclose(windows.whole() + bias, whole, rtol=1e-11, atol=1e-11)
