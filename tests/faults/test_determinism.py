@@ -1,0 +1,82 @@
+"""The same seed, device and version: bitwise the same run."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import FLAGS, bits, results_of, train
+
+from cifar_jax.main import main
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stream_epoch
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainData, TrainSpec, init_state
+
+pytestmark = pytest.mark.usefixtures("cache")
+taskset = pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+@pytest.fixture(scope="module")
+def whole(folder, cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("determinism") / "whole"
+    assert main(["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--epochs", "3"]) == 0
+    return workdir
+
+
+def test_another_process_gives_the_same_bits(whole, folder, tmp_path):
+    done = train(folder, tmp_path / "w", "--epochs", "3")
+    assert done.returncode == 0, done.stderr
+    assert bits(tmp_path / "w") == bits(whole)
+
+
+@taskset
+def test_fewer_cores_give_the_same_bits_with_as_many_threads(whole, folder, tmp_path):
+    done = train(folder, tmp_path / "w", "--epochs", "3", cores=1, NPROC=str(CORES))
+    assert done.returncode == 0, done.stderr
+    assert bits(tmp_path / "w") == bits(whole)
+    assert f"with {CORES} threads" in results_of(tmp_path / "w")["determinism_note"]
+
+
+def test_resumed_at_every_epoch(whole, folder, tmp_path):
+    argv = ["--dataset", str(folder), "--workdir", str(tmp_path / "w"), *FLAGS]
+    for epoch in (1, 2, 3):
+        assert main([*argv, "--epochs", str(epoch), "--resume"]) == 0
+    assert bits(tmp_path / "w") == bits(whole)
+
+
+def test_a_cpu_run_says_that_it_is_deterministic_and_on_what_it_depends(whole):
+    results = results_of(whole)
+    assert results["deterministic"] is True
+    assert "threads" in results["determinism_note"]
+
+
+def epoch_of(norm: str, pipeline: str, n: int) -> list[bytes]:
+    """State and metrics after an epoch of the report's CNN, batches of 128."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n + 50, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, n + 50, np.int32)
+    data = TrainData(*map(jnp.asarray, (images[:n], labels[:n], images[n:], labels[n:])))
+    hyper = Hyperparams(*map(np.float32, (0.01, 0.9, 5e-4)))
+    spec = TrainSpec(CNN(norm=norm))
+    state = jax.jit(init_state, static_argnums=(0, 2))(spec, jax.random.key(1), (32, 32, 3))
+    if pipeline == "device":
+        run = compile_device_epoch(spec, hyper, state, data)
+    else:
+        source = HostData(images[:n], labels[:n], np.arange(n))
+        run = compile_stream_epoch(spec, hyper, state, source, data)
+    state, metrics = run(hyper, state)
+    trees = (state.params, state.batch_stats, state.opt_state, metrics)
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trees)]
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+def test_full_size_epochs_are_the_same_on_both_pipelines(norm):
+    n = 128 + 72
+    device = epoch_of(norm, "device", n)
+    assert device == epoch_of(norm, "device", n)
+    assert device == epoch_of(norm, "stream", n)
