@@ -138,6 +138,39 @@ def test_stream_pipeline_is_the_same_training(whole, folder, tmp_path):
         assert a["learning_rate"] == b["learning_rate"]
 
 
+BEYOND = (
+    *("--epochs", "2", "--optimizer", "muon", "--lr-scaling", "linear", "--lr", "0.04"),
+    *("--schedule", "cosine", "--final-fraction", "0.5", "--warmup-epochs", "1"),
+    *("--label-smoothing", "0.1", "--cutout", "8", "--random-erasing", "0.5", "--mixup", "1"),
+)
+
+
+def test_everything_beyond_the_protocol_at_once(folder, tmp_path, capsys):
+    """Trained, streamed, restored; and not resumed at another length, which its rate depends on."""
+    resident, streamed = tmp_path / "resident", tmp_path / "stream"
+    assert run(folder, resident, *BEYOND) == 0
+    assert run(folder, streamed, *BEYOND, "--pipeline", "stream") == 0
+    for a, b in zip(curves(results_of(streamed)), curves(results_of(resident)), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-3)
+        assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=0.05)
+    # 55 images in batches of 16: four steps of warm-up to 0.04 * 16 / 128, then the cosine.
+    rates = [row["learning_rate"] for row in results_of(resident)["history"]]
+    assert rates == pytest.approx([0.005 / 4, 0.005], rel=1e-5)
+    assert main(["evaluate", "--checkpoint", str(resident)]) == 0
+    accuracy = 100 * results_of(resident)["test_accuracy"]
+    assert f"test accuracy {accuracy:.2f} %" in capsys.readouterr().out
+    assert run(folder, resident, *BEYOND, "--epochs", "3", "--resume") == 2
+    assert "begun with another config: training.epochs: 2 -> 3" in capsys.readouterr().err
+
+
+def test_settings_that_do_not_go_together_leave_nothing(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "w", "--milestones", "1,2") == 2
+    error = capsys.readouterr().err
+    assert "--milestones 1,2: is for --schedule multistep alone" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.parametrize("inner", [".", "checkpoints"])
 def test_evaluate_reproduces_the_test_accuracy(whole, inner, capsys):
     results = results_of(whole)

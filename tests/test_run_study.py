@@ -279,9 +279,55 @@ def test_settings_of_the_data_are_swept_and_divergence_is_a_result(folder, tmp_p
     assert summary["diverged"] == [["none", 1e5, 3]]
 
 
+ONE = ("--arms", "none", "--seeds", "1", "--epochs", "1", "--seed-parallelism", "1")
+
+
+def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, capsys):
+    workdir = tmp_path / "w"
+    sweep = "optimizer+learning_rate=nesterov:0.01,adamw:0.001,muon:0.02"
+    assert study(folder, workdir, *ONE, "--sweep", sweep) == 0
+    for name, rate in (("nesterov", 0.01), ("adamw", 0.001), ("muon", 0.02)):
+        results = results_of(workdir, f"none-optimizer-learning_rate-{name}_{rate}", 3)
+        assert results["config"]["training"]["optimizer"] == name
+        assert results["history"][0]["learning_rate"] == rate
+    report = (workdir / "report.md").read_text()
+    assert "Test accuracy by optimizer and learning rate" in report
+    assert (
+        "AdamW"
+        in (workdir / "none-optimizer-learning_rate-adamw_0.001" / "model_card.md").read_text()
+    )
+    # The same study, said in another way, goes on and is drawn again.
+    other = "training.optimizer+training.learning_rate=adamw:1e-3"
+    assert study(folder, workdir, *ONE, "--sweep", other) == 0
+    assert "1 runs, 1 finished" in capsys.readouterr().out
+    assert main(["report", "--workdir", str(workdir)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("sweep", "more", "rates"),
+    [
+        ("schedule=multistep,onecycle", ("--milestones", "0.5"), [0.01, 0.01 / 25]),
+        ("batch_size=8,16", ("--lr-scaling", "linear"), [0.01 / 16, 0.01 / 8]),
+        ("label_smoothing=0.1,0.2", ("--cutout", "16"), [0.01, 0.01]),
+    ],
+)
+def test_other_settings_of_training_are_swept(folder, tmp_path, sweep, more, rates):
+    assert study(folder, tmp_path / "w", *ONE, "--sweep", sweep, *more) == 0
+    name, _, values = sweep.partition("=")
+    found = [results_of(tmp_path / "w", f"none-{name}-{value}", 3) for value in values.split(",")]
+    assert [r["history"][0]["learning_rate"] for r in found] == pytest.approx(rates)
+    assert len({r["test_loss"] for r in found}) == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["--sweep", "schedule=step,multistep"], "--schedule multistep: needs --milestones"),
+        (
+            ["--sweep", "schedule=step,cosine", "--milestones", "3"],
+            "for --schedule multistep alone",
+        ),
+        (["--sweep", "epochs=1,3", "--warmup-epochs", "2"], "must be below --epochs 1"),
         (["--sweep", "lr"], "--sweep lr: must be like learning_rate=0.01,0.05"),
         (["--sweep", "learning=1"], "unknown key 'learning'; did you mean 'learning_rate'?"),
         (["--sweep", "seed=1,2"], "'seed' is the same in all runs of a study"),

@@ -1,12 +1,13 @@
 """The runs of a study: arms, swept settings, their directories."""
 
 import itertools
+import re
 
 import pytest
 
 from cifar_jax.config import Config, StudyConfig
 from cifar_jax.errors import UserError
-from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep
+from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep, setting_name
 
 
 def sweep(text):
@@ -22,6 +23,14 @@ def sweep(text):
         ("weight_decay=0,1e-4", Sweep("training.weight_decay", (0.0, 1e-4))),
         ("augment=true,false", Sweep("data.augment", (True, False))),
         ("model.name=cnn", Sweep("model.name", ("cnn",))),
+        (
+            "optimizer + lr_scaling+training.learning_rate=sgd:none:1e-2, muon : linear : 0.02",
+            Sweep(
+                "training.optimizer+training.lr_scaling+training.learning_rate",
+                ("sgd:none:0.01", "muon:linear:0.02"),
+            ),
+        ),
+        ("milestones=15+25,10+20", Sweep("training.milestones", ("15+25", "10+20"))),
     ],
 )
 def test_parse_sweep(text, expected):
@@ -55,6 +64,33 @@ def test_an_arm_with_a_sweep():
     assert arms[3].label == "batch, learning rate 0.05"
     assert arms[3].config(Config(), 1).training.learning_rate == 0.05
     assert Arm("none", "data.augment", False).directory == "none-augment-false"
+
+
+def test_an_arm_with_several_settings_swept_as_one():
+    found = sweep("optimizer+learning_rate=sgd:0.01,adamw:0.001")
+    assert found.name == "optimizer-learning_rate"
+    arm = grid(["batch"], found)[1]
+    assert arm.directory == "batch-optimizer-learning_rate-adamw_0.001"
+    assert arm.label == "batch, optimizer adamw, learning rate 0.001"
+    assert setting_name(arm.field) == "optimizer and learning rate"
+    training = arm.config(Config(), 1).training
+    assert (training.optimizer, training.learning_rate) == ("adamw", 0.001)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optimizer+learning_rate=sgd", "'sgd' must be 2 values joined by ':'"),
+        ("optimizer+learning_rate=sgd:0.1:2", "must be 2 values joined by ':'"),
+        ("optimizer+learning_rate=sgd:fast", "--sweep learning_rate: 'fast' is not a number"),
+        ("optimizer+optimizer=sgd:adamw", "a setting is named twice"),
+        ("optimizer+seed=sgd:1", "'seed' is the same in all runs"),
+        ("optimizer+=sgd:1", "unknown key"),
+    ],
+)
+def test_bad_sweep_of_several_settings(text, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        sweep(text)
 
 
 def test_directories_are_path_safe_and_distinct():

@@ -10,9 +10,10 @@ from cifar_jax.training.checkpoint import KEEP, Checkpoints
 from cifar_jax.training.state import TrainSpec, init_state
 
 
-def state_of(norm: str, seed: int = 0, width: int = 4):
+def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: str = "sgd"):
     model = CNN(norm=norm, widths=(width, 8, 8), hidden=16)
-    state = init_state(TrainSpec(model), jax.random.key(seed), (32, 32, 3))
+    spec = TrainSpec(model, optimizer=optimizer)
+    state = init_state(spec, jax.random.key(seed), (32, 32, 3))
     # No tensor may be at its initial value, else forgetting it would go unnoticed.
     noisy = jax.tree.map(lambda x: x + x.dtype.type(1), state.replace(key=None, step=None))
     return noisy.replace(key=state.key, step=state.step + 17)
@@ -25,13 +26,15 @@ def checkpoints(tmp_path):
     opened.close()
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
-def test_state_and_record_come_back_bitwise(checkpoints, norm):
-    state = state_of(norm)
+@pytest.mark.parametrize(
+    ("norm", "optimizer"), [("none", "sgd"), ("batch", "sgd"), ("batch", "adamw"), ("none", "muon")]
+)
+def test_state_and_record_come_back_bitwise(checkpoints, norm, optimizer):
+    state = state_of(norm, optimizer=optimizer)
     record = {"history": [{"epoch": 1, "train_loss": 0.1}], "name": "a"}
     checkpoints.save(1, state, record)
     again = Checkpoints(checkpoints.directory, create=False)
-    restored = again.read_state(state_of(norm, seed=1))
+    restored = again.read_state(state_of(norm, seed=1, optimizer=optimizer))
     assert again.read_record() == record
     again.close()
     assert jax.tree.structure(restored) == jax.tree.structure(state)

@@ -17,8 +17,15 @@ from cifar_jax.training.epoch import (
     summarise_steps,
     train_epoch,
 )
+from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stream_epoch
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
+from cifar_jax.training.state import (
+    Regularisers,
+    TrainData,
+    TrainSpec,
+    TrainState,
+    init_state,
+)
 from cifar_jax.training.step import StepMetrics
 
 HYPER = Hyperparams()
@@ -39,6 +46,18 @@ class Recorder(nn.Module):
             visits.value = visits.value.at[number].add(1)
             sizes.value = sizes.value.at[number].set(len(x))
             batches.value += 1
+        return jnp.zeros((len(x), 10)) + self.param("bias", nn.initializers.zeros, (10,))
+
+
+class Keeper(nn.Module):
+    """Learns nothing; keeps a batch of 8 that it is trained on, once a step."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (3, 8, 8, 8, 3))
+        if train:
+            row = jnp.zeros((8, 8, 8, 3)).at[: len(x)].set(x)
+            seen.value = jnp.roll(seen.value, -1, axis=0).at[-1].set(row)
         return jnp.zeros((len(x), 10)) + self.param("bias", nn.initializers.zeros, (10,))
 
 
@@ -172,3 +191,22 @@ def test_validation_is_of_the_state_after_the_epoch(
     loss, accuracy = loss_and_accuracy(logits, tiny_data.val_labels)
     assert float(metrics.val_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics.val_accuracy) == pytest.approx(float(accuracy))
+
+
+def test_regularised_batches_are_the_same_bits_in_both_pipelines(tiny_data: TrainData) -> None:
+    chosen = Regularisers(cutout=4, random_erasing=0.5, mixup=1.0)
+    spec = TrainSpec(Keeper(), batch_size=8, regularisers=chosen)
+    first = init_state(spec, jax.random.key(1), (8, 8, 3))
+    images, labels = np.asarray(tiny_data.train_images), np.asarray(tiny_data.train_labels)
+    host = HostData(images, labels, np.arange(20))
+    states = [
+        compile_device_epoch(spec, HYPER, first, tiny_data)(HYPER, jax.tree.map(jnp.array, first)),
+        compile_stream_epoch(spec, HYPER, first, host, tiny_data)(
+            HYPER, jax.tree.map(jnp.array, first)
+        ),
+    ]
+    resident, streamed = (np.asarray(state.batch_stats["seen"]) for state, _ in states)
+    np.testing.assert_array_equal(resident, streamed)
+    assert (resident == 0).any()
+    assert len(np.unique(resident)) > 1000
+    assert states[0][1].train_accuracy == states[1][1].train_accuracy

@@ -8,11 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.data.augment import random_crop_and_flip
+from cifar_jax.data.augment import normalise, random_crop_and_flip
+from cifar_jax.data.regularise import mixup, random_cutout, random_erasing
 from cifar_jax.models.cnn import CNN
+from cifar_jax.training.loss import count_correct, training_loss
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import AUGMENT, TrainData, TrainSpec, TrainState, draw_key, init_state
-from cifar_jax.training.step import StepMetrics, train_step
+from cifar_jax.training.state import (
+    AUGMENT,
+    CUTOUT,
+    DROPOUT,
+    ERASING,
+    INIT,
+    MIXUP,
+    ORDER,
+    Regularisers,
+    TrainData,
+    TrainSpec,
+    TrainState,
+    draw_key,
+    init_state,
+)
+from cifar_jax.training.step import StepMetrics, network_inputs, train_step
 
 Step = Callable[..., tuple[TrainState, StepMetrics]]
 step: Step = jax.jit(train_step, static_argnums=(0, 2))
@@ -117,3 +133,67 @@ def test_the_baseline_carries_no_statistics(batch) -> None:
     assert state.batch_stats == {}
     assert new.batch_stats == {}
     assert params_differ(new, state)
+
+
+ALL_ON = Regularisers(label_smoothing=0.1, cutout=4, random_erasing=0.5, mixup=1.0)
+
+
+def test_regularisers_follow_one_another_with_keys_of_their_own(tiny_spec, state, batch) -> None:
+    images, labels = batch
+    state = state.replace(step=jnp.int32(5))
+    crop, erasing, cutout, mix = (
+        draw_key(state.key, purpose, 5) for purpose in (AUGMENT, ERASING, CUTOUT, MIXUP)
+    )
+    expected = normalise(random_erasing(erasing, random_crop_and_flip(crop, images), 0.5))
+    expected, weight, partner = mixup(mix, random_cutout(cutout, expected, 4), 1.0)
+    found, mixed = network_inputs(replace(tiny_spec, regularisers=ALL_ON), state, images, labels)
+    np.testing.assert_array_equal(found, expected)
+    assert mixed is not None
+    assert float(mixed.weight) == float(weight)
+    np.testing.assert_array_equal(mixed.labels, labels[partner])
+    plain, nothing = network_inputs(tiny_spec, state, images, labels)
+    assert nothing is None
+    np.testing.assert_array_equal(plain, normalise(random_crop_and_flip(crop, images)))
+
+
+def test_purposes_of_random_numbers_keep_their_numbers() -> None:
+    """A run of an earlier version goes on with the same draws."""
+    assert (INIT, ORDER, AUGMENT, DROPOUT, CUTOUT, ERASING, MIXUP) == (0, 1, 2, 3, 4, 5, 6)
+
+
+def test_loss_and_accuracy_are_of_the_softened_labels(tiny_spec, state, batch) -> None:
+    spec = replace(
+        tiny_spec, model=tiny_spec.model.clone(dropout=0.0), augment=False, regularisers=ALL_ON
+    )
+    images, labels = batch
+    _, metrics = step(spec, HYPER, N, state, images, labels)
+    x, mixed = network_inputs(spec, state, images, labels)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits, _ = spec.model.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert float(metrics.loss) == pytest.approx(
+        float(training_loss(logits, labels, 0.1, mixed)), rel=1e-4
+    )
+    assert float(metrics.correct) == pytest.approx(float(count_correct(logits, labels, mixed)))
+
+
+@pytest.mark.parametrize("name", ["nesterov", "adamw", "muon"])
+def test_settings_of_other_optimisers_do_not_trace_again(tiny_spec, batch, name: str) -> None:
+    spec = replace(tiny_spec, optimizer=name, schedule="onecycle")
+    state = init_state(spec, jax.random.key(0), (8, 8, 3))
+    traces = 0
+
+    @jax.jit
+    def counted(hyper: Hyperparams, state: TrainState) -> TrainState:
+        nonlocal traces
+        traces += 1
+        return train_step(spec, hyper, N, state, *batch)[0]
+
+    first = Hyperparams(*map(jnp.float32, (0.01, 0.9, 5e-4)))
+    states = [counted(first, state)]
+    for change in ({"learning_rate": 0.1}, {"momentum": 0.5}, {"weight_decay": 1.0}):
+        (field,) = change
+        other = first.replace(**{field: jnp.float32(change[field])})
+        states.append(counted(other, counted(first, state)))
+    assert traces == 1
+    again = counted(first, counted(first, state))
+    assert all(params_differ(again, other) for other in states[1:])
