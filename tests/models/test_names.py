@@ -1,0 +1,59 @@
+"""Names of parameters: patterns for them, and where torchvision's belong."""
+
+import numpy as np
+import pytest
+
+from cifar_jax.models.paths import is_frozen, matches
+from cifar_jax.models.torch_names import our_layout, our_name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("conv1", "conv1.kernel", True),
+        ("conv*", "conv1.kernel", True),
+        ("conv1.kernel", "conv1.kernel", True),
+        ("*.kernel", "layer1.0.conv1.kernel", True),
+        ("layer1", "layer1.0.conv1.kernel", True),
+        ("layer1.0", "layer1.0.conv1.kernel", True),
+        ("conv*", "layer1.0.conv1.kernel", False),
+        ("layer1.0", "layer1.01.conv1.kernel", False),
+        ("Conv1", "conv1.kernel", False),
+        ("conv[23]", "conv2.bias", True),
+        ("kernel", "conv1.kernel", False),
+    ],
+)
+def test_a_pattern_means_a_parameter_or_all_of_a_module(pattern, name, expected):
+    assert matches(name, pattern) is expected
+
+
+def test_a_norm_is_frozen_only_as_a_whole():
+    assert is_frozen("layer1.0.norm1", ["layer1"])
+    assert is_frozen("norm1", ["*.scale", "*.bias"])
+    assert not is_frozen("norm1", ["*.scale"])
+    assert not is_frozen("norm1", [])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ndim", "ours"),
+    [
+        ("conv1.weight", 4, "conv1.kernel"),
+        ("bn1.weight", 1, "norm1.scale"),
+        ("bn1.bias", 1, "norm1.bias"),
+        ("layer1.0.bn2.running_mean", 1, "layer1.0.norm2.mean"),
+        ("layer1.0.bn2.running_var", 1, "layer1.0.norm2.var"),
+        ("layer2.0.downsample.0.weight", 4, "layer2.0.downsample.0.kernel"),
+        ("layer2.0.downsample.1.weight", 1, "layer2.0.downsample.1.scale"),
+        ("fc.weight", 2, "fc.kernel"),
+        ("bn1.num_batches_tracked", 0, None),
+        ("weight", 2, "kernel"),
+    ],
+)
+def test_torchvisions_names(theirs, ndim, ours):
+    assert our_name(theirs, ndim) == ours
+
+
+def test_layouts():
+    assert our_layout(np.zeros((8, 3, 5, 7))).shape == (5, 7, 3, 8)
+    matrix = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(our_layout(matrix), matrix.T)
