@@ -113,7 +113,7 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
     workdir = tmp_path / "study"
     assert main([*argv, "--workdir", str(workdir)]) == 0
     summary = json.loads((workdir / "summary.json").read_text())
-    (row,) = summary["against_first"]
+    (row,) = summary["against_first_value"]
     assert (row["arm"], row["n"], row["ci_t"]) == ("batch", 1, None)
     assert "minus none is" in capsys.readouterr().out or row["differences"]
     digests = [

@@ -18,6 +18,7 @@ from cifar_jax.config import ModelConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
+from cifar_jax.inputs import fits, is_name
 from cifar_jax.report import files, recipe
 from cifar_jax.report.study_figures import (
     StudyFigure,
@@ -602,6 +603,18 @@ def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
+def origins(studies: Sequence[Study]) -> str:
+    """What runs were initialised from, where it is another network."""
+    found = {
+        f"{origin['source']}, digest {origin['digest'][:12]}"
+        for study in studies
+        for runs in study.runs.values()
+        for run in runs
+        if fits(origin := run.results.get("init_from"), {"source": is_name, "digest": is_name})
+    }
+    return "; ".join(sorted(found))
+
+
 def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
     """What was run, on what, with what."""
     config, data = study_config(study), study.dataset
@@ -610,16 +623,10 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         f"{arm_name(arm)} {row['test_accuracy']['n']}" for arm, row in summary["per_arm"].items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    origins = sorted(
-        {
-            f"{origin['source']}, digest {origin['digest'][:12]}"
-            for runs in study.runs.values()
-            for run in runs
-            if (origin := run.results.get("init_from"))
-        }
-    )
     transfer = config.get("transfer", {})
-    layers = [f"{key.replace('_', ' ')} {transfer[key]}" for key in transfer if key != "init_from"]
+    layers = "; ".join(
+        f"{key.replace('_', ' ')} {transfer[key]}" for key in transfer if key != "init_from"
+    )
     rows = [
         ("dataset", f"{dataset_name(study)}; fingerprint {data['fingerprint'][:16]}"),
         (
@@ -631,8 +638,7 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         ("optimiser", recipe.optimiser(training)),
         ("schedule", f"{summary['epochs']} epochs, {recipe.schedule(training)}"),
         ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
-        *[("initial values", text) for text in ["; ".join(origins)] if text],
-        *[("layers", text) for text in ["; ".join(layers)] if text],
+        *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
         ("evaluation", "parameters of the last epoch; test images used once, at the end"),
         ("seeds", ", ".join(map(str, summary["seeds"]))),
         ("finished runs", counts),

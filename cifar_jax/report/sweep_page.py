@@ -16,6 +16,7 @@ from cifar_jax.report.page import (
     data_notices,
     interval,
     mean_and_spread,
+    origins,
     percent,
     protocol_table,
     seeds_text,
@@ -51,7 +52,7 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
     if not gains:
         cells = [cell for cell in summary["cells"] if cell["test_accuracy"]["n"]]
         best = max(cells, key=lambda cell: cell["test_accuracy"]["mean"])
-        changes = [row for row in summary["against_first"] if row["n"]]
+        changes = [row for row in summary["against_first_value"] if row["n"]]
         if len(changes) == 1:
             (row,) = changes
             values = (value_text(value) for value in (row["value"], summary["sweep"]["values"][0]))
@@ -187,7 +188,7 @@ def gain_table(summary: dict[str, Any]) -> Table:
     )
 
 
-def against_first_table(summary: dict[str, Any]) -> Table:
+def against_first_value_table(summary: dict[str, Any]) -> Table:
     """What each value changes against the first, arm by arm."""
     name, values = summary["sweep"]["name"], summary["sweep"]["values"]
     first = value_text(values[0])
@@ -197,7 +198,7 @@ def against_first_table(summary: dict[str, Any]) -> Table:
             f"{row['n']}",
             *tested_cells(row),
         )
-        for row in summary["against_first"]
+        for row in summary["against_first_value"]
         if row["n"]
     ]
     return Table(
@@ -263,6 +264,8 @@ def protocol(study: SweepStudy, summary: dict[str, Any]) -> Table:
     found = protocol_table(study.first, {**summary, **summary["per_value"][at], "epochs": lengths})
     runs = sum(len(row) for one in study.studies for row in one.runs.values())
     rows = {row[0]: row[1] for row in found.rows}
+    if text := origins(study.studies):
+        rows["initial values"] = text
     rows["finished runs"] = f"{runs}; {len(summary['diverged'])} diverged"
     values = ", ".join(value_text(value) for value in summary["sweep"]["values"])
     swept = (f"swept: {summary['sweep']['name']}", values)
@@ -307,7 +310,7 @@ def write_sweep_report(
         sweep_figures(study, summary, images),
         tables=[
             gain_table(summary),
-            against_first_table(summary),
+            against_first_value_table(summary),
             interval_table(summary),
             finished_table(summary),
         ],

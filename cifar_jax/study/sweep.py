@@ -78,7 +78,7 @@ def _gains(
     return with_holm(rows), numbers
 
 
-def _against_first(study: SweepStudy, chance: float) -> list[dict[str, Any]]:
+def _against_first_value(study: SweepStudy, chance: float) -> list[dict[str, Any]]:
     """Every arm at every other value minus the same arm at the first, paired by seed."""
     rows = []
     for arm in study.first.arms:
@@ -126,8 +126,8 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
     """Every number of a sweep, as data that JSON can hold.
 
     `cells` has an arm and a value each, `gain` a value each: second minus first compared norm,
-    empty with one norm; `against_first` has an arm and any value but the first each: that value
-    minus the first. `per_value` is what `summarise` says about the norms at that value, or
+    empty with one norm; `against_first_value` has an arm and any value but the first each, that
+    value minus the first. `per_value` is what `summarise` says about the norms at that value, or
     None where no run is finished; diverged runs are in none of its numbers.
     """
     first = study.first
@@ -167,7 +167,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
             for arm in at.arms
         ],
         "gain": gains,
-        "against_first": _against_first(study, chance),
+        "against_first_value": _against_first_value(study, chance),
         "interaction": _interaction(values, numbers) if pair else {},
         "at_best": _at_best(study, pair, chance) if pair else {},
         "per_value": [None if row is None else {k: row[k] for k in _KEPT} for row in whole],

@@ -136,6 +136,20 @@ def test_one_norm_one_value_one_seed_names_instead_of_numbers(tmp_path, sweep, o
     json.dumps(summary, allow_nan=False)
 
 
+def test_one_norm_at_two_values_is_answered_by_their_difference(tmp_path):
+    """As of a network from scratch and from another's parameters; the page says which."""
+    sweep = Sweep("transfer.init_from", ("none", "runs/a"))
+    study, summary, *_ = report(tmp_path, sweep, arms=("batch",))
+    (row,) = summary["against_first_value"]
+    text = sweep_page.headline(study, summary)
+    assert f"at init from runs/a minus none is {100 * row['mean_difference']:+.2f} points" in text
+    assert "BatchNorm: runs/a minus none" in (tmp_path / "report.md").read_text()
+    for run in study.studies[1].runs["batch"]:
+        run.results["init_from"] = {"source": "runs/a after epoch 3", "digest": "c0ffee" * 9}
+    rows = dict(page.protocol_table(study.studies[1], summary["per_value"][1] | summary).rows)
+    assert rows["initial values"] == "runs/a after epoch 3, digest c0ffeec0ffee"
+
+
 def test_many_norms_are_all_compared_with_the_first(tmp_path):
     images = write_study(tmp_path, arms=("none", "batch", "layer", "group"), epochs=4)
     study = read_study(tmp_path)

@@ -93,6 +93,18 @@ def test_bad_sweep_of_several_settings(text, said):
         sweep(text)
 
 
+def test_networks_and_initial_values_can_be_swept():
+    arms = grid(["batch"], sweep("model.name=plain20,resnet18"))
+    assert arms[0].directory == "batch-model-plain20"
+    assert arms[0].label == "batch, model plain20"
+    assert arms[0].config(Config(), 1).model.name == "plain20"
+    found = sweep("init_from=none,runs/a/seed{seed}")
+    assert found == Sweep("transfer.init_from", ("none", "runs/a/seed{seed}"))
+    assert grid(["batch"], found)[1].config(Config(), 1).transfer.init_from == found.values[1]
+    with pytest.raises(UserError, match="'resnet21' is not known"):
+        sweep("model.name=resnet20,resnet21")
+
+
 def test_directories_are_path_safe_and_distinct():
     values = ("a/b", "a b", "../x", "a_b", "x" * 300, "x" * 301)
     names = [Arm("none", "model.name", value).directory for value in values]
