@@ -605,12 +605,12 @@ def _yes(value: Any) -> str:
 
 def origins(studies: Sequence[Study]) -> str:
     """What runs were initialised from, where it is another network."""
+    runs = [run for study in studies for row in study.runs.values() for run in row]
+    given: list[Any] = [run.results.get("init_from") for run in runs]
     found = {
         f"{origin['source']}, digest {origin['digest'][:12]}"
-        for study in studies
-        for runs in study.runs.values()
-        for run in runs
-        if fits(origin := run.results.get("init_from"), {"source": is_name, "digest": is_name})
+        for origin in given
+        if fits(origin, {"source": is_name, "digest": is_name})
     }
     return "; ".join(sorted(found))
 
