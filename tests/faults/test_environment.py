@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import pytest
 from faulty import FLAGS, outcome
 
-from cifar_jax import run as runs
+from cifar_jax import host
 from cifar_jax.lock import locked
 from cifar_jax.main import main
 from cifar_jax.storage import temporary_directory
@@ -280,7 +280,7 @@ def test_out_of_memory_says_which_settings_to_lower(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(runs, "epochs", lambda *_: (exhaust() for _ in range(1)))
+    monkeypatch.setattr(host, "epochs", lambda *_: (exhaust() for _ in range(1)))
     for command in (train, study):
         assert command(folder, tmp_path / command.__name__) == 1
         settings = "lower --batch-size or --seed-parallelism, or use --pipeline stream"
