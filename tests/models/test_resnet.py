@@ -18,9 +18,24 @@ SMALL = {"blocks": (1, 1), "widths": (4, 8), "num_classes": 5, "norm_groups": 2}
 X = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def initialise(model: ResNet, key: jax.Array) -> Any:
-    return model.init(key, X, train=False)
+def shapes(model: ResNet) -> Any:
+    """Of the variables of a network."""
+    return jax.eval_shape(lambda key: model.init(key, X, train=False), jax.random.key(0))
+
+
+def made_up(model: ResNet) -> Any:
+    """Variables with values of a network that has been trained, but for scales of zero."""
+    rng = np.random.default_rng(3)
+    return jax.tree.map(lambda s: rng.uniform(0.1, 0.5, s.shape).astype(s.dtype), shapes(model))
+
+
+def initial(model: ResNet, name: str, seed: int = 0) -> np.ndarray:
+    """One parameter's initial values; of the rest nothing is compiled."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        return named_leaves(model.init(key, X, train=False)["params"])[name]
+
+    return np.asarray(jax.jit(draw)(jax.random.key(seed)))
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 5, 7, 4)])
@@ -54,7 +69,7 @@ def test_padding_shortcut_skips_positions_and_adds_zero_channels() -> None:
 
 
 def test_names_are_torchvisions() -> None:
-    names = list(named_leaves(initialise(ResNet(**SMALL, shortcut="project"), jax.random.key(0))))
+    names = list(named_leaves(shapes(ResNet(**SMALL, shortcut="project"))))
     expected = {
         "params.conv1.kernel",
         "params.norm1.scale",
@@ -68,62 +83,64 @@ def test_names_are_torchvisions() -> None:
     assert not [name for name in names if "conv" in name and name.endswith("bias")]
 
 
-def test_arms_share_initial_values_and_only_batch_norm_has_state() -> None:
-    found = {
-        norm: initialise(ResNet(**SMALL, norm=norm), jax.random.key(1))
-        for norm in ("none", "batch", "group")
-    }
+def test_only_batch_norm_has_state_and_only_without_norm_there_are_biases() -> None:
+    found = {norm: shapes(ResNet(**SMALL, norm=norm)) for norm in ("none", "batch", "group")}
     assert [norm for norm, variables in found.items() if "batch_stats" in variables] == ["batch"]
     none, batch, group = (named_leaves(v["params"]) for v in found.values())
     assert {name for name in none if name not in batch} == {
         name.replace("kernel", "bias") for name in none if "conv" in name and "kernel" in name
     }
-    for name in none.keys() & batch.keys():
-        np.testing.assert_array_equal(none[name], batch[name])
-    jax.tree.map(np.testing.assert_array_equal, batch, group)
+    assert batch == group
+
+
+def test_arms_share_initial_values() -> None:
+    name = "layer2.0.conv2.kernel"
+    none, batch = (initial(ResNet(**SMALL, norm=norm), name) for norm in ("none", "batch"))
+    np.testing.assert_array_equal(none, batch)
+    assert not np.any(initial(ResNet(**SMALL, norm="none"), name, seed=1) == none)
 
 
 def test_initial_distributions() -> None:
     model = ResNet(blocks=(1,), widths=(256,), norm="none")
-    params = initialise(model, jax.random.key(2))["params"]
-    kernel = np.asarray(params["layer1"]["0"]["conv1"]["kernel"])
+    kernel = initial(model, "layer1.0.conv1.kernel")
     std = np.sqrt(2 / (9 * 256))
     # 590,000 draws: the standard deviation is known to 0.1 %, and 3 of 1000 lie beyond 3 of it.
     assert kernel.std() == pytest.approx(std, rel=0.01)
     assert np.mean(np.abs(kernel) > 3 * std) == pytest.approx(0.0027, rel=0.2)
-    assert not params["conv1"]["bias"].any()
-    assert np.abs(params["fc"]["kernel"]).max() == pytest.approx(1 / 16, rel=0.01)
+    assert not initial(model, "conv1.bias").any()
+    assert np.abs(initial(model, "fc.kernel")).max() == pytest.approx(1 / 16, rel=0.01)
 
 
-def test_blocks_start_as_their_shortcuts_with_zero_scales() -> None:
-    model = ResNet(**SMALL, zero_init=True, shortcut="project")
-    variables = initialise(model, jax.random.key(0))
-    scales = {k: v for k, v in named_leaves(variables["params"]).items() if k.endswith("scale")}
-    assert {name for name, scale in scales.items() if not scale.any()} == {
-        "layer1.0.norm2.scale",
-        "layer2.0.norm2.scale",
-    }
+@pytest.mark.parametrize(("norm", "zero"), [("batch", True), ("group", True), ("batch", False)])
+def test_the_last_scale_of_each_block_can_start_at_zero(norm: str, zero: bool) -> None:
+    model = ResNet(**SMALL, norm=norm, zero_init=zero)
+    assert initial(model, "layer2.0.norm2.scale").any() == (not zero)
+    assert initial(model, "layer2.0.norm1.scale").all()
+
+
+@pytest.mark.parametrize("shortcut", ["pad", "none"])
+def test_a_block_whose_last_norm_is_zero_is_its_shortcut(shortcut: str) -> None:
+    model = ResNet(blocks=(1,), widths=(4,), num_classes=5, shortcut=shortcut)
+    variables = made_up(model)
+    last = variables["params"]["layer1"]["0"]["norm2"]
+    last.update(scale=0 * last["scale"], bias=0 * last["bias"])
     _, state = model.apply(
-        variables,
-        X,
-        train=True,
-        capture_intermediates=True,
-        mutable=["intermediates", "batch_stats"],
+        variables, X, train=False, capture_intermediates=True, mutable=["intermediates"]
     )
     found = state["intermediates"]
     stem = np.maximum(found["norm1"]["__call__"][0], 0)
-    np.testing.assert_array_equal(found["layer1"]["__call__"][0], stem)
+    expected = stem if shortcut == "pad" else 0 * stem
+    np.testing.assert_array_equal(found["layer1"]["__call__"][0], expected)
 
 
 def test_a_frozen_norm_normalises_as_in_evaluation_and_keeps_its_statistics() -> None:
-    model = ResNet(**SMALL, frozen=("norm1", "layer*"))
-    variables = initialise(model, jax.random.key(0))
-    moved = jax.tree.map(lambda value: value + 0.5, variables["batch_stats"])
-    variables = {**variables, "batch_stats": moved}
+    options = {"blocks": (1,), "widths": (4,), "num_classes": 5}
+    model = ResNet(**options, frozen=("norm1", "layer*"))
+    variables = made_up(model)
     frozen, state = model.apply(variables, X, train=True, mutable=["batch_stats"])
     np.testing.assert_array_equal(frozen, model.apply(variables, X, train=False))
     jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
-    partly = ResNet(**SMALL, frozen=("*.scale",))
+    partly = ResNet(**options, frozen=("*.scale",))
     trained, _ = partly.apply(variables, X, train=True, mutable=["batch_stats"])
     assert not np.allclose(trained, frozen)
 
@@ -140,7 +157,4 @@ def test_every_name_is_a_network_whose_widths_its_first_divides() -> None:
 
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="4 channels cannot be divided into 3 groups"):
-        jax.eval_shape(
-            functools.partial(initialise, ResNet(**SMALL | {"norm": "group", "norm_groups": 3})),
-            jax.random.key(0),
-        )
+        shapes(ResNet(**SMALL | {"norm": "group", "norm_groups": 3}))
