@@ -5,10 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import faulty
+import pytest
+
+from cifar_jax.main import main
 
 # For the archives of the tests of CIFAR-10's source, and for made-up studies.
 for name in ("data", "report"):
     sys.path.append(str(Path(__file__).parents[1] / name))
+
+
+@pytest.fixture(scope="session")
+def undisturbed_run(
+    folder: Path, cache_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Directory of a run of four epochs that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *faulty.FLAGS, "--epochs", "4"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        assert main(argv) == 0
+    return workdir
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -42,10 +42,12 @@ def _random_crash(
 def _training(folder: Path, workdir: Path, undisturbed: dict, seed: int, kills: int) -> None:
     rng = np.random.default_rng(seed)
     command = [*_train(folder, workdir), "--epochs", EPOCHS, "--resume"]
-    for _ in range(kills):
-        if not _random_crash(rng, 90, 1.5, "run directory", workdir.parent, "main", *command):
-            break
+    for number in range(kills):
+        killed = _random_crash(rng, 90, 1.5, "run directory", workdir.parent, "main", *command)
         assert_whole(workdir.parent)
+        if not killed:
+            assert number, "the first one should have come in time"
+            break
     assert main(command) == 0
     assert outcome(workdir) == undisturbed
 
@@ -90,7 +92,7 @@ def _a_study(
     finished: dict[Path, int] = {}
     for _ in range(kills):
         command = ["main", *_study(folder, workdir)]
-        killed = _random_crash(rng, 130, 5.0, "compiled in", workdir.parent, *command)
+        killed = _random_crash(rng, 130, 6.0, "study of", workdir.parent, *command)
         assert_whole(workdir.parent)
         for path in workdir.glob("*/seed*/results.json"):
             time = path.stat().st_mtime_ns
@@ -119,7 +121,7 @@ def _cache(images: Path, root: Path, seed: int, kills: int) -> None:
     """Building the cache of an image folder."""
     rng = np.random.default_rng(seed)
     for _ in range(kills):
-        killed_at_write(int(rng.integers(1, 16)), root, "folder", str(images), str(root))
+        assert killed_at_write(int(rng.integers(1, 13)), root, "folder", str(images), str(root))
         assert_whole(root)
         for entry in root.glob("folder-*"):  # So that the next one builds it again.
             entry.rename(root / f"old-{rng.integers(1 << 30)}")

@@ -109,11 +109,9 @@ def test_files_that_come_go_or_change_places_are_damage(checkpoints: Checkpoints
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(undisturbed_run: Path, cache: None) -> Path:
     """Directory of a run of four epochs."""
-    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
-    assert _train(folder, workdir, "4") == 0
-    return workdir
+    return undisturbed_run
 
 
 def _train(folder: Path, workdir: Path, epochs: str) -> int:

@@ -47,11 +47,9 @@ def one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def undisturbed(undisturbed_run: Path, cache: None) -> dict:
     """The outcome of a run of four epochs."""
-    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
-    assert train(folder, workdir) == 0
-    return outcome(workdir)
+    return outcome(undisturbed_run)
 
 
 # --- disks ---------------------------------------------------------------------------------------

@@ -272,6 +272,9 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
 
         from cifar_jax.data.sources.cifar10_builder import Cifar10Binary
 
+        place = directory / Cifar10Binary.name / str(Cifar10Binary.VERSION)
+        if place.exists() and _find_prepared(directory) is None:
+            remove(place)  # Too damaged to be found; tfds would read it rather than prepare.
         with _quiet(progress) as report:
             builder = Cifar10Binary(
                 archive=archive,
