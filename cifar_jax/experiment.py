@@ -21,6 +21,9 @@ from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
 
+# Batch size for which a linearly scaled learning rate is given; the protocol's.
+REFERENCE_BATCH = 128
+
 
 def open_dataset(
     config: Config, progress: ProgressCallback | None = None
@@ -200,10 +203,6 @@ def train_spec(config: Config) -> TrainSpec:
             mixup=training.mixup,
         ),
     )
-
-
-# Batch size for which a linearly scaled learning rate is given; the protocol's.
-REFERENCE_BATCH = 128
 
 
 def initial_learning_rate(training: TrainingConfig) -> float:
