@@ -32,6 +32,9 @@ from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
 
+# Batch size for which a linearly scaled learning rate is given; the protocol's.
+REFERENCE_BATCH = 128
+
 
 def open_dataset(
     config: Config, progress: ProgressCallback | None = None
@@ -259,10 +262,6 @@ def train_spec(config: Config) -> TrainSpec:
         ),
         rates=_rates(config.transfer),
     )
-
-
-# Batch size for which a linearly scaled learning rate is given; the protocol's.
-REFERENCE_BATCH = 128
 
 
 def initial_learning_rate(training: TrainingConfig) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cifar_jax import config as configuration
 from cifar_jax.config import NORMS, SECTIONS, Config, StudyConfig
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, shown
 
 Value = bool | int | float | str
 
@@ -185,7 +185,7 @@ def _parse_values(field: str, text: str) -> Value:
     texts = text.split(":") if len(fields) > 1 else [text]
     if len(texts) != len(fields):
         raise UserError(
-            f"--sweep {_last_names(field).replace('-', '+')}: {text.strip()!r} must be "
+            f"--sweep {_last_names(field).replace('-', '+')}: {shown(text.strip())} must be "
             f"{len(fields)} values joined by ':'"
         )
     values: list[Value] = []
