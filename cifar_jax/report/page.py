@@ -604,14 +604,14 @@ def _yes(value: Any) -> str:
 
 def origins(studies: Sequence[Study]) -> str:
     """What runs were initialised from, where it is another network."""
-    found = {
+    runs = [run for study in studies for row in study.runs.values() for run in row]
+    found = [run.results.get("init_from", {}) for run in runs]
+    lines = {
         f"{origin['source']}, digest {origin['digest'][:12]}"
-        for study in studies
-        for runs in study.runs.values()
-        for run in runs
-        if fits(origin := run.results.get("init_from"), {"source": is_name, "digest": is_name})
+        for origin in found
+        if fits(origin, {"source": is_name, "digest": is_name})
     }
-    return "; ".join(sorted(found))
+    return "; ".join(sorted(lines))
 
 
 def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
