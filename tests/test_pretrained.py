@@ -22,7 +22,7 @@ from cifar_jax.training.transfer import own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-FLAGS = ("--bn", "--val-examples", "10", "--batch-size", "16", "--seed", "3")
+FLAGS = ("--bn", "--val-examples", "11", "--batch-size", "16", "--seed", "3")
 
 
 def run(folder, workdir, *flags: str) -> int:
@@ -60,7 +60,7 @@ def test_a_class_subset_is_said_everywhere(two):
     results = results_of(two)
     assert results["dataset"]["name"] == "folder-halves-2of3"
     assert results["dataset"]["classes"] == ["left", "right"]
-    assert [results["dataset"][n] for n in ("n_train", "n_val", "n_test")] == [40, 10, 10]
+    assert [results["dataset"][n] for n in ("n_train", "n_val", "n_test")] == [39, 11, 10]
     assert len(results["confusion_matrix"]) == 2
     assert "init_from" not in results
 
@@ -280,7 +280,7 @@ def test_damaged_weight_files_are_one_line(tmp_path):
     rng = np.random.default_rng(0)
     header = 8 + int.from_bytes(content[:8], "little")
     refused = []
-    for trial in range(300):
+    for trial in range(120):
         damaged = bytearray(content[: rng.integers(len(content))] if trial % 3 == 0 else content)
         for _ in range(rng.integers(1, 4) if trial % 3 else 0):
             damaged[rng.integers(header)] = rng.integers(256)
@@ -289,7 +289,7 @@ def test_damaged_weight_files_are_one_line(tmp_path):
             start(path)
         except UserError as error:
             refused.append(str(error))
-    assert len(refused) > 250
+    assert len(refused) > 100
     assert not [line for line in refused if "\n" in line or str(path) not in line]
 
 
