@@ -151,7 +151,7 @@ def test_everything_beyond_the_protocol_at_once(folder, tmp_path, capsys):
     assert run(folder, resident, *BEYOND) == 0
     assert run(folder, streamed, *BEYOND, "--pipeline", "stream") == 0
     for a, b in zip(curves(results_of(streamed)), curves(results_of(resident)), strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-3)
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-2)
         assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=0.05)
     # 55 images in batches of 16: four steps of warm-up to 0.04 * 16 / 128, then the cosine.
     rates = [row["learning_rate"] for row in results_of(resident)["history"]]
