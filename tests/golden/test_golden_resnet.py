@@ -85,7 +85,7 @@ def torch_names(params: object) -> dict[str, str]:
 
 
 def to_torch(value: np.ndarray) -> np.ndarray:
-    return value.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim])
+    return np.asarray(value).transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim])
 
 
 def start(state: object, dtype: str) -> object:
