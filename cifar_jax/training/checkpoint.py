@@ -41,7 +41,8 @@ def _to_numpy(state: TrainState) -> dict[str, Any]:
 
 
 def _from_numpy(tree: dict[str, Any]) -> TrainState:
-    arrays = jax.tree.map(jax.numpy.asarray, tree)
+    # Copies: with views a run that was resumed at its end predicted NaN on jax 0.5.0.
+    arrays = jax.tree.map(jax.numpy.array, tree)
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 
 
