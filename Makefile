@@ -15,14 +15,17 @@ setup: .venv/.installed ## make .venv with the locked dependencies
 run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 5 minutes on 2 CPU cores
 	@.venv/bin/python -m cifar_jax.main study --config configs/quick.toml $(ARGS)
 
+# A process a core, a file of tests at a time: its tests share what was compiled.
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
+
 test: .venv/.installed ## run the tests
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-faults: .venv/.installed ## run the long fault and fuzz tests
-	@.venv/bin/python -m pytest -m faults_long $(ARGS)
+	@.venv/bin/python -m pytest $(PARALLEL) -m faults_long $(ARGS)
 
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
-	@.venv-oldest/bin/python -m pytest $(ARGS)
+	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: .venv/.installed ## check style and formatting
 	@.venv/bin/python -m ruff check .

@@ -1,12 +1,15 @@
 """Small problems that many tests share, and what is compiled for them."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import counts
 from PIL import Image
 
 from cifar_jax.models.cnn import CNN
@@ -16,6 +19,31 @@ from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_stat
 from cifar_jax.training.train import train
 
 Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
+
+_MOST_WORKERS = 8
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MOST_WORKERS)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = dict(counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    counts.update(getattr(node, "workeroutput", {}).get("counts", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if counts:
+        done = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
+        terminalreporter.write_line(f"faults and fuzz: {done}")
 
 
 @pytest.fixture(scope="session")

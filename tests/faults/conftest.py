@@ -1,8 +1,7 @@
-"""Where `dying.py` finds the package, and the count of faults."""
+"""What the fault tests share: a run to compare with."""
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import faulty
 import pytest
@@ -25,9 +24,3 @@ def undisturbed_run(
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
         assert main(argv) == 0
     return workdir
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if faulty.done:
-        counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(faulty.done.items()))
-        terminalreporter.write_line(f"faults: {counts}")

@@ -1,4 +1,4 @@
-"""Crashes, damage, and what must be true after them; the count of both."""
+"""Crashes, damage, and what must be true after them."""
 
 import json
 import os
@@ -6,21 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from counting import counts
 
 import cifar_jax
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
 from cifar_jax.storage import WRITING, read_sealed, sha256
 from cifar_jax.training import checkpoint
-
-done: Counter[str] = Counter()  # faults so far, by kind; conftest.py reports them
 
 FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 _DYING = str(Path(__file__).with_name("dying.py"))
@@ -68,7 +66,7 @@ def killed_after(seconds: float, said: str, root: Path, *command: str) -> bool:
 def _was_killed(status: int, errors: str) -> bool:
     assert status in (0, -signal.SIGKILL), errors
     assert errors == ""
-    done["kills"] += status != 0
+    counts["kills"] += status != 0
     return status != 0
 
 
@@ -77,13 +75,13 @@ def flip(path: Path, rng: np.random.Generator) -> None:
     content = bytearray(path.read_bytes())
     content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
     path.write_bytes(content)
-    done["bit flips"] += 1
+    counts["bit flips"] += 1
 
 
 def truncate(path: Path, rng: np.random.Generator) -> None:
     """Cut a file short, by one byte at least."""
     os.truncate(path, int(rng.integers(path.stat().st_size)))
-    done["truncations"] += 1
+    counts["truncations"] += 1
 
 
 def damage(path: Path, rng: np.random.Generator) -> None:

@@ -1,9 +1,8 @@
-"""What the fuzz tests share: a place to run in, and the count of what was generated."""
+"""What the fuzz tests share: a place to run in."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fuzzing
 import pytest
@@ -30,8 +29,3 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setattr(module, "open_data", accept)
             patch.setattr(module, "open_dataset", accept)
         yield root
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if fuzzing.generated:
-        terminalreporter.write_line(f"fuzz: {fuzzing.generated.total():,} generated inputs")

@@ -4,18 +4,16 @@ import contextlib
 import functools
 import io
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cifar_jax import main as door
-
-generated: Counter[str] = Counter()  # inputs so far, by property; conftest.py reports them
 
 
 class Accepted(BaseException):
@@ -34,7 +32,7 @@ def fuzz(body: Callable[..., None], *, quick: int, long: int, **inputs: Any) -> 
 
     @functools.wraps(body)
     def counted(*args: Any, **kwargs: Any) -> None:
-        generated[body.__name__] += 1
+        counts["generated inputs"] += 1
         body(*args, **kwargs)
 
     def test(examples: int) -> Any:
