@@ -16,7 +16,8 @@ from cifar_jax.run_study import plan
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-FLAGS = ("--val-examples", "20", "--batch-size", "16", "--epochs", "2", "--seed", "3")
+# 48 images, three batches: the program has no partial batch, and compiles in half the time.
+FLAGS = ("--val-examples", "27", "--batch-size", "16", "--epochs", "2", "--seed", "3")
 
 
 def study(folder, workdir, *flags: str) -> int:
@@ -206,7 +207,7 @@ def test_a_value_of_a_sweep_is_the_run_with_that_value(swept, finished, folder, 
 def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
     """Not of the epoch, nor of anything around it."""
     config = Config(
-        data=DataConfig(dataset=str(folder), val_examples=20),
+        data=DataConfig(dataset=str(folder), val_examples=27),
         training=TrainingConfig(epochs=1, batch_size=16),
     )
     display = Display()
@@ -284,9 +285,9 @@ ONE = ("--arms", "none", "--seeds", "1", "--epochs", "1", "--seed-parallelism", 
 
 def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, capsys):
     workdir = tmp_path / "w"
-    sweep = "optimizer+learning_rate=nesterov:0.01,adamw:0.001,muon:0.02"
+    sweep = "optimizer+learning_rate=adamw:0.001,muon:0.02"
     assert study(folder, workdir, *ONE, "--sweep", sweep) == 0
-    for name, rate in (("nesterov", 0.01), ("adamw", 0.001), ("muon", 0.02)):
+    for name, rate in (("adamw", 0.001), ("muon", 0.02)):
         results = results_of(workdir, f"none-optimizer-learning_rate-{name}_{rate}", 3)
         assert results["config"]["training"]["optimizer"] == name
         assert results["history"][0]["learning_rate"] == rate
@@ -306,7 +307,11 @@ def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, ca
 @pytest.mark.parametrize(
     ("sweep", "more", "rates"),
     [
-        ("schedule=multistep,onecycle", ("--milestones", "0.5"), [0.01, 0.01 / 25]),
+        (
+            "schedule=multistep,onecycle",
+            ("--milestones", "0.5", "--epochs", "2"),
+            [0.01, 0.01 / 25],
+        ),
         ("batch_size=8,16", ("--lr-scaling", "linear"), [0.01 / 16, 0.01 / 8]),
         ("label_smoothing=0.1,0.2", ("--cutout", "16"), [0.01, 0.01]),
     ],
