@@ -7,15 +7,10 @@ import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.report import files, recipe
-from cifar_jax.report.page import (
-    NONE,
-    Table,
-    environment,
-    interval,
-    mean_and_spread,
-    seeds_text,
-)
-from cifar_jax.report.study_figures import arm_name, dataset_name, is_cifar10
+from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10
+from cifar_jax.report.page import environment
+from cifar_jax.report.tables import Table
+from cifar_jax.report.text import NONE, interval, mean_and_spread, seeds_text
 from cifar_jax.study.collect import Run, Study
 
 MOST_CONFUSED = 5

@@ -12,24 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.report.study_figures import (
+from cifar_jax.report.drawing import (
     GREY,
-    StudyFigure,
-    arm_name,
     arm_style,
-    class_counts,
-    dataset_name,
     histories,
     integer_epochs,
     legend_below,
-    listed,
     mean_line,
-    missing_images,
     new_figure,
-    samples,
-    study_config,
     time_unit,
 )
+from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
+from cifar_jax.report.study_figures import StudyFigure, missing_images
+from cifar_jax.report.study_plots import class_counts, samples
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Value, value_text
 

@@ -6,25 +6,18 @@ from typing import Any
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.report import files
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.report.page import (
+from cifar_jax.report.naming import arm_name, dataset_name, listed
+from cifar_jax.report.page import config_toml, data_notices, write_pages
+from cifar_jax.report.sweep_figures import sweep_figures
+from cifar_jax.report.tables import (
     HOLM_NOTE,
-    NONE,
     TESTED_HEAD,
     Table,
-    change,
-    config_toml,
-    data_notices,
-    interval,
-    mean_and_spread,
     origins,
-    percent,
     protocol_table,
-    seeds_text,
     tested_cells,
-    write_pages,
 )
-from cifar_jax.report.study_figures import arm_name, dataset_name, listed
-from cifar_jax.report.sweep_figures import sweep_figures
+from cifar_jax.report.text import NONE, change, interval, mean_and_spread, percent, seeds_text
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import value_text
 

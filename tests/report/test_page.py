@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from fake_study import write_study
 
-from cifar_jax.report import page
+from cifar_jax.report import page, tables
 from cifar_jax.report.study_figures import study_figures
 from cifar_jax.report.sweep_page import write_sweep_report
+from cifar_jax.report.text import NONE
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
@@ -140,7 +141,7 @@ def test_markdown_and_page_show_the_same_numbers(full):
     html = Page(text_of(full, "report.html")).text
     markdown = text_of(full, "report.md").replace("\\", "")
     study, summary, _ = full
-    for table in (page.main_table(study, summary), page.claims_table(study, summary)):
+    for table in (tables.main_table(study, summary), tables.claims_table(study, summary)):
         for row in table.rows:
             assert all(cell in html for cell in row)
             assert f"| {' | '.join(row)} |" in markdown
@@ -164,7 +165,7 @@ def test_summary_is_strict_json(odd):
 
 def test_main_table_is_ours_beside_the_published(full):
     study, summary, _ = full
-    rows = {row[0]: row[1:] for row in page.main_table(study, summary).rows}
+    rows = {row[0]: row[1:] for row in tables.main_table(study, summary).rows}
     accuracies = 100 * np.array([r.results["test_accuracy"] for r in study.runs["batch"]])
     mean, std = accuracies.mean(), accuracies.std(ddof=1)
     assert rows["test accuracy, BatchNorm"][0] == f"{mean:.2f} ± {std:.2f} %"
@@ -174,7 +175,7 @@ def test_main_table_is_ours_beside_the_published(full):
     ]
     assert rows["difference of accuracy"][2] == "+3.47 points"
     assert rows["difference of time"][2] == "+11.3 %"
-    assert rows["trainable parameters, baseline"] == ("620,362", page.NONE, "620,362")
+    assert rows["trainable parameters, baseline"] == ("620,362", NONE, "620,362")
     assert rows["difference of parameters"][0] == rows["difference of parameters"][2] == "+0.15 %"
 
 
@@ -184,7 +185,7 @@ def test_synthetic_images_are_named_everywhere(odd):
         text = text_of(odd, name)
         assert "These are not CIFAR-10 results" in text
         assert text.count("published for CIFAR-10, not comparable") >= 2
-    assert "published for CIFAR-10, not comparable" in page.main_table(study, summary).head
+    assert "published for CIFAR-10, not comparable" in tables.main_table(study, summary).head
     assert "synthetic images (not CIFAR-10)" in page.headline(study, summary)
     assert "These are not CIFAR-10 results" in " ".join(page.notices(study, summary))
 

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 
 from cifar_jax.data.splits import train_val_split
-from cifar_jax.report import study_figures as figures
+from cifar_jax.report import drawing, naming, study_figures, study_plots
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.summary import summarise
 
@@ -35,7 +35,8 @@ def single(tmp_path_factory):
 def entries(made, images="own"):
     study, summary, own = made
     return {
-        f.stem: f for f in figures.study_figures(study, summary, own if images == "own" else images)
+        f.stem: f
+        for f in study_figures.study_figures(study, summary, own if images == "own" else images)
     }
 
 
@@ -44,9 +45,9 @@ def test_all_figures_are_written(full, tmp_path):
     assert len(found) == 12
     for stem, figure in found.items():
         assert figure.reason == ""
-        png, svg = figures.write_figure(figure.build, tmp_path, stem)
+        png, svg = drawing.write_figure(figure.build, tmp_path, stem)
         with Image.open(png) as image:
-            assert image.width == pytest.approx(figures.WIDTH * 160, abs=1)
+            assert image.width == pytest.approx(drawing.WIDTH * 160, abs=1)
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
         assert svg.read_text().rstrip().endswith("</svg>")
     assert len(list(tmp_path.iterdir())) == 24
@@ -54,8 +55,8 @@ def test_all_figures_are_written(full, tmp_path):
 
 @pytest.mark.parametrize("title", ["Short", "A title of many words: " + "folder-with-a-name " * 6])
 def test_titles_stay_within_the_figure(title):
-    with matplotlib.style.context(["default", figures.STYLE]):
-        figure = figures.new_figure(3, title)
+    with matplotlib.style.context(["default", drawing.STYLE]):
+        figure = drawing.new_figure(3, title)
         FigureCanvasAgg(figure).draw()
     extent = figure._suptitle.get_window_extent()
     assert figure.bbox.x0 <= extent.x0
@@ -67,7 +68,7 @@ def test_the_same_study_gives_the_same_bytes(full, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         figure = entries(full)["10_paired_differences"]
-        paths = figures.write_figure(figure.build, tmp_path / name, figure.stem)
+        paths = drawing.write_figure(figure.build, tmp_path / name, figure.stem)
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
 
@@ -82,16 +83,16 @@ def test_every_caption_names_the_dataset(made, name, request):
 
 def test_interval_is_scipys():
     values = np.random.default_rng(0).normal(size=(5, 4))
-    mean, half = figures.mean_and_half_width(values)
+    mean, half = drawing.mean_and_half_width(values)
     low, high = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
     assert mean - half == pytest.approx(low, abs=1e-12)
     assert mean + half == pytest.approx(high, abs=1e-12)
-    assert figures.mean_and_half_width(values[:1])[1] is None
+    assert drawing.mean_and_half_width(values[:1])[1] is None
 
 
 def test_curves_show_the_means_bands_and_drops(full):
     study = full[0]
-    (axes,) = figures.curves(study, "loss", "t").axes
+    (axes,) = study_plots.curves(study, "loss", "t").axes
     lines = {line.get_label(): line for line in axes.lines}
     for arm, name in (("none", "baseline"), ("batch", "BatchNorm")):
         for split, word in (("train", "training"), ("val", "validation")):
@@ -102,23 +103,23 @@ def test_curves_show_the_means_bands_and_drops(full):
 
 
 def test_one_seed_has_lines_without_bands(single):
-    (axes,) = figures.curves(single[0], "accuracy", "t").axes
+    (axes,) = study_plots.curves(single[0], "accuracy", "t").axes
     assert len(axes.collections) == 0
     assert [line.get_marker() for line in axes.lines] == ["o", "o"]
-    (axes,) = figures.per_class(single[0], CLASSES, "t").axes
+    (axes,) = study_plots.per_class(single[0], CLASSES, "t").axes
     assert axes.containers[0].errorbar is None
 
 
 def test_confusions_are_mean_shares_of_the_true_class(full):
     study = full[0]
-    drawn = figures.confusions(study, CLASSES, "t").axes[0].collections[0].get_array()
+    drawn = study_plots.confusions(study, CLASSES, "t").axes[0].collections[0].get_array()
     expected = np.mean(
         [[np.bincount(r.predicted[r.label == c], minlength=10) for c in range(10)]
          for r in study.runs["none"]],
         axis=0,
     )  # fmt: skip
     assert np.asarray(drawn) == pytest.approx(100 * expected / 20)
-    change = figures.confusion_difference(study, CLASSES, "t").axes[0].collections[0]
+    change = study_plots.confusion_difference(study, CLASSES, "t").axes[0].collections[0]
     assert np.asarray(change.get_array()).sum(axis=1) == pytest.approx(np.zeros(10), abs=1e-9)
     assert change.norm.vmin == -change.norm.vmax
 
@@ -126,7 +127,7 @@ def test_confusions_are_mean_shares_of_the_true_class(full):
 def test_class_counts_add_up(full):
     _, _, images = full
     data = {"val_examples": 30, "split_seed": 42, "train_examples": 250}
-    (axes,) = figures.class_counts(images, data, "t").axes
+    (axes,) = study_plots.class_counts(images, data, "t").axes
     heights = [[bar.get_height() for bar in group] for group in axes.containers]
     train, val = train_val_split(300, 30, 42)
     labels = images.train_labels
@@ -137,7 +138,7 @@ def test_class_counts_add_up(full):
 
 def test_rescued_images_are_right_with_the_second_arm_alone(full):
     study = full[0]
-    rows, others = figures.rescued(study)
+    rows, others = study_plots.rescued(study)
     first, second = study.runs["none"], study.runs["batch"]
     expected = {i for i in range(200) if second[0].correct[i] and not first[0].correct[i]}
     assert set(rows.tolist()) == expected
@@ -149,8 +150,8 @@ def test_rescued_images_are_right_with_the_second_arm_alone(full):
 
 def test_rescued_figure_names_true_label_and_both_predictions(full):
     study, _, images = full
-    figure = figures.rescued_images(study, images, "t")
-    rows, _ = figures.rescued(study)
+    figure = study_plots.rescued_images(study, images, "t")
+    rows, _ = study_plots.rescued(study)
     pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     words = [[t.get_text() for t in axes.texts] for axes in figure.axes if axes.texts]
     assert len(pictures) == len(words) == 15
@@ -168,7 +169,7 @@ def test_rescued_figure_names_true_label_and_both_predictions(full):
 def test_published_gain_is_drawn_for_cifar10_alone(full):
     study, summary, _ = full
     for published in (True, False):
-        axes = figures.differences(study, summary["paired"], CLASSES, published, "t").axes[0]
+        axes = study_plots.differences(study, summary["paired"], CLASSES, published, "t").axes[0]
         assert any(t.get_text() == "published" for t in axes.texts) == published
         dots = 100 * np.array(summary["paired"]["test_accuracy"]["differences"])
         assert axes.lines[0].get_xdata() == pytest.approx(dots)
@@ -205,7 +206,7 @@ def test_is_cifar10(full, name, classes, n_test, expected):
     study = full[0]
     record = {**study.dataset, "name": name, "classes": list(classes), "n_test": n_test}
     changed = type(study)(**{**vars(study), "dataset": record})
-    assert figures.is_cifar10(changed) is expected
+    assert naming.is_cifar10(changed) is expected
 
 
 def test_many_arms_classes_and_an_empty_class(tmp_path):
@@ -219,5 +220,5 @@ def test_many_arms_classes_and_an_empty_class(tmp_path):
         path.write_text(path.read_text().replace("NaN", "null"))
     study = read_study(tmp_path)
     for figure in entries((study, summarise(study), images)).values():
-        figures.write_figure(figure.build, tmp_path, figure.stem)
+        drawing.write_figure(figure.build, tmp_path, figure.stem)
     assert len(list(tmp_path.glob("*.png"))) == 13

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fake_study import write_study
 
-from cifar_jax.report import page, study_figures, sweep_figures, sweep_page
+from cifar_jax.report import page, study_figures, sweep_figures, sweep_page, tables
+from cifar_jax.report.text import NONE
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
@@ -146,7 +147,7 @@ def test_one_norm_at_two_values_is_answered_by_their_difference(tmp_path):
     assert "BatchNorm: runs/a minus none" in (tmp_path / "report.md").read_text()
     for run in study.studies[1].runs["batch"]:
         run.results["init_from"] = {"source": "runs/a after epoch 3", "digest": "c0ffee" * 9}
-    rows = dict(page.protocol_table(study.studies[1], summary["per_value"][1] | summary).rows)
+    rows = dict(tables.protocol_table(study.studies[1], summary["per_value"][1] | summary).rows)
     assert rows["initial values"] == "runs/a after epoch 3, digest c0ffeec0ffee"
 
 
@@ -159,8 +160,8 @@ def test_many_norms_are_all_compared_with_the_first(tmp_path):
     assert [row["arms"] for row in others] == [["none", a] for a in ("batch", "layer", "group")]
     assert all(row["p_t_holm"] >= row["p_t"] for row in others)
     assert "Of 4 arms" in page.headline(study, summary)
-    assert len(page.against_first_table(summary).rows) == 3
-    assert "the other arms are in none" in page.claims_table(study, summary).note
+    assert len(tables.against_first_table(summary).rows) == 3
+    assert "the other arms are in none" in tables.claims_table(study, summary).note
     (all_arms,) = (
         f for f in study_figures.study_figures(study, summary, images) if f.stem == "13_all_arms"
     )
@@ -180,9 +181,9 @@ def test_claims_and_published_figures_are_of_the_reports_network_alone(tmp_path)
         run.results["model"] = run.results["config"]["model"]["name"] = "resnet20"
     summary = summarise(study)
     assert summary["claims"] == []
-    assert "not decided here" in page.claims_table(study, summary).note
-    table = page.main_table(study, summary)
-    assert {row[-1] for row in table.rows} == {page.NONE}
+    assert "not decided here" in tables.claims_table(study, summary).note
+    table = tables.main_table(study, summary)
+    assert {row[-1] for row in table.rows} == {NONE}
     assert "another than the published one" in table.note
 
 
@@ -193,5 +194,5 @@ def test_a_protocol_that_is_not_the_published_one_is_named(tmp_path):
         results["config"]["training"]["learning_rate"] = 0.05
         path.write_text(json.dumps(results))
     study = read_study(tmp_path)
-    note = page.main_table(study, summarise(study)).note
+    note = tables.main_table(study, summarise(study)).note
     assert "not the published one: learning rate 0.05 instead of 0.01." in note

@@ -1,0 +1,160 @@
+"""The style of all figures of a study, and what several of them draw.
+
+Arms are told apart by colour (Okabe and Ito's palette, safe for colour-blind readers) and marker.
+Where an arm has several seeds a line is their mean and a band or whisker the 95 % Student t
+interval of that mean; with one seed there is the line alone.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from cifar_jax.report.files import write_atomically
+from cifar_jax.report.naming import arm_name
+from cifar_jax.study.collect import Run, Study
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#666666"
+TITLE_LINE = 66  # characters
+WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
+MOST_NAMED = 40  # classes; more labels than that cannot be read on an axis
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.titlesize": 10,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "svg.hashsalt": "cifar_jax",
+    "text.parse_math": False,  # class names may hold a dollar sign
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tuple[Path, Path]:
+    """Draw a figure and write it as PNG and SVG, atomically; the same input gives the same bytes.
+
+    Returns:
+        The two paths, PNG first.
+    """
+    png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
+    with matplotlib.style.context(["default", STYLE]):
+        figure = build()
+        write_atomically(
+            png,
+            lambda file: figure.savefig(file, format="png", dpi=160, metadata={"Software": None}),
+        )
+        write_atomically(
+            svg, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
+        )
+    return png, svg
+
+
+def mean_and_half_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over the seeds and half the width of its 95 % Student t interval.
+
+    Args:
+        values: floats (seeds, ...).
+
+    Returns:
+        Both with the shape of one seed; None instead of a width where there is one seed.
+    """
+    n = len(values)
+    mean = values.mean(axis=0)
+    if n < 2:
+        return mean, None
+    return mean, stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+
+
+def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
+    """Colour and marker of one of the arms; the report's two always have the same."""
+    order = [name for name in ("none", "batch") if name in arms]
+    order += [name for name in arms if name not in order]
+    offset = 0 if "none" in arms else 1  # BatchNorm keeps its colour when it stands alone
+    at = (order.index(arm) + offset) % len(PALETTE)
+    return PALETTE[at], MARKERS[at]
+
+
+def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
+    """Name, colour, marker and runs of each arm that has a run."""
+    return [
+        (arm_name(arm), *arm_style(study.arms, arm), study.runs[arm])
+        for arm in study.arms
+        if study.runs.get(arm)
+    ]
+
+
+def histories(runs: Sequence[Run], column: str) -> np.ndarray:
+    """One column of the histories, float64 (seeds, epochs), as long as the shortest."""
+    epochs = min(len(run.results["history"]) for run in runs)
+    rows = [run.results["history"][:epochs] for run in runs]
+    return np.array([[row[column] for row in history] for history in rows], float)
+
+
+def short_name(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"
+
+
+def new_figure(height: float, title: str) -> Figure:
+    """An empty figure as wide as a column, its title on as many lines as it needs; `height` in
+    inches.
+    """
+    figure = Figure(figsize=(WIDTH, height))
+    figure.suptitle(textwrap.fill(title, TITLE_LINE), x=0.01, ha="left")
+    return figure
+
+
+def mean_line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: Any) -> None:
+    """Mean over the seeds, with its interval as a band where there are several.
+
+    Args:
+        x: (n,).
+        values: (seeds, n).
+    """
+    mean, half = mean_and_half_width(values)
+    marker = "o" if len(x) < 3 else None
+    axes.plot(x, mean, color=colour, marker=marker, **rest)
+    if half is not None:
+        axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """The legend of `axes` under the whole figure."""
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
+
+
+def integer_epochs(axes: Axes) -> None:
+    """Epochs, whole ones, as the horizontal axis."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit for times up to so many seconds, and how many seconds it has."""
+    return ("min", 60.0) if seconds > 600 else ("s", 1.0)

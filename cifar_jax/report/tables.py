@@ -1,0 +1,451 @@
+"""The tables of a study's report."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cifar_jax.config import ModelConfig, TrainingConfig
+from cifar_jax.inputs import fits, is_name
+from cifar_jax.report import recipe
+from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10, listed, study_config
+from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability, seeds_text
+from cifar_jax.study.collect import Study
+from cifar_jax.study.summary import REPORT_MODEL, is_reports_pair
+
+# The course report: CIFAR-10, 30 epochs of 45,000 images, one seed, Apple-silicon GPU (MPS).
+PUBLISHED_ACCURACY = {"none": "78.15 %", "batch": "81.62 %"}
+PUBLISHED_SECONDS = {"none": "135.5 s", "batch": "150.8 s"}
+PUBLISHED_PARAMETERS = {"none": "620,362", "batch": "621,322"}
+PUBLISHED_EPOCHS, PUBLISHED_IMAGES = 30, 45_000
+# What `departures` leaves to others: the arm, what the dataset decides, the length and the seed.
+LENGTH_AND_ARM = {
+    "model.name",
+    "model.norm",
+    "model.num_classes",
+    "training.epochs",
+    "training.seed",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the row.
+
+    Attributes:
+        note: one sentence or more above the table, or empty.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def _published(study: Study) -> str:
+    return "published" if is_cifar10(study) else "published for CIFAR-10, not comparable"
+
+
+def departures(study: Study) -> list[str]:
+    """Settings, other than the length, in which the runs are not the published protocol."""
+    config, found = study_config(study), []
+    for section, kind in (("model", ModelConfig), ("training", TrainingConfig)):
+        for field in dataclasses.fields(kind):
+            value = config.get(section, {}).get(field.name, field.default)
+            named = f"{section}.{field.name}"
+            if named not in LENGTH_AND_ARM and value != field.default:
+                instead = "" if field.default is None else f" instead of {field.default}"
+                found.append(f"{field.name.replace('_', ' ')} {value}{instead}")
+    if not config.get("data", {}).get("augment", True):
+        found.append("no augmentation")
+    return found
+
+
+def main_table(study: Study, summary: dict[str, Any]) -> Table:
+    """Ours beside the published numbers."""
+    rows = []
+    arms = summary["per_arm"]
+    paired = summary["paired"]
+    several = len(arms) > 2
+    of_pair = (
+        f", {' minus '.join(arm_name(arm) for arm in paired['arms'][::-1])}"
+        if several and paired
+        else ""
+    )
+    own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
+    reported = paired and is_reports_pair(study)
+    accuracies, times, parameters = (
+        table if own else {}
+        for table in (PUBLISHED_ACCURACY, PUBLISHED_SECONDS, PUBLISHED_PARAMETERS)
+    )
+    for arm, row in arms.items():
+        accuracy = row["test_accuracy"]
+        rows.append(
+            (
+                f"test accuracy, {arm_name(arm)}",
+                mean_and_spread(accuracy, 100, unit="%"),
+                interval(accuracy["ci_t"], 100, unit="%"),
+                accuracies.get(arm, NONE),
+            )
+        )
+    if paired:
+        accuracy = paired["test_accuracy"]
+        rows.append(
+            (
+                f"difference of accuracy{of_pair}",
+                change(accuracy["mean_difference"], 100, unit="points"),
+                interval(accuracy["ci_t"], 100, unit="points"),
+                "+3.47 points" if reported else NONE,
+            )
+        )
+    for arm, row in arms.items():
+        seconds = row["train_seconds"]
+        rows.append(
+            (
+                f"training time, {arm_name(arm)}",
+                mean_and_spread(seconds, digits=1, unit="s"),
+                interval(seconds["ci_t"], digits=1, unit="s"),
+                times.get(arm, NONE),
+            )
+        )
+    if paired:
+        relative = paired["train_seconds"]["relative"]
+        rows.append(
+            (
+                f"difference of time{of_pair}",
+                change(relative["mean_difference"], 100, 1, "%"),
+                interval(relative["ci_t"], 100, 1, "%"),
+                "+11.3 %" if reported else NONE,
+            )
+        )
+    rows += [
+        (
+            f"trainable parameters, {arm_name(arm)}",
+            f"{row['num_params']:,}",
+            NONE,
+            parameters.get(arm, NONE),
+        )
+        for arm, row in arms.items()
+    ]
+    if paired:
+        first, second = (arms[arm]["num_params"] for arm in paired["arms"])
+        rows.append(
+            (
+                f"difference of parameters{of_pair}",
+                change(second / first - 1, 100, unit="%"),
+                NONE,
+                "+0.15 %" if reported else NONE,
+            )
+        )
+    sizes = [row["test_accuracy"]["n"] for row in arms.values()]
+    count = seeds_text(sizes[0]) if len(set(sizes)) == 1 else "the finished seeds"
+    note = (
+        f"Ours: mean ± standard deviation over {count} an arm, {summary['epochs']} epochs of "
+        f"{study.dataset['n_train']:,} images, without compilation, on "
+        f"{summary['device'] or 'an unknown device'}. "
+        f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
+        "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
+    )
+    changed = departures(study)
+    if not own:
+        note += " The network is another than the published one, so no published figure is shown."
+    elif changed:
+        note += f" The protocol is not the published one: {listed(changed)}."
+    other = (summary["epochs"], study.dataset["n_train"]) != (PUBLISHED_EPOCHS, PUBLISHED_IMAGES)
+    if own and other and is_cifar10(study):
+        note += " The lengths differ, so the two columns are not the same experiment."
+    return Table(
+        "Ours and published", note, ("", "ours", "95 % interval (t)", _published(study)), rows
+    )
+
+
+def claims_table(study: Study, summary: dict[str, Any]) -> Table:
+    """The report's claims, with verdicts by fixed rules."""
+    digits = {"points": 2, "nats": 4, "%": 1}
+    rows = []
+    for row in summary["claims"]:
+        unit = row["unit"]
+        ends = interval(row["interval"], digits=digits.get(unit, 2), unit=unit)
+        rows.append(
+            (row["claim"], row["published"], row["measured"], ends, row["verdict"], row["rule"])
+        )
+    note = "Each claim is decided by a rule that was fixed before the runs."
+    if len(summary["per_arm"]) > 2:
+        note += " The claims are about BatchNorm and the baseline; the other arms are in none."
+    if not rows:
+        note = (
+            "The report's claims are about its CNN with BatchNorm and without; this study does not "
+            "hold that pair, so they are not decided here."
+        )
+    return Table(
+        "Claims",
+        note,
+        ("claim", _published(study), "ours", "95 % interval", "verdict", "rule"),
+        rows,
+    )
+
+
+def class_table(study: Study, summary: dict[str, Any]) -> Table:
+    """Test accuracy of each class."""
+    arms, paired = summary["per_arm"], summary["paired"]
+    rows = []
+    for name in study.dataset["classes"]:
+        key = f"class:{name}"
+        cells = []
+        for row in arms.values():
+            found = row.get(key)
+            cells += (
+                [mean_and_spread(found, 100, 1, "%"), interval(found["ci_t"], 100, 1)]
+                if found
+                else [NONE, NONE]
+            )
+        if paired:
+            found = paired.get(key)
+            cells += (
+                [
+                    change(found["mean_difference"], 100, 1, "points"),
+                    interval(found["ci_t"], 100, 1),
+                ]
+                if found
+                else [NONE, NONE]
+            )
+        rows.append((name, *cells))
+    heads = [word for arm in arms for word in (arm_name(arm), "95 % interval")]
+    if paired:
+        heads += ["difference", "95 % interval"]
+    return Table("Test accuracy of each class", "", ("class", *heads), rows)
+
+
+METRICS = (
+    ("test_accuracy", "test accuracy", 100, 2, "%"),
+    ("test_loss", "test loss", 1, 4, "nats"),
+    ("val_accuracy", "final validation accuracy", 100, 2, "%"),
+    ("train_seconds", "training time", 1, 1, "s"),
+)
+
+
+def arms_table(summary: dict[str, Any]) -> Table:
+    """Every arm: mean, spread, both intervals."""
+    rows = [
+        (
+            f"{words}, {arm_name(arm)}",
+            str(row[key]["n"]),
+            mean_and_spread(row[key], scale, digits, unit),
+            interval(row[key]["ci_t"], scale, digits),
+            interval(row[key]["ci_bootstrap"], scale, digits),
+        )
+        for key, words, scale, digits, unit in METRICS
+        for arm, row in summary["per_arm"].items()
+    ]
+    head = ("", "seeds", "mean ± standard deviation", "95 % interval (t)", "95 % (bootstrap)")
+    return Table("Each arm", "", head, rows)
+
+
+def paired_table(summary: dict[str, Any]) -> Table:
+    """Differences over seed pairs, with tests."""
+    paired = summary["paired"]
+    if not paired:
+        return Table("Paired differences", "", ("",), [])
+    first, second = (arm_name(arm) for arm in paired["arms"])
+    rows = []
+    for key, words, scale, digits, unit in METRICS:
+        row = paired[key]
+        dz, needed = row["cohens_dz"], row["seeds_for_power_80"]
+        points = "points" if unit == "%" else unit
+        rows.append(
+            (
+                words,
+                change(row["mean_difference"], scale, digits, points),
+                interval(row["ci_t"], scale, digits),
+                interval(row["ci_bootstrap"], scale, digits),
+                probability(row["p_sign_flip"]),
+                NONE if dz is None else f"{dz:.2f}",
+                NONE if needed is None else str(needed),
+            )
+        )
+    pairs = paired["test_accuracy"]["n"]
+    return Table(
+        "Paired differences",
+        f"{second} minus {first}, {pairs} pair{'s' * (pairs != 1)} of runs with the same split, "
+        "initial values, data order and augmentation. p: exact sign-flip permutation test, two "
+        f"sides; with {pairs} pair{'s' * (pairs != 1)} it cannot be below "
+        f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
+        "needs to see a difference of this size with power 0.8.",
+        ("", "difference", "95 % (paired t)", "95 % (bootstrap)", "p", "Cohen's d_z", "seeds"),
+        rows,
+    )
+
+
+def against_first_table(summary: dict[str, Any]) -> Table:
+    """Every other arm against the first, with p-values for so many comparisons."""
+    others = summary["against_first"]
+    rows = [(arm_name(row["arms"][1]), *tested_cells(row)) for row in others]
+    first = arm_name(others[0]["arms"][0]) if others else ""
+    return Table(
+        f"Every arm against {first}",
+        f"Test accuracy of each arm minus that of {first} with the same seed. {HOLM_NOTE}",
+        ("", *TESTED_HEAD),
+        rows if len(rows) > 1 else [],
+    )
+
+
+# Heads of what `tested_cells` gives.
+TESTED_HEAD = (
+    "difference",
+    "95 % (paired t)",
+    "95 % (bootstrap)",
+    "p (paired t)",
+    "Holm",
+    "p (sign flips)",
+    "Holm",
+)
+HOLM_NOTE = (
+    "The intervals are for one difference at a time; where several are tested one will look real "
+    "by chance, so the p-values stand beside those adjusted by Holm's method."
+)
+
+
+def tested_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A difference of accuracies with intervals and p-values, as cells of a table."""
+    return (
+        change(row["mean_difference"], 100, unit="points"),
+        interval(row["ci_t"], 100),
+        interval(row["ci_bootstrap"], 100),
+        *(
+            probability(row.get(key))
+            for key in ("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm")
+        ),
+    )
+
+
+def _epochs(values: Sequence[int | None]) -> str:
+    return ", ".join(NONE if value is None else str(value) for value in values)
+
+
+def convergence_table(summary: dict[str, Any]) -> Table:
+    """How fast each arm learns, and how smooth its losses are."""
+    arms = list(summary["per_arm"])
+    tables = [summary["convergence"][arm] for arm in arms]
+    saved = summary["convergence"]["epochs_saved"]
+    rows = []
+    for number, threshold in enumerate(tables[0]["thresholds"]):
+        cells = [_epochs(table["first_epoch"][number]) for table in tables]
+        if saved:
+            statistic = saved["statistics"][number]
+            text = change(statistic["mean"], digits=1)
+            if statistic["ci_t"]:
+                text += f" ({interval(statistic['ci_t'], digits=1)})"
+            cells.append(text)
+        rows.append((f"first epoch with {100 * threshold:.0f} % on validation", *cells))
+    smooth = [
+        ("area under the validation accuracy", "area_under_curve", None, 100, 2, "%"),
+        ("oscillation of the training loss", "oscillation", "train_loss", 1, 4, "nats"),
+        ("oscillation of the validation loss", "oscillation", "val_loss", 1, 4, "nats"),
+    ]
+    for words, key, curve, scale, digits, unit in smooth:
+        found = [table[key] if curve is None else table[key][curve] for table in tables]
+        cells = [mean_and_spread(row, scale, digits, unit) for row in found]
+        rows.append((words, *cells, *([NONE] if saved else [])))
+    heads = [arm_name(arm) for arm in arms]
+    return Table(
+        "Convergence and smoothness",
+        "Epochs of each seed in order; a dash where a threshold is never reached. Means ± standard "
+        "deviations otherwise.",
+        ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
+        rows,
+    )
+
+
+def mcnemar_table(summary: dict[str, Any]) -> Table:
+    """McNemar's exact test of each seed pair."""
+    rows = [
+        (str(r["seed"]), f"{r['only_first']:,}", f"{r['only_second']:,}", probability(r["p"]))
+        for r in summary["mcnemar"]
+    ]
+    first, second = (arm_name(arm) for arm in summary["paired"]["arms"]) if rows else ("", "")
+    return Table(
+        "The same test images, pair by pair",
+        "McNemar's exact test on the predictions of one seed: does one trained network get more "
+        "of these images right than the other?",
+        ("seed", f"right only with {first}", f"right only with {second}", "p"),
+        rows,
+    )
+
+
+def _deviation(variance: float | None) -> str:
+    if variance is None:
+        return NONE
+    return f"{100 * math.sqrt(variance):.3f} points" if variance > 0 else "none detectable"
+
+
+def variance_table(summary: dict[str, Any]) -> Table:
+    """Where the spread between seeds comes from (Jordan 2023), and calibration."""
+    rows = [
+        (
+            arm_name(arm),
+            _deviation(row["variance"]["total"]),
+            _deviation(row["variance"]["finite_test_set"]),
+            _deviation(row["variance"]["distribution"]),
+            f"{100 * row['calibration']['ece']:.2f} points",
+        )
+        for arm, row in summary["per_arm"].items()
+    ]
+    return Table(
+        "Spread between seeds, and calibration",
+        "Standard deviations of the test accuracy between seeds. Part comes from the finite test "
+        "set, the rest is how much networks differ on the distribution itself (Jordan 2023, arXiv "
+        "2304.01910). Calibration: expected calibration error, mean over the seeds.",
+        ("", "observed", "finite test set", "distribution", "calibration error"),
+        rows,
+    )
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+def origins(studies: Sequence[Study]) -> str:
+    """What runs were initialised from, where it is another network."""
+    runs = [run for study in studies for row in study.runs.values() for run in row]
+    given: list[Any] = [run.results.get("init_from") for run in runs]
+    found = {
+        f"{origin['source']}, digest {origin['digest'][:12]}"
+        for origin in given
+        if fits(origin, {"source": is_name, "digest": is_name})
+    }
+    return "; ".join(sorted(found))
+
+
+def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
+    """What was run, on what, with what."""
+    config, data = study_config(study), study.dataset
+    training, model = config["training"], config["model"]
+    counts = ", ".join(
+        f"{arm_name(arm)} {row['test_accuracy']['n']}" for arm, row in summary["per_arm"].items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    transfer = config.get("transfer", {})
+    layers = "; ".join(
+        f"{key.replace('_', ' ')} {transfer[key]}" for key in transfer if key != "init_from"
+    )
+    rows = [
+        ("dataset", f"{dataset_name(study)}; fingerprint {data['fingerprint'][:16]}"),
+        (
+            "images",
+            f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test",
+        ),
+        ("random flip and crop in training", _yes(config["data"]["augment"])),
+        ("network", f"{model['name']}, dropout {model['dropout']:g}"),
+        ("optimiser", recipe.optimiser(training)),
+        ("schedule", f"{summary['epochs']} epochs, {recipe.schedule(training)}"),
+        ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
+        *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
+        ("evaluation", "parameters of the last epoch; test images used once, at the end"),
+        ("seeds", ", ".join(map(str, summary["seeds"]))),
+        ("finished runs", counts),
+        ("device", summary["device"] or "unknown"),
+        ("versions", versions),
+        ("code", summary["git_revision"] or "unknown revision"),
+    ]
+    return Table("Protocol", "", ("", ""), rows)
