@@ -211,7 +211,7 @@ def time_overhead(pairs: Sequence[Pair]) -> dict[str, Any]:
     percent = [
         100 * (b.results["train_seconds"] / a.results["train_seconds"] - 1) for a, b in pairs
     ]
-    interval = t_interval(percent)
+    interval = t_interval(percent, least=-100.0)
     return _row(
         "time_overhead",
         "BatchNorm takes longer to train",

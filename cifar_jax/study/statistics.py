@@ -35,7 +35,9 @@ def standard_deviation(values: ArrayLike) -> float | None:
     return float(x.std(ddof=1)) if len(x) > 1 else None
 
 
-def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
+def t_interval(
+    values: ArrayLike, level: float = LEVEL, least: float = -np.inf, most: float = np.inf
+) -> Interval | None:
     """Student's interval for the mean: mean -+ t(n - 1) * s / sqrt(n).
 
     Of differences within pairs it is the paired t interval. Student, "The probable error of a
@@ -43,6 +45,9 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
 
     Args:
         values: (n,).
+        level: of confidence.
+        least, most: what the mean cannot be below or above (a time, a share). The interval is cut
+            there, which changes nothing about how often it covers the mean.
 
     Returns:
         Its ends, or None below two values.
@@ -52,7 +57,7 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
     if n < 2:
         return None
     half = stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) / np.sqrt(n)
-    return float(x.mean() - half), float(x.mean() + half)
+    return max(float(x.mean() - half), least), min(float(x.mean() + half), most)
 
 
 def bootstrap_interval(

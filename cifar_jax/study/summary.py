@@ -1,5 +1,6 @@
 """All numbers of a study, as plain data."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,23 +30,32 @@ THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 BASELINE, BATCHNORM = "none", "batch"
 # The network that they are about.
 REPORT_MODEL = "cnn"
+# Of the metrics of a run that are not shares.
+_MOST = {"test_loss": math.inf, "train_seconds": math.inf}
 
 
-def describe(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, spread and 95 % intervals of one value a seed; None where there are too few."""
+def describe(
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
+) -> dict[str, Any]:
+    """Mean, spread and 95 % intervals of one value a seed; None where there are too few.
+
+    Args:
+        values: (seeds,).
+        least, most: the range of such a value.
+    """
     return {
         "n": len(values),
         "mean": float(np.mean(values)) if values else None,
         "std": standard_deviation(values),
-        "ci_t": _ends(t_interval(values)),
+        "ci_t": _ends(t_interval(values, least=least, most=most)),
         "ci_bootstrap": _ends(bootstrap_interval(values)),
         "values": list(values),
     }
 
 
-def compare(differences: Sequence[float]) -> dict[str, Any]:
-    """What one difference a seed pair says."""
-    row = describe(differences)
+def compare(differences: Sequence[float], least: float = -math.inf) -> dict[str, Any]:
+    """What one difference a seed pair says; `least` is the smallest that there can be."""
+    row = describe(differences, least)
     dz = cohens_dz(differences)
     return {
         "n": row["n"],
@@ -98,7 +108,10 @@ def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
         np.concatenate([run.logits for run in runs]), np.concatenate([run.label for run in runs])
     )
     return {
-        **{name: describe([table[name] for table in tables]) for name in tables[0]},
+        **{
+            name: describe([table[name] for table in tables], 0.0, _MOST.get(name, 1.0))
+            for name in tables[0]
+        },
         "seeds": [run.seed for run in runs],
         "variance": variance_parts(np.stack([run.correct for run in runs])),
         "num_params": runs[0].results["num_params"],
@@ -113,7 +126,7 @@ def summarise_pairs(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
         name: compare([b[name] - a[name] for a, b in tables]) for name in tables[0][0]
     }
     paired["train_seconds"]["relative"] = compare(
-        [b["train_seconds"] / a["train_seconds"] - 1 for a, b in tables]
+        [b["train_seconds"] / a["train_seconds"] - 1 for a, b in tables], least=-1.0
     )
     return {
         "arms": [pairs[0][0].arm, pairs[0][1].arm],

@@ -52,7 +52,7 @@ def _cell(study: Study, arm: str, value: Value, chance: float) -> dict[str, Any]
         "seeds": sorted(test),
         "diverged": len(lost),
         "diverged_seeds": lost,
-        "test_accuracy": describe([test[seed] for seed in sorted(test)]),
+        "test_accuracy": describe([test[seed] for seed in sorted(test)], 0.0, 1.0),
         "finished": summarise_arm(runs) if runs else None,
     }
 

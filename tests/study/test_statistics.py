@@ -54,6 +54,13 @@ def test_t_interval_of_differences_is_the_paired_one():
     assert t_interval(np.subtract(other, VALUES)) == pytest.approx(tuple(wanted), rel=1e-12)
 
 
+def test_t_interval_is_cut_where_the_mean_cannot_be():
+    low, high = t_interval([1.0, 9.0])
+    assert low < 0
+    assert t_interval([1.0, 9.0], least=0.0, most=8.0) == (0.0, 8.0)
+    assert t_interval([1.0, 9.0], least=0.0) == (0.0, high)
+
+
 def test_t_interval_covers_95_percent():
     samples = np.random.default_rng(0).normal(3.0, 2.0, (2000, 5))
     ends = np.array([t_interval(row) for row in samples])
