@@ -114,6 +114,20 @@ def _rates(transfer: TransferConfig) -> Rates:
     return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
 
 
+def check_precision(training: TrainingConfig) -> None:
+    """Refuse a precision that the device does not have; it would be float32 under another name.
+
+    Raises:
+        UserError: naming it.
+    """
+    platform = jax.default_backend()
+    if training.precision == "tf32" and platform != "gpu":
+        raise UserError(
+            f"--precision tf32: is of NVIDIA GPUs, and the device is a {platform}; allowed there: "
+            "float32, bfloat16"
+        )
+
+
 def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
     """Refuse patterns that match no parameter of the network, and that leave nothing to train.
 
@@ -204,6 +218,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
     """
     train, val = split_rows(config, dataset)
     check_norm(config.model)
+    check_precision(config.training)
     check_layers(config, dataset.train_images.shape[1:])
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels
@@ -247,6 +262,8 @@ def train_spec(config: Config) -> TrainSpec:
         decay_every=training.decay_every,
         decay_factor=training.decay_factor,
         augment=config.data.augment,
+        dtype="bfloat16" if training.precision == "bfloat16" else "float32",
+        tf32=training.precision == "tf32",
         optimizer=training.optimizer,
         schedule=training.schedule,
         milestones=milestones(training),

@@ -9,6 +9,7 @@ from jax import lax
 
 from cifar_jax.data.augment import normalise
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import in_precision
 from cifar_jax.training.state import (
     ORDER,
     TrainData,
@@ -102,6 +103,7 @@ def train_epoch(
     return state, metrics
 
 
+@in_precision
 def predict_logits(spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
     """Logits in evaluation mode, (N, classes), of uint8 images (N, H, W, 3), in small batches."""
     n = images.shape[0]
