@@ -47,12 +47,11 @@ class Point(NamedTuple):
 
 def measure(point: Point) -> dict[str, Any]:
     """Seconds of compilation and of an epoch, and peak memory of this process in MiB."""
-    import resource
-
     import jax
 
     from benchmarks._problem import make_problem
     from benchmarks._timing import summary
+    from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
     from cifar_jax.training.loop import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
@@ -68,16 +67,12 @@ def measure(point: Point) -> dict[str, Any]:
         state, _ = jax.block_until_ready(run(hyper, state))
         samples.append(time.perf_counter() - start)
     timing = summary(samples[1:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes on Linux, bytes on macOS.
-    resident = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    device = jax.devices()[0].memory_stats() or {}
     return {
         "compile seconds": compiled,
         "seconds": timing._asdict(),
         "images/s": point.seeds * point.images / timing.median,
-        "peak resident MiB": resident,
-        "peak device MiB": device.get("peak_bytes_in_use", 0) / 2**20 or None,
+        "peak resident MiB": (peak_memory_bytes() or 0) / 2**20 or None,
+        "peak device MiB": (peak_device_memory_bytes(jax.devices()[0]) or 0) / 2**20 or None,
     }
 
 
