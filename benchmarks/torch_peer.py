@@ -83,6 +83,14 @@ def loss_and_correct(
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
 
+def bfloat16_loss_and_correct(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`loss_and_correct` under autocast: parameters and loss stay float32."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return loss_and_correct(model, images, labels, layout)
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,

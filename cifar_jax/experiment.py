@@ -28,6 +28,7 @@ from cifar_jax.training.layerwise import (
 )
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import PRECISIONS
 from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -262,8 +263,7 @@ def train_spec(config: Config) -> TrainSpec:
         decay_every=training.decay_every,
         decay_factor=training.decay_factor,
         augment=config.data.augment,
-        dtype="bfloat16" if training.precision == "bfloat16" else "float32",
-        tf32=training.precision == "tf32",
+        **PRECISIONS[training.precision]._asdict(),
         optimizer=training.optimizer,
         schedule=training.schedule,
         milestones=milestones(training),

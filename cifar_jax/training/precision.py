@@ -11,7 +11,7 @@ program of the process is touched.
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 
@@ -19,6 +19,20 @@ from cifar_jax.training.state import TrainSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Precision(NamedTuple):
+    """What a named precision is in a `TrainSpec`; fields as there."""
+
+    dtype: str
+    tf32: bool
+
+
+PRECISIONS = {
+    "float32": Precision("float32", False),
+    "tf32": Precision("float32", True),
+    "bfloat16": Precision("bfloat16", False),
+}
 
 
 def product_precision(spec: TrainSpec, platform: str) -> str | None:
