@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
-from cifar_jax.training.epoch import EVAL_BATCH, epoch_order
+from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
 from cifar_jax.training.step import train_step
@@ -156,7 +156,7 @@ def torch_candidates(
                     **options,
                 )
             else:
-                call = partial(peer.evaluate, model, *data, batch=EVAL_BATCH, **options)
+                call = partial(peer.evaluate, model, *data, **options)
             name = f"torch {kind}{suffix}"
             if kind == "compiled":
                 show_progress(f"compiling: {name}")
