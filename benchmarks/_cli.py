@@ -29,6 +29,16 @@ def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision`, as of cifar_jax.main."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "tf32", "bfloat16"),
+        default="float32",
+        help="(float32); tf32 changes nothing but on NVIDIA GPUs",
+    )
+
+
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, **short: Any
 ) -> argparse.Namespace:

@@ -8,6 +8,7 @@ import numpy as np
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import PRECISIONS
 from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 
 WIDTHS = (32, 64, 128)
@@ -30,7 +31,12 @@ class Problem(NamedTuple):
 
 
 def make_problem(
-    norm: str, batch: int, n_train: int, widths: tuple[int, ...] = WIDTHS, n_val: int = 1
+    norm: str,
+    batch: int,
+    n_train: int,
+    widths: tuple[int, ...] = WIDTHS,
+    n_val: int = 1,
+    precision: str = "float32",
 ) -> Problem:
     """A problem of `n_train` images; one validation image by default, which costs nothing."""
     rng = np.random.default_rng(0)
@@ -39,7 +45,11 @@ def make_problem(
     train, val = slice(n_train), slice(n_train, None)
     data = TrainData(images[train], labels[train], images[val], labels[val])
     return Problem(
-        TrainSpec(CNN(num_classes=CLASSES, norm=norm, widths=widths), batch_size=batch),
+        TrainSpec(
+            CNN(num_classes=CLASSES, norm=norm, widths=widths),
+            batch_size=batch,
+            **PRECISIONS[precision]._asdict(),
+        ),
         jax.tree.map(np.float32, Hyperparams()),
         jax.device_put(data),
         HostData(images, labels, np.arange(n_train)),

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks._cli import make_parser, parse, positive
 from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
-from cifar_jax.models import convolution, layers
+from cifar_jax.models import convolution, layers, pooling
 from cifar_jax.models.cnn import CNN
 
 Calls = dict[str, Callable[[], Any]]
@@ -74,17 +74,27 @@ def xla_batch_norm_pool(
     return xla_pool(y), mean, var
 
 
-def _xla_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return convolution.xla(x, kernel) + bias
+def _xla_windows(x: jax.Array, kernel: jax.Array) -> layers.Windows:
+    """XLA's convolution as `split_windows` gives it, which moves nothing."""
+    return layers.Windows(pooling.split_windows(convolution.xla(x, kernel)), pooling.NHWC_AXES)
+
+
+def _image(windows: jax.Array) -> jax.Array:
+    """The inverse of `split_windows`."""
+    n, rows, two, cols, _, c = windows.shape
+    return windows.reshape(n, two * rows, two * cols, c)
 
 
 @contextmanager
 def plain_layers() -> Iterator[None]:
-    """Models traced inside are made of XLA's own operations."""
+    """CNNs without norm or with batch norm, traced inside, are made of XLA's own operations."""
     saved = {name: getattr(layers, name) for name in layers.__all__}
-    layers.conv3x3, layers.relu_max_pool_2x2 = _xla_conv, xla_pool
+    layers.conv3x3_windows = _xla_windows
+    layers.bias_relu_max_pool_windows = lambda x, bias, _: xla_pool(_image(x) + bias)
     layers.batch_norm = xla_batch_norm
-    layers.batch_norm_relu_max_pool_2x2 = xla_batch_norm_pool
+    layers.batch_norm_relu_max_pool_windows = lambda x, scale, bias, eps, _: xla_batch_norm_pool(
+        _image(x), scale, bias, eps
+    )
     try:
         yield
     finally:
@@ -103,6 +113,16 @@ def _torch_pull(layer: Callable[..., Any], g: jax.Array, *args: Any) -> Callable
     return run
 
 
+def _conv_relu_pool(
+    formulation: str, x: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """Convolution, bias, ReLU and pooling; "xla": all four XLA's own."""
+    if formulation == "xla":
+        return xla_pool(convolution.xla(x, kernel) + bias)
+    windows = layers.conv3x3_windows(x, kernel, formulation=formulation)
+    return windows.image(layers.bias_relu_max_pool_windows(windows.values, bias, windows.axes))
+
+
 def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
     """Forward and backward pass of every layer; all gradients but that of the images."""
     calls: dict[str, Calls] = {}
@@ -114,6 +134,15 @@ def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
             layer = partial(convolution.conv3x3, formulation=name)
             conv[name] = (
                 _pull(partial(layer, x), g, kernel) if c == 3 else _pull(layer, g, x, kernel)
+            )
+        # As the network has it: the pooling takes the layout that the convolution leaves.
+        block: Calls = {}
+        for name in convolution.FORMULATIONS:
+            pooled_conv = partial(_conv_relu_pool, name)
+            block[name] = (
+                _pull(partial(pooled_conv, x), pooled, kernel, scale)
+                if c == 3
+                else _pull(pooled_conv, pooled, x, kernel, scale)
             )
         pool: Calls = {
             "xla": _pull(xla_pool, pooled, g),
@@ -130,9 +159,10 @@ def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
             ),
         }
         if with_torch:
-            _add_torch_layers(conv, pool, norm, both, (x, kernel, g, pooled))
+            _add_torch_layers(conv, block, pool, norm, both, (x, kernel, g, pooled))
         calls |= {
             f"conv{index}": conv,
+            f"conv+relu+pool{index}": block,
             f"relu+pool{index}": pool,
             f"norm{index}": norm,
             f"norm+relu+pool{index}": both,
@@ -141,7 +171,12 @@ def layer_calls(batch: int, with_torch: bool) -> dict[str, Calls]:
 
 
 def _add_torch_layers(
-    conv: Calls, pool: Calls, norm: Calls, both: Calls, arrays: tuple[jax.Array, ...]
+    conv: Calls,
+    block: Calls,
+    pool: Calls,
+    norm: Calls,
+    both: Calls,
+    arrays: tuple[jax.Array, ...],
 ) -> None:
     """PyTorch's layers on channels_last tensors (a permuted view of ours)."""
     import torch
@@ -155,12 +190,17 @@ def _add_torch_layers(
     weight = tensor(kernel, 3, 2, 0, 1).detach().contiguous().requires_grad_()
     z = tensor(g, 0, 3, 1, 2)
     scale, bias = (torch.ones(g.shape[-1], requires_grad=True) for _ in range(2))
+
+    def conv_relu_pool(x: Any, weight: Any, bias: Any) -> Any:
+        return F.max_pool2d(F.relu(F.conv2d(x, weight, bias, padding=1)), 2)
+
     if x.shape[-1] == 3:
         conv["torch"] = _torch_pull(lambda w: F.conv2d(images, w, padding=1), g, weight)
+        block["torch"] = _torch_pull(partial(conv_relu_pool, images), pooled, weight, bias)
     else:
-        conv["torch"] = _torch_pull(
-            partial(F.conv2d, padding=1), g, images.requires_grad_(), weight
-        )
+        images.requires_grad_()
+        conv["torch"] = _torch_pull(partial(F.conv2d, padding=1), g, images, weight)
+        block["torch"] = _torch_pull(conv_relu_pool, pooled, images, weight, bias)
     pool["torch"] = _torch_pull(lambda z: F.max_pool2d(F.relu(z), 2), pooled, z)
 
     def batch_norm(z: Any, scale: Any, bias: Any) -> Any:

@@ -47,12 +47,11 @@ class Point(NamedTuple):
 
 def measure(point: Point) -> dict[str, Any]:
     """Seconds of compilation and of an epoch, and peak memory of this process in MiB."""
-    import resource
-
     import jax
 
     from benchmarks._problem import make_problem
     from benchmarks._timing import summary
+    from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
     from cifar_jax.training.loop import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
@@ -68,16 +67,12 @@ def measure(point: Point) -> dict[str, Any]:
         state, _ = jax.block_until_ready(run(hyper, state))
         samples.append(time.perf_counter() - start)
     timing = summary(samples[1:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes on Linux, bytes on macOS.
-    resident = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    device = jax.devices()[0].memory_stats() or {}
     return {
         "compile seconds": compiled,
         "seconds": timing._asdict(),
         "images/s": point.seeds * point.images / timing.median,
-        "peak resident MiB": resident,
-        "peak device MiB": device.get("peak_bytes_in_use", 0) / 2**20 or None,
+        "peak resident MiB": (peak_memory_bytes() or 0) / 2**20,
+        "peak device MiB": (peak_device_memory_bytes(jax.devices()[0]) or 0) / 2**20 or None,
     }
 
 
@@ -105,12 +100,16 @@ def points(args: argparse.Namespace) -> dict[str, list[Point]]:
     }
 
 
-def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Time of an epoch and of an image, and memory, against each quantity."""
+def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
+    """Time of an epoch, images a second, and memory, against each quantity.
+
+    A dashed line says what time in proportion to the quantity would be.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     quantities = {
         "seconds an epoch": lambda m: m["seconds"]["median"],
@@ -118,22 +117,48 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
         "peak resident MiB": lambda m: m["peak resident MiB"],
     }
     figure, axes = plt.subplots(
-        len(quantities), len(curves), figsize=(3 * len(curves), 7), squeeze=False, sharex="col"
+        len(quantities),
+        len(curves),
+        figsize=(max(3 * len(curves), 5), 7.5),
+        squeeze=False,
+        sharex="col",
     )
+    figure.suptitle(title)
     for column, (name, curve) in enumerate(curves.items()):
         whole = [entry for entry in curve if "failed" not in entry]
         xs = [entry[name] for entry in whole]
         for row, (label, value) in enumerate(quantities.items()):
             panel = axes[row, column]
-            panel.plot(xs, [value(entry) for entry in whole], "o-", color="#0072b2")
-            panel.set_ylim(bottom=0)
+            ys = [value(entry) for entry in whole]
+            panel.plot(xs, ys, "o-", color="#0072b2")
+            if row == 0 and whole:
+                proportional = [ys[0] * x / xs[0] for x in xs]
+                panel.plot(xs, proportional, "--", color="#777777", label="in proportion")
+                panel.set_yscale("log")
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                panel.yaxis.set_major_formatter("{x:g}")
+            else:
+                panel.set_ylim(0, 1.15 * max(ys, default=1))
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(xs, [f"{x:,}" for x in xs])
+            panel.minorticks_off()
             panel.grid(alpha=0.3)
             if column == 0:
                 panel.set_ylabel(label)
         axes[-1, column].set_xlabel(AXES[name])
+    axes[0, 0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _device() -> str:
+    import jax
+
+    from benchmarks._timing import cores
+
+    kind: str = jax.devices()[0].device_kind
+    return f"{cores()} CPU cores" if kind == "cpu" else kind
 
 
 def rows(name: str, curve: list[dict[str, Any]]) -> list[list[str]]:
@@ -199,7 +224,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(header, [line for name, curve in curves.items() for line in rows(name, curve)]))
     settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
     write_json(args.output, {"settings": settings, **curves})
-    draw(curves, args.output.with_suffix(".png"))
+    varied = f"where not varied: batch {args.batch}, 1 seed, {args.steps} steps, width 32"
+    title = f"CNN, norm {args.norm}, {_device()}; {varied}"
+    draw(curves, title, args.output.with_suffix(".png"))
     print(f"written: {args.output} and {args.output.with_suffix('.png').name}")
 
 

@@ -23,7 +23,7 @@ if not __package__:
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks._cli import integers, make_parser, parse, positive
+from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.training.loop import RunEpoch, compile_device_epoch, stack_runs
@@ -78,11 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cpu-devices", type=positive, help="divide the CPU's cores into so many devices"
     )
+    add_precision(parser)
     args = parse(parser, argv, seeds=[2], steps=2, repeats=2)
     if args.cpu_devices:
         jax.config.update("jax_num_cpu_devices", args.cpu_devices)
 
-    problem = make_problem(args.norm, args.batch, args.steps * args.batch)
+    n_train = args.steps * args.batch
+    problem = make_problem(args.norm, args.batch, n_train, precision=args.precision)
     show_progress("compiling: 1 seed")
     spec, hyper, data, _ = problem
     one = partial(compile_device_epoch(spec, hyper, problem.state(), data), hyper)
@@ -107,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     show_progress("")
     header = ["what", "median s", "q1", "q3", "images/s", "GFLOP/s", "x one by one"]
     print(table(header, lines))
-    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
+    named = ("norm", "batch", "steps", "repeats", "precision")
+    settings = {name: getattr(args, name) for name in named}
     seconds = {
         str(seeds): {name: timing._asdict() for name, timing in timings.items()}
         for seeds, timings in measured.items()

@@ -30,10 +30,10 @@ if not __package__:
 import jax
 import numpy as np
 
-from benchmarks._cli import make_parser, parse, positive
+from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
-from cifar_jax.training.epoch import EVAL_BATCH, epoch_order
+from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
 from cifar_jax.training.step import train_step
@@ -113,6 +113,14 @@ def evaluation_candidates(problem: Problem) -> Candidates:
     return {"predict": Candidate(partial(predict, state, images), len(images))}
 
 
+def set_torch_precision(tf32: bool) -> None:
+    """PyTorch's default is TF32 in convolutions and float32 in matrix products; here: as ours."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
 def torch_candidates(
     problem: Problem, norm: str, training: bool, failed: dict[str, str]
 ) -> Iterator[tuple[str, Candidate]]:
@@ -128,13 +136,16 @@ def torch_candidates(
     nhwc = torch.from_numpy(problem.host.images[:n]).to(device)
     images = nhwc.permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(problem.host.labels[:n]).long().to(device)
+    set_torch_precision(problem.spec.tf32)
+    short = problem.spec.dtype == "bfloat16"
+    eager = peer.bfloat16_loss_and_correct if short else peer.loss_and_correct
     compiled = torch.compile(
-        peer.loss_and_correct,
+        eager,
         dynamic=False,
         mode="reduce-overhead" if device.type == "cuda" else None,
     )
     layouts = {"": torch.contiguous_format, " nhwc": torch.channels_last}
-    for kind, forward in {"eager": peer.loss_and_correct, "compiled": compiled}.items():
+    for kind, forward in {"eager": eager, "compiled": compiled}.items():
         for suffix, layout in layouts.items():
             model = peer.network(norm, CLASSES).to(device, memory_format=layout)
             data, options = (images, labels), {"layout": layout, "forward": forward}
@@ -145,7 +156,7 @@ def torch_candidates(
                     **options,
                 )
             else:
-                call = partial(peer.evaluate, model, *data, batch=EVAL_BATCH, **options)
+                call = partial(peer.evaluate, model, *data, **options)
             name = f"torch {kind}{suffix}"
             if kind == "compiled":
                 show_progress(f"compiling: {name}")
@@ -179,7 +190,7 @@ def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict
 def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, Any]:
     """One table: an arm, in training or evaluation."""
     n = args.steps * args.batch if training else args.eval_images
-    problem = make_problem(norm, args.batch, n)
+    problem = make_problem(norm, args.batch, n, precision=args.precision)
     show_progress("compiling")
     candidates = training_candidates(problem) if training else evaluation_candidates(problem)
     failed: dict[str, str] = {}
@@ -219,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive, default=16, help="training steps a repeat (16)")
     parser.add_argument("--eval-images", type=positive, default=5000, help="a repeat (5000)")
     parser.add_argument("--repeats", type=positive, default=9, help="of each candidate (9)")
+    add_precision(parser)
     args = parse(parser, argv, batch=128, steps=3, eval_images=1000, repeats=3)
     if args.peer == "torch" and importlib.util.find_spec("torch") is None:
         parser.error("--peer torch needs PyTorch: pip install torch")
@@ -233,7 +245,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             lines += rows(what, results[what], flops)
     show_progress("")
     print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
-    settings = {name: getattr(args, name) for name in ("batch", "steps", "eval_images", "repeats")}
+    named = ("batch", "steps", "eval_images", "repeats", "precision")
+    settings = {name: getattr(args, name) for name in named}
     write_json(args.output, {"settings": settings, **results})
     print(f"written: {args.output}")
 

@@ -83,6 +83,14 @@ def loss_and_correct(
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
 
+def bfloat16_loss_and_correct(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`loss_and_correct` under autocast: parameters and loss stay float32."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return loss_and_correct(model, images, labels, layout)
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -92,7 +100,7 @@ def evaluate(
     forward: Forward = loss_and_correct,
     batch: int = 250,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy in evaluation mode."""
+    """Mean loss and accuracy in evaluation mode; batches of 250 suit PyTorch best on two cores."""
     model.eval()
     total, right = torch.zeros(2, device=images.device)
     for x, y in zip(images.split(batch), labels.split(batch), strict=True):

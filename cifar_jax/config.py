@@ -29,6 +29,7 @@ PIPELINES = ("device", "stream")
 OPTIMIZERS = ("sgd", "nesterov", "adamw", "muon")
 SCHEDULES = ("step", "constant", "multistep", "cosine", "onecycle")
 LR_SCALINGS = ("none", "linear")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
@@ -209,6 +210,12 @@ class TrainingConfig:
     )
     mixup: float = _field(
         0.0, "alpha of mixup, the blend of two training images; 0 is off", low=0.0, high=1000.0
+    )
+    precision: str = _field(
+        "float32",
+        "float32, in full on GPUs too; tf32: its products with 10-bit factors, on NVIDIA GPUs; "
+        "bfloat16: of activations and products, while parameters, statistics and loss stay float32",
+        choices=PRECISIONS,
     )
 
 

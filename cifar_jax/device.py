@@ -1,6 +1,9 @@
-"""Which device a run uses, and how JAX is set up for it."""
+"""Which device a run uses, how JAX is set up for it, and how much memory it has taken."""
 
+import contextlib
 import os
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +51,34 @@ def select_device(name: str | None) -> "jax.Device":
     }
     hint = f"; {hints[name]}" if name in hints else ""
     raise UserError(f"--device {name}: there is none here, only {', '.join(present)}{hint}")
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has had resident so far; None where nobody tells.
+
+    On Linux the kernel's `VmHWM`: what `getrusage` says there is not below what the process had
+    that started this one.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return 1024 * int(found[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def peak_device_memory_bytes(device: "jax.Device") -> int | None:
+    """The most memory of its own that a device has given so far; None for a CPU, which has none."""
+    try:
+        stats = device.memory_stats() or {}
+    except (RuntimeError, NotImplementedError):  # Not every plugin counts.
+        return None
+    peak: int | None = stats.get("peak_bytes_in_use")
+    return peak
 
 
 def use_compilation_cache(directory: Path) -> None:

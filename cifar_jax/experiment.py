@@ -28,6 +28,7 @@ from cifar_jax.training.layerwise import (
 )
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import PRECISIONS
 from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -112,6 +113,20 @@ def _rates(transfer: TransferConfig) -> Rates:
     """Factors of the learning rate; what is frozen is so whatever its factor."""
     frozen = tuple((pattern, 0.0) for pattern in _frozen(transfer))
     return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
+
+
+def check_precision(training: TrainingConfig) -> None:
+    """Refuse a precision that the device does not have; it would be float32 under another name.
+
+    Raises:
+        UserError: naming it.
+    """
+    platform = jax.default_backend()
+    if training.precision == "tf32" and platform != "gpu":
+        raise UserError(
+            f"--precision tf32: is of NVIDIA GPUs, and the device is a {platform}; allowed there: "
+            "float32, bfloat16"
+        )
 
 
 def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
@@ -204,6 +219,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
     """
     train, val = split_rows(config, dataset)
     check_norm(config.model)
+    check_precision(config.training)
     check_layers(config, dataset.train_images.shape[1:])
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels
@@ -247,6 +263,7 @@ def train_spec(config: Config) -> TrainSpec:
         decay_every=training.decay_every,
         decay_factor=training.decay_factor,
         augment=config.data.augment,
+        **PRECISIONS[training.precision]._asdict(),
         optimizer=training.optimizer,
         schedule=training.schedule,
         milestones=milestones(training),

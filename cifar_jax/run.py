@@ -16,6 +16,7 @@ from cifar_jax import pretrained, rundir
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import (
     Prepared,
@@ -178,7 +179,7 @@ def train_group(
         if start.history:
             display.say(f"resuming {workdir} after epoch {len(start.history)}")
     state = stack_runs([start.state for start in starts])
-    hyper = stack_runs([hyperparams(c) for c in configs])
+    hyper = jax.device_put(stack_runs([hyperparams(c) for c in configs]))
     begun = time.perf_counter()
     # Apart, so that a signal need not wait for the compiler.
     epoch = apart(lambda: _compiled_epoch(programs, prepared, config, hyper, state, seeds))
@@ -199,16 +200,22 @@ def train_group(
     made_by = provenance.determinism(device.platform)
     written: list[Row | None] = [None] * seeds
 
-    def common(i: int) -> Row:
+    def common(i: int, predict_compile: float = 0.0) -> Row:
         """What the results of a run say, however it ended."""
+        compile_seconds = records[i]["compile_seconds"] + predict_compile
+        train_seconds = sum(row["seconds"] for row in opened[i].history)
         return {
             **records[i],
+            "compile_seconds": compile_seconds,
+            "compile_share": compile_seconds / (compile_seconds + train_seconds),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_device_memory_bytes": peak_device_memory_bytes(device),
             "model": configs[i].model.name,
             "norm": configs[i].model.norm,
             "seed": configs[i].training.seed,
             "num_params": num_params,
             "history": opened[i].history,
-            "train_seconds": sum(row["seconds"] for row in opened[i].history),
+            "train_seconds": train_seconds,
             "seed_parallelism": seeds,
             "device": device_line,
             **made_by,
@@ -238,8 +245,7 @@ def train_group(
             if final is None:
                 continue
             evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
-            rest = common(i)
-            rest["compile_seconds"] += predict_compile
+            rest = common(i, predict_compile)
             labels = np.asarray(dataset.test_labels)
             written[i] = rundir.write_results(workdirs[i], evaluation, logits, labels, **rest)
     except KeyboardInterrupt as stop:
@@ -274,6 +280,15 @@ def _begin(
             pretrained.open_source(source), config, state, classes
         )
     return rundir.begin(state, config, prepared.dataset.fingerprint, workdir, resume, origin)
+
+
+def _memory(results: Row) -> str:
+    """The peaks of memory that are known, in words."""
+    peaks = {
+        "of memory": results["peak_memory_bytes"],
+        "of the device's": results["peak_device_memory_bytes"],
+    }
+    return "".join(f", at most {peak / 2**20:,.0f} MiB {of}" for of, peak in peaks.items() if peak)
 
 
 def _say_origin(origin: Row | None, display: Display) -> None:
@@ -349,10 +364,10 @@ def train_run(
     labels = np.asarray(dataset.test_labels)
     with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
-    compiled, trained = results["compile_seconds"], results["train_seconds"]
     display.say(
-        f"trained in {duration(trained)}, compiled in {compiled:.1f} s "
-        f"({100 * compiled / (compiled + trained):.1f} %); everything is in {workdir}"
+        f"trained in {duration(results['train_seconds'])}, compiled in "
+        f"{results['compile_seconds']:.1f} s ({100 * results['compile_share']:.1f} %)"
+        f"{_memory(results)}; everything is in {workdir}"
     )
     if dataset.notice:
         display.banner(dataset.notice)

@@ -23,6 +23,7 @@ from cifar_jax.experiment import (
     check_batches,
     check_layers,
     check_norm,
+    check_precision,
     open_dataset,
     place,
     split_rows,
@@ -220,6 +221,7 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
     for arm in arms:
         config = arm.config(prepared.config, 0)
         check_norm(config.model)
+        check_precision(config.training)
         check_layers(config, prepared.dataset.train_images.shape[1:])
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
 

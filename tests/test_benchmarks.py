@@ -158,6 +158,27 @@ def test_startup(tmp_path: Path, folder: Path) -> None:
     assert [*results["seconds"]] == ["--help", *(f"first step, {name}" for name in names)]
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.usefixtures("_one_convolution")
+def test_the_plain_step_is_made_of_other_operations(norm: str) -> None:
+    """Else two equal programs would be compared; both compute the same."""
+    layers = importlib.import_module("benchmarks.layers")
+    rng = np.random.default_rng(0)
+    batch = rng.standard_normal((4, 32, 32, 3)).astype(np.float32), np.arange(4)
+
+    def outcome() -> tuple[str, Any]:
+        step, state = layers.train_step(norm)
+        return str(jax.make_jaxpr(step)(state, batch)), jax.jit(step)(state, batch)[1]
+
+    ours, loss = outcome()
+    with layers.plain_layers():
+        plain, plain_loss = outcome()
+    for operation in ("conv_general_dilated", "select_and_scatter"):
+        assert operation in plain
+        assert operation not in ours
+    assert float(loss) == pytest.approx(float(plain_loss), rel=1e-5)
+
+
 @pytest.mark.usefixtures("_one_convolution")
 def test_layers(tmp_path: Path) -> None:
     arguments = ["--only", "steps", "--batch", "2", "--steps", "1", "--repeats", "2"]

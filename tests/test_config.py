@@ -42,6 +42,7 @@ def test_defaults_are_the_protocol():
         erasing_area_high=0.4,
         erasing_ratio=0.3,
         mixup=0.0,
+        precision="float32",
     )
     assert Config().data.val_examples == 5000
     assert Config().model == ModelConfig(

@@ -68,7 +68,10 @@ def test_results_say_what_was_run_and_what_came_out(whole, folder):
     assert results["train_seconds"] == pytest.approx(
         sum(row["seconds"] for row in results["history"])
     )
-    assert results["compile_seconds"] > 0
+    compiled, trained = results["compile_seconds"], results["train_seconds"]
+    assert compiled > 0
+    assert results["compile_share"] == pytest.approx(compiled / (compiled + trained))
+    assert 2**26 < results["peak_memory_bytes"] < 2**40
     assert results["device"].split(":")[0] in ("cpu", "gpu", "mps", "METAL", "tpu")
     assert {"python", "jax", "flax", "optax", "numpy"} <= set(results["versions"])
     assert "git_revision" in results
@@ -213,6 +216,7 @@ def test_an_existing_run_is_refused_and_left_alone(whole, folder, capsys):
     [
         (["--resume", "--lr", "0.5"], "training.learning_rate: 0.01 -> 0.5"),
         (["--resume", "--norm", "none"], "contradict"),
+        (["--resume", "--precision", "bfloat16"], "training.precision: float32 -> bfloat16"),
         (["--resume", "--epochs", "3"], "--epochs 3: "),
     ],
 )

@@ -12,11 +12,13 @@ PADDING = 4
 def normalise(images: jax.Array, dtype: str = "float32") -> jax.Array:
     """Scale uint8 pixels (..., 3) to [0, 1] and standardise each channel with CIFAR-10's moments.
 
-    The division by 255 and by the standard deviation is one multiplication, in `dtype`.
+    The division by 255 and by the standard deviation is one multiplication, in `dtype` or, where
+    that is shorter, in float32.
     """
-    mean = jnp.asarray(MEAN, dtype)
-    scale = jnp.asarray([1.0 / (255.0 * s) for s in STD], dtype)
-    return (images.astype(dtype) - 255 * mean) * scale
+    wide = jnp.promote_types(dtype, jnp.float32)
+    mean = jnp.asarray(MEAN, wide)
+    scale = jnp.asarray([1.0 / (255.0 * s) for s in STD], wide)
+    return ((images.astype(wide) - 255 * mean) * scale).astype(dtype)
 
 
 def crop_and_flip(images: jax.Array, flip: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:

@@ -121,10 +121,13 @@ def mixup(key: jax.Array, x: jax.Array, alpha: float) -> tuple[jax.Array, jax.Ar
         alpha: the paper's is 1 for CIFAR-10.
 
     Returns:
-        weight * x + (1 - weight) * x[partner]; the weight, (), the dtype of x; the partners,
-        int32 (N,).
+        weight * x + (1 - weight) * x[partner], the dtype of x; the weight, float (), float32 or
+        wider; the partners, int32 (N,).
     """
     weight_key, order_key = jax.random.split(key)
-    weight = jax.random.beta(weight_key, alpha, alpha, dtype=x.dtype)
+    weight = jax.random.beta(
+        weight_key, alpha, alpha, dtype=jnp.promote_types(x.dtype, jnp.float32)
+    )
     partner = jax.random.permutation(order_key, x.shape[0])
-    return weight * x + (1 - weight) * x[partner], weight, partner
+    blend = weight * x + (1 - weight) * x[partner]
+    return blend.astype(x.dtype), weight, partner

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from cifar_jax.models import pooling
+from cifar_jax.models.dtypes import wide
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over all axes but the last.
+    """Mean and biased variance over all axes but the last, in float32 or x's wider dtype.
 
     The variance is the mean square of x minus its mean (two passes): the difference of mean
     square and squared mean loses digits where the mean is large.
     """
     axes = tuple(range(x.ndim - 1))
+    x = wide(x)
     mean = jnp.mean(x, axes)
     return mean, jnp.mean(jnp.square(x - mean), axes)
 
@@ -29,23 +31,32 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> _
 
     Args:
         x: (..., C).
-        scale: (C,).
-        bias: (C,).
+        scale: (C,), float32 or wider, as is what x is computed in.
+        bias: (C,), likewise.
         eps: added to the variance.
 
     Returns:
-        The normalised x, its mean (C,) and its biased variance (C,). All three have gradients.
+        The normalised x, in its dtype, its mean (C,) and its biased variance (C,), float32 or
+        wider. All three have gradients.
     """
     return _batch_norm_fwd(x, scale, bias, eps)[0]
+
+
+def _normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[_Triple, _Saved]:
+    """`batch_norm` whose first result is float32 or wider, and what the backward pass needs."""
+    mean, var = _moments(x)
+    inverse = lax.rsqrt(var + eps)
+    y = (wide(x) - mean) * (scale * inverse) + bias
+    return (y, mean, var), (x, scale, mean, inverse)
 
 
 def _batch_norm_fwd(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[_Triple, _Saved]:
-    mean, var = _moments(x)
-    inverse = lax.rsqrt(var + eps)
-    y = (x - mean) * (scale * inverse) + bias
-    return (y, mean, var), (x, scale, mean, inverse)
+    (y, mean, var), saved = _normalise(x, scale, bias, eps)
+    return (y.astype(x.dtype), mean, var), saved
 
 
 def _input_gradient(
@@ -59,22 +70,24 @@ def _input_gradient(
     """Ioffe & Szegedy 2015, section 3, with the cotangents of mean and variance added.
 
     Args:
-        g: cotangent of the normalised x, times the factor scale / sqrt(var + eps).
+        g: cotangent of the normalised x, times the factor scale / sqrt(var + eps); float32 or
+            wider.
     """
     x, scale, mean, inverse = saved
     count = x.size // x.shape[-1]
     factor = scale * inverse
     slope = (2 * g_var - factor * inverse * d_scale) / count
     offset = (g_mean - factor * d_bias) / count
-    return g + (x - mean) * slope + offset
+    return (g + (wide(x) - mean) * slope + offset).astype(x.dtype)
 
 
 def _batch_norm_bwd(eps: float, saved: _Saved, cotangents: _Triple) -> _Triple:
     x, scale, mean, inverse = saved
     g, g_mean, g_var = cotangents
+    g = wide(g)
     axes = tuple(range(x.ndim - 1))
     d_bias = jnp.sum(g, axes)
-    d_scale = jnp.sum(g * (x - mean), axes) * inverse
+    d_scale = jnp.sum(g * (wide(x) - mean), axes) * inverse
     scaled = g * (scale * inverse)
     return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
 
@@ -106,9 +119,9 @@ def batch_norm_relu_max_pool_windows(
 def _fused_fwd(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axes: tuple[int, int]
 ) -> tuple[_Triple, tuple[_Saved, jax.Array]]:
-    (normalised, mean, var), saved = _batch_norm_fwd(x, scale, bias, eps)
+    (normalised, mean, var), saved = _normalise(x, scale, bias, eps)
     y, position = pooling.relu_max_and_position(normalised, axes)
-    return (y, mean, var), (saved, position)
+    return (y.astype(x.dtype), mean, var), (saved, position.astype(x.dtype))
 
 
 def _fused_bwd(
@@ -120,10 +133,11 @@ def _fused_bwd(
     saved, position = residuals
     x, scale, mean, inverse = saved
     g, g_mean, g_var = cotangents
-    g = jnp.where(position == pooling.NOWHERE, 0, g)
+    g = wide(jnp.where(position == pooling.NOWHERE, 0, g))
     others = tuple(range(g.ndim - 1))
     d_bias = jnp.sum(g, others)
-    d_scale = jnp.sum(g * (pooling.gather(position, x, axes) - mean), others) * inverse
+    largest = wide(pooling.gather(position, x, axes))
+    d_scale = jnp.sum(g * (largest - mean), others) * inverse
     scaled = pooling.scatter(position, g * (scale * inverse), axes)
     return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
 

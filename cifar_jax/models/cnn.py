@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cifar_jax.models import layers
+from cifar_jax.models.dtypes import wide
 from cifar_jax.models.initializers import bias_init, kernel_init
 from cifar_jax.models.norms import BatchNorm, norm_layer
 from cifar_jax.models.paths import is_frozen
@@ -92,7 +93,7 @@ class CNN(nn.Module):
             train: dropout on (rng collection `dropout`), batch statistics used and updated.
 
         Returns:
-            (N, num_classes), the dtype of x.
+            (N, num_classes), float32 or x's wider dtype. Activations have the dtype of x.
         """
         for index, width in enumerate(self.widths, start=1):
             windows, bias = Conv3x3(width, name=f"conv{index}")(x)
@@ -100,7 +101,11 @@ class CNN(nn.Module):
         x = x.reshape(x.shape[0], -1)
         fan_in = x.shape[-1]
         x = nn.Dense(
-            self.hidden, kernel_init=kernel_init, bias_init=bias_init(fan_in), name="dense1"
+            self.hidden,
+            dtype=x.dtype,
+            kernel_init=kernel_init,
+            bias_init=bias_init(fan_in),
+            name="dense1",
         )(x)
         x = self._normalise(x, len(self.widths) + 1, train)
         x = nn.relu(x)
@@ -110,7 +115,7 @@ class CNN(nn.Module):
             kernel_init=kernel_init,
             bias_init=bias_init(self.hidden),
             name="dense2",
-        )(x)
+        )(wide(x))
 
 
 def count_parameters(params: object) -> int:

@@ -1,9 +1,13 @@
 """3x3 convolution in the formulation that is fastest on the backend at hand.
 
-XLA's own convolution is used on accelerators. On the CPU its forward pass is fair, but its weight
-gradient runs at a tenth of the speed of a matrix product, and inside a loop (`lax.scan`) a hundred
-times slower still; there the same sums are written as matrix products. benchmarks/layers.py
-measures each formulation.
+XLA's own convolution is used on accelerators, but where several runs are stacked: each has its own
+kernels, so that XLA would make one grouped convolution of theirs, which on GPUs is slower than one
+after the other (jax issue 26568). There the same sums are a matrix product, which becomes a batched
+one; no GPU was at hand, so this is not measured.
+
+On the CPU XLA's forward pass is fair, but its weight gradient runs at a tenth of the speed of a
+matrix product, and inside a loop (`lax.scan`) a hundred times slower still; there the same sums are
+written as matrix products. benchmarks/layers.py measures each formulation.
 """
 
 from collections.abc import Callable
@@ -14,6 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from cifar_jax.models import pooling, winograd
+
+RUNS = "runs"
+"""Axis over which runs are stacked: `jax.vmap(..., axis_name=RUNS)`."""
 
 _BLOCK = 2
 _SPLIT = 4
@@ -74,10 +81,19 @@ FORMULATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def choose(platform: str, channels: int) -> str:
-    """The key of `FORMULATIONS` for a backend and a number of input channels."""
+def is_stacked() -> bool:
+    """Whether what is traced is one of several runs that are stacked over the axis `RUNS`."""
+    try:
+        lax.psum(1, RUNS)  # A constant: no operation.
+    except NameError:
+        return False
+    return True
+
+
+def choose(platform: str, channels: int, stacked: bool) -> str:
+    """The key of `FORMULATIONS` for a backend, a number of input channels, and stacked runs."""
     if platform != "cpu":
-        return "xla"
+        return "blocks" if stacked else "xla"
     return "blocks" if channels < _MIN_WINOGRAD_CHANNELS else "winograd"
 
 
@@ -99,7 +115,7 @@ def conv3x3(
     Returns:
         (N, H, W, Cout), the dtype of x.
     """
-    name = formulation or choose(jax.default_backend(), x.shape[-1])
+    name = formulation or choose(jax.default_backend(), x.shape[-1], is_stacked())
     y = FORMULATIONS[name](x, kernel)
     return y if bias is None else y + bias
 
@@ -150,7 +166,7 @@ def conv3x3_windows(x: jax.Array, kernel: jax.Array, *, formulation: str | None 
         ValueError: H or W is odd.
     """
     _, h, w, c = x.shape
-    name = formulation or choose(jax.default_backend(), c)
+    name = formulation or choose(jax.default_backend(), c, is_stacked())
     if name == "winograd" and h % winograd.TILE == w % winograd.TILE == 0:
         y = winograd.tiled_conv3x3(x, kernel)
         return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)

@@ -9,6 +9,7 @@ from flax.typing import Initializer
 from jax import lax
 
 from cifar_jax.models import layers
+from cifar_jax.models.dtypes import wide
 
 
 def _scale_init(zero: bool) -> Initializer:
@@ -100,8 +101,9 @@ def group_norm(
         eps: added to the variance.
 
     Returns:
-        The shape of x.
+        The shape of x, in float32 or x's wider dtype.
     """
+    x = wide(x)
     # Positions first, whole channels: the minor axis stays long enough for the vector units.
     axes = tuple(range(1, x.ndim - 1))
     centred = x - jnp.expand_dims(_mean_of_groups(x, groups), axes)

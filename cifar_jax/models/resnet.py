@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 
 from cifar_jax.models import layers, strided
+from cifar_jax.models.dtypes import wide_dtype
 from cifar_jax.models.initializers import bias_init, kernel_init
 from cifar_jax.models.norms import norm_layer
 from cifar_jax.models.paths import is_frozen
@@ -213,7 +214,7 @@ class ResNet(nn.Module):
             train: batch statistics used and updated, dropout on (rng collection `dropout`).
 
         Returns:
-            (N, num_classes), the dtype of x.
+            (N, num_classes), float32 or x's wider dtype. Activations have the dtype of x.
         """
         norms = Norms(self.norm, self.norm_groups, self.norm_momentum, self.frozen)
         x = Conv(self.widths[0], use_bias=self.norm == "none", name="conv1")(x)
@@ -223,7 +224,7 @@ class ResNet(nn.Module):
             name = f"layer{number}"
             stage = Stage(norms, blocks, features, stride, self.shortcut, self.zero_init, name=name)
             x = stage(x, train=train)
-        x = jnp.mean(x, axis=(1, 2))
+        x = jnp.mean(x, axis=(1, 2), dtype=wide_dtype(x))
         if self.dropout:
             x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         return nn.Dense(

@@ -1,7 +1,6 @@
 """Convolutions of residual networks that skip positions: 3x3 with stride 2, and 1x1.
 
-As in `cifar_jax.models.convolution`, XLA's own is used on accelerators and matrix products on the
-CPU, where XLA's weight gradient inside a loop takes a hundred times as long.
+XLA's own is used where `cifar_jax.models.convolution.choose` takes it, else a matrix product.
 """
 
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cifar_jax.models.convolution import choose, is_stacked
 
 
 def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -50,12 +51,13 @@ def conv3x3_stride2(
     Args:
         x: (N, H, W, Cin).
         kernel: (3, 3, Cin, Cout), the dtype of x.
-        formulation: key of `FORMULATIONS`; by default by backend.
+        formulation: key of `FORMULATIONS`; by default as `choose` decides.
 
     Returns:
         (N, ceil(H/2), ceil(W/2), Cout), the dtype of x.
     """
-    name = formulation or ("patches" if jax.default_backend() == "cpu" else "xla")
+    chosen = choose(jax.default_backend(), x.shape[-1], is_stacked())
+    name = formulation or ("xla" if chosen == "xla" else "patches")
     return FORMULATIONS[name](x, kernel)
 
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cifar_jax.models.dtypes import wide
+
 TILE = 4
 """Outputs a side of one tile."""
 
@@ -57,28 +59,6 @@ def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
-@jax.custom_vjp
-def _store_gradient(x: jax.Array) -> jax.Array:
-    """x, whose gradient is computed once, whatever uses it.
-
-    The gradient is a sum over overlapping tiles, and XLA on the CPU would repeat it in every
-    loop behind it (four times over in a pooling's); `optimization_barrier` does not stop it. It
-    does not repeat a division, here by ones that it does not know.
-    """
-    return x
-
-
-def _store_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return x, x
-
-
-def _store_bwd(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-    return (g / (1 + 0 * x),)
-
-
-_store_gradient.defvjp(_store_fwd, _store_bwd)
-
-
 def tiles(x: jax.Array, tile: int) -> jax.Array:
     """What each tile x tile block of outputs reads: (N, H, W, C) -> (t+2, t+2, N, H/t, W/t, C)."""
     n, h, w, c = x.shape
@@ -99,17 +79,19 @@ def pad_to_tiles(x: jax.Array, tile: int) -> jax.Array:
 def tiled_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`conv3x3` that leaves its result in tiles: (4, 4, N, H/4, W/4, Cout); 4 divides H and W.
 
-    The first two axes are row and column in a tile.
+    The first two axes are row and column in a tile. bfloat16 is computed in float32: the transforms
+    would make its rounding error about ten times larger.
     """
     n, h, w, c = x.shape
+    dtype = x.dtype
     rows, cols, features = h // TILE, w // TILE, kernel.shape[-1]
     output, kernel_transform, data = _transforms()
     size = data.shape[0]
-    x = _store_gradient(x)
+    x, kernel = wide(x), wide(kernel)
     x = _transform(data, tiles(x, TILE).reshape(size, n * rows * cols, c))
     kernel = _transform(kernel_transform, kernel.reshape(9, c, features))
     y = _transform(output, jnp.einsum("tmc,tck->tmk", x, kernel))
-    return y.reshape(TILE, TILE, n, rows, cols, features)
+    return y.reshape(TILE, TILE, n, rows, cols, features).astype(dtype)
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:

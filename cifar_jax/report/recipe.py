@@ -12,13 +12,14 @@ OPTIMIZERS = {
 
 
 def optimiser(training: Mapping[str, Any]) -> str:
-    """Optimiser, learning rate, momentum, weight decay and batch."""
+    """Optimiser, learning rate, momentum, weight decay and batch; precision where not float32."""
     momentum = "beta1" if training["optimizer"] == "adamw" else "momentum"
     scaled = " for batches of 128, scaled with the batch" * (training["lr_scaling"] == "linear")
+    precision = training.get("precision", "float32")
     return (
         f"{OPTIMIZERS[training['optimizer']]}, learning rate {training['learning_rate']:g}{scaled}"
         f", {momentum} {training['momentum']:g}, weight decay {training['weight_decay']:g}, "
-        f"batches of {training['batch_size']}"
+        f"batches of {training['batch_size']}" + f", in {precision}" * (precision != "float32")
     )
 
 

@@ -9,6 +9,7 @@ from jax import lax
 
 from cifar_jax.data.augment import normalise
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import in_precision
 from cifar_jax.training.state import (
     ORDER,
     TrainData,
@@ -20,8 +21,9 @@ from cifar_jax.training.state import (
 )
 from cifar_jax.training.step import StepMetrics, train_step
 
-# Images a forward pass of evaluation; divides 5,000 and 10,000.
-EVAL_BATCH = 250
+# Images a forward pass of evaluation; both divide 5,000 and 10,000. On a CPU what a smaller batch
+# leaves stays in the cache: 1.3 times as fast. On accelerators nothing has been measured.
+EVAL_BATCH, CPU_EVAL_BATCH = 250, 100
 
 
 class EpochMetrics(NamedTuple):
@@ -102,10 +104,11 @@ def train_epoch(
     return state, metrics
 
 
+@in_precision
 def predict_logits(spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
     """Logits in evaluation mode, (N, classes), of uint8 images (N, H, W, 3), in small batches."""
     n = images.shape[0]
-    batch = min(EVAL_BATCH, n)
+    batch = min(CPU_EVAL_BATCH if jax.default_backend() == "cpu" else EVAL_BATCH, n)
     # The last batch is filled up with repeats, whose logits are dropped: in evaluation mode no
     # image influences another.
     index = jnp.minimum(jnp.arange(-(-n // batch) * batch), n - 1).reshape(-1, batch)

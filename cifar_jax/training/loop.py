@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.data.streaming import stream_batches
+from cifar_jax.models.convolution import RUNS
 from cifar_jax.training.epoch import (
     EpochMetrics,
     epoch_metrics,
@@ -113,7 +114,7 @@ def compile_device_epoch(
     ) -> tuple[TrainState, EpochMetrics]:
         return run_epoch(spec, hyper, state, data)
 
-    program = jax.vmap(epoch, in_axes=(0, 0, None)) if runs > 1 else epoch
+    program = jax.vmap(epoch, in_axes=(0, 0, None), axis_name=RUNS) if runs > 1 else epoch
     compiled = jax.jit(program, donate_argnums=1).lower(hyper, state, data).compile()
     return lambda hyper, state: compiled(hyper, state, data)
 

@@ -59,7 +59,8 @@ class TrainSpec:
         decay_every: epochs between two drops of the learning rate.
         decay_factor: factor of each drop.
         augment: random crop and flip of the training images.
-        dtype: of the network's inputs and activations.
+        dtype: of the network's inputs and activations; parameters and logits are float32 or wider.
+        tf32: whether products of float32 may round their factors; see `training.precision`.
         optimizer: "sgd", "nesterov", "adamw" or "muon".
         schedule: "step", "constant", "multistep", "cosine" or "onecycle".
         milestones: epochs, increasing, at which "multistep" drops the rate.
@@ -76,6 +77,7 @@ class TrainSpec:
     decay_factor: float = 0.1
     augment: bool = True
     dtype: str = "float32"
+    tf32: bool = False
     optimizer: str = "sgd"
     schedule: str = "step"
     milestones: tuple[float, ...] = ()

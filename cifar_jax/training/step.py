@@ -10,6 +10,7 @@ from cifar_jax.data.augment import normalise, random_crop_and_flip
 from cifar_jax.data.regularise import mixup, random_cutout, random_erasing
 from cifar_jax.training.loss import Mixed, count_correct, training_loss
 from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import in_precision
 from cifar_jax.training.state import (
     AUGMENT,
     CUTOUT,
@@ -72,6 +73,7 @@ def network_inputs(
     return x, Mixed(weight, labels[partner])
 
 
+@in_precision
 def train_step(
     spec: TrainSpec,
     hyper: Hyperparams,

@@ -107,8 +107,22 @@ def test_conv_maps_over_seeds_with_their_own_kernels(formulation):
 
 @pytest.mark.parametrize("platform", ["cuda", "gpu", "tpu", "metal", "rocm"])
 @pytest.mark.parametrize("channels", [3, 64])
-def test_accelerators_use_their_own_convolution(platform, channels):
-    assert convolution.choose(platform, channels) == "xla"
+def test_accelerators_use_their_own_convolution_but_for_stacked_runs(platform, channels):
+    assert convolution.choose(platform, channels, stacked=False) == "xla"
+    assert convolution.choose(platform, channels, stacked=True) != "xla"
+
+
+def test_runs_are_stacked_inside_their_axis_alone():
+    seen = []
+
+    def run(x):
+        seen.append(convolution.is_stacked())
+        return x
+
+    jax.vmap(run)(jnp.ones(2))
+    jax.vmap(jax.jit(run), axis_name=convolution.RUNS)(jnp.ones(2))
+    jax.jit(run)(jnp.ones(2))
+    assert seen == [False, True, False]
 
 
 def test_no_convolution_is_left_for_the_cpu_and_no_gradient_of_images_is_computed():

@@ -105,6 +105,11 @@ def test_networks_and_initial_values_can_be_swept():
         sweep("model.name=resnet20,resnet21")
 
 
+def test_precision_can_be_swept():
+    configs = [arm.config(Config(), 0) for arm in grid(["none"], sweep("precision=tf32,bfloat16"))]
+    assert [config.training.precision for config in configs] == ["tf32", "bfloat16"]
+
+
 def test_directories_are_path_safe_and_distinct():
     values = ("a/b", "a b", "../x", "a_b", "x" * 300, "x" * 301)
     names = [Arm("none", "model.name", value).directory for value in values]

@@ -9,7 +9,7 @@ import pytest
 from cifar_jax.data.augment import MEAN, STD, normalise
 from cifar_jax.models.norms import BatchNorm
 from cifar_jax.training.epoch import (
-    EVAL_BATCH,
+    CPU_EVAL_BATCH,
     epoch_order,
     loss_and_accuracy,
     predict_logits,
@@ -141,7 +141,7 @@ def test_loss_and_accuracy_are_those_of_the_definition() -> None:
     assert float(accuracy) == pytest.approx((logits.argmax(1) == labels).mean())
 
 
-@pytest.mark.parametrize("n", [1, EVAL_BATCH, EVAL_BATCH + 3])
+@pytest.mark.parametrize("n", [1, CPU_EVAL_BATCH, CPU_EVAL_BATCH + 3])
 def test_evaluation_of_any_number_of_images_is_that_of_each(
     tiny_spec: TrainSpec, tiny_state: TrainState, n: int
 ) -> None:

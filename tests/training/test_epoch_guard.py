@@ -1,0 +1,129 @@
+"""What an epoch of a run must not do: compile again, wait for the host, keep a second state."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cifar_jax import run
+from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.report.console import Display
+from cifar_jax.training.loop import compile_device_epoch
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.state import TrainData, TrainSpec, TrainState
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+EPOCHS = 4
+
+
+@pytest.fixture(autouse=True)
+def _compile_fast() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+class Compilations(logging.Handler):
+    """Counts the programs that JAX compiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("Finished XLA compilation of "):
+            self.names.append(message.split()[4])
+
+
+@pytest.fixture
+def compilations() -> Iterator[Compilations]:
+    """What is compiled during the test; JAX's own handlers stay silent."""
+    handler, logger = Compilations(), logging.getLogger("jax")
+    kept = logger.handlers[:], logger.propagate, logger.level
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.handlers, logger.propagate = kept[0], kept[1]
+    logger.setLevel(kept[2])
+
+
+class Counting(Display):
+    """Notes how many programs had been compiled when an epoch's line was shown."""
+
+    def __init__(self, compilations: Compilations) -> None:
+        super().__init__()
+        self.compilations = compilations
+        self.after_epoch: list[int] = []
+
+    def say(self, text: str) -> None:
+        if "epoch " in text and "val" in text:
+            self.after_epoch.append(len(self.compilations.names))
+
+
+def config(folder: Path, pipeline: str) -> Config:
+    return Config(
+        data=DataConfig(dataset=str(folder), val_examples=20, pipeline=pipeline),
+        model=ModelConfig(norm="batch"),
+        training=TrainingConfig(batch_size=16, epochs=EPOCHS, decay_every=2),
+    )
+
+
+@pytest.mark.parametrize("pipeline", ["device", "stream"])
+def test_a_run_compiles_nothing_after_its_first_epoch_and_an_epoch_moves_nothing(
+    folder: Path,
+    tmp_path: Path,
+    compilations: Compilations,
+    monkeypatch: pytest.MonkeyPatch,
+    pipeline: str,
+) -> None:
+    """The whole host loop, checkpoints and rows included, over a drop of the learning rate."""
+
+    def guarded(*args: Any) -> Callable[..., Any]:
+        compiled = compile_device_epoch(*args)
+
+        def call(hyper: Hyperparams, state: TrainState) -> Any:
+            with jax.transfer_guard("disallow"):
+                return compiled(hyper, state)
+
+        return call
+
+    monkeypatch.setattr(run, "compile_device_epoch", guarded)
+    display = Counting(compilations)
+    results = run.train_run(config(folder, pipeline), workdir=tmp_path / "run", display=display)
+    assert len(results["history"]) == EPOCHS
+    assert len(display.after_epoch) == EPOCHS
+    assert display.after_epoch[0] > 0
+    assert display.after_epoch == display.after_epoch[:1] * EPOCHS, compilations.names
+    before = len(compilations.names)
+    jax.jit(lambda x: x * 3 + before)(np.ones(7))
+    assert len(compilations.names) > before
+
+
+def backend_donates() -> bool:
+    x = jnp.ones(4)
+    jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(x))
+    return x.is_deleted()
+
+
+def test_an_epoch_refuses_host_numbers_under_the_guard_and_takes_the_buffers_of_its_state(
+    tiny_spec: TrainSpec, tiny_data: TrainData, tiny_state: TrainState
+) -> None:
+    """The guard does see what is not on the device; a run needs memory for one state, not two."""
+    on_host = Hyperparams(*map(np.float32, (0.01, 0.9, 5e-4)))
+    hyper, state = jax.device_put(on_host), jax.tree.map(jnp.copy, tiny_state)
+    epoch = compile_device_epoch(tiny_spec, hyper, state, tiny_data)
+    with jax.transfer_guard("disallow"):
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            epoch(on_host, state)
+        new, _ = epoch(hyper, state)
+    if not backend_donates():
+        pytest.skip("this backend donates no buffers")
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state) if leaf.size > 1)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, tiny_data, hyper)))
