@@ -41,7 +41,9 @@ def _to_numpy(state: TrainState) -> dict[str, Any]:
 
 
 def _from_numpy(tree: dict[str, Any]) -> TrainState:
-    # Copies: with views a run that was resumed at its end predicted NaN on jax 0.5.0.
+    # Copies, because an epoch is given the buffers of its state: on jax 0.5.0 `asarray` is a view
+    # of aligned memory, and a program from the compilation cache writes its results there, though
+    # NumPy frees it.
     arrays = jax.tree.map(jax.numpy.array, tree)
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 

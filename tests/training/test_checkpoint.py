@@ -6,8 +6,10 @@ import pytest
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.cnn import CNN
+from cifar_jax.models.paths import named_leaves
 from cifar_jax.training.checkpoint import KEEP, Checkpoints
 from cifar_jax.training.state import TrainSpec, init_state
+from cifar_jax.training.transfer import replaced
 
 
 def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: str = "sgd"):
@@ -70,3 +72,39 @@ def test_another_model_is_refused(checkpoints, other):
     checkpoints.save(1, state_of("none"), {})
     with pytest.raises(UserError, match="checkpoints"):
         checkpoints.read_state(state_of(*other))
+
+
+def aligned(array):
+    """A copy where JAX, if it ever does, takes the memory rather than the values."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copied = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copied[...] = array
+    return copied
+
+
+def test_a_restored_state_has_memory_of_its_own(checkpoints, monkeypatch):
+    """Training writes into the state that it is given; NumPy's memory is freed meanwhile."""
+    state = state_of("batch")
+    checkpoints.save(1, state, {})
+    given = []
+
+    def restore(*_, args):
+        tree = jax.tree.map(aligned, args.item)
+        given.extend(jax.tree.leaves(tree))
+        return tree
+
+    monkeypatch.setattr(checkpoints._orbax, "restore", restore)
+    restored = checkpoints.read_state(state)
+    made = jax.tree.leaves(restored.replace(key=jax.random.key_data(restored.key)))
+    places = {leaf.unsafe_buffer_pointer() for leaf in made}
+    assert len(given) == len(made) == len(places)
+    assert places.isdisjoint(leaf.ctypes.data for leaf in given)
+
+
+def test_values_taken_over_have_memory_of_their_own():
+    params = state_of("none").params
+    values = {name: aligned(np.asarray(leaf)) for name, leaf in named_leaves(params).items()}
+    places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(replaced(params, values))}
+    assert len(places) == len(values)
+    assert places.isdisjoint(leaf.ctypes.data for leaf in values.values())
