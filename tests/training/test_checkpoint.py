@@ -55,14 +55,36 @@ def test_only_the_newest_are_kept(checkpoints):
     state = state_of("none")
     for epoch in range(1, KEEP + 3):
         checkpoints.save(epoch, state, {"epoch": epoch})
-    assert checkpoints.latest_epoch() == KEEP + 2
+    assert checkpoints.latest() == (KEEP + 2, 0)
     names = {p.name for p in checkpoints.directory.iterdir()}
     assert names == {str(e) for e in range(3, KEEP + 3)}
     assert checkpoints.read_record() == {"epoch": KEEP + 2}
 
 
+def test_one_within_an_epoch_is_newer_than_its_begin_and_gone_at_its_end(checkpoints):
+    state = state_of("none")
+
+    def names():
+        return {p.name for p in checkpoints.directory.iterdir()}
+
+    for epoch in (8, 9, 10):
+        checkpoints.save(epoch, state, {"epoch": epoch})
+    for steps in (2, 11):
+        checkpoints.save(10, state, {"steps": steps}, steps)
+        assert names() == {"9", "10", f"10+{steps}"}
+        assert checkpoints.latest() == (10, steps)
+        assert checkpoints.read_record() == {"steps": steps}
+    (checkpoints.directory / "10+11" / "SHA256SUMS").write_text("")
+    assert checkpoints.latest() == (10, 0)
+    checkpoints.set_aside_damaged()
+    assert names() == {"9", "10", "damaged-10+11"}
+    checkpoints.save(10, state, {}, 5)
+    checkpoints.save(11, state, {})
+    assert names() == {"10", "11", "damaged-10+11"}
+
+
 def test_no_checkpoint_is_said(checkpoints):
-    assert checkpoints.latest_epoch() is None
+    assert checkpoints.latest() is None
     with pytest.raises(UserError, match="there is no checkpoint"):
         checkpoints.read_record()
 
