@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     host: HostData
 
     def state(self, seed: int = 0) -> TrainState:
-        """A fresh state; the epochs donate theirs."""
+        """A fresh state, for a candidate that may donate its own."""
         initial = jax.jit(init_state, static_argnums=(0, 2))
         return initial(self.spec, jax.random.key(seed), self.host.images.shape[1:])
 

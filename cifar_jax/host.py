@@ -1,4 +1,4 @@
-"""The host's turn between epochs: rows, checkpoints, divergence, signals."""
+"""The host's turn between epochs and steps: rows, checkpoints, divergence, signals."""
 
 import dataclasses
 import shutil
@@ -12,12 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax import rundir
+from cifar_jax.errors import UserError
 from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
 from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.rundir import RunFiles
+from cifar_jax.rundir import RunFiles, Start
 from cifar_jax.training.epoch import EpochMetrics
-from cifar_jax.training.loop import Divergence, EpochRow, RunEpoch, epochs, unstack_state
+from cifar_jax.training.loop import (
+    CompiledEpoch,
+    Divergence,
+    EpochRow,
+    SteppedEpoch,
+    Unfinished,
+    epochs,
+    stack_runs,
+    unstack_state,
+)
+from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainState
+from cifar_jax.training.step import StepMetrics
 
 
 class Interrupted(Exception):
@@ -32,6 +44,10 @@ class Interrupted(Exception):
         self.status = status
 
 
+class _Stopped(Exception):
+    """A signal was noted between two steps."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a group of runs stands in a longer study, and how long it may go on after SIGTERM.
@@ -39,7 +55,7 @@ class Progress:
     Attributes:
         label: what a line of output is about, for example "batch seed 43"; one a run.
         later: epochs of runs that come after this group, for the estimate of the time left.
-        grace: seconds that an epoch and its checkpoint may take after SIGTERM.
+        grace: seconds that steps under way may take after SIGTERM.
     """
 
     label: tuple[str, ...] = ("",)
@@ -47,25 +63,80 @@ class Progress:
     grace: float = GRACE
 
 
+def resumed_epoch(
+    starts: Sequence[Start], program: CompiledEpoch
+) -> tuple[Unfinished, float] | None:
+    """Where a group of runs stands within an epoch, and its seconds so far; None at its begin.
+
+    Raises:
+        UserError: if that is no place in an epoch.
+    """
+    parts = [start.unfinished for start in starts if start.unfinished]
+    if not parts:
+        return None
+    steps = parts[0]["steps"]
+    if len(parts) < len(starts) or any(part["steps"] != steps for part in parts):
+        raise ValueError("runs that train together stand at different steps")
+    if not 0 < steps <= program.full:
+        raise UserError(
+            f"--resume: the newest checkpoint is said to be after {steps} steps of an epoch; "
+            f"it has {program.full}, and perhaps a last one of fewer images"
+        )
+
+    def column(name: str, empty: jax.Array) -> jax.Array:
+        filled = np.array(np.atleast_2d(empty))
+        filled[:, :steps] = [part[name] for part in parts]
+        return jnp.array(filled.reshape(empty.shape))
+
+    metrics = StepMetrics(*(column(*pair) for pair in program.empty._asdict().items()))
+    state = stack_runs([start.state for start in starts])
+    return Unfinished(steps, metrics, state), parts[0]["seconds"]
+
+
+def save_unfinished(opened: Sequence[RunFiles | None], here: Unfinished, seconds: float) -> bool:
+    """Keep what runs have behind them of an epoch; whether any was kept.
+
+    One whose loss is not finite is not kept: it goes on from the checkpoint before.
+
+    Args:
+        opened: of the runs that are stacked in `here`; None for one that is not to be kept.
+        seconds: that the steps have taken.
+    """
+    kept = False
+    columns = {k: np.atleast_2d(v) for k, v in jax.device_get(here.metrics)._asdict().items()}
+    for i, run in enumerate(opened):
+        part = {name: column[i, : here.steps].tolist() for name, column in columns.items()}
+        if run is not None and np.isfinite(part["loss"]).all():
+            row = {"steps": here.steps, "seconds": seconds, **part}
+            run.add_unfinished(unstack_state(here.state, i, len(opened)), row)
+            kept = True
+    return kept
+
+
 def train_epochs(
-    run: RunEpoch,
+    program: CompiledEpoch,
+    hyper: Hyperparams,
     state: TrainState,
     opened: Sequence[RunFiles],
     last: int,
     n_train: int,
     progress: Progress,
     display: Display,
-    on_divergence: Callable[[int, Divergence, TrainState | None], None],
-    keep_start: bool,
+    on_divergence: Callable[[int, Divergence, TrainState], None],
+    begun: tuple[Unfinished, float] | None = None,
 ) -> list[TrainState | None]:
     """Train a group of runs up to epoch `last`; each epoch leaves a checkpoint and a row.
 
     Args:
-        on_divergence: called once for a run that diverges, with its index, where, and with
-            `keep_start` the state of the whole group at the beginning of that epoch.
+        on_divergence: called once for a run that diverges, with its index, where, and the state of
+            the whole group at the beginning of that epoch, or where it was gone on with.
+        begun: see `resumed_epoch`.
 
     Returns:
         The final states, None for a run that diverged.
+
+    Raises:
+        Interrupted: after a signal, at the end of an epoch or between two steps of it.
     """
     seeds = len(opened)
     first = len(opened[0].history) + 1
@@ -74,39 +145,60 @@ def train_epochs(
 
     def on_first(stop: KeyboardInterrupt) -> None:
         if isinstance(stop, Terminated):
-            how = f"for at most {progress.grace:g} s, then the epoch is discarded."
-            display.say(f"SIGTERM: finishing this epoch and its checkpoint, {how}")
+            how = f"for at most {progress.grace:g} s, and saving what is behind."
+            display.say(f"SIGTERM: finishing the steps under way, {how}")
         else:
             how = "Press Ctrl-C again to stop now."
-            display.say(f"Interrupted: finishing this epoch and its checkpoint. {how}")
+            display.say(f"Interrupted: finishing the steps under way, and saving. {how}")
 
     if first > last:
         return [unstack_state(state, i, seeds) for i in range(seeds)]
     durations: list[float] = []
-    before: TrainState | None = None
+    before = state
+    here, spent = begun or (Unfinished(0, program.empty, state), 0.0)
+    saved = here.steps
+    interrupts = Interrupts(on_first, progress.grace)
+
+    def at_boundary(reached: Unfinished) -> None:
+        nonlocal here
+        here = reached
+        # The rest of an epoch is finished: it is short, and can be given up.
+        if interrupts.requested is not None and 0 < reached.steps < program.full:
+            raise _Stopped
 
     def timed(state: TrainState) -> tuple[TrainState, EpochMetrics]:
         nonlocal before
-        # The epoch is given the buffers of its state, which are gone afterwards.
-        before = jax.tree.map(jnp.copy, state) if keep_start else None
+        before = state
         return run(state)
 
-    steps = epochs(timed, state, first, last, n_train, seeds)
-    with Interrupts(on_first, progress.grace) as interrupts:
+    def stop_at(reached: Unfinished, epoch: int, seconds: float) -> Interrupted | None:
+        """Stopped between two steps, with what is behind saved; None where there is nothing."""
+        alive = [None if gone else files for files, gone in zip(opened, diverged, strict=True)]
+        if reached.steps != saved and not save_unfinished(alive, reached, seconds):
+            return None
+        return Interrupted(
+            f"Stopped in epoch {epoch} of {last}, after {reached.steps} steps; its checkpoint is "
+            f"in {_where(opened)}.",
+            exit_status(interrupts.requested or Terminated()),
+        )
+
+    run = SteppedEpoch(program, hyper, at_boundary, begun and begun[0])
+    steps = epochs(timed, state, first, last, n_train, seeds, spent)
+    with interrupts:
         for epoch in range(first, last + 1):
             display.progress("epochs", epoch - 1, last, plain=False)
-            begun = time.perf_counter()
+            clock = time.perf_counter()
 
             def advance() -> tuple[TrainState, list[EpochRow | Divergence]]:
                 return next(steps)
 
-            state, rows = interrupts.run(advance)
-            durations.append((time.perf_counter() - begun) / seeds)
-            if epoch == first and durations[0] * seeds > progress.grace:
-                display.say(
-                    f"an epoch takes {durations[0] * seeds:.0f} s: SIGTERM waits for its end no "
-                    f"longer than {progress.grace:g} s (--grace), then the epoch is discarded"
-                )
+            try:
+                state, rows = interrupts.run(advance)
+            except (_Stopped, Terminated) as stop:
+                seconds = spent + (time.perf_counter() - clock) / seeds
+                stopped = stop_at(here, epoch, seconds) if here.steps else None
+                raise stopped or interrupts.requested or stop from None
+            durations.append((time.perf_counter() - clock) / seeds)
             left = ((last - epoch) * seeds + progress.later) * float(np.median(durations))
             for i, row in enumerate(rows):
                 if diverged[i]:
@@ -121,14 +213,19 @@ def train_epochs(
                 display.say(f"{progress.label[i]}  {line}" if progress.label[i] else line)
             if all(diverged):
                 break
-            stop = interrupts.requested
-            if stop is not None and (epoch < last or progress.later):
-                where = opened[0].workdir if seeds == 1 else opened[0].workdir.parent
+            spent, saved = 0.0, 0
+            stop_asked = interrupts.requested
+            if stop_asked is not None and (epoch < last or progress.later):
                 raise Interrupted(
-                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in {where}.",
-                    exit_status(stop),
+                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in "
+                    f"{_where(opened)}.",
+                    exit_status(stop_asked),
                 )
     return [None if d else s for s, d in zip(states, diverged, strict=True)]
+
+
+def _where(opened: Sequence[RunFiles]) -> Path:
+    return opened[0].workdir if len(opened) == 1 else opened[0].workdir.parent
 
 
 def discarded(

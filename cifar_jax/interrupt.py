@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: stop after the epoch's checkpoint, or now.
+"""Ctrl-C and SIGTERM: stop at the next boundary between steps, or now.
 
-Ctrl-C once finishes the epoch and its checkpoint, twice stops at once. SIGTERM, which is how a
-machine that is about to go asks for its end, waits for the epoch too, but not longer than a grace
-period: then the unfinished epoch is discarded, and the checkpoint before it is the one to go on
-from. Either way the process ends in time, and what it leaves is whole.
+Ctrl-C once finishes the steps under way and saves a checkpoint, twice stops at once. SIGTERM, which
+is how a machine that is about to go asks for its end, waits for the steps too, but not longer than
+a grace period: then they are given up, and what was before them is saved. Either way the process
+ends in time, and what it leaves is whole.
 """
 
 import signal

@@ -126,8 +126,8 @@ def _add_grace(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=GRACE,
         metavar="SECONDS",
-        help="how long to wait for the epoch's end and its checkpoint after SIGTERM "
-        "(default: %(default)g); an unfinished epoch is then discarded",
+        help="how long the steps under way may take after SIGTERM (default: %(default)g); then "
+        "they are given up, and what was before them is saved",
     )
 
 

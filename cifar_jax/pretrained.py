@@ -106,7 +106,8 @@ def _open_checkpoint(path: Path) -> Source:
         checkpoints.close()
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
-    where = f"{directory} after epoch {len(record['history'])}"
+    behind = rundir.behind(record["history"], record.get("unfinished"))
+    where = f"{directory} after {behind}"
     shapes = {name: value.shape for name, value in tensors.items()}
     return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
 

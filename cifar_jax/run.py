@@ -5,7 +5,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -27,7 +26,7 @@ from cifar_jax.experiment import (
     run_directory,
     train_spec,
 )
-from cifar_jax.host import Interrupted, Progress, discarded, train_epochs
+from cifar_jax.host import Interrupted, Progress, discarded, resumed_epoch, train_epochs
 from cifar_jax.interrupt import GRACE, apart
 from cifar_jax.models.cnn import count_parameters
 from cifar_jax.report import provenance
@@ -176,14 +175,16 @@ def train_group(
     for start, workdir in zip(starts, workdirs, strict=True):
         if start.damaged:
             display.say(f"{start.damaged[0]}; going back to the one before")
-        if start.history:
-            display.say(f"resuming {workdir} after epoch {len(start.history)}")
+        if start.history or start.unfinished:
+            display.say(
+                f"resuming {workdir} after {rundir.behind(start.history, start.unfinished)}"
+            )
     state = stack_runs([start.state for start in starts])
     hyper = jax.device_put(stack_runs([hyperparams(c) for c in configs]))
     begun = time.perf_counter()
     # Apart, so that a signal need not wait for the compiler.
     epoch = apart(lambda: _compiled_epoch(programs, prepared, config, hyper, state, seeds))
-    run = partial(epoch, hyper)
+    part = resumed_epoch(starts, epoch)
     compiled = time.perf_counter() - begun
     where = workdirs[0] if seeds == 1 else workdirs[0].parent
     display.say(f"compiled in {compiled:.1f} s; run directory: {where}")
@@ -221,9 +222,9 @@ def train_group(
             **made_by,
         }
 
-    def on_divergence(i: int, divergence: Divergence, before: TrainState | None) -> None:
+    def on_divergence(i: int, divergence: Divergence, before: TrainState) -> None:
         found: Row = dataclasses.asdict(divergence)
-        if debug_nans and before is not None:
+        if debug_nans:
             display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
             found["operation"] = _operation(spec, hyper, before, prepared, divergence.epoch)
         written[i] = rundir.write_divergence(opened[i].workdir, found, **common(i))
@@ -238,7 +239,7 @@ def train_group(
                 )
             ]
             states = train_epochs(
-                run, state, opened, last, n_train, progress, display, on_divergence, debug_nans
+                epoch, hyper, state, opened, last, n_train, progress, display, on_divergence, part
             )
         display.end_progress()
         for i, final in enumerate(states):
@@ -417,7 +418,8 @@ def evaluate_run(
         state = checkpoints.read_state(like)
     finally:
         checkpoints.close()
-    display.say(f"checkpoint after epoch {len(record['history'])} in {directory}")
+    behind = rundir.behind(record["history"], record.get("unfinished"))
+    display.say(f"checkpoint after {behind} in {directory}")
     evaluation, _, _ = evaluate_state(Programs(), spec, state, images)
     say_evaluation(evaluation, images, display)
     return evaluation

@@ -54,7 +54,7 @@ from cifar_jax.study.collect import (
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
-from cifar_jax.training.checkpoint import newest_whole
+from cifar_jax.training.checkpoint import Place, newest_whole
 
 Cell = tuple[Arm, int]
 _STUDY: Shape = {
@@ -110,18 +110,18 @@ def plan(
     arms: Sequence[Arm],
     seeds: Sequence[int],
     together: int,
-    finished: dict[Cell, int],
+    finished: dict[Cell, Place],
     program: Callable[[Arm], Hashable],
 ) -> list[Group]:
     """What is left to train, seed by seed, so that an unfinished study still holds pairs.
 
     Args:
         together: largest number of runs in a group.
-        finished: epochs that each run has behind it; runs that need none are absent.
+        finished: what each run has behind it; runs that need nothing are absent.
         program: arms for which it is the same can be trained together.
 
     Returns:
-        Groups of runs that stand at the same epoch.
+        Groups of runs that stand at the same step.
     """
     families: dict[Hashable, list[Arm]] = {}
     for arm in arms:
@@ -139,8 +139,8 @@ def plan(
     return groups
 
 
-def _epochs_behind(workdir: Path) -> int:
-    return newest_whole(workdir / rundir.CHECKPOINTS) or 0
+def _behind(workdir: Path) -> Place:
+    return newest_whole(workdir / rundir.CHECKPOINTS) or Place(0)
 
 
 def _read_study_file(path: Path) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
 
 def _unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
-) -> tuple[dict[Cell, int], list[str]]:
-    """Epochs behind every run that is not finished, and a line for each that diverged."""
+) -> tuple[dict[Cell, Place], list[str]]:
+    """What is behind every run that is not finished, and a line for each that diverged."""
     left, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
@@ -212,7 +212,7 @@ def _unfinished(
         if diverged:
             failed.append(divergence_line(diverged, path))
         elif not (path / rundir.RESULTS).exists() or damaged(path):
-            left[arm, seed] = _epochs_behind(path)
+            left[arm, seed] = _behind(path)
     return left, failed
 
 

@@ -22,7 +22,7 @@ from cifar_jax.report import figures, files, provenance
 from cifar_jax.report.evaluation import Evaluation
 from cifar_jax.report.tensorboard import Events
 from cifar_jax.storage import sha256
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.training.checkpoint import Checkpoints, saved_places
 from cifar_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -45,6 +45,7 @@ class Start:
         compile_seconds: spent before it.
         origin: of the initial values, where they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
+        unfinished: the part of the next epoch that is behind it too, see `RunFiles.add_unfinished`.
     """
 
     state: TrainState
@@ -52,6 +53,7 @@ class Start:
     compile_seconds: float
     origin: Row | None = None
     damaged: tuple[str, ...] = ()
+    unfinished: Row | None = None
 
 
 def holds_run(workdir: Path) -> bool:
@@ -116,7 +118,7 @@ def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Path:
         UserError: if there is no checkpoint.
     """
     for candidate in (path / CHECKPOINTS, path):
-        if candidate.is_dir() and any(p.name.isdigit() for p in candidate.iterdir()):
+        if candidate.is_dir() and saved_places(candidate):
             return candidate
     raise UserError(f"{flag} {path}: holds no checkpoint of a run")
 
@@ -130,6 +132,26 @@ _RECORD: Shape = {
     ],
     "compile_seconds": is_number,
 }
+_UNFINISHED: Shape = {
+    "steps": is_count,
+    "seconds": is_number,
+    "loss": [is_number],
+    "correct": [is_number],
+}
+
+
+def _holds_unfinished(record: Row) -> bool:
+    """Whether what a record says of an unfinished epoch, if anything, can be used."""
+    part = record.get("unfinished")
+    if part is None:
+        return True
+    return fits(part, _UNFINISHED) and len(part["loss"]) == len(part["correct"]) == part["steps"]
+
+
+def behind(history: list[Row], unfinished: Row | None) -> str:
+    """What a checkpoint has behind it, in words."""
+    steps = f" and {unfinished['steps']} steps" if unfinished else ""
+    return f"epoch {len(history)}{steps}"
 
 
 def read_record(checkpoints: Checkpoints) -> Row:
@@ -139,7 +161,7 @@ def read_record(checkpoints: Checkpoints) -> Row:
         UserError: if there is none, or it is not the record of a run.
     """
     record = checkpoints.read_record()
-    if not fits(record, _RECORD):
+    if not fits(record, _RECORD) or not _holds_unfinished(record):
         raise UserError(
             f"{checkpoints.directory}: the newest checkpoint holds no record of a run: config, "
             "dataset, history and compile_seconds"
@@ -177,8 +199,12 @@ def _check_resumable(
             f"{config.transfer.init_from} holds now"
         )
     done = len(record["history"])
-    if done > config.training.epochs:
-        raise UserError(f"--epochs {config.training.epochs}: {where} already holds {done} epochs")
+    part = record.get("unfinished")
+    if done + bool(part) > config.training.epochs:
+        raise UserError(
+            f"--epochs {config.training.epochs}: {where} is already behind "
+            f"{behind(record['history'], part)}"
+        )
 
 
 def begin(
@@ -207,13 +233,20 @@ def begin(
         return scratch
     checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
     try:
-        if not checkpoints.epochs():
+        if not checkpoints.places():
             return scratch
         damaged = tuple(checkpoints.damaged())
         record = read_record(checkpoints)
         _check_resumable(record, config, fingerprint, origin, workdir)
         state = checkpoints.read_state(initial)
-        return Start(state, record["history"], record["compile_seconds"], origin, damaged)
+        return Start(
+            state,
+            record["history"],
+            record["compile_seconds"],
+            origin,
+            damaged,
+            record.get("unfinished"),
+        )
     finally:
         checkpoints.close()
 
@@ -251,6 +284,19 @@ class RunFiles:
             self._events.add(row["epoch"], named)
         except OSError as error:
             raise MachineError(f"{self.workdir}: cannot be written ({error.strerror})") from error
+
+    def add_unfinished(self, state: TrainState, part: Row) -> None:
+        """Keep some steps of the epoch after the newest row.
+
+        Args:
+            state: after them.
+            part: "steps", the "seconds" that they took, and "loss" and "correct" of each.
+
+        Raises:
+            MachineError: if the disk is full or the directory is gone.
+        """
+        record = {**self.record, "history": self.history, "unfinished": part}
+        self._checkpoints.save(len(self.history), state, record, part["steps"])
 
 
 @contextlib.contextmanager

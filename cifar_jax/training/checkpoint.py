@@ -9,7 +9,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,7 +41,8 @@ def _to_numpy(state: TrainState) -> dict[str, Any]:
 
 
 def _from_numpy(tree: dict[str, Any]) -> TrainState:
-    # Copies: with views a run that was resumed at its end predicted NaN on jax 0.5.0.
+    # Copies: on jax 0.5.0 `asarray` is a view of aligned memory, and a program from the compilation
+    # cache that is given the buffers of its state writes into it, though NumPy frees it.
     arrays = jax.tree.map(jax.numpy.array, tree)
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 
@@ -97,22 +98,37 @@ def damage(checkpoint: Path) -> str | None:
     return f"{wrong[0][:100] if wrong and sealed else SEAL} is not what was written"
 
 
-def saved_epochs(directory: Path) -> list[int]:
-    """Epochs at which a directory has a checkpoint, whole or not, the newest first."""
+class Place(NamedTuple):
+    """Where in training a checkpoint was made; the later one is the larger.
+
+    Attributes:
+        epoch: epochs finished.
+        steps: steps of the next epoch that are behind.
+    """
+
+    epoch: int
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epoch}+{self.steps}" if self.steps else str(self.epoch)
+
+
+def saved_places(directory: Path) -> list[Place]:
+    """Where a directory has a checkpoint, whole or not, the newest first: `7+120`, `7`, `6`."""
     names = (p.name for p in directory.glob("[0-9]*") if p.is_dir())
-    return sorted(
-        (int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,9}", name)), reverse=True
-    )
+    found = (re.fullmatch(r"(0|[1-9]\d{0,9})(?:\+([1-9]\d{0,9}))?", n, re.ASCII) for n in names)
+    return sorted((Place(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
 
 
-def newest_whole(directory: Path) -> int | None:
-    """Epochs finished at the newest checkpoint that is whole, or None where there is none."""
-    return next((e for e in saved_epochs(directory) if damage(directory / str(e)) is None), None)
+def newest_whole(directory: Path) -> Place | None:
+    """Where the newest checkpoint that is whole was made, or None where there is none."""
+    return next((p for p in saved_places(directory) if damage(directory / str(p)) is None), None)
 
 
 class Checkpoints:
     """The newest `KEEP` checkpoints under a directory, one sub-directory an epoch.
 
+    Beside them there may be one from within an epoch, `7+120`: after 7 epochs and 120 steps.
     A checkpoint holds `state` (step, parameters, batch statistics, optimiser state, key), by Orbax,
     and `record/metadata`, a JSON object: whatever the caller needs to go on, history included;
     Orbax's CheckpointManager reads it as the items `state` and `record`. It is written and sealed
@@ -128,40 +144,43 @@ class Checkpoints:
         # may jump, and report a full disk in tracebacks.
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
-    def epochs(self) -> list[int]:
-        """See `saved_epochs`."""
-        return saved_epochs(self.directory)
+    def places(self) -> list[Place]:
+        """See `saved_places`."""
+        return saved_places(self.directory)
 
-    def latest_epoch(self) -> int | None:
+    def latest(self) -> Place | None:
         """See `newest_whole`."""
         return newest_whole(self.directory)
 
     def damaged(self) -> list[str]:
         """What is wrong with each checkpoint newer than the newest whole one, in words."""
         found = []
-        for epoch in self.epochs():
-            wrong = damage(self.directory / str(epoch))
+        for place in self.places():
+            wrong = damage(self.directory / str(place))
             if wrong is None:
                 break
-            found.append(f"{self.directory / str(epoch)} is damaged ({wrong})")
+            found.append(f"{self.directory / str(place)} is damaged ({wrong})")
         return found
 
     def set_aside_damaged(self) -> None:
         """Rename the checkpoints that are not whole, so that training can write them anew."""
-        for epoch in self.epochs():
-            path = self.directory / str(epoch)
+        for place in self.places():
+            path = self.directory / str(place)
             if damage(path):
-                aside = self.directory / f"{_DAMAGED}{epoch}"
+                aside = self.directory / f"{_DAMAGED}{place}"
                 remove(aside)
                 os.replace(path, aside)
 
-    def save(self, epoch: int, state: TrainState, record: dict[str, Any]) -> None:
-        """Save the state after `epoch` finished epochs, and remove all but the newest `KEEP`.
+    def save(self, epoch: int, state: TrainState, record: dict[str, Any], steps: int = 0) -> None:
+        """Save the state after `epoch` finished epochs and perhaps some steps of the next.
+
+        Of the others all are removed but the newest `KEEP` at the end of an epoch.
 
         Raises:
             MachineError: if it cannot be written; what was there before is still there.
         """
-        new = self.directory / f"{WRITING}{epoch}"
+        place = Place(epoch, steps)
+        new = self.directory / f"{WRITING}{place}"
         tree = _to_numpy(state)
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
@@ -170,16 +189,19 @@ class Checkpoints:
             (new / _RECORD / "metadata").write_text(json.dumps(record), encoding="utf-8")
             self._orbax.save(new / _STATE, args=ocp.args.StandardSave(tree))
             seal(new)
-            os.replace(new, self.directory / str(epoch))
+            os.replace(new, self.directory / str(place))
             sync(self.directory)
         except Exception as error:  # Orbax and tensorstore wrap what the disk says in many kinds.
             for left in self.directory.glob(f"{WRITING}*"):
                 remove(left)
             raise MachineError(
-                f"{self.directory}: the checkpoint of epoch {epoch} cannot be written "
+                f"{self.directory}: the checkpoint of epoch {place} cannot be written "
                 f"({_reason(error)})"
             ) from error
-        for old in self.epochs()[KEEP:]:
+        ends = [other for other in self.places() if not other.steps]
+        for old in self.places():
+            if old == place or old in ends[:KEEP]:
+                continue
             # First the name: a checkpoint that is half removed must not look like one.
             gone = self.directory / f"{WRITING}{old}"
             os.replace(self.directory / str(old), gone)
@@ -225,9 +247,9 @@ class Checkpoints:
         return _from_numpy(tree)
 
     def _newest(self) -> Path:
-        epoch = self.latest_epoch()
-        if epoch is not None:
-            return self.directory / str(epoch)
+        place = self.latest()
+        if place is not None:
+            return self.directory / str(place)
         if wrong := self.damaged():
             raise UserError(
                 f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "

@@ -1,4 +1,4 @@
-"""An epoch as one compiled program: shuffle, all steps, validation."""
+"""An epoch as a compiled program, or two: shuffle, all steps, validation."""
 
 from typing import Any, NamedTuple
 
@@ -104,6 +104,71 @@ def train_epoch(
     return state, metrics
 
 
+def no_steps(spec: TrainSpec, n: int) -> StepMetrics:
+    """Metrics of an epoch's full batches before the first of them: zeros, (n // batch size,)."""
+    full = n // spec.batch_size
+    correct = jnp.float32 if spec.regularisers.mixup else jnp.int32
+    return StepMetrics(jnp.zeros(full, jnp.float32), jnp.zeros(full, correct))
+
+
+def train_steps(
+    spec: TrainSpec,
+    hyper: Hyperparams,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    metrics: StepMetrics,
+    start: jax.Array,
+    stop: jax.Array,
+) -> tuple[TrainState, StepMetrics]:
+    """Some full batches of an epoch; the same as `train_epoch`'s.
+
+    Args:
+        state: after the epoch's first `start` batches.
+        images: uint8 (N, H, W, 3).
+        labels: int32 (N,).
+        metrics: of all full batches, (N // batch size,); see `no_steps`.
+        start, stop: int32 (), within the epoch; traced, so one program takes any.
+
+    Returns:
+        The new state, and the metrics with those from `start` to `stop` filled in.
+    """
+    n = images.shape[0]
+    order = epoch_order(state.key, state.step // steps_per_epoch(n, spec.batch_size), n)
+    rows = order[: n // spec.batch_size * spec.batch_size].reshape(-1, spec.batch_size)
+
+    def body(
+        step: jax.Array, carry: tuple[TrainState, StepMetrics]
+    ) -> tuple[TrainState, StepMetrics]:
+        state, metrics = carry
+        index = rows[step]
+        state, one = train_step(spec, hyper, n, state, images[index], labels[index])
+        return state, jax.tree.map(lambda all_, new: all_.at[step].set(new), metrics, one)
+
+    return lax.fori_loop(start, stop, body, (state, metrics))
+
+
+def finish_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, metrics: StepMetrics
+) -> tuple[TrainState, EpochMetrics]:
+    """What is left of an epoch after its full batches: the partial batch, and validation.
+
+    Args:
+        state: after the full batches.
+        metrics: theirs, (N // batch size,) each.
+    """
+    n = data.train_images.shape[0]
+    full = n // spec.batch_size
+    first = state.step - full
+    if full * spec.batch_size < n:
+        order = epoch_order(state.key, first // steps_per_epoch(n, spec.batch_size), n)
+        index = order[full * spec.batch_size :]
+        images, labels = data.train_images[index], data.train_labels[index]
+        state, last = train_step(spec, hyper, n, state, images, labels)
+        metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
+    return state, epoch_metrics(spec, hyper, first, metrics, validate(spec, state, data), n)
+
+
 @in_precision
 def predict_logits(spec: TrainSpec, params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
     """Logits in evaluation mode, (N, classes), of uint8 images (N, H, W, 3), in small batches."""
@@ -159,7 +224,7 @@ def epoch_metrics(
 def run_epoch(
     spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData
 ) -> tuple[TrainState, EpochMetrics]:
-    """Train for one epoch and validate: what the host calls, and what `train` scans."""
+    """Train for one epoch and validate: what `train` scans."""
     new_state, steps = train_epoch(spec, hyper, state, data.train_images, data.train_labels)
     validation = validate(spec, new_state, data)
     n_train = data.train_images.shape[0]

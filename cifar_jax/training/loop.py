@@ -1,4 +1,4 @@
-"""The host's side of training: compile once, then one call an epoch."""
+"""The host's side of training: compile once, then a few calls an epoch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,10 @@ from cifar_jax.training.epoch import (
     EpochMetrics,
     epoch_metrics,
     epoch_order,
+    finish_epoch,
+    no_steps,
     predict_logits,
-    run_epoch,
+    train_steps,
     validate,
 )
 from cifar_jax.training.optimizer import Hyperparams
@@ -25,8 +27,11 @@ from cifar_jax.training.state import TrainData, TrainSpec, TrainState, steps_per
 from cifar_jax.training.step import StepMetrics, train_step
 
 RunEpoch = Callable[[TrainState], tuple[TrainState, EpochMetrics]]
-CompiledEpoch = Callable[[Hyperparams, TrainState], tuple[TrainState, EpochMetrics]]
 Tree = TypeVar("Tree")
+
+# Seconds between two looks at signals, well within the grace period after SIGTERM. On a CPU a call
+# costs almost a step more, for the memory that it asks for anew.
+SEGMENT = 10.0
 
 
 class HostData(NamedTuple):
@@ -99,24 +104,84 @@ def unstack_state(state: TrainState, index: int, runs: int) -> TrainState:
     return one
 
 
+@dataclass(frozen=True)
+class CompiledEpoch:
+    """An epoch as two programs: any number of its full batches a call, and the rest.
+
+    They do not take the buffers of their arguments: while a call runs, what was there before it
+    can be saved. Called itself, it is a whole epoch.
+
+    Attributes:
+        full: full batches in an epoch.
+        empty: metrics before the first step, (full,) each, or (runs, full).
+        advance: takes hyper-parameters, the state after `start` batches, metrics, `start` and
+            `stop`; returns the state after `stop` batches, and metrics.
+        finish: takes hyper-parameters, the state after all full batches, and metrics; trains on the
+            partial batch and validates.
+    """
+
+    full: int
+    empty: StepMetrics
+    advance: Callable[
+        [Hyperparams, TrainState, StepMetrics, int, int], tuple[TrainState, StepMetrics]
+    ]
+    finish: Callable[[Hyperparams, TrainState, StepMetrics], tuple[TrainState, EpochMetrics]]
+
+    def __call__(self, hyper: Hyperparams, state: TrainState) -> tuple[TrainState, EpochMetrics]:
+        metrics = self.empty
+        if self.full:
+            state, metrics = self.advance(hyper, state, metrics, 0, self.full)
+        return self.finish(hyper, state, metrics)
+
+
 def compile_device_epoch(
     spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, runs: int = 1
 ) -> CompiledEpoch:
-    """Compile an epoch over images that live on the device; the state it is given is donated.
+    """Compile an epoch over images that live on the device.
 
     Args:
-        hyper: an example; the program takes any values.
+        hyper: an example; the programs take any values.
         runs: how many are stacked in `hyper` and `state`; their epochs are one program.
     """
+    n = len(data.train_images)
+    empty = stack_runs([no_steps(spec, n)] * runs)
 
-    def epoch(
-        hyper: Hyperparams, state: TrainState, data: TrainData
+    def steps(
+        hyper: Hyperparams,
+        state: TrainState,
+        metrics: StepMetrics,
+        data: TrainData,
+        start: jax.Array,
+        stop: jax.Array,
+    ) -> tuple[TrainState, StepMetrics]:
+        images, labels = data.train_images, data.train_labels
+        return train_steps(spec, hyper, state, images, labels, metrics, start, stop)
+
+    def rest(
+        hyper: Hyperparams, state: TrainState, metrics: StepMetrics, data: TrainData
     ) -> tuple[TrainState, EpochMetrics]:
-        return run_epoch(spec, hyper, state, data)
+        return finish_epoch(spec, hyper, state, data, metrics)
 
-    program = jax.vmap(epoch, in_axes=(0, 0, None), axis_name=RUNS) if runs > 1 else epoch
-    compiled = jax.jit(program, donate_argnums=1).lower(hyper, state, data).compile()
-    return lambda hyper, state: compiled(hyper, state, data)
+    if runs > 1:
+        steps = jax.vmap(steps, in_axes=(0, 0, 0, None, None, None), axis_name=RUNS)
+        rest = jax.vmap(rest, in_axes=(0, 0, 0, None), axis_name=RUNS)
+
+    def bounds(*values: int) -> list[jax.Array]:
+        return jax.device_put([np.int32(value) for value in values])
+
+    finish = jax.jit(rest).lower(hyper, state, empty, data).compile()
+    full = n // spec.batch_size
+    advance: Any = None
+    if full:
+        advance = jax.jit(steps).lower(hyper, state, empty, data, *bounds(0, full)).compile()
+    return CompiledEpoch(
+        full,
+        empty,
+        lambda hyper, state, metrics, start, stop: advance(
+            hyper, state, metrics, data, *bounds(start, stop)
+        ),
+        lambda hyper, state, metrics: finish(hyper, state, metrics, data),
+    )
 
 
 def compile_stream_epoch(
@@ -125,21 +190,23 @@ def compile_stream_epoch(
     """Compile an epoch whose training images are fed by the host: the same batches, same order.
 
     Args:
-        hyper: an example; the program takes any values.
+        hyper: an example; the programs take any values.
         source: the training images.
         val: only its validation images, which live on the device, are used.
     """
     n, batch = len(source.rows), spec.batch_size
+    full, partial_batch = n // batch, n % batch
     image_shape = source.images.shape[1:]
 
-    def compile_step(size: int) -> Any:
+    def compile_step(size: int, donated: tuple[int, ...] = ()) -> Any:
         images = jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-        jitted = jax.jit(train_step, static_argnums=(0, 2), donate_argnums=3)
+        jitted = jax.jit(train_step, static_argnums=(0, 2), donate_argnums=donated)
         return jitted.lower(spec, hyper, n, state, images, labels).compile()
 
-    sizes = {batch} if n % batch == 0 else {batch, n % batch}
-    steps = {size: compile_step(size) for size in sizes if size <= n}
+    # A call of `advance` takes many steps: they may take each other's buffers, not its argument's.
+    step: Any = compile_step(batch, (3,)) if full else None
+    last_step = compile_step(partial_batch) if partial_batch else None
     order = jax.jit(epoch_order, static_argnums=2)
     check = jax.jit(validate, static_argnums=0).lower(spec, state, val).compile()
 
@@ -153,36 +220,121 @@ def compile_stream_epoch(
         stacked = StepMetrics(*(jnp.stack(m) for m in zip(*metrics, strict=True)))
         return epoch_metrics(spec, hyper, first, stacked, validation, n)
 
-    def run(hyper: Hyperparams, state: TrainState) -> tuple[TrainState, EpochMetrics]:
-        first = jnp.array(state.step)
-        epoch = int(first) // steps_per_epoch(n, batch)
-        rows = source.rows[np.asarray(order(state.key, epoch, n))]
-        metrics = []
-        for images, labels in stream_batches(source.images, source.labels, rows, batch):
-            state, step = steps[len(labels)](hyper, state, images, labels)
-            metrics.append(step)
-        return state, collect(hyper, first, metrics, check(state, val))
+    def rows_of(state: TrainState) -> np.ndarray:
+        epoch = int(state.step) // steps_per_epoch(n, batch)
+        return source.rows[np.asarray(order(state.key, epoch, n))]
 
-    return run
+    def advance(
+        hyper: Hyperparams, state: TrainState, metrics: StepMetrics, start: int, stop: int
+    ) -> tuple[TrainState, StepMetrics]:
+        rows = rows_of(state)[start * batch : stop * batch]
+        state = jax.tree.map(jnp.copy, state)
+        found = []
+        for images, labels in stream_batches(source.images, source.labels, rows, batch):
+            state, one = step(hyper, state, images, labels)
+            found.append(one)
+        columns = zip(metrics, zip(*jax.device_get(found), strict=True), strict=True)
+        kept = (np.concatenate([old[:start], new, old[stop:]]) for old, new in columns)
+        return state, StepMetrics(*map(jnp.asarray, kept))
+
+    def finish(
+        hyper: Hyperparams, state: TrainState, metrics: StepMetrics
+    ) -> tuple[TrainState, EpochMetrics]:
+        first = state.step - full
+        # One by one: from an array XLA may round their mean otherwise.
+        found = [StepMetrics(*one) for one in zip(*jax.device_get(metrics), strict=True)]
+        if last_step is not None:
+            rows = rows_of(state)[full * batch :]
+            state, last = last_step(hyper, state, source.images[rows], source.labels[rows])
+            found.append(last)
+        return state, collect(hyper, first, found, check(state, val))
+
+    return CompiledEpoch(full, no_steps(spec, n), advance, finish)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An epoch at a boundary between two steps.
+
+    Attributes:
+        steps: its full batches that are behind.
+        metrics: theirs, (full,) each, or (runs, full).
+        state: after them.
+    """
+
+    steps: int
+    metrics: StepMetrics
+    state: TrainState
+
+
+class SteppedEpoch:
+    """An epoch in calls of about `seconds`, with the host's turn between them.
+
+    Args:
+        program: the epoch.
+        hyper: its hyper-parameters.
+        at_boundary: called at the epoch's begin and after each call with where it stands; what it
+            raises ends the epoch.
+        begun: where the first epoch stands already; its state does not count.
+        seconds: that a call should take; the first one is a single step.
+    """
+
+    def __init__(
+        self,
+        program: CompiledEpoch,
+        hyper: Hyperparams,
+        at_boundary: Callable[[Unfinished], None] = lambda _: None,
+        begun: Unfinished | None = None,
+        seconds: float = SEGMENT,
+    ) -> None:
+        self._program, self._hyper = program, hyper
+        self._at_boundary, self._begun, self._seconds = at_boundary, begun, seconds
+        self._steps = 1
+
+    def __call__(self, state: TrainState) -> tuple[TrainState, EpochMetrics]:
+        program, begun = self._program, self._begun
+        self._begun = None
+        if begun is None:
+            here = Unfinished(0, program.empty, state)
+        else:
+            here = Unfinished(begun.steps, begun.metrics, state)
+        self._at_boundary(here)
+        while here.steps < program.full:
+            start, stop = here.steps, min(here.steps + self._steps, program.full)
+            clock = time.perf_counter()
+            state, metrics = jax.block_until_ready(
+                program.advance(self._hyper, here.state, here.metrics, start, stop)
+            )
+            each = (time.perf_counter() - clock) / (stop - start)
+            self._steps = max(1, int(self._seconds / max(each, 1e-6)))
+            here = Unfinished(stop, metrics, state)
+            self._at_boundary(here)
+        return program.finish(self._hyper, here.state, here.metrics)
 
 
 def epochs(
-    run: RunEpoch, state: TrainState, first: int, last: int, n_train: int, runs: int = 1
+    run: RunEpoch,
+    state: TrainState,
+    first: int,
+    last: int,
+    n_train: int,
+    runs: int = 1,
+    spent: float = 0.0,
 ) -> Iterator[tuple[TrainState, list[EpochRow | Divergence]]]:
     """Train from epoch `first` to `last`, counted from 1, both included.
 
     Args:
         runs: how many states are stacked in `state`.
+        spent: seconds that the first epoch has taken already.
 
     Yields:
-        After each epoch the state, valid until the next is asked for (its buffers are donated),
-        and the epoch's rows, one a run; for a run whose loss is not finite, where that began in
-        this epoch. Runs that train together share the clock.
+        After each epoch the state and the epoch's rows, one a run; for a run whose loss is not
+        finite, where that began in this epoch. Runs that train together share the clock.
     """
     for epoch in range(first, last + 1):
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(run(state))
-        seconds = (time.perf_counter() - start) / runs
+        seconds = (time.perf_counter() - start) / runs + (spent if epoch == first else 0.0)
         columns = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics)._asdict().items()}
         steps = columns.pop("diverged_step")
         rows: list[EpochRow | Divergence] = []

@@ -20,7 +20,7 @@ from jax.extend.core import Jaxpr, Literal
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec, TrainState
+from cifar_jax.training.state import TrainSpec, TrainState, steps_per_epoch
 from cifar_jax.training.step import train_step
 
 # Primitives that only call another program, and where they keep it.
@@ -197,7 +197,7 @@ def replay(
     """Train an epoch again, step by step, up to the first value that is not finite.
 
     Args:
-        state: at the beginning of the epoch.
+        state: at the beginning of the epoch, or after some of its steps.
         source: the training images.
         epoch: counted from 1.
 
@@ -209,7 +209,8 @@ def replay(
     rows = source.rows[np.asarray(epoch_order(state.key, epoch - 1, n))]
     step = partial(jax.jit(train_step, static_argnums=(0, 2)), spec, hyper, n)
     healthy = jax.jit(lambda *trees: jnp.isfinite(_largest(jax.tree.leaves(trees))))
-    for number, start in enumerate(range(0, n, size), start=1):
+    done = int(state.step) % steps_per_epoch(n, size)
+    for number, start in list(enumerate(range(0, n, size), start=1))[done:]:
         batch = rows[start : start + size]
         images, labels = source.images[batch], source.labels[batch]
         after, metrics = step(state, images, labels)

@@ -78,6 +78,7 @@ def replaced(tree: Any, values: Mapping[str, np.ndarray]) -> Any:
 
     def leaf(path: Any, old: jax.Array) -> jax.Array:
         new = values.get(parameter_name(path))
-        return old if new is None else jnp.asarray(new, old.dtype)
+        # A copy: see `_from_numpy` of checkpoints.
+        return old if new is None else jnp.array(new, old.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)

@@ -99,7 +99,7 @@ def assert_whole(root: Path) -> None:
     for path in root.rglob("*"):
         if any(part.startswith(WRITING) for part in path.parts):
             continue
-        if path.parent.name == "checkpoints" and path.name.isdecimal():
+        if path.parent.name == "checkpoints" and path.name[0].isdecimal():
             assert checkpoint.damage(path) is None
         elif path.name == "results.json":
             results = read_sealed(path)
@@ -124,7 +124,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     with np.load(workdir / "predictions.npz") as predictions:
         arrays = {name: predictions[name].tolist() for name in predictions}
     newest = checkpoint.newest_whole(workdir / "checkpoints")
-    assert newest == len(history)
+    assert newest == (len(history), 0)
     return {
         "history": history,
         "test": [results[k] for k in ("test_loss", "test_accuracy", "confusion_matrix")],

@@ -81,12 +81,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     checkpoints: Checkpoints, faults: int
 ) -> None:
     def check() -> None:
-        assert checkpoints.latest_epoch() == 1
+        assert checkpoints.latest() == (1, 0)
         (said,) = checkpoints.damaged()
         assert f"{checkpoints.directory}/2 is damaged" in said
         assert checkpoints.read_record() == {"epoch": 1}
 
-    assert checkpoints.latest_epoch() == 2
+    assert checkpoints.latest() == (2, 0)
     each_fault(files(checkpoints.directory / "2"), faults, check)
     flip(files(checkpoints.directory / "2/state")[0], np.random.default_rng(1))
     assert _same(checkpoints.read_state(_state(0)), _state(1))
@@ -293,6 +293,24 @@ def test_a_damaged_prepared_dataset_is_refused_or_made_again(tmp_path: Path, fau
         paths = files(prepared)
         damage(paths[number % len(paths)], rng)
         archives.check(cifar10._contents(home, archive, cifar10.silent))
+
+
+@pytest.mark.parametrize("content", ["", '{"name": "cifar10_bin', '{"fileFormat": "tfrecord"}'])
+def test_a_prepared_dataset_with_a_damaged_description_is_made_again(
+    tmp_path: Path, content: str
+) -> None:
+    """It is not found then, but tensorflow-datasets would read it rather than prepare."""
+    archive = archives.write_archive(tmp_path / cifar10.FILE_NAME, archives.members())
+    file = tmp_path / cifar10.FILE_NAME
+    prepared = cifar10._prepare(tmp_path, file, archive, cifar10.silent)
+    description = (prepared / "dataset_info.json").read_bytes()
+    (prepared / "dataset_info.json").write_text(content)
+    for path in prepared.glob("*train.array_record*"):
+        path.write_bytes(b"")
+    assert cifar10._find_prepared(tmp_path) is None
+    archives.check(cifar10._contents(tmp_path, archive, cifar10.silent))
+    assert (prepared / "dataset_info.json").read_bytes() == description
+    archives.check(cifar10._read_prepared(prepared, archive, cifar10.silent))
 
 
 @both(30, 500)

@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_are_whole(
     assert train(folder, workdir) == 1
     one_line(capsys, f"{workdir}/checkpoints", "epoch 3 cannot be written", "No space left")
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2"]
-    assert checkpoint.newest_whole(workdir / "checkpoints") == 2
+    assert checkpoint.newest_whole(workdir / "checkpoints") == (2, 0)
     assert train(folder, workdir, "--resume") == 1
     one_line(capsys, "No space left")
     mount("-o", "remount,size=64m", str(disk))

@@ -1,14 +1,36 @@
 """SIGTERM and Ctrl-C: what is kept, how long it takes, and the exit status."""
 
+import dataclasses
+import json
+import os
 import signal
 import threading
 import time
+from pathlib import Path
+from typing import ClassVar
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from runs import FLAGS, INT, TERM, bits, history_of, kept, newest_record, signalled, train
+from runs import (
+    FLAGS,
+    INT,
+    TERM,
+    bits,
+    history_of,
+    kept,
+    newest_record,
+    results_of,
+    signalled,
+    train,
+)
 
+from cifar_jax import host, rundir
+from cifar_jax.errors import UserError
 from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
+from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, Unfinished
+from cifar_jax.training.step import StepMetrics
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -71,7 +93,7 @@ def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(folder, tmp_path)
         folder, tmp_path / "w", ("images/s", TERM), flags=("--bn", "--epochs", "100000")
     )
     assert done.returncode == 143
-    assert "SIGTERM: finishing this epoch and its checkpoint, for at most 25 s" in done.stdout
+    assert "SIGTERM: finishing the steps under way, for at most 25 s" in done.stdout
     assert "--resume" in done.stderr
     assert done.stderr.count("\n") == 1
     last = kept(tmp_path / "w")[-1]
@@ -82,13 +104,171 @@ def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(folder, tmp_path)
     assert bits(tmp_path / "w") == bits(tmp_path / "whole")
 
 
-def test_without_grace_the_epoch_is_discarded(folder, tmp_path):
+def test_without_grace_the_steps_under_way_are_given_up(folder, tmp_path):
     flags = ("--epochs", "100000", "--grace", "0")
     done = signalled(folder, tmp_path / "w", ("images/s", TERM), flags=flags)
     assert done.returncode == 143
     assert "Traceback" not in done.stderr
     last = kept(tmp_path / "w")[-1]
     assert len(newest_record(tmp_path / "w")["history"]) == last
+
+
+class Signals(SteppedEpoch):
+    """Every step a call; a signal comes at each of some places, an epoch and a step."""
+
+    places: ClassVar[list[tuple[int, int]]] = []
+    signum = TERM
+    late = False
+
+    def __init__(self, program, hyper, at_boundary, begun) -> None:
+        sent: list[tuple[int, int]] = []
+
+        def signalled_boundary(here):
+            step = int(np.ravel(here.state.step)[0])
+            now = self.places and (step - here.steps) // 4 + 1 == self.places[0][0]
+            now = now and here.steps == self.places[0][1] and not sent
+            if now and self.late:
+                at_boundary(here)
+            if now:  # Once: what was given up goes on in its thread.
+                sent.append(self.places.pop(0))
+                os.kill(os.getpid(), self.signum)
+                time.sleep(0.5)
+            if not (now and self.late):
+                at_boundary(here)
+
+        super().__init__(program, hyper, signalled_boundary, begun, seconds=0.0)
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """`Signals`, in place."""
+    monkeypatch.setattr(host, "SteppedEpoch", Signals)
+    monkeypatch.setattr(Signals, "places", [])
+    return lambda name, value: monkeypatch.setattr(Signals, name, value)
+
+
+def checkpoints_of(workdir) -> set[str]:
+    return {p.name for p in (workdir / "checkpoints").iterdir()}
+
+
+def argv_of(folder, workdir, *flags: str) -> list[str]:
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--bn", "--epochs", "2"]
+    return [*argv, *flags]
+
+
+@pytest.fixture(scope="module")
+def whole(folder, cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("signals") / "whole"
+    assert main(argv_of(folder, workdir)) == 0
+    return bits(workdir)
+
+
+def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
+    """Again and again; the end is that of the undisturbed run, bit by bit."""
+    signals("places", [(1, 1), (1, 2), (2, 2)])
+    argv = argv_of(folder, tmp_path / "w", "--resume")
+    for epoch, steps, names in ((1, 1, {"0+1"}), (1, 2, {"0+2"}), (2, 2, {"1", "1+2"})):
+        assert main(argv) == 143
+        error = capsys.readouterr().err
+        assert f"Stopped in epoch {epoch} of 2, after {steps} steps" in error
+        assert error.count("\n") == 1
+        assert checkpoints_of(tmp_path / "w") == names
+    assert main(["evaluate", "--checkpoint", str(tmp_path / "w")]) == 0
+    assert "checkpoint after epoch 1 and 2 steps in" in capsys.readouterr().out
+    assert main([*argv, "--epochs", "1"]) == 2
+    assert "is already behind epoch 1 and 2 steps" in capsys.readouterr().err
+    assert main(argv) == 0
+    assert "after epoch 1 and 2 steps" in capsys.readouterr().out
+    assert checkpoints_of(tmp_path / "w") == {"1", "2"}
+    assert bits(tmp_path / "w") == whole
+    assert all(row["seconds"] > 0 for row in results_of(tmp_path / "w")["history"])
+
+
+def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, signals):
+    argv = argv_of(folder, tmp_path / "w", "--pipeline", "stream")
+    assert main([*argv, "--workdir", str(tmp_path / "whole")]) == 0
+    signals("places", [(1, 2)])
+    signals("signum", INT)
+    assert main(argv) == 130
+    assert checkpoints_of(tmp_path / "w") == {"0+2"}
+    assert main([*argv, "--resume"]) == 0
+    assert bits(tmp_path / "w") == bits(tmp_path / "whole")
+
+
+def test_steps_that_outlast_the_grace_are_given_up_but_not_those_before(
+    whole, folder, tmp_path, signals
+):
+    signals("late", True)
+    argv = argv_of(folder, tmp_path / "w", "--grace", "0", "--resume")
+    for steps in (2, 3):  # The last time during the partial batch and validation.
+        signals("places", [(2, steps)])
+        assert main(argv) == 143
+        assert checkpoints_of(tmp_path / "w") == {"1", f"1+{steps}"}
+    assert main(argv) == 0
+    assert bits(tmp_path / "w") == whole
+
+
+@pytest.mark.faults_long
+def test_a_group_of_seeds_is_saved_between_two_steps(folder, tmp_path, signals):
+    def study(name: str) -> int:
+        argv = ["study", "--dataset", str(folder), "--workdir", str(tmp_path / name), *FLAGS]
+        argv += ["--seeds", "2", "--epochs", "2", "--arms", "batch", "--seed-parallelism", "2"]
+        return main(argv)
+
+    assert study("whole") == 0
+    signals("places", [(2, 1)])
+    assert study("s") == 143
+    runs = [Path("batch") / f"seed{seed}" for seed in (3, 4)]
+    assert [checkpoints_of(tmp_path / "s" / run) for run in runs] == [{"1", "1+1"}] * 2
+    assert study("s") == 0
+    for run in runs:
+        assert bits(tmp_path / "s" / run) == bits(tmp_path / "whole" / run)
+
+
+class Kept:
+    """Stands for the files of a run: keeps what is to be saved, through JSON."""
+
+    def __init__(self) -> None:
+        self.starts: list[rundir.Start] = []
+
+    def add_unfinished(self, state, part) -> None:
+        part = json.loads(json.dumps(part, allow_nan=False))
+        self.starts.append(rundir.Start(state, [], 0.0, unfinished=part))
+
+
+def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
+    """One loss is infinite, and the last run has diverged in an epoch before."""
+    rng = np.random.default_rng(0)
+    loss = rng.normal(size=(4, 3)).astype(np.float32)
+    loss[1, 0] = np.inf
+    loss[:, 2] = 0
+    correct = np.array([[1, 2, 0]] * 4, np.int32)
+    state = {"w": jnp.arange(4.0)}
+    here = Unfinished(2, StepMetrics(jnp.array(loss), jnp.array(correct)), state)
+    runs = [Kept(), Kept(), Kept(), None]
+    assert host.save_unfinished(runs, here, 1.5)
+    assert [len(run.starts) for run in runs[:3]] == [1, 0, 1]
+    starts = [runs[0].starts[0], runs[2].starts[0]]
+    empty = StepMetrics(jnp.zeros((2, 3)), jnp.zeros((2, 3), jnp.int32))
+    program = CompiledEpoch(3, empty, None, None)
+    again, seconds = host.resumed_epoch(starts, program)
+    assert (again.steps, seconds) == (2, 1.5)
+    assert np.array_equal(again.state["w"], [0, 2])
+    assert again.metrics.correct.dtype == jnp.int32
+    for found, wanted in zip(again.metrics, (loss, correct), strict=True):
+        assert np.asarray(found).tobytes() == wanted[[0, 2]].tobytes()
+    assert not host.save_unfinished([None, runs[1], None, None], here, 1.5)
+    short = dataclasses.replace(program, full=1)
+    with pytest.raises(UserError, match="after 2 steps of an epoch; it has 1"):
+        host.resumed_epoch(starts, short)
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"loss": [None, 1.0]}, {"seconds": "long"}])
+def test_steps_that_cannot_be_are_refused(change):
+    part = {"steps": 2, "seconds": 0.5, "loss": [2.0, 1.0], "correct": [1, 2]}
+    assert rundir._holds_unfinished({"unfinished": part})
+    assert rundir._holds_unfinished({})
+    assert not rundir._holds_unfinished({"unfinished": {**part, **change}})
 
 
 def test_sigterm_while_compiling_leaves_nothing(folder, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.cnn import CNN
+from cifar_jax.models.paths import named_leaves
 from cifar_jax.training.checkpoint import KEEP, Checkpoints
 from cifar_jax.training.state import TrainSpec, init_state
+from cifar_jax.training.transfer import replaced
 
 
 def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: str = "sgd"):
@@ -53,14 +55,36 @@ def test_only_the_newest_are_kept(checkpoints):
     state = state_of("none")
     for epoch in range(1, KEEP + 3):
         checkpoints.save(epoch, state, {"epoch": epoch})
-    assert checkpoints.latest_epoch() == KEEP + 2
+    assert checkpoints.latest() == (KEEP + 2, 0)
     names = {p.name for p in checkpoints.directory.iterdir()}
     assert names == {str(e) for e in range(3, KEEP + 3)}
     assert checkpoints.read_record() == {"epoch": KEEP + 2}
 
 
+def test_one_within_an_epoch_is_newer_than_its_begin_and_gone_at_its_end(checkpoints):
+    state = state_of("none")
+
+    def names():
+        return {p.name for p in checkpoints.directory.iterdir()}
+
+    for epoch in (8, 9, 10):
+        checkpoints.save(epoch, state, {"epoch": epoch})
+    for steps in (2, 11):
+        checkpoints.save(10, state, {"steps": steps}, steps)
+        assert names() == {"9", "10", f"10+{steps}"}
+        assert checkpoints.latest() == (10, steps)
+        assert checkpoints.read_record() == {"steps": steps}
+    (checkpoints.directory / "10+11" / "SHA256SUMS").write_text("")
+    assert checkpoints.latest() == (10, 0)
+    checkpoints.set_aside_damaged()
+    assert names() == {"9", "10", "damaged-10+11"}
+    checkpoints.save(10, state, {}, 5)
+    checkpoints.save(11, state, {})
+    assert names() == {"10", "11", "damaged-10+11"}
+
+
 def test_no_checkpoint_is_said(checkpoints):
-    assert checkpoints.latest_epoch() is None
+    assert checkpoints.latest() is None
     with pytest.raises(UserError, match="there is no checkpoint"):
         checkpoints.read_record()
 
@@ -70,3 +94,39 @@ def test_another_model_is_refused(checkpoints, other):
     checkpoints.save(1, state_of("none"), {})
     with pytest.raises(UserError, match="checkpoints"):
         checkpoints.read_state(state_of(*other))
+
+
+def aligned(array):
+    """A copy where JAX, if it ever does, takes the memory rather than the values."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copied = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copied[...] = array
+    return copied
+
+
+def test_a_restored_state_has_memory_of_its_own(checkpoints, monkeypatch):
+    """Training writes into the state that it is given; NumPy's memory is freed meanwhile."""
+    state = state_of("batch")
+    checkpoints.save(1, state, {})
+    given = []
+
+    def restore(*_, args):
+        tree = jax.tree.map(aligned, args.item)
+        given.extend(jax.tree.leaves(tree))
+        return tree
+
+    monkeypatch.setattr(checkpoints._orbax, "restore", restore)
+    restored = checkpoints.read_state(state)
+    made = jax.tree.leaves(restored.replace(key=jax.random.key_data(restored.key)))
+    places = {leaf.unsafe_buffer_pointer() for leaf in made}
+    assert len(given) == len(made) == len(places)
+    assert places.isdisjoint(leaf.ctypes.data for leaf in given)
+
+
+def test_values_taken_over_have_memory_of_their_own():
+    params = state_of("none").params
+    values = {name: aligned(np.asarray(leaf)) for name, leaf in named_leaves(params).items()}
+    places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(replaced(params, values))}
+    assert len(places) == len(values)
+    assert places.isdisjoint(leaf.ctypes.data for leaf in values.values())
