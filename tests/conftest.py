@@ -30,6 +30,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores or 1, _MOST_WORKERS)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compile as fast as can be, in child processes too, but for tests marked `optimised`."""
+    fast = item.get_closest_marker("optimised") is None
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1" if fast else "0"
+    jax.config.update("jax_disable_most_optimizations", fast)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["counts"] = dict(counts)

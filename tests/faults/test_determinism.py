@@ -15,7 +15,7 @@ from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stre
 from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainData, TrainSpec, init_state
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.optimised]
 taskset = pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 

@@ -33,6 +33,8 @@ from cifar_jax.training.state import TrainSpec, init_state, optimizer
 from cifar_jax.training.step import train_step
 from cifar_jax.training.transfer import replaced
 
+pytestmark = pytest.mark.optimised
+
 try:
     from jax import enable_x64  # the name since jax 0.8
 except ImportError:

@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 
 from cifar_jax.models import convolution, layers
 
+pytestmark = pytest.mark.optimised
+
 FORMULATIONS = sorted(convolution.FORMULATIONS)
 SHAPES = [(2, 8, 8, 3, 5), (1, 4, 12, 16, 20), (2, 9, 5, 17, 2), (1, 1, 1, 2, 3)]
 

@@ -9,6 +9,8 @@ import pytest
 
 from cifar_jax.models.norms import BatchNorm, norm_layer
 
+pytestmark = pytest.mark.optimised
+
 EPSILON = 1e-5
 CHANNELS = 5
 VARIABLES = {

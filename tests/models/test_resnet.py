@@ -14,6 +14,8 @@ from cifar_jax.models.paths import named_leaves
 from cifar_jax.models.registry import first_width, network
 from cifar_jax.models.resnet import ResNet, pad_channels
 
+pytestmark = pytest.mark.optimised
+
 SMALL = {"blocks": (1, 1), "widths": (4, 8), "num_classes": 5, "norm_groups": 2}
 X = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 

@@ -23,13 +23,6 @@ pytestmark = pytest.mark.usefixtures("cache")
 EPOCHS = 4
 
 
-@pytest.fixture(autouse=True)
-def _compile_fast() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Compilations(logging.Handler):
     """Counts the programs that JAX compiles."""
 

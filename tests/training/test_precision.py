@@ -113,18 +113,10 @@ def small(network: str, norm: str) -> CNN | ResNet:
     return ResNet(norm=norm, blocks=(1, 1), widths=(8, 16), norm_groups=4)
 
 
-@pytest.fixture
-def _compile_fast() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def momenta(state: TrainState) -> list[jax.Array]:
     return [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
 
 
-@pytest.mark.usefixtures("_compile_fast")
 @pytest.mark.parametrize(
     ("network", "norm"),
     [("cnn", norm) for norm in NORMS] + [("resnet", "batch")],

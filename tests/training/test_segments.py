@@ -22,6 +22,8 @@ from cifar_jax.training.loop import (
 from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 
+pytestmark = pytest.mark.optimised
+
 HYPER = Hyperparams(*map(np.float32, (0.01, 0.9, 5e-4)))
 FULL = 3
 

@@ -16,6 +16,8 @@ from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 from cifar_jax.training.step import StepMetrics, train_step
 
+pytestmark = pytest.mark.optimised
+
 HYPERS = [Hyperparams(*map(np.float32, (rate, 0.9, 5e-4))) for rate in (0.01, 0.02)]
 
 
