@@ -16,7 +16,7 @@ from cifar_jax.main import main
 from cifar_jax.report.console import Display
 
 CLASSES = ["left", "right", "top"]
-pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.optimised]
+pytestmark = pytest.mark.usefixtures("cache")
 
 FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 

@@ -28,8 +28,6 @@ from cifar_jax.training.state import (
 )
 from cifar_jax.training.step import StepMetrics
 
-pytestmark = pytest.mark.optimised
-
 HYPER = Hyperparams()
 N = 200
 """A batch of 128 and one of 72, as at the end of the protocol's epochs."""
