@@ -20,7 +20,7 @@ from cifar_jax.training.train import train
 
 Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
 
-_MOST_WORKERS = 8
+_MOST_WORKERS = 4  # each takes up to 2.5 GB
 
 
 @pytest.hookimpl(optionalhook=True)
