@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
@@ -14,18 +15,6 @@ ARM_NAMES = {
     "group": "GroupNorm",
 }
 DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 
 
 def arm_name(arm: str) -> str:
@@ -49,7 +38,7 @@ def is_cifar10(study: Study) -> bool:
     cannot be checked.
     """
     data = study.dataset
-    alike = data["classes"] == list(CIFAR10_CLASSES) and data["n_test"] == 10_000
+    alike = data["classes"] == list(cifar10_archive.CLASSES) and data["n_test"] == 10_000
     return data["name"] == "cifar10" or (data["name"].startswith("folder-") and alike)
 
 
