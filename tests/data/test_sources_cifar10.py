@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tarfile
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -118,6 +119,8 @@ def test_archive_is_prepared_then_opened(
     home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = write_archive(home / FILE_NAME, members())
+    (temporary := home.parent / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     calls: list[tuple[str, int, int]] = []
     first = load(home, archive, progress=lambda *call: calls.append(call))
     check(first)
@@ -128,6 +131,7 @@ def test_archive_is_prepared_then_opened(
     assert capfd.readouterr() == ("", "")
     (prepared,) = home.glob("cifar10_binary/*")
     assert json.loads((prepared / "dataset_info.json").read_text())["fileFormat"] == "array_record"
+    assert not list(temporary.iterdir())
 
     # The decoded cache needs neither the archive nor what was prepared from it.
     monkeypatch.setattr(cifar10, "_contents", None)

@@ -1,9 +1,7 @@
 """CIFAR-10 as a tensorflow-datasets builder that needs no TensorFlow.
 
 The builder that tensorflow-datasets brings cannot prepare without TensorFlow: its tar extractor
-and its image encoder import it. This one reads the archive itself and encodes PNG by Pillow.
-It expects the archive in the
-download manager's `manual_dir`. Importing this module imports tensorflow_datasets.
+and its image encoder XXImporting this module imports tensorflow_datasets.
 """
 
 import io
@@ -16,6 +14,13 @@ from PIL import Image
 
 from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Progress, silent
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+    """`DatasetInfo` that asks nobody else: this builder is not in tfds's bucket."""
+
+    def initialize_from_bucket(self) -> None:
+        """Nothing; tfds's own looks there, and leaves an empty temporary directory each time."""
 
 
 class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -53,7 +58,7 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         return {self._archive.url: info}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description="CIFAR-10: 60,000 colour images of 32x32 pixels in 10 classes.",
             features=tfds.features.FeaturesDict(
