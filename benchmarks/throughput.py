@@ -14,6 +14,11 @@ and the candidates take turns.
     torch compiled  torch.compile of normalisation, forward and backward pass, and loss; on a GPU
                     with CUDA graphs
     ... nhwc        the same in channels_last
+
+Below, a step of "epoch" against the device's measured ceilings: the operations that the network's
+sums are defined by, those that XLA counts in the compiled step, and the bytes that its loops read
+and write, with their shares of the ceilings. A share of "defined" can be above 100 %: Winograd's
+sums need fewer operations.
 """
 
 import argparse
@@ -30,6 +35,7 @@ if not __package__:
 import jax
 import numpy as np
 
+from benchmarks import _roofline
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
@@ -81,14 +87,31 @@ def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
     return run
 
 
+def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], Any]:
+    """A training step on the rows of images that it is told."""
+    spec, hyper, _, host = problem
+
+    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> Any:
+        return train_step(spec, hyper, len(host.rows), state, images[rows], labels[rows])
+
+    return step
+
+
+def step_cost(problem: Problem) -> _roofline.Cost:
+    """What a step needs."""
+    data, batch = problem.data, problem.spec.batch_size
+    rows = np.arange(batch, dtype=np.int32)
+    lowered = jax.jit(_step(problem)).lower(
+        problem.state(), data.train_images, data.train_labels, rows
+    )
+    return _roofline.count(lowered.compile(), batch * training_flops())
+
+
 def training_candidates(problem: Problem) -> Candidates:
     """Our ways to train an epoch."""
     spec, hyper, data, host = problem
     n = len(host.rows)
-
-    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> Any:
-        return train_step(spec, hyper, n, state, images[rows], labels[rows])
-
+    step = _step(problem)
     jitted = jax.jit(step, donate_argnums=0)
     state = problem.state()
     epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
@@ -220,6 +243,26 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
     return lines
 
 
+def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
+    """The device's ceilings, and where a step of each arm's "epoch" is below them."""
+    problems = {
+        f"training, norm {norm}": make_problem(
+            norm, args.batch, args.batch, precision=args.precision
+        )
+        for norm in ("none", "batch")
+    }
+    spec = problems["training, norm none"].spec
+    ceilings = _roofline.measure_ceilings(spec, args.repeats, progress=show_progress)
+    placed: dict[str, Any] = {"ceilings": ceilings._asdict()}
+    for what, problem in problems.items():
+        if what in results:
+            show_progress(f"counting: {what}")
+            seconds = args.batch / results[what]["epoch"]["images/s"]
+            placed[what] = _roofline.place(step_cost(problem), ceilings, seconds)
+    show_progress("")
+    return placed
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write a JSON."""
     parser = make_parser("throughput", __doc__)
@@ -245,6 +288,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             lines += rows(what, results[what], flops)
     show_progress("")
     print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
+    if args.only != "evaluation":
+        results["roofline"] = roofline(args, results)
+        print("\n" + _roofline.describe(results["roofline"]))
     named = ("batch", "steps", "eval_images", "repeats", "precision")
     settings = {name: getattr(args, name) for name in named}
     write_json(args.output, {"settings": settings, **results})

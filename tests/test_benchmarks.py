@@ -30,6 +30,8 @@ def _one_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that compiles fast."""
     layers = importlib.import_module("benchmarks.layers")
     monkeypatch.setattr(layers, "CNN", functools.partial(layers.CNN, widths=(4,)))
+    monkeypatch.setattr(importlib.import_module("benchmarks._roofline"), "SWEPT", 2**12)
+    monkeypatch.setitem(importlib.import_module("benchmarks._roofline").MATRIX, "cpu", 16)
     for name in ("throughput", "seeds"):
         module = importlib.import_module(f"benchmarks.{name}")
         small = functools.partial(module.make_problem, widths=(4,))
@@ -63,7 +65,25 @@ def test_throughput(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert all(rate["q1"] <= rate["images/s"] <= rate["q3"] for rate in rates.values())
     printed = capfd.readouterr()
     assert "training, norm none: stream" in printed.out
+    assert "ceilings, measured" in printed.out
+    placed = results["roofline"]["training, norm none"]
+    assert placed["seconds"] == pytest.approx(2 / rates["epoch"]["images/s"], rel=1e-3)
     assert "repeat 2/2" in printed.err
+
+
+def test_roofline_counts_a_program_whose_cost_is_known() -> None:
+    from benchmarks import _roofline
+
+    n = 64
+    x = np.ones((n, n), np.float32)
+    product = jax.jit(lambda x, y: x @ y).lower(x, x).compile()
+    cost = _roofline.count(product, defined=2 * n**3)
+    assert cost.flops == 2 * n**3
+    assert cost.bytes == 3 * n * n * 4
+    placed = _roofline.place(cost, _roofline.Ceilings(flops=4 * n**3, bytes=3 * n * n * 4), 2.0)
+    assert placed["of FLOP/s ceiling"] == placed["of FLOP/s ceiling, defined"] == 0.25
+    assert placed["of bytes/s ceiling"] == 0.5
+    assert placed["bound by"] == "bytes/s"
 
 
 def test_throughput_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""How near a program comes to what its device can do: a roofline (Williams et al. 2009).
+
+The two ceilings are measured, not taken from a data sheet: products a second of one large matrix
+product, bytes a second of one sweep over a large array. A program that needs F operations and B
+bytes cannot take less than max(F / ceiling, B / ceiling) seconds, unless some bytes stay in caches.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks._timing import table, time_interleaved
+from cifar_jax.training.precision import product_precision
+from cifar_jax.training.state import TrainSpec
+
+MATRIX = {"cpu": 2048}
+"""Rows of the square matrices, by backend; on others `_LARGE`."""
+_LARGE = 8192
+SWEPT = 2**28
+"""Bytes of the array that is swept: more than any cache holds."""
+
+
+class Ceilings(NamedTuple):
+    """FLOP/s of a matrix product in the spec's precision, bytes/s read and written of memory."""
+
+    flops: float
+    bytes: float
+
+
+class Cost(NamedTuple):
+    """What a call of a compiled program needs.
+
+    `flops` and `bytes` are XLA's count for the program as compiled, None where it gives none: each
+    fused loop reads its operands and writes its results once. `defined` are the operations of the
+    network's sums as they are written down, which Winograd's need fewer of.
+    """
+
+    defined: int
+    flops: float | None
+    bytes: float | None
+
+
+def measure_ceilings(
+    spec: TrainSpec, repeats: int, *, progress: Callable[[str], None] = lambda _: None
+) -> Ceilings:
+    """Ceilings of the default device, best of `repeats`."""
+    backend = jax.default_backend()
+    n = MATRIX.get(backend, _LARGE)
+    matrix = jax.random.normal(jax.random.key(0), (n, n), spec.dtype)
+    array = [jnp.zeros(SWEPT // 4, jnp.float32)]
+    product = jax.jit(lambda x: jnp.dot(x, x, precision=product_precision(spec, backend)))
+    # In place, else new memory would be asked of the operating system at each call.
+    change = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def sweep() -> jax.Array:
+        array[0] = change(array[0])
+        return array[0]
+
+    calls = {"ceiling: product": lambda: product(matrix), "ceiling: sweep": sweep}
+    timings = [min(t.samples) for t in time_interleaved(calls, repeats, progress=progress).values()]
+    return Ceilings(2 * n**3 / timings[0], 2 * SWEPT / timings[1])
+
+
+def count(compiled: Any, defined: int) -> Cost:
+    """The cost of a compiled program without loops, of which XLA would count one turn."""
+    analysis = compiled.cost_analysis() or {}
+    if isinstance(analysis, list):
+        analysis = analysis[0]
+    return Cost(defined, analysis.get("flops"), analysis.get("bytes accessed"))
+
+
+def place(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
+    """What a call that takes `seconds` achieves, and its share of the ceilings."""
+    placed: dict[str, Any] = {
+        "seconds": seconds,
+        "defined FLOP/s": cost.defined / seconds,
+        "of FLOP/s ceiling, defined": cost.defined / seconds / ceilings.flops,
+    }
+    if cost.flops is not None and cost.bytes is not None:
+        least = {"FLOP/s": cost.flops / ceilings.flops, "bytes/s": cost.bytes / ceilings.bytes}
+        placed |= {
+            "FLOP/s": cost.flops / seconds,
+            "of FLOP/s ceiling": least["FLOP/s"] / seconds,
+            "bytes/s": cost.bytes / seconds,
+            "of bytes/s ceiling": least["bytes/s"] / seconds,
+            "FLOP a byte": cost.flops / cost.bytes,
+            "bound by": max(least, key=least.__getitem__),
+        }
+    return placed
+
+
+def _row(what: str, placed: dict[str, Any]) -> list[str]:
+    def share(rate: str, ceiling: str) -> str:
+        if rate not in placed:
+            return "not counted"
+        return f"{placed[rate] / 1e9:.0f} ({placed[ceiling]:.0%})"
+
+    return [
+        what,
+        f"{1e3 * placed['seconds']:.1f}",
+        share("defined FLOP/s", "of FLOP/s ceiling, defined"),
+        share("FLOP/s", "of FLOP/s ceiling"),
+        share("bytes/s", "of bytes/s ceiling"),
+        placed.get("bound by", ""),
+    ]
+
+
+def describe(roofline: dict[str, Any]) -> str:
+    """A printed table of programs that were placed, under the `ceilings` in the same dict."""
+    ceilings = Ceilings(**roofline["ceilings"])
+    limits = f"{ceilings.flops / 1e9:,.0f} GFLOP/s and {ceilings.bytes / 1e9:,.1f} GB/s"
+    header = ["roofline", "ms a step", "GFLOP/s defined", "GFLOP/s done", "GB/s", "bound by"]
+    rows = [_row(what, placed) for what, placed in roofline.items() if what != "ceilings"]
+    return f"ceilings, measured: {limits}\n{table(header, rows)}"
