@@ -11,6 +11,7 @@ from cifar_jax.report.page import config_toml, data_notices, write_pages
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.tables import (
     HOLM_NOTE,
+    METRICS,
     TESTED_HEAD,
     Table,
     origins,
@@ -202,14 +203,6 @@ def against_first_value_table(summary: dict[str, Any]) -> Table:
     )
 
 
-_METRICS = (
-    ("test_accuracy", "test accuracy", 100, 2, "%"),
-    ("test_loss", "test loss", 1, 4, "nats"),
-    ("val_accuracy", "validation accuracy", 100, 2, "%"),
-    ("train_seconds", "training time", 1, 1, "s"),
-)
-
-
 def finished_table(summary: dict[str, Any]) -> Table:
     """Every arm at every value: the finished runs alone."""
     rows = []
@@ -218,14 +211,14 @@ def finished_table(summary: dict[str, Any]) -> Table:
         cells = (
             [
                 mean_and_spread(found[key], scale, digits, unit)
-                for key, _, scale, digits, unit in _METRICS
+                for key, _, scale, digits, unit in METRICS
             ]
             if found
-            else [NONE] * len(_METRICS)
+            else [NONE] * len(METRICS)
         )
         count = found["test_accuracy"]["n"] if found else 0
         rows.append((f"{arm_name(cell['arm'])}, {value_text(cell['value'])}", f"{count}", *cells))
-    head = ("", "finished", *(words for _, words, *_ in _METRICS))
+    head = ("", "finished", *(words for _, words, *_ in METRICS))
     note = "Mean ± standard deviation of the finished runs."
     if summary["diverged"]:
         note += " Those that diverged are left out here."
