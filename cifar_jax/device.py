@@ -1,14 +1,16 @@
 """Which device a run uses, how JAX is set up for it, and how much memory it has taken."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, printable
 from cifar_jax.storage import remove
 
 if TYPE_CHECKING:
@@ -20,8 +22,35 @@ DEVICES = ("cpu", "gpu", "metal", "tpu")
 _PLATFORMS = {"cpu": ("cpu",), "gpu": ("gpu",), "metal": ("mps", "METAL"), "tpu": ("tpu",)}
 
 
+@contextlib.contextmanager
+def _plugin_faults() -> Iterator[list[str]]:
+    """What kept plugins from starting, a line each, meanwhile.
+
+    JAX logs it with a traceback and goes on without the plugin, for example where the extra `cuda`
+    is installed and the driver is not.
+    """
+    faults: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if not record.exc_info or record.exc_info[1] is None:
+            return True
+        plugin = record.args[0] if isinstance(record.args, tuple) and record.args else "a plugin"
+        reason = " ".join(str(record.exc_info[1]).split())
+        faults.append(printable(f"{plugin} could not be started ({reason})"))
+        return False
+
+    log = logging.getLogger("jax._src.xla_bridge")
+    log.addFilter(keep)
+    try:
+        yield faults
+    finally:
+        log.removeFilter(keep)
+
+
 def select_device(name: str | None) -> "jax.Device":
     """Make a device the default one of this process.
+
+    A plugin that cannot start is a warning on standard error where None lets JAX fall back.
 
     Args:
         name: one of `DEVICES`, or None for JAX's own choice.
@@ -34,8 +63,13 @@ def select_device(name: str | None) -> "jax.Device":
     if name == "cpu":
         # Else JAX would also take hold of an accelerator that nobody asked for.
         jax.config.update("jax_platforms", "cpu")
+    with _plugin_faults() as faults:
+        present = jax.devices()
     if name is None:
-        return jax.devices()[0]
+        for fault in faults:
+            warning = f"warning: {fault}; the device is {present[0].platform}"
+            print(f"cifar_jax: {warning}", file=sys.stderr)
+        return present[0]
     for platform in _PLATFORMS[name]:
         try:
             device = jax.devices(platform)[0]
@@ -43,14 +77,14 @@ def select_device(name: str | None) -> "jax.Device":
             continue
         jax.config.update("jax_default_device", device)
         return device
-    present = sorted({device.platform for device in jax.devices()})
+    platforms = sorted({device.platform for device in present})
     hints = {
         "gpu": "an NVIDIA GPU needs the extra `cuda`",
         "metal": "Apple silicon needs the extra `metal` or `jax-metal`",
         "tpu": "a TPU needs jax[tpu]",
     }
-    hint = f"; {hints[name]}" if name in hints else ""
-    raise UserError(f"--device {name}: there is none here, only {', '.join(present)}{hint}")
+    more = "".join(f"; {part}" for part in (*faults, hints.get(name)) if part)
+    raise UserError(f"--device {name}: there is none here, only {', '.join(platforms)}{more}")
 
 
 def peak_memory_bytes() -> int | None:
