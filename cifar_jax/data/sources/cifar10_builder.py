@@ -1,7 +1,9 @@
 """CIFAR-10 as a tensorflow-datasets builder that needs no TensorFlow.
 
 The builder that tensorflow-datasets brings cannot prepare without TensorFlow: its tar extractor
-and its image encoder XXImporting this module imports tensorflow_datasets.
+and its image encoder import it. This one reads the archive itself and encodes PNG by Pillow. It
+expects the archive in the download manager's `manual_dir`. Importing this module imports
+tensorflow_datasets.
 """
 
 import io
