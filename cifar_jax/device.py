@@ -47,6 +47,28 @@ def _plugin_faults() -> Iterator[list[str]]:
         log.removeFilter(keep)
 
 
+def _present() -> "list[jax.Device]":
+    """The devices of JAX's best backend.
+
+    Raises:
+        UserError: there is none, for example of those that the environment allows.
+    """
+    import jax
+
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # The second where a plugin is not installed.
+        reason = " ".join(str(error).split())
+        why = f" ({reason})" if reason else ""
+        allowed = os.environ.get("JAX_PLATFORMS")
+        if not allowed:
+            raise UserError(f"JAX finds no device here{why}") from error
+        raise UserError(
+            f"JAX_PLATFORMS={allowed}: JAX finds no such device here{why}; "
+            "unset it or use --device cpu"
+        ) from error
+
+
 def select_device(name: str | None) -> "jax.Device":
     """Make a device the default one of this process.
 
@@ -64,7 +86,7 @@ def select_device(name: str | None) -> "jax.Device":
         # Else JAX would also take hold of an accelerator that nobody asked for.
         jax.config.update("jax_platforms", "cpu")
     with _plugin_faults() as faults:
-        present = jax.devices()
+        present = _present()
     if name is None:
         for fault in faults:
             warning = f"warning: {fault}; the device is {present[0].platform}"

@@ -90,3 +90,14 @@ def test_a_plugin_that_cannot_start_is_one_line_without_its_traceback(
     assert told == ""
 
     assert selected("cpu", broken_plugin) == ("cpu\n", "")
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+def test_jax_platforms_without_a_device_is_one_line(platforms: str) -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": platforms}
+    for name in (None, "gpu"):
+        message, told = selected(name, environment)
+        assert message.startswith(f"JAX_PLATFORMS={platforms}: JAX finds no such device here")
+        assert message.count("\n") == 1
+        assert told == ""
+    assert selected("cpu", environment) == ("cpu\n", "")
