@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_jax.errors import UserError, printable
+from cifar_jax.errors import UserError, one_line, printable
 from cifar_jax.storage import remove
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _plugin_faults() -> Iterator[list[str]]:
         if not record.exc_info or record.exc_info[1] is None:
             return True
         plugin = record.args[0] if isinstance(record.args, tuple) and record.args else "a plugin"
-        reason = " ".join(str(record.exc_info[1]).split())
+        reason = one_line(record.exc_info[1])
         faults.append(printable(f"{plugin} could not be started ({reason})"))
         return False
 
@@ -58,8 +58,7 @@ def _present() -> "list[jax.Device]":
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # The second where a plugin is not installed.
-        reason = " ".join(str(error).split())
-        why = f" ({reason})" if reason else ""
+        why = f" ({one_line(error)})" if str(error) else ""
         allowed = os.environ.get("JAX_PLATFORMS")
         if not allowed:
             raise UserError(f"JAX finds no device here{why}") from error

@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(error: BaseException) -> str:
+    """What a library's error says, at most 200 characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 2 // 3]}...{text[-most // 3 :]}"
 

@@ -53,7 +53,7 @@ def broken_plugin(tmp_path: Path) -> dict[str, str]:
     plugin = tmp_path / "jax_plugins" / "broken" / "__init__.py"
     plugin.parent.mkdir(parents=True)
     plugin.write_text("def initialize():\n    raise RuntimeError('no driver\\n  is here')\n")
-    return {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": ""}
+    return {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
 
 
 SELECT = """

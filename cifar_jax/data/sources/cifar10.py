@@ -22,7 +22,7 @@ from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.cache import open_or_build
 from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, Archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
-from cifar_jax.errors import UserError, shown
+from cifar_jax.errors import UserError, one_line, shown
 from cifar_jax.inputs import expand_home, read_json
 from cifar_jax.storage import remove, sync, temporary_directory
 
@@ -72,10 +72,6 @@ def _quiet(progress: Progress) -> Iterator[Progress]:
         finally:
             logging.set_verbosity(verbosity)
             tqdm_utils.display_progress_bar(bars)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _session() -> "requests.Session":
@@ -187,7 +183,7 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
             os.replace(part, target)
     except OSError as error:  # of the disk, and requests' own
         raise UserError(
-            f"CIFAR-10 could not be downloaded to {target.parent} ({_one_line(error)})"
+            f"CIFAR-10 could not be downloaded to {target.parent} ({one_line(error)})"
         ) from None
     return target
 
@@ -250,7 +246,7 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
                 arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     except Exception as error:  # tfds and array_record raise many types on damaged files
         raise UserError(
-            f"{prepared}: cannot be read ({_one_line(error)}); remove it to prepare it again"
+            f"{prepared}: cannot be read ({one_line(error)}); remove it to prepare it again"
         ) from None
     counts = len(arrays["train_labels"]), len(arrays["test_labels"])
     wanted = 5 * archive.batch, archive.batch
@@ -297,7 +293,7 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
         if (by_another_process := _find_prepared(directory)) is not None:
             return by_another_process
         raise UserError(
-            f"{directory}: CIFAR-10 could not be prepared there ({_one_line(error)})"
+            f"{directory}: CIFAR-10 could not be prepared there ({one_line(error)})"
         ) from None
 
 
