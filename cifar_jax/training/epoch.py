@@ -59,19 +59,10 @@ def summarise_steps(metrics: StepMetrics, batch_size: int, n: int) -> tuple[jax.
     return jnp.sum(metrics.loss * sizes) / n, jnp.sum(metrics.correct) / n
 
 
-def first_nonfinite_step(losses: jax.Array, mean: jax.Array) -> jax.Array:
-    """Index of the first of an epoch's losses, (steps,), that is not finite, or -1: int32 ().
-
-    Args:
-        mean: of the losses; says how the last one is. Looking at that itself, a program of its own
-            for the partial batch, would have XLA round the mean otherwise on one thread.
-    """
-    last = losses.shape[0] - 1
-    index = jnp.where(jnp.isfinite(mean), -1, last)
-    if last > 0:
-        bad = ~jnp.isfinite(losses[:last])
-        index = jnp.where(bad.any(), jnp.argmax(bad), index)
-    return index.astype(jnp.int32)
+def first_nonfinite_step(losses: jax.Array) -> jax.Array:
+    """Index of the first of an epoch's losses, (steps,), that is not finite, or -1: int32 ()."""
+    bad = ~jnp.isfinite(losses)
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
 def train_epoch(
@@ -150,23 +141,25 @@ def train_steps(
 
 def finish_epoch(
     spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, metrics: StepMetrics
-) -> tuple[TrainState, EpochMetrics]:
+) -> tuple[TrainState, StepMetrics, tuple[jax.Array, jax.Array]]:
     """What is left of an epoch after its full batches: the partial batch, and validation.
 
     Args:
         state: after the full batches.
         metrics: theirs, (N // batch size,) each.
+
+    Returns:
+        The new state, the metrics of all steps, and `validate`'s.
     """
     n = data.train_images.shape[0]
     full = n // spec.batch_size
-    first = state.step - full
     if full * spec.batch_size < n:
-        order = epoch_order(state.key, first // steps_per_epoch(n, spec.batch_size), n)
+        order = epoch_order(state.key, state.step // steps_per_epoch(n, spec.batch_size), n)
         index = order[full * spec.batch_size :]
         images, labels = data.train_images[index], data.train_labels[index]
         state, last = train_step(spec, hyper, n, state, images, labels)
         metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
-    return state, epoch_metrics(spec, hyper, first, metrics, validate(spec, state, data), n)
+    return state, metrics, validate(spec, state, data)
 
 
 @in_precision
@@ -217,7 +210,7 @@ def epoch_metrics(
     """
     train_loss, train_accuracy = summarise_steps(steps, spec.batch_size, n_train)
     rate = jnp.asarray(learning_rate_schedule(spec, hyper, n_train)(first_step), jnp.float32)
-    diverged = first_nonfinite_step(steps.loss, train_loss)
+    diverged = first_nonfinite_step(steps.loss)
     return EpochMetrics(train_loss, train_accuracy, *validation, rate, diverged)
 
 

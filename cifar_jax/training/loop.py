@@ -27,6 +27,7 @@ from cifar_jax.training.state import TrainData, TrainSpec, TrainState, steps_per
 from cifar_jax.training.step import StepMetrics, train_step
 
 RunEpoch = Callable[[TrainState], tuple[TrainState, EpochMetrics]]
+Validation = tuple[jax.Array, jax.Array]
 Tree = TypeVar("Tree")
 
 # Seconds between two looks at signals, well within the grace period after SIGTERM. On a CPU a call
@@ -134,6 +135,36 @@ class CompiledEpoch:
         return self.finish(hyper, state, metrics)
 
 
+def _compile_row(
+    spec: TrainSpec,
+    hyper: Hyperparams,
+    step: jax.Array,
+    empty: StepMetrics,
+    validation: Validation,
+    n: int,
+) -> Callable[[Hyperparams, jax.Array, StepMetrics, Validation], EpochMetrics]:
+    """Compile a row of the history: from the state's step after an epoch, its metrics, validation.
+
+    A program of its own, the same for both pipelines: in another XLA may round a mean otherwise.
+
+    Args:
+        hyper, step, empty, validation: examples or their shapes, `empty` of the full batches; with
+            a leading axis where runs are stacked.
+        n: training images.
+    """
+    steps = steps_per_epoch(n, spec.batch_size)
+
+    def row(
+        hyper: Hyperparams, step: jax.Array, metrics: StepMetrics, validation: Validation
+    ) -> EpochMetrics:
+        return epoch_metrics(spec, hyper, step - steps, metrics, validation, n)
+
+    metrics = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*step.shape, steps), one.dtype), empty)
+    jitted = jax.jit(jax.vmap(row) if step.ndim else row)
+    compiled: Any = jitted.lower(hyper, step, metrics, validation).compile()
+    return compiled
+
+
 def compile_device_epoch(
     spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, runs: int = 1
 ) -> CompiledEpoch:
@@ -159,7 +190,7 @@ def compile_device_epoch(
 
     def rest(
         hyper: Hyperparams, state: TrainState, metrics: StepMetrics, data: TrainData
-    ) -> tuple[TrainState, EpochMetrics]:
+    ) -> tuple[TrainState, StepMetrics, Validation]:
         return finish_epoch(spec, hyper, state, data, metrics)
 
     if runs > 1:
@@ -169,7 +200,16 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    finish = jax.jit(rest).lower(hyper, state, empty, data).compile()
+    lowered = jax.jit(rest).lower(hyper, state, empty, data)
+    finish_steps = lowered.compile()
+    row = _compile_row(spec, hyper, state.step, empty, lowered.out_info[-1], n)
+
+    def finish(
+        hyper: Hyperparams, state: TrainState, metrics: StepMetrics
+    ) -> tuple[TrainState, EpochMetrics]:
+        state, metrics, validation = finish_steps(hyper, state, metrics, data)
+        return state, row(hyper, state.step, metrics, validation)
+
     full = n // spec.batch_size
     advance: Any = None
     if full:
@@ -180,7 +220,7 @@ def compile_device_epoch(
         lambda hyper, state, metrics, start, stop: advance(
             hyper, state, metrics, data, *bounds(start, stop)
         ),
-        lambda hyper, state, metrics: finish(hyper, state, metrics, data),
+        finish,
     )
 
 
@@ -208,17 +248,10 @@ def compile_stream_epoch(
     step: Any = compile_step(batch, (3,)) if full else None
     last_step = compile_step(partial_batch) if partial_batch else None
     order = jax.jit(epoch_order, static_argnums=2)
-    check = jax.jit(validate, static_argnums=0).lower(spec, state, val).compile()
-
-    @jax.jit
-    def collect(
-        hyper: Hyperparams,
-        first: jax.Array,
-        metrics: list[StepMetrics],
-        validation: tuple[jax.Array, jax.Array],
-    ) -> EpochMetrics:
-        stacked = StepMetrics(*(jnp.stack(m) for m in zip(*metrics, strict=True)))
-        return epoch_metrics(spec, hyper, first, stacked, validation, n)
+    lowered = jax.jit(validate, static_argnums=0).lower(spec, state, val)
+    check = lowered.compile()
+    empty = no_steps(spec, n)
+    row = _compile_row(spec, hyper, state.step, empty, lowered.out_info, n)
 
     def rows_of(state: TrainState) -> np.ndarray:
         epoch = int(state.step) // steps_per_epoch(n, batch)
@@ -240,16 +273,13 @@ def compile_stream_epoch(
     def finish(
         hyper: Hyperparams, state: TrainState, metrics: StepMetrics
     ) -> tuple[TrainState, EpochMetrics]:
-        first = state.step - full
-        # One by one: from an array XLA may round their mean otherwise.
-        found = [StepMetrics(*one) for one in zip(*jax.device_get(metrics), strict=True)]
         if last_step is not None:
             rows = rows_of(state)[full * batch :]
             state, last = last_step(hyper, state, source.images[rows], source.labels[rows])
-            found.append(last)
-        return state, collect(hyper, first, found, check(state, val))
+            metrics = jax.tree.map(jnp.append, metrics, last)
+        return state, row(hyper, state.step, metrics, check(state, val))
 
-    return CompiledEpoch(full, no_steps(spec, n), advance, finish)
+    return CompiledEpoch(full, empty, advance, finish)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,12 @@ def test_resumed_at_every_epoch(whole, folder, tmp_path):
     assert bits(tmp_path / "w") == bits(whole)
 
 
+def test_the_stream_pipeline_gives_the_same_bits(whole, folder, tmp_path):
+    argv = ["--dataset", str(folder), "--workdir", str(tmp_path / "w"), *FLAGS]
+    assert main([*argv, "--epochs", "3", "--pipeline", "stream"]) == 0
+    assert bits(tmp_path / "w") == bits(whole)
+
+
 def test_a_cpu_run_says_that_it_is_deterministic_and_on_what_it_depends(whole):
     results = results_of(whole)
     assert results["deterministic"] is True
