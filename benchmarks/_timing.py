@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from cifar_jax.device import cpu_count
+
 
 class Timing(NamedTuple):
     """Seconds a call: median, first and third quartile, and every repetition in order."""
@@ -97,13 +99,6 @@ def _command() -> str:
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def environment() -> dict[str, Any]:
     """What a reader needs to know to judge or repeat a measurement."""
     return {
@@ -111,7 +106,7 @@ def environment() -> dict[str, Any]:
         "revision": _revision(),
         "command": _command(),
         "processor": _processor(),
-        "cores": cores(),
+        "cores": cpu_count(),
         "load": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._cli import make_parser, parse, positive
-from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
+from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.device import cpu_count
 from cifar_jax.models import convolution, layers, pooling
 from cifar_jax.models.cnn import CNN
 
@@ -331,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if with_torch:
         import torch
 
-        torch.set_num_threads(cores())
+        torch.set_num_threads(cpu_count())
 
     measured: dict[str, dict[str, Timing]] = {}
     rows: list[list[str]] = []

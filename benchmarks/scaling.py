@@ -155,10 +155,10 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
 def _device() -> str:
     import jax
 
-    from benchmarks._timing import cores
+    from cifar_jax.device import cpu_count
 
     kind: str = jax.devices()[0].device_kind
-    return f"{cores()} CPU cores" if kind == "cpu" else kind
+    return f"{cpu_count()} CPU cores" if kind == "cpu" else kind
 
 
 def rows(name: str, curve: list[dict[str, Any]]) -> list[list[str]]:

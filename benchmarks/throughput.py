@@ -38,7 +38,8 @@ import numpy as np
 from benchmarks import _roofline
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
-from benchmarks._timing import Timing, cores, show_progress, table, time_interleaved, write_json
+from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.device import cpu_count
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
@@ -153,7 +154,7 @@ def torch_candidates(
     from benchmarks import torch_peer as peer
 
     device = torch.device(TORCH_DEVICES.get(jax.default_backend(), "cpu"))
-    torch.set_num_threads(cores())
+    torch.set_num_threads(cpu_count())
     torch.backends.cudnn.benchmark = True
     n = len(problem.host.rows)
     nhwc = torch.from_numpy(problem.host.images[:n]).to(device)

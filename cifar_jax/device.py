@@ -68,17 +68,33 @@ def _present() -> "list[jax.Device]":
         ) from error
 
 
-def select_device(name: str | None) -> "jax.Device":
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_threads() -> int:
+    """Threads of XLA's on the CPU: `NPROC`, which XLA reads once, as it starts, else the cores."""
+    wanted = os.environ.get("NPROC", "")
+    return int(wanted) if re.fullmatch("0*[1-9][0-9]{0,8}", wanted) else cpu_count()
+
+
+def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
     """Make a device the default one of this process.
 
     A plugin that cannot start is a warning on standard error where None lets JAX fall back.
 
     Args:
         name: one of `DEVICES`, or None for JAX's own choice.
+        threads: of the CPU, in a process that has computed nothing yet; None for `cpu_threads`.
 
     Raises:
         UserError: if there is none, naming those that are there.
     """
+    if threads is not None:
+        os.environ["NPROC"] = str(threads)
     import jax
 
     if name == "cpu":

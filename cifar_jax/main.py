@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -91,12 +92,26 @@ def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]
                 )
 
 
+def _threads(text: str) -> int:
+    """Turn `--threads` into a number."""
+    if not re.fullmatch("0*[1-9][0-9]{0,2}", text):
+        raise UserError(f"--threads: {shown(text)} is not a number from 1 to 999")
+    return int(text)
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="|".join(DEVICES),
         choices=DEVICES,
         help="where to compute (default: the best that JAX finds)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N",
+        help="threads of a CPU (default: one a core); the same number gives the same last bits, on "
+        "any number of cores",
     )
 
 
@@ -255,19 +270,19 @@ def _quiet() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-def _prepare_jax(device: str | None) -> None:
+def _prepare_jax(arguments: argparse.Namespace) -> None:
     _quiet()
     from cifar_jax.data.dataset import cache_root
     from cifar_jax.device import select_device, use_compilation_cache
 
-    select_device(device)
+    select_device(arguments.device, arguments.threads)
     use_compilation_cache(cache_root() / "compiled")
 
 
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
     config = parse_config(arguments)
-    _prepare_jax(arguments.device)
+    _prepare_jax(arguments)
     from cifar_jax.host import Interrupted
     from cifar_jax.run import Diverged, train_run
 
@@ -291,7 +306,7 @@ def _train(argv: list[str]) -> int:
 def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
     config = parse_config(arguments)
-    _prepare_jax(arguments.device)
+    _prepare_jax(arguments)
     from cifar_jax.host import Interrupted
     from cifar_jax.run_study import study_run
 
@@ -316,7 +331,7 @@ def _report(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
-    _prepare_jax(arguments.device)
+    _prepare_jax(arguments)
     from cifar_jax.run import evaluate_run
 
     evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)

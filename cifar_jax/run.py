@@ -166,6 +166,7 @@ def train_group(
     num_params = count_parameters(starts[0].state.params)
     device = next(iter(prepared.data.val_images.devices()))
     device_line = provenance.describe_device(device.device_kind, device.platform)
+    computing = provenance.describe_computing(device.device_kind, device.platform)
     if not any(progress.label):
         display.say(
             f"{dataset.name}: {n_train:,} training, {len(prepared.val_rows):,} validation, "
@@ -178,6 +179,11 @@ def train_group(
         if start.history or start.unfinished:
             display.say(
                 f"resuming {workdir} after {rundir.behind(start.history, start.unfinished)}"
+            )
+        if start.computed_on and computing != start.computed_on[-1]:
+            display.say(
+                f"begun on {start.computed_on[-1]}; going on with {computing}: the last bits may "
+                "differ from a run that was never stopped"
             )
     state = stack_runs([start.state for start in starts])
     hyper = jax.device_put(stack_runs([hyperparams(c) for c in configs]))
@@ -194,11 +200,11 @@ def train_group(
             "config": configuration.to_dict(c),
             "dataset": prepared.record(),
             "compile_seconds": start.compile_seconds + compiled,
+            "computed_on": list(dict.fromkeys([*start.computed_on, computing])),
             **({"init_from": start.origin} if start.origin else {}),
         }
         for c, start in zip(configs, starts, strict=True)
     ]
-    made_by = provenance.determinism(device.platform)
     written: list[Row | None] = [None] * seeds
 
     def common(i: int, predict_compile: float = 0.0) -> Row:
@@ -219,7 +225,7 @@ def train_group(
             "train_seconds": train_seconds,
             "seed_parallelism": seeds,
             "device": device_line,
-            **made_by,
+            **provenance.determinism(device.platform, records[i]["computed_on"]),
         }
 
     def on_divergence(i: int, divergence: Divergence, before: TrainState) -> None:

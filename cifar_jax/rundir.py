@@ -46,6 +46,7 @@ class Start:
         origin: of the initial values, where they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
         unfinished: the part of the next epoch that is behind it too, see `RunFiles.add_unfinished`.
+        computed_on: by what so far, see `provenance.determinism`.
     """
 
     state: TrainState
@@ -54,6 +55,7 @@ class Start:
     origin: Row | None = None
     damaged: tuple[str, ...] = ()
     unfinished: Row | None = None
+    computed_on: tuple[str, ...] = ()
 
 
 def holds_run(workdir: Path) -> bool:
@@ -161,7 +163,9 @@ def read_record(checkpoints: Checkpoints) -> Row:
         UserError: if there is none, or it is not the record of a run.
     """
     record = checkpoints.read_record()
-    if not fits(record, _RECORD) or not _holds_unfinished(record):
+    computed_on = record.get("computed_on", [])  # Not there in old ones.
+    known = fits(record, _RECORD) and fits(computed_on, [is_name])
+    if not known or not _holds_unfinished(record):
         raise UserError(
             f"{checkpoints.directory}: the newest checkpoint holds no record of a run: config, "
             "dataset, history and compile_seconds"
@@ -246,6 +250,7 @@ def begin(
             origin,
             damaged,
             record.get("unfinished"),
+            tuple(record.get("computed_on", ())),
         )
     finally:
         checkpoints.close()

@@ -55,6 +55,8 @@ def test_every_flag_of_the_issue_is_there():
         (["--norm", "layers"], "--norm: 'layers' is not known; allowed: none, batch"),
         (["--bn", "--norm", "none"], "--bn and --norm none contradict each other"),
         (["--device", "abacus"], "--device"),
+        (["--threads", "0"], "--threads: '0' is not a number from 1 to 999"),
+        (["--threads", "two"], "--threads: 'two' is not a number from 1 to 999"),
         (["--epoch", "3"], "unrecognized arguments: --epoch"),
         (["--epochs"], "--epochs: expected one argument"),
         (["predicate"], "'predicate' is not a command; allowed: train, study, report, evaluate"),

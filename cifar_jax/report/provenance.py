@@ -4,11 +4,13 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cifar_jax
+from cifar_jax.device import cpu_count, cpu_threads
 
 _GPU_FLAG = "--xla_gpu_deterministic_ops=true"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -35,18 +37,20 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def describe_device(kind: str, device_platform: str) -> str:
     """One line for a JAX device, from its `device_kind` and `platform`."""
     if device_platform == "cpu":
         return f"cpu: {_cpu_name()}, {cpu_count()} cores"
     return f"{device_platform}: {kind}"
+
+
+def describe_computing(kind: str, device_platform: str) -> str:
+    """What decides the last bits of what a JAX device computes, apart from its input, in a line."""
+    if device_platform == "cpu":
+        where = f"cpu: {_cpu_name()}, --threads {cpu_threads()}"
+    else:
+        where = f"{device_platform}: {kind}"
+    return f"{where}, jax {metadata.version('jax')}"
 
 
 def git_revision() -> str | None:
@@ -68,28 +72,31 @@ def git_revision() -> str | None:
         return None
 
 
-def determinism(device_platform: str, xla_flags: str | None = None) -> dict[str, Any]:
+def determinism(
+    device_platform: str, computed_on: Sequence[str], xla_flags: str | None = None
+) -> dict[str, Any]:
     """Whether the same seed, device and versions give bitwise the same run; the entries of results.
 
     Args:
         device_platform: of the JAX device.
+        computed_on: from begin to end, each once: see `describe_computing`.
         xla_flags: those in force; by default the environment variable `XLA_FLAGS`.
 
     Returns:
-        `deterministic`, and `determinism_note`: on what that depends, or why not.
+        `computed_on`, `deterministic`, and `determinism_note`: on what that depends, or why not.
     """
     flags = os.environ.get("XLA_FLAGS", "") if xla_flags is None else xla_flags
-    if device_platform == "cpu":
-        threads = os.environ.get("NPROC") or cpu_count()
-        note = (
-            f"with {threads} threads: their number, that of the cores or NPROC, decides the order "
-            "of sums"
-        )
-        return {"deterministic": True, "determinism_note": note}
-    if device_platform == "gpu":
-        if _GPU_FLAG in re.findall(r"--xla_gpu_deterministic_ops(?:=\w+)?", flags):
-            return {"deterministic": True, "determinism_note": f"XLA_FLAGS has {_GPU_FLAG}"}
-        note = f"XLA chooses kernels by timing them, unless XLA_FLAGS has {_GPU_FLAG}"
-        return {"deterministic": False, "determinism_note": note}
-    note = f"not verified on {device_platform}"
-    return {"deterministic": False, "determinism_note": note}
+    promised, note = False, f"not verified on {device_platform}"
+    if len(computed_on) > 1:
+        note = f"begun on one and gone on with on another: {'; '.join(computed_on)}"
+    elif device_platform == "cpu":
+        promised, note = True, "for as many --threads, on any number of cores"
+    elif device_platform == "gpu":
+        promised = _GPU_FLAG in re.findall(r"--xla_gpu_deterministic_ops(?:=\w+)?", flags)
+        unless = f"XLA chooses kernels by timing them, unless XLA_FLAGS has {_GPU_FLAG}"
+        note = f"XLA_FLAGS has {_GPU_FLAG}" if promised else unless
+    return {
+        "computed_on": list(computed_on),
+        "deterministic": promised,
+        "determinism_note": note,
+    }

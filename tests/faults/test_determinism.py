@@ -35,10 +35,26 @@ def test_another_process_gives_the_same_bits(whole, folder, tmp_path):
 
 @taskset
 def test_fewer_cores_give_the_same_bits_with_as_many_threads(whole, folder, tmp_path):
-    done = train(folder, tmp_path / "w", "--epochs", "3", cores=1, NPROC=str(CORES))
+    threads = ("--threads", str(CORES))
+    done = train(folder, tmp_path / "w", "--epochs", "3", *threads, cores=1)
     assert done.returncode == 0, done.stderr
     assert bits(tmp_path / "w") == bits(whole)
-    assert f"with {CORES} threads" in results_of(tmp_path / "w")["determinism_note"]
+    computed_on = results_of(tmp_path / "w")["computed_on"]
+    assert computed_on == results_of(whole)["computed_on"]
+    assert f"--threads {CORES}" in computed_on[0]
+
+
+def test_gone_on_with_another_number_of_threads_is_not_called_deterministic(folder, tmp_path):
+    other = str(CORES + 1)
+    assert train(folder, tmp_path, "--epochs", "1", "--threads", other).returncode == 0
+    argv = ["--dataset", str(folder), "--workdir", str(tmp_path), *FLAGS]
+    for epochs in ("2", "3"):
+        assert main([*argv, "--epochs", epochs, "--resume"]) == 0
+        results = results_of(tmp_path)
+        assert results["deterministic"] is False
+        assert len(results["computed_on"]) == 2
+        assert f"--threads {other}" in results["computed_on"][0]
+        assert results["computed_on"][0] in results["determinism_note"]
 
 
 def test_resumed_at_every_epoch(whole, folder, tmp_path):
@@ -58,6 +74,8 @@ def test_a_cpu_run_says_that_it_is_deterministic_and_on_what_it_depends(whole):
     results = results_of(whole)
     assert results["deterministic"] is True
     assert "threads" in results["determinism_note"]
+    assert len(results["computed_on"]) == 1
+    assert f"--threads {CORES}, jax {jax.__version__}" in results["computed_on"][0]
 
 
 def epoch_of(norm: str, pipeline: str, n: int) -> list[bytes]:

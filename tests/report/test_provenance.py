@@ -2,7 +2,8 @@
 
 import pytest
 
-from cifar_jax.report.provenance import determinism
+from cifar_jax.device import cpu_count, cpu_threads
+from cifar_jax.report.provenance import describe_computing, determinism
 
 FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -19,13 +20,27 @@ FLAG = "--xla_gpu_deterministic_ops=true"
     ],
 )
 def test_determinism_is_promised_only_where_it_holds(platform, flags, promised, said):
-    found = determinism(platform, flags)
+    found = determinism(platform, ["a"], flags)
     assert found["deterministic"] is promised
     assert said in found["determinism_note"]
+    assert found["computed_on"] == ["a"]
 
 
-def test_the_number_of_threads_is_said(monkeypatch):
-    monkeypatch.setenv("NPROC", "7")
-    assert "with 7 threads" in determinism("cpu", "")["determinism_note"]
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_it_is_not_promised_for_a_run_that_changed_its_device(platform, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", FLAG)
-    assert determinism("gpu")["deterministic"] is True
+    assert determinism(platform, ["a"])["deterministic"] is True
+    found = determinism(platform, ["a", "b"])
+    assert found["deterministic"] is False
+    assert "a; b" in found["determinism_note"]
+
+
+@pytest.mark.parametrize(
+    ("nproc", "threads"), [("7", 7), ("007", 7), ("", None), ("0", None), ("-1", None), ("x", None)]
+)
+def test_the_number_of_threads_is_what_xla_takes(nproc, threads, monkeypatch):
+    monkeypatch.setenv("NPROC", nproc)
+    expected = threads or cpu_count()
+    assert cpu_threads() == expected
+    assert f"--threads {expected}, jax" in describe_computing("cpu", "cpu")
+    assert describe_computing("NVIDIA H200", "gpu").startswith("gpu: NVIDIA H200, jax")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,13 +81,6 @@ def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Data
         classes=contents.classes,
         fingerprint=digest or fingerprint(contents),
     )
-
-
-def cpus() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def silent(description: str, done: int, total: int, /) -> None:

@@ -26,9 +26,9 @@ from cifar_jax.data.sources.contents import (
     Contents,
     Dataset,
     Progress,
-    cpus,
     silent,
 )
+from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_bytes
 
@@ -252,7 +252,7 @@ def decode_files(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pool = ThreadPoolExecutor(cpus())
+        pool = ThreadPoolExecutor(cpu_count())
         try:
             for done in pool.map(work, range(0, len(paths), _CHUNK)):
                 progress(description, done, len(paths))

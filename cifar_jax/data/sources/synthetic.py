@@ -30,9 +30,9 @@ from cifar_jax.data.sources.contents import (
     Dataset,
     Progress,
     as_dataset,
-    cpus,
     silent,
 )
+from cifar_jax.device import cpu_count
 
 CLASSES = (
     "checks",
@@ -291,7 +291,7 @@ def _split(
 def _contents(
     n_train: int, n_test: int, seed: int, workers: int | None, progress: Progress
 ) -> Contents:
-    threads = workers or cpus()
+    threads = workers or cpu_count()
     train_images, train_labels = _split("train", n_train, seed, threads, progress)
     test_images, test_labels = _split("test", n_test, seed, threads, progress)
     return Contents(train_images, train_labels, test_images, test_labels, CLASSES)
