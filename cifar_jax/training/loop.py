@@ -109,8 +109,8 @@ def unstack_state(state: TrainState, index: int, runs: int) -> TrainState:
 class CompiledEpoch:
     """An epoch as two programs: any number of its full batches a call, and the rest.
 
-    They do not take the buffers of their arguments: while a call runs, what was there before it
-    can be saved. Called itself, it is a whole epoch.
+    They leave their arguments as they are, and train in the buffers of a copy: while a call runs,
+    what was there before it can be saved. Called itself, it is a whole epoch.
 
     Attributes:
         full: full batches in an epoch.
@@ -200,28 +200,32 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    lowered = jax.jit(rest).lower(hyper, state, empty, data)
+    copied: Any = jax.jit(partial(jax.tree.map, jnp.copy)).lower((state, empty)).compile()
+    lowered = jax.jit(rest, donate_argnums=1).lower(hyper, state, empty, data)
     finish_steps = lowered.compile()
     row = _compile_row(spec, hyper, state.step, empty, lowered.out_info[-1], n)
 
     def finish(
         hyper: Hyperparams, state: TrainState, metrics: StepMetrics
     ) -> tuple[TrainState, EpochMetrics]:
-        state, metrics, validation = finish_steps(hyper, state, metrics, data)
+        state, metrics, validation = finish_steps(hyper, *copied((state, metrics)), data)
         return state, row(hyper, state.step, metrics, validation)
 
     full = n // spec.batch_size
-    advance: Any = None
+    advance_steps: Any = None
     if full:
-        advance = jax.jit(steps).lower(hyper, state, empty, data, *bounds(0, full)).compile()
-    return CompiledEpoch(
-        full,
-        empty,
-        lambda hyper, state, metrics, start, stop: advance(
-            hyper, state, metrics, data, *bounds(start, stop)
-        ),
-        finish,
-    )
+        jitted = jax.jit(steps, donate_argnums=(1, 2))
+        advance_steps = jitted.lower(hyper, state, empty, data, *bounds(0, full)).compile()
+
+    def advance(
+        hyper: Hyperparams, state: TrainState, metrics: StepMetrics, start: int, stop: int
+    ) -> tuple[TrainState, StepMetrics]:
+        trained: tuple[TrainState, StepMetrics] = advance_steps(
+            hyper, *copied((state, metrics)), data, *bounds(start, stop)
+        )
+        return trained
+
+    return CompiledEpoch(full, empty, advance, finish)
 
 
 def compile_stream_epoch(

@@ -142,3 +142,22 @@ def test_other_bounds_neither_compile_nor_wait_for_the_host(caplog) -> None:
         assert compilations() == []
         jax.jit(lambda x: x + 41)(1)
     assert compilations() != []
+
+
+def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
+    """Both programs write over the copy; what they were called with stays."""
+    compile_, programs = jax.stages.Lowered.compile, []
+
+    def noted(self):
+        programs.append(compile_(self))
+        return programs[-1]
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
+    state = start("batch")
+    program = compile_device_epoch(spec_of("batch"), HYPER, state, noise())
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    reused = [one.memory_analysis().alias_size_in_bytes for one in programs]
+    assert sum(size >= held for size in reused) == 2, reused
+    before = bits(state, program.empty)
+    program(HYPER, state)
+    assert bits(state, program.empty) == before
