@@ -65,36 +65,6 @@ def first_nonfinite_step(losses: jax.Array) -> jax.Array:
     return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
-def train_epoch(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, images: jax.Array, labels: jax.Array
-) -> tuple[TrainState, StepMetrics]:
-    """One pass over the training images.
-
-    The full batches are one `lax.scan`; the partial batch at the end is a step of its own
-    shape, since padding it would change BatchNorm's statistics.
-
-    Args:
-        images: uint8 (N, H, W, 3).
-        labels: int32 (N,).
-
-    Returns:
-        The new state and the metrics of all steps, (steps,) each.
-    """
-    n = images.shape[0]
-    epoch = state.step // steps_per_epoch(n, spec.batch_size)
-    order = epoch_order(state.key, epoch, n)
-
-    def body(state: TrainState, index: jax.Array) -> tuple[TrainState, StepMetrics]:
-        return train_step(spec, hyper, n, state, images[index], labels[index])
-
-    full = n // spec.batch_size * spec.batch_size
-    state, metrics = lax.scan(body, state, order[:full].reshape(-1, spec.batch_size))
-    if full < n:
-        state, last = body(state, order[full:])
-        metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
-    return state, metrics
-
-
 def no_steps(spec: TrainSpec, n: int) -> StepMetrics:
     """Metrics of an epoch's full batches before the first of them: zeros, (n // batch size,)."""
     full = n // spec.batch_size
@@ -109,17 +79,17 @@ def train_steps(
     images: jax.Array,
     labels: jax.Array,
     metrics: StepMetrics,
-    start: jax.Array,
-    stop: jax.Array,
+    start: jax.Array | int,
+    stop: jax.Array | int,
 ) -> tuple[TrainState, StepMetrics]:
-    """Some full batches of an epoch; the same as `train_epoch`'s.
+    """Some full batches of an epoch.
 
     Args:
         state: after the epoch's first `start` batches.
         images: uint8 (N, H, W, 3).
         labels: int32 (N,).
         metrics: of all full batches, (N // batch size,); see `no_steps`.
-        start, stop: int32 (), within the epoch; traced, so one program takes any.
+        start, stop: int32 (), within the epoch; where they are traced, one program takes any.
 
     Returns:
         The new state, and the metrics with those from `start` to `stop` filled in.
@@ -139,26 +109,53 @@ def train_steps(
     return lax.fori_loop(start, stop, body, (state, metrics))
 
 
-def finish_epoch(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, metrics: StepMetrics
-) -> tuple[TrainState, StepMetrics, tuple[jax.Array, jax.Array]]:
-    """What is left of an epoch after its full batches: the partial batch, and validation.
+def train_rest(
+    spec: TrainSpec,
+    hyper: Hyperparams,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    metrics: StepMetrics,
+) -> tuple[TrainState, StepMetrics]:
+    """The partial batch at the end of an epoch, where there is one.
+
+    It is a step of its own shape: padding it would change BatchNorm's statistics.
 
     Args:
         state: after the full batches.
-        metrics: theirs, (N // batch size,) each.
+        images: uint8 (N, H, W, 3).
+        labels: int32 (N,).
+        metrics: of the full batches, (N // batch size,) each.
 
     Returns:
-        The new state, the metrics of all steps, and `validate`'s.
+        The new state and the metrics of all steps, (steps,) each.
     """
-    n = data.train_images.shape[0]
-    full = n // spec.batch_size
-    if full * spec.batch_size < n:
-        order = epoch_order(state.key, state.step // steps_per_epoch(n, spec.batch_size), n)
-        index = order[full * spec.batch_size :]
-        images, labels = data.train_images[index], data.train_labels[index]
-        state, last = train_step(spec, hyper, n, state, images, labels)
-        metrics = jax.tree.map(lambda a, b: jnp.append(a, b), metrics, last)
+    n = images.shape[0]
+    full = n // spec.batch_size * spec.batch_size
+    if full == n:
+        return state, metrics
+    index = epoch_order(state.key, state.step // steps_per_epoch(n, spec.batch_size), n)[full:]
+    state, last = train_step(spec, hyper, n, state, images[index], labels[index])
+    return state, jax.tree.map(jnp.append, metrics, last)
+
+
+def train_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[TrainState, StepMetrics]:
+    """One pass over the training images: `train_steps` over all full batches, and `train_rest`."""
+    full = images.shape[0] // spec.batch_size
+    metrics = no_steps(spec, images.shape[0])
+    if full:
+        state, metrics = train_steps(spec, hyper, state, images, labels, metrics, 0, full)
+    return train_rest(spec, hyper, state, images, labels, metrics)
+
+
+def finish_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, metrics: StepMetrics
+) -> tuple[TrainState, StepMetrics, tuple[jax.Array, jax.Array]]:
+    """What is left of an epoch after its full batches: `train_rest`, and `validate`'s result."""
+    images, labels = data.train_images, data.train_labels
+    state, metrics = train_rest(spec, hyper, state, images, labels, metrics)
     return state, metrics, validate(spec, state, data)
 
 
