@@ -165,6 +165,8 @@ def train_epochs(
         # The rest of an epoch is finished: it is short, and can be given up.
         if interrupts.requested is not None and 0 < reached.steps < program.full:
             raise _Stopped
+        part = reached.steps / (program.full + 1)
+        display.progress("epochs", epoch - 1 + part, last, plain=False)
 
     def timed(state: TrainState) -> tuple[TrainState, EpochMetrics]:
         nonlocal before

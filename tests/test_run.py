@@ -322,6 +322,20 @@ def test_the_default_directory_names_data_model_norm_and_seed(folder, tmp_path, 
     assert (tmp_path / "runs" / "tiny-folder-halves-cnn-batch-seed3" / "results.json").is_file()
 
 
+def test_the_bar_moves_within_an_epoch(folder, tmp_path, monkeypatch):
+    shown = []
+
+    def progress(self, description, done, total, *, plain=True):
+        if description == "epochs":
+            shown.append((done, total))
+
+    monkeypatch.setattr(Display, "progress", progress)
+    assert run(folder, tmp_path / "w", "--epochs", "2") == 0
+    steps = [(done * 4, total) for done, total in shown]  # 55 images: three steps and a partial
+    assert sorted(set(steps)) == [(n, 2) for n in (0, 1, 3, 4, 7)]
+    assert steps == sorted(steps)
+
+
 def test_plain_output_has_one_line_an_epoch(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "w", "--epochs", "2") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]

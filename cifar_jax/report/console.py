@@ -67,10 +67,11 @@ class Display:
         )
         self.console.print(panel, soft_wrap=False)
 
-    def progress(self, description: str, done: int, total: int, *, plain: bool = True) -> None:
+    def progress(self, description: str, done: float, total: int, *, plain: bool = True) -> None:
         """Show that `done` of `total` are done; a new description starts a new bar.
 
         Args:
+            done: a part of one moves the bar, and is not counted.
             plain: also off a terminal, as a line now and then.
         """
         if description != self._described:
@@ -86,7 +87,7 @@ class Display:
         if done >= total:
             self.end_progress()
 
-    def _bar(self, description: str, done: int, total: int) -> None:
+    def _bar(self, description: str, done: float, total: int) -> None:
         if self._progress is None:
             self._progress = Progress(
                 SpinnerColumn(),

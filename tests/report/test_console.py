@@ -64,6 +64,8 @@ def test_progress_off_a_terminal_is_sparse():
 def test_progress_on_a_terminal_is_a_bar():
     stream = io.StringIO()
     display = Display(Console(file=stream, width=80, force_terminal=True))
-    display.progress("decoding", 1, 2)
+    display.progress("decoding", 1.5, 2)
+    display.end_progress()
+    assert "1/2" in stream.getvalue()
     display.progress("decoding", 2, 2)
     assert "2/2" in stream.getvalue()
