@@ -26,7 +26,7 @@ from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
 from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import class_counts, samples
 from cifar_jax.study.collect import SweepStudy
-from cifar_jax.study.grid import Value, value_text
+from cifar_jax.study.grid import Sweep, Value
 
 # From this ratio of the greatest to the smallest value on, the axis is logarithmic.
 LOG_RATIO = 4
@@ -66,12 +66,13 @@ def scale(values: Sequence[Value]) -> Scale:
     return Scale(np.log10(numbers), "logarithmic", True)
 
 
-def _setting_axis(axes: Axes, values: Sequence[Value], name: str) -> tuple[np.ndarray, float]:
+def _setting_axis(axes: Axes, sweep: Sweep, name: str) -> tuple[np.ndarray, float]:
     """Ticks at the values; returns their positions and a small distance for what lies beside."""
-    where = scale(values)
+    where = scale(sweep.values)
     x = where.positions
-    long = not where.numbers and max(len(value_text(v)) for v in values) > 8
-    axes.set_xticks(x, [value_text(v) for v in values])
+    names = [sweep.value_name(value) for value in sweep.values]
+    long = not where.numbers and max(map(len, names)) > 8
+    axes.set_xticks(x, names)
     if long:
         axes.tick_params(axis="x", rotation=20)
     axes.set_xlabel(f"{name}, {where.words}" if where.words else name)
@@ -114,7 +115,7 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
     arms, values = summary["arms"], study.sweep.values
     figure = new_figure(3.9, title)
     axes = figure.subplots()
-    x, beside = _setting_axis(axes, values, summary["sweep"]["name"])
+    x, beside = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
     joined_up = scale(values).numbers
     lowest = 100.0
     for number, arm in enumerate(arms):
@@ -171,7 +172,7 @@ def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
     second = summary["compared"][1]
     figure = new_figure(3.6, title)
     axes = figure.subplots()
-    x, _ = _setting_axis(axes, study.sweep.values, summary["sweep"]["name"])
+    x, _ = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
     colour, marker = arm_style(summary["arms"], second)
     joined_up = scale(study.sweep.values).numbers
     axes.axhline(0, color=GREY, linewidth=1)
@@ -200,7 +201,7 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
                 epochs = np.arange(1, y.shape[1] + 1)
                 mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0])
         lost = f", {len(one.diverged)} diverged" if one.diverged else ""
-        axes.set_title(f"{summary['sweep']['name']} {value_text(value)}{lost}", fontsize=8.5)
+        axes.set_title(f"{study.sweep.at(value)}{lost}", fontsize=8.5)
         integer_epochs(axes)
         axes.tick_params(labelbottom=True)
     for axes in panels.flat[len(values) :]:
@@ -223,7 +224,7 @@ def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
     arms, values = summary["arms"], study.sweep.values
     figure = new_figure(3.4, title)
     axes = figure.subplots()
-    x, beside = _setting_axis(axes, values, summary["sweep"]["name"])
+    x, beside = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
     cells = [cell for cell in summary["cells"] if cell["finished"]]
     longest = max(max(cell["finished"]["train_seconds"]["values"]) for cell in cells)
     unit, divisor = time_unit(longest)

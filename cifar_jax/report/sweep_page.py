@@ -20,7 +20,7 @@ from cifar_jax.report.tables import (
 )
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, percent, seeds_text
 from cifar_jax.study.collect import SweepStudy
-from cifar_jax.study.grid import value_text
+from cifar_jax.study.grid import Sweep, value_text
 
 CONVENTION = (
     "A run that diverged (its loss is not finite) has no accuracy of its own. Left out it would "
@@ -40,7 +40,7 @@ def _points(row: dict[str, Any]) -> str:
 
 def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
     """Whether the gain depends on the setting, or without a pair which value is best."""
-    where, name = dataset_name(study.first), summary["sweep"]["name"]
+    where, sweep, name = dataset_name(study.first), study.sweep, summary["sweep"]["name"]
     gains = [row for row in summary["gain"] if row["n"]]
     change_ = summary["interaction"]
     if not gains:
@@ -49,26 +49,26 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
         changes = [row for row in summary["against_first_value"] if row["n"]]
         if len(changes) == 1:
             (row,) = changes
-            values = (value_text(value) for value in (row["value"], summary["sweep"]["values"][0]))
+            values = (sweep.value_name(value) for value in (row["value"], sweep.values[0]))
             return (
                 f"On {where}, {arm_name(row['arm'])} at {name} {' minus '.join(values)} is "
                 f"{_points(row)} of test accuracy, {seeds_text(row['n'])}."
             )
         return (
             f"On {where}, {arm_name(best['arm'])} reaches its highest mean test accuracy, "
-            f"{percent(best['test_accuracy']['mean'])}, at {name} {value_text(best['value'])} "
+            f"{percent(best['test_accuracy']['mean'])}, at {sweep.at(best['value'])} "
             f"({seeds_text(best['test_accuracy']['n'])}); no two norms are compared."
         )
     a, b = (arm_name(arm) for arm in summary["compared"])
     if len(gains) < 2 or not change_.get("n"):
         row = gains[0]
         return (
-            f"On {where}, at {name} {value_text(row['value'])} {b} minus {a} is {_points(row)} "
+            f"On {where}, at {sweep.at(row['value'])} {b} minus {a} is {_points(row)} "
             f"of test accuracy, {seeds_text(row['n'])}."
         )
-    low, high = (value_text(change_[key]) for key in ("low", "high"))
+    low, high = sweep.at(change_["low"]), sweep.value_name(change_["high"])
     ends = (
-        f"{b} minus {a} is {_points(summary['gain'][0])} of test accuracy at {name} {low} and "
+        f"{b} minus {a} is {_points(summary['gain'][0])} of test accuracy at {low} and "
         f"{_points(summary['gain'][-1])} at {high}"
     )
     interval_ = change_["ci_t"]
@@ -85,9 +85,8 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
 def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
     """What a reader must know before any number."""
     found = data_notices(study.first)
-    name = summary["sweep"]["name"]
     lost = [
-        f"{arm_name(cell['arm'])} at {name} {value_text(cell['value'])}: "
+        f"{arm_name(cell['arm'])} at {study.sweep.at(cell['value'])}: "
         f"{cell['diverged']} of {seeds_text(cell['test_accuracy']['n'])}"
         for cell in summary["cells"]
         if cell["diverged"]
@@ -97,7 +96,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
         found.append(f"Diverged: {'; '.join(lost)}. {convention}")
     if summary["missing"]:
         runs = ", ".join(
-            f"{arm_name(arm)} at {value_text(value)} seed {seed}"
+            f"{arm_name(arm)} at {study.sweep.value_name(value)} seed {seed}"
             for arm, value, seed in summary["missing"]
         )
         found.append(f"Runs that are missing, and in no number: {runs}.")
@@ -126,7 +125,7 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
                 change(row["mean_difference"], 100, unit="points"),
                 interval(row["ci_t"], 100, unit="points"),
             ]
-        rows.append((value_text(value), *cells))
+        rows.append((study.sweep.value_name(value), *cells))
     heads = [arm_name(arm) for arm in arms]
     if summary["gain"]:
         a, b = (arm_name(arm) for arm in summary["compared"])
@@ -144,12 +143,11 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
     return Table(f"Test accuracy by {name}", note, (name, *heads), rows)
 
 
-def gain_table(summary: dict[str, Any]) -> Table:
+def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     """The gain at each value, how it changes, and the gain with each arm at its own best."""
-    name = summary["sweep"]["name"]
     rows = [
         (
-            f"{name} {value_text(row['value'])}",
+            sweep.at(row["value"]),
             f"{row['n']}" + f" ({row['diverged_pairs']} diverged)" * bool(row["diverged_pairs"]),
             *tested_cells(row),
         )
@@ -161,13 +159,13 @@ def gain_table(summary: dict[str, Any]) -> Table:
     a, b = (arm_name(arm) for arm in summary["compared"])
     found = summary["interaction"]
     if found.get("n"):
-        low, high = (value_text(found[key]) for key in ("low", "high"))
+        low, high = (sweep.value_name(found[key]) for key in ("low", "high"))
         rows.append(
             (f"change: gain at {high} minus gain at {low}", f"{found['n']}", *tested_cells(found))
         )
     found = summary["at_best"]
     if found.get("n"):
-        first, second = (value_text(value) for value in found["values"])
+        first, second = (sweep.value_name(value) for value in found["values"])
         rows.append(
             (f"each at its best: {b} {second}, {a} {first}", f"{found['n']}", *tested_cells(found))
         )
@@ -182,13 +180,12 @@ def gain_table(summary: dict[str, Any]) -> Table:
     )
 
 
-def against_first_value_table(summary: dict[str, Any]) -> Table:
+def against_first_value_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     """What each value changes against the first, arm by arm."""
-    name, values = summary["sweep"]["name"], summary["sweep"]["values"]
-    first = value_text(values[0])
+    first = sweep.value_name(sweep.values[0])
     rows = [
         (
-            f"{arm_name(row['arm'])}: {value_text(row['value'])} minus {first}",
+            f"{arm_name(row['arm'])}: {sweep.value_name(row['value'])} minus {first}",
             f"{row['n']}",
             *tested_cells(row),
         )
@@ -196,14 +193,14 @@ def against_first_value_table(summary: dict[str, Any]) -> Table:
         if row["n"]
     ]
     return Table(
-        f"Against {name} {first}",
-        f"Test accuracy at one {name} minus that at {first}, same arm and seed. {HOLM_NOTE}",
+        f"Against {sweep.at(sweep.values[0])}",
+        f"Test accuracy at one value minus that at {first}, same arm and seed. {HOLM_NOTE}",
         ("", "pairs", *TESTED_HEAD),
         rows,
     )
 
 
-def finished_table(summary: dict[str, Any]) -> Table:
+def finished_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     """Every arm at every value: the finished runs alone."""
     rows = []
     for cell in summary["cells"]:
@@ -217,7 +214,9 @@ def finished_table(summary: dict[str, Any]) -> Table:
             else [NONE] * len(METRICS)
         )
         count = found["test_accuracy"]["n"] if found else 0
-        rows.append((f"{arm_name(cell['arm'])}, {value_text(cell['value'])}", f"{count}", *cells))
+        rows.append(
+            (f"{arm_name(cell['arm'])}, {sweep.value_name(cell['value'])}", f"{count}", *cells)
+        )
     head = ("", "finished", *(words for _, words, *_ in METRICS))
     note = "Mean ± standard deviation of the finished runs."
     if summary["diverged"]:
@@ -225,11 +224,11 @@ def finished_table(summary: dict[str, Any]) -> Table:
     return Table("Finished runs", note, head, rows)
 
 
-def interval_table(summary: dict[str, Any]) -> Table:
+def interval_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     """Test accuracy of every arm at every value, with intervals."""
     rows = [
         (
-            f"{arm_name(cell['arm'])}, {value_text(cell['value'])}",
+            f"{arm_name(cell['arm'])}, {sweep.value_name(cell['value'])}",
             f"{cell['test_accuracy']['n']}"
             + f" ({cell['diverged']} diverged)" * bool(cell["diverged"]),
             mean_and_spread(cell["test_accuracy"], 100, unit="%"),
@@ -253,9 +252,9 @@ def protocol(study: SweepStudy, summary: dict[str, Any]) -> Table:
     if text := origins(study.studies):
         rows["initial values"] = text
     rows["finished runs"] = f"{runs}; {len(summary['diverged'])} diverged"
-    values = ", ".join(value_text(value) for value in summary["sweep"]["values"])
+    values = "; ".join(map(study.sweep.value_name, study.sweep.values))
     swept = (f"swept: {summary['sweep']['name']}", values)
-    shown = value_text(summary["sweep"]["values"][at])
+    shown = study.sweep.value_name(study.sweep.values[at])
     note = f"Where a row names the swept setting it shows one value, {shown}."
     return Table(found.title, note, found.head, [swept, *rows.items()])
 
@@ -295,10 +294,10 @@ def write_sweep_report(
         summary,
         sweep_figures(study, summary, images),
         tables=[
-            gain_table(summary),
-            against_first_value_table(summary),
-            interval_table(summary),
-            finished_table(summary),
+            gain_table(study.sweep, summary),
+            against_first_value_table(study.sweep, summary),
+            interval_table(study.sweep, summary),
+            finished_table(study.sweep, summary),
         ],
         toml=config_toml(first, sweep_text(study)),
         title=f"What normalisation changes, by {name}: {dataset_name(first)}",

@@ -19,6 +19,8 @@ from cifar_jax.errors import UserError, shown
 
 Value = bool | int | float | str
 
+OFF = ("0", "0.0", "false", "none")
+
 # What a study has once: its seeds are counted, its norms are the arms, its images are one set.
 FIXED = (
     "training.seed",
@@ -136,6 +138,32 @@ class Sweep:
     def name(self) -> str:
         """For names of files: `learning_rate`, or `optimizer-learning_rate`."""
         return _last_names(self.field)
+
+    @property
+    def _switches(self) -> bool:
+        """Whether it is of several settings that are all off at its first value."""
+        off = all(text in OFF for _, text in parts(self.field, self.values[0]))
+        return "+" in self.field and off
+
+    def value_name(self, value: Value) -> str:
+        """A value for people, where the setting is named beside it: "0.05", "adamw, 0.001".
+
+        Of settings that are off at first only those are named that are on: "mixup 1.0".
+        """
+        found = parts(self.field, value)
+        if not self._switches:
+            return ", ".join(text for _, text in found)
+        on = [f"{_one_name(field)} {text}" for field, text in found if text not in OFF]
+        return ", ".join(on) or "none of them"
+
+    def at(self, value: Value) -> str:
+        """Setting and value for people: "learning rate 0.05"."""
+        found = parts(self.field, value)
+        if not self._switches:
+            return ", ".join(f"{_one_name(field)} {text}" for field, text in found)
+        if all(text in OFF for _, text in found):
+            return f"none of {setting_name(self.field)}"
+        return self.value_name(value)
 
 
 def ordered(values: Sequence[Value]) -> tuple[Value, ...]:

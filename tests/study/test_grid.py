@@ -117,3 +117,32 @@ def test_directories_are_path_safe_and_distinct():
     for name, letter in itertools.product(names, "/ "):
         assert letter not in name
         assert len(name) < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "places"),
+    [
+        ("learning_rate=0.01,0.1", ["0.01", "0.1"], ["learning rate 0.01", "learning rate 0.1"]),
+        ("cutout=0,8", ["0", "8"], ["cutout 0", "cutout 8"]),
+        (
+            "optimizer+learning_rate=sgd:0.01,adamw:0.001",
+            ["sgd, 0.01", "adamw, 0.001"],
+            ["optimizer sgd, learning rate 0.01", "optimizer adamw, learning rate 0.001"],
+        ),
+        (
+            "cutout+mixup=0:0,16:0,0:1,8:0.5",
+            ["none of them", "cutout 16", "mixup 1.0", "cutout 8, mixup 0.5"],
+            ["none of cutout and mixup", "cutout 16", "mixup 1.0", "cutout 8, mixup 0.5"],
+        ),
+        # Not off at first: a value that is 0 is named.
+        (
+            "cutout+mixup=8:0,0:0",
+            ["8, 0.0", "0, 0.0"],
+            ["cutout 8, mixup 0.0", "cutout 0, mixup 0.0"],
+        ),
+    ],
+)
+def test_values_for_people(text, names, places):
+    found = sweep(text)
+    assert [found.value_name(value) for value in found.values] == names
+    assert [found.at(value) for value in found.values] == places
