@@ -201,7 +201,8 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
                 epochs = np.arange(1, y.shape[1] + 1)
                 mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0])
         lost = f", {len(one.diverged)} diverged" if one.diverged else ""
-        axes.set_title(f"{study.sweep.at(value)}{lost}", fontsize=8.5)
+        name = study.sweep.value_name if "+" in study.sweep.field else study.sweep.at
+        axes.set_title(f"{name(value)}{lost}", fontsize=8.5)
         integer_epochs(axes)
         axes.tick_params(labelbottom=True)
     for axes in panels.flat[len(values) :]:
