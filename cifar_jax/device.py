@@ -75,10 +75,10 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def cpu_threads() -> int:
-    """Threads of XLA's on the CPU: `NPROC`, which XLA reads once, as it starts, else the cores."""
+def fixed_threads() -> int | None:
+    """Threads of XLA's on the CPU as `NPROC` says, which XLA reads once; None: one a core."""
     wanted = os.environ.get("NPROC", "")
-    return int(wanted) if re.fullmatch("0*[1-9][0-9]{0,8}", wanted) else cpu_count()
+    return int(wanted) if re.fullmatch("0*[1-9][0-9]{0,8}", wanted) else None
 
 
 def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
@@ -88,7 +88,7 @@ def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
 
     Args:
         name: one of `DEVICES`, or None for JAX's own choice.
-        threads: of the CPU, in a process that has computed nothing yet; None for `cpu_threads`.
+        threads: of the CPU, in a process that has computed nothing yet; None for `fixed_threads`.
 
     Raises:
         UserError: if there is none, naming those that are there.

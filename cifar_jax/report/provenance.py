@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar_jax
-from cifar_jax.device import cpu_count, cpu_threads
+from cifar_jax.device import cpu_count, fixed_threads
 
 _GPU_FLAG = "--xla_gpu_deterministic_ops=true"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -47,7 +47,7 @@ def describe_device(kind: str, device_platform: str) -> str:
 def describe_computing(kind: str, device_platform: str) -> str:
     """What decides the last bits of what a JAX device computes, apart from its input, in a line."""
     if device_platform == "cpu":
-        where = f"cpu: {_cpu_name()}, --threads {cpu_threads()}"
+        where = f"cpu: {_cpu_name()}, --threads {fixed_threads() or cpu_count()}"
     else:
         where = f"{device_platform}: {kind}"
     return f"{where}, jax {metadata.version('jax')}"
@@ -90,7 +90,10 @@ def determinism(
     if len(computed_on) > 1:
         note = f"begun on one and gone on with on another: {'; '.join(computed_on)}"
     elif device_platform == "cpu":
-        promised, note = True, "for as many --threads, on any number of cores"
+        promised = fixed_threads() is not None
+        fixed = "the same bits on any number of cores, since --threads was given"
+        unless = "one thread a core, and their number decides the order of sums: --threads fixes it"
+        note = fixed if promised else unless
     elif device_platform == "gpu":
         promised = _GPU_FLAG in re.findall(r"--xla_gpu_deterministic_ops(?:=\w+)?", flags)
         unless = f"XLA chooses kernels by timing them, unless XLA_FLAGS has {_GPU_FLAG}"

@@ -39,9 +39,10 @@ def test_fewer_cores_give_the_same_bits_with_as_many_threads(whole, folder, tmp_
     done = train(folder, tmp_path / "w", "--epochs", "3", *threads, cores=1)
     assert done.returncode == 0, done.stderr
     assert bits(tmp_path / "w") == bits(whole)
-    computed_on = results_of(tmp_path / "w")["computed_on"]
-    assert computed_on == results_of(whole)["computed_on"]
-    assert f"--threads {CORES}" in computed_on[0]
+    results = results_of(tmp_path / "w")
+    assert results["deterministic"] is True
+    assert results["computed_on"] == results_of(whole)["computed_on"]
+    assert f"--threads {CORES}" in results["computed_on"][0]
 
 
 def test_gone_on_with_another_number_of_threads_is_not_called_deterministic(folder, tmp_path):
@@ -52,7 +53,7 @@ def test_gone_on_with_another_number_of_threads_is_not_called_deterministic(fold
         assert main([*argv, "--epochs", epochs, "--resume"]) == 0
         results = results_of(tmp_path)
         assert results["deterministic"] is False
-        assert len(results["computed_on"]) == 2
+        assert len(results["computed_on"]) == 2, results
         assert f"--threads {other}" in results["computed_on"][0]
         assert results["computed_on"][0] in results["determinism_note"]
 
@@ -70,10 +71,11 @@ def test_the_stream_pipeline_gives_the_same_bits(whole, folder, tmp_path):
     assert bits(tmp_path / "w") == bits(whole)
 
 
-def test_a_cpu_run_says_that_it_is_deterministic_and_on_what_it_depends(whole):
+def test_a_cpu_run_says_what_decides_its_bits(whole):
+    """Other cores would mean other threads, and other last bits: nothing is promised."""
     results = results_of(whole)
-    assert results["deterministic"] is True
-    assert "threads" in results["determinism_note"]
+    assert results["deterministic"] is False
+    assert "--threads" in results["determinism_note"]
     assert len(results["computed_on"]) == 1
     assert f"--threads {CORES}, jax {jax.__version__}" in results["computed_on"][0]
 
