@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks._timing import table, time_interleaved
+from cifar_jax.training.compiler import jit
 from cifar_jax.training.precision import product_precision
 from cifar_jax.training.state import TrainSpec
 
@@ -50,7 +51,7 @@ def measure_ceilings(
     n = MATRIX.get(backend, _LARGE)
     matrix = jax.random.normal(jax.random.key(0), (n, n), spec.dtype)
     array = [jnp.zeros(SWEPT // 4, jnp.float32)]
-    product = jax.jit(lambda x: jnp.dot(x, x, precision=product_precision(spec, backend)))
+    product = jit(lambda x: jnp.dot(x, x, precision=product_precision(spec, backend)))
     # In place, else new memory would be asked of the operating system at each call.
     change = jax.jit(lambda x: x + 1, donate_argnums=0)
 

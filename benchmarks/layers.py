@@ -29,6 +29,7 @@ from benchmarks._timing import Timing, show_progress, table, time_interleaved, w
 from cifar_jax.device import cpu_count
 from cifar_jax.models import convolution, layers, pooling
 from cifar_jax.models.cnn import CNN
+from cifar_jax.training.compiler import jit
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -45,7 +46,7 @@ def _draw(*shape: int) -> jax.Array:
 def _pull(layer: Callable[..., jax.Array], g: jax.Array, *args: jax.Array) -> Calls:
     """A call of the jitted forward and backward pass."""
 
-    @jax.jit
+    @jit
     def run(g: jax.Array, *args: jax.Array) -> Any:
         y, pull = jax.vjp(layer, *args)
         return y, pull(g)
@@ -290,7 +291,7 @@ def step_calls(norm: str, batch: int, steps: int, with_torch: bool) -> Calls:
     images = _draw(steps, batch, 32, 32, 3)
     labels = jnp.asarray(np.random.default_rng(1).integers(0, 10, (steps, batch)))
     step, state = train_step(norm)
-    scanned = jax.jit(lambda state, data: jax.lax.scan(step, state, data))
+    scanned = jit(lambda state, data: jax.lax.scan(step, state, data))
     calls: Calls = {"chosen": partial(scanned, state, (images, labels))}
     with plain_layers():
         plain_step, plain_state = train_step(norm)

@@ -40,6 +40,7 @@ from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.device import cpu_count
+from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
@@ -102,9 +103,7 @@ def step_cost(problem: Problem) -> _roofline.Cost:
     """What a step needs."""
     data, batch = problem.data, problem.spec.batch_size
     rows = np.arange(batch, dtype=np.int32)
-    lowered = jax.jit(_step(problem)).lower(
-        problem.state(), data.train_images, data.train_labels, rows
-    )
+    lowered = jit(_step(problem)).lower(problem.state(), data.train_images, data.train_labels, rows)
     return _roofline.count(lowered.compile(), batch * training_flops())
 
 
@@ -113,7 +112,7 @@ def training_candidates(problem: Problem) -> Candidates:
     spec, hyper, data, host = problem
     n = len(host.rows)
     step = _step(problem)
-    jitted = jax.jit(step, donate_argnums=0)
+    jitted = jit(step, donate_argnums=0)
     state = problem.state()
     epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
     stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)

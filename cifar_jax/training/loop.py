@@ -12,6 +12,7 @@ import numpy as np
 
 from cifar_jax.data.streaming import stream_batches
 from cifar_jax.models.convolution import RUNS
+from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import (
     EpochMetrics,
     epoch_metrics,
@@ -160,7 +161,7 @@ def _compile_row(
         return epoch_metrics(spec, hyper, step - steps, metrics, validation, n)
 
     metrics = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*step.shape, steps), one.dtype), empty)
-    jitted = jax.jit(jax.vmap(row) if step.ndim else row)
+    jitted = jit(jax.vmap(row) if step.ndim else row)
     compiled: Any = jitted.lower(hyper, step, metrics, validation).compile()
     return compiled
 
@@ -200,8 +201,8 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    copied: Any = jax.jit(partial(jax.tree.map, jnp.copy)).lower((state, empty)).compile()
-    lowered = jax.jit(rest, donate_argnums=1).lower(hyper, state, empty, data)
+    copied = jit(partial(jax.tree.map, jnp.copy)).lower((state, empty)).compile()
+    lowered = jit(rest, donate_argnums=1).lower(hyper, state, empty, data)
     finish_steps = lowered.compile()
     row = _compile_row(spec, hyper, state.step, empty, lowered.out_info[-1], n)
 
@@ -214,7 +215,7 @@ def compile_device_epoch(
     full = n // spec.batch_size
     advance_steps: Any = None
     if full:
-        jitted = jax.jit(steps, donate_argnums=(1, 2))
+        jitted = jit(steps, donate_argnums=(1, 2))
         advance_steps = jitted.lower(hyper, state, empty, data, *bounds(0, full)).compile()
 
     def advance(
@@ -245,14 +246,14 @@ def compile_stream_epoch(
     def compile_step(size: int, donated: tuple[int, ...] = ()) -> Any:
         images = jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-        jitted = jax.jit(train_step, static_argnums=(0, 2), donate_argnums=donated)
+        jitted = jit(train_step, static_argnums=(0, 2), donate_argnums=donated)
         return jitted.lower(spec, hyper, n, state, images, labels).compile()
 
     # A call of `advance` takes many steps: they may take each other's buffers, not its argument's.
     step: Any = compile_step(batch, (3,)) if full else None
     last_step = compile_step(partial_batch) if partial_batch else None
-    order = jax.jit(epoch_order, static_argnums=2)
-    lowered = jax.jit(validate, static_argnums=0).lower(spec, state, val)
+    order = jit(epoch_order, static_argnums=2)
+    lowered = jit(validate, static_argnums=0).lower(spec, state, val)
     check = lowered.compile()
     empty = no_steps(spec, n)
     row = _compile_row(spec, hyper, state.step, empty, lowered.out_info, n)
@@ -387,6 +388,6 @@ def compile_predict(
     spec: TrainSpec, state: TrainState, images: jax.Array
 ) -> Callable[[TrainState, jax.Array], jax.Array]:
     """Compile evaluation of all `images`, uint8 (N, H, W, 3), to logits (N, classes)."""
-    jitted = jax.jit(partial(predict_logits, spec))
+    jitted = jit(partial(predict_logits, spec))
     compiled = jitted.lower(state.params, state.batch_stats, images).compile()
     return lambda state, images: compiled(state.params, state.batch_stats, images)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, Literal
 
+from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import HostData
 from cifar_jax.training.optimizer import Hyperparams
@@ -207,7 +208,7 @@ def replay(
     """
     n, size = len(source.rows), spec.batch_size
     rows = source.rows[np.asarray(epoch_order(state.key, epoch - 1, n))]
-    step = partial(jax.jit(train_step, static_argnums=(0, 2)), spec, hyper, n)
+    step = partial(jit(train_step, static_argnums=(0, 2)), spec, hyper, n)
     healthy = jax.jit(lambda *trees: jnp.isfinite(_largest(jax.tree.leaves(trees))))
     done = int(state.step) % steps_per_epoch(n, size)
     for number, start in list(enumerate(range(0, n, size), start=1))[done:]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cifar_jax.models.cnn import CNN
+from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import run_epoch
 from cifar_jax.training.loop import (
     CompiledEpoch,
@@ -76,7 +77,7 @@ def in_pieces(
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_any_number_of_calls_gives_the_same_bits(norm) -> None:
-    one_program = jax.jit(lambda state: run_epoch(spec_of(norm), HYPER, state, noise()))
+    one_program = jit(lambda state: run_epoch(spec_of(norm), HYPER, state, noise()))
     ends = set()
     for pipeline in ("device", "stream"):
         program = compiled(norm, pipeline)
