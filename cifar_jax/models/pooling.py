@@ -72,10 +72,10 @@ def scatter(position: jax.Array, g: jax.Array, axes: tuple[int, int]) -> jax.Arr
 
 def gather(position: jax.Array, x: jax.Array, axes: tuple[int, int]) -> jax.Array:
     """The element of x at its window's position, zero where that is `NOWHERE`."""
-    return sum(
-        (jnp.where(position == i, part, 0) for i, part in enumerate(_parts(x, axes))),
-        start=jnp.zeros((), x.dtype),
-    )
+    found = jnp.zeros((), x.dtype)
+    for i, part in enumerate(_parts(x, axes)):
+        found = jnp.where(position == i, part, found)
+    return found
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
