@@ -19,10 +19,11 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     The variance is the mean square of x minus its mean (two passes): the difference of mean
     square and squared mean loses digits where the mean is large.
     """
-    axes = tuple(range(x.ndim - 1))
-    x = wide(x)
-    mean = jnp.mean(x, axes)
-    return mean, jnp.mean(jnp.square(x - mean), axes)
+    # As rows: in the shape of x the difference would be the one that is normalised, and XLA would
+    # keep it in memory for both.
+    rows = wide(x).reshape(-1, x.shape[-1])
+    mean = jnp.mean(rows, 0)
+    return mean, jnp.mean(jnp.square(rows - mean), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
