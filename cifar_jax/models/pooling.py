@@ -153,8 +153,9 @@ def _bias_fwd(x: jax.Array, bias: jax.Array, axes: tuple[int, int]) -> tuple[jax
 def _bias_bwd(
     axes: tuple[int, int], position: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    # For both: XLA keeps it in memory for the sum, and would repeat the making of g for each corner.
     passed = jnp.where(position == NOWHERE, 0, g)
-    return scatter(position, g, axes), jnp.sum(passed, range(g.ndim - 1))
+    return scatter(position, passed, axes), jnp.sum(passed, range(g.ndim - 1))
 
 
 bias_relu_max_pool_windows.defvjp(_bias_fwd, _bias_bwd)
