@@ -150,6 +150,11 @@ def _holds_unfinished(record: Row) -> bool:
     return fits(part, _UNFINISHED) and len(part["loss"]) == len(part["correct"]) == part["steps"]
 
 
+def _says_where(record: Row) -> bool:
+    """Whether what a record says of the devices so far, which old ones do not, can be used."""
+    return fits(record.get("computed_on", []), [is_name])
+
+
 def behind(history: list[Row], unfinished: Row | None) -> str:
     """What a checkpoint has behind it, in words."""
     steps = f" and {unfinished['steps']} steps" if unfinished else ""
@@ -163,9 +168,7 @@ def read_record(checkpoints: Checkpoints) -> Row:
         UserError: if there is none, or it is not the record of a run.
     """
     record = checkpoints.read_record()
-    computed_on = record.get("computed_on", [])  # Not there in old ones.
-    known = fits(record, _RECORD) and fits(computed_on, [is_name])
-    if not known or not _holds_unfinished(record):
+    if not (fits(record, _RECORD) and _holds_unfinished(record) and _says_where(record)):
         raise UserError(
             f"{checkpoints.directory}: the newest checkpoint holds no record of a run: config, "
             "dataset, history and compile_seconds"

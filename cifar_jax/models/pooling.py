@@ -153,7 +153,7 @@ def _bias_fwd(x: jax.Array, bias: jax.Array, axes: tuple[int, int]) -> tuple[jax
 def _bias_bwd(
     axes: tuple[int, int], position: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    # For both: XLA keeps it in memory for the sum, and would repeat the making of g for each corner.
+    # For both: XLA keeps it for the sum, and would make g anew for each corner.
     passed = jnp.where(position == NOWHERE, 0, g)
     return scatter(position, passed, axes), jnp.sum(passed, range(g.ndim - 1))
 
