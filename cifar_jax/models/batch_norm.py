@@ -75,10 +75,12 @@ def _input_gradient(
             wider.
     """
     x, scale, mean, inverse = saved
-    count = x.size // x.shape[-1]
-    factor = scale * inverse
-    slope = (2 * g_var - factor * inverse * d_scale) / count
-    offset = (g_mean - factor * d_bias) / count
+    # Divisions by numbers that vary come last: such a one XLA does once a channel, but a product,
+    # also of a division by a constant, again for each element.
+    deviation = 1 / inverse
+    total = x.size // x.shape[-1] * deviation
+    slope = (2 * g_var * deviation - scale * inverse * d_scale) / total
+    offset = (g_mean * deviation - scale * d_bias) / total
     return (g + (wide(x) - mean) * slope + offset).astype(x.dtype)
 
 

@@ -46,6 +46,21 @@ def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
     return (split @ copies).reshape(len(rows), -1)
 
 
+def _patches(x: jax.Array) -> jax.Array:
+    """The 4x4 inputs that each 2x2 block of outputs reads: (N, H, W, C) -> (N, H/2, W/2, 16 * C).
+
+    They are copied in pairs of neighbours, 2x2 pairs of rows and columns a patch: for few channels
+    what a copy costs is the number of its runs.
+    """
+    n, h, w, c = x.shape
+    rows, cols = h // _BLOCK, w // _BLOCK
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = x.reshape(n, rows + 1, _BLOCK, cols + 1, _BLOCK * c)
+    pairs = jnp.stack([x[:, i : i + rows, :, j : j + cols] for i in (0, 1) for j in (0, 1)])
+    pairs = pairs.reshape(2, 2, *pairs.shape[1:])
+    return pairs.transpose(2, 3, 5, 0, 4, 1, 6).reshape(n, rows, cols, -1)
+
+
 def _block_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`blocks` that leaves its result in blocks: (N, H/2, W/2, 2, 2, Cout); H and W even."""
     n, h, w, c = x.shape
@@ -56,8 +71,7 @@ def _block_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
         [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in shifts for j in shifts],
         axis=3,
     ).reshape(side * side * c, _BLOCK * _BLOCK * features)
-    patches = winograd.tiles(x, _BLOCK).transpose(2, 3, 4, 0, 1, 5)
-    y = _product(patches.reshape(n * rows * cols, side * side * c), matrix)
+    y = _product(_patches(x).reshape(-1, side * side * c), matrix)
     return y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
 
 
