@@ -38,9 +38,12 @@ format: .venv/.installed ## format, and fix what can be fixed
 typecheck: .venv/.installed ## check the types
 	@.venv/bin/python -m mypy
 
+# From the package index, or from an OSV server: make audit OSV_URL=https://osv.example/v1/query
+export OSV_URL
 audit: .venv-audit/.installed ## look for known vulnerabilities in the locked dependencies
 	@.ci/advisories || { echo "no advisories can be had: .ci/advisories says where from" >&2; exit 1; }
 	@.venv-audit/bin/pip-audit --strict --disable-pip --progress-spinner off \
+	  $(if $(OSV_URL),--vulnerability-service osv --osv-url $(OSV_URL)) \
 	  --requirement requirements/locked.lock $(ARGS)
 
 BENCHMARKS = startup layers throughput seeds scaling
