@@ -1,10 +1,12 @@
 """Winograd's minimal filtering: a 3x3 convolution as matrix products with 4x fewer multiplications.
 
 Lavin & Gray 2016 (arXiv 1509.09308), equation 8: Y = A^T [(G g G^T) * (B^T d B)] A, summed over
-input channels, for each 4x4 tile of outputs and the 6x6 inputs d that it reads. The three
-transforms are sums of slices, first over rows, then over columns: XLA makes one loop of each, which
-can read the image itself, so that the overlapping tiles are never stored, and with the loops next
-to it. Products with the constant matrices take up to five times as long.
+input channels, for each 4x4 tile of outputs and the 6x6 inputs d that it reads.
+
+The inputs' transform is written as sums of slices, over rows and then over columns: XLA makes one
+loop of each, which reads the image itself, so that the overlapping tiles are never stored. So is
+the gradient of the outputs' transform. The other transforms are products with a constant matrix,
+which are as fast there and compile faster.
 """
 
 import functools
@@ -57,16 +59,17 @@ def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.A
     return jnp.stack(rows, axis)
 
 
-def _both_ways(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """m x m^T over the first two axes of x, for a matrix m."""
-    rows = _combine(matrix, list(x), 0)
-    return _combine(matrix, [rows[:, i] for i in range(x.shape[1])], 1)
+def _product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """m x m^T over the first two axes of x, for a matrix m, by its Kronecker square."""
+    rows, columns = matrix.shape
+    square = jnp.asarray(np.kron(matrix, matrix), x.dtype)
+    return (square @ x.reshape(columns**2, -1)).reshape(rows, rows, *x.shape[2:])
 
 
 @jax.custom_vjp
 def _transform_output(y: jax.Array) -> jax.Array:
     """A^T y A: (6, 6, ...) -> (4, 4, ...)."""
-    return _both_ways(_transforms()[0], y)
+    return _product(_transforms()[0], y)
 
 
 def _transform_output_fwd(y: jax.Array) -> tuple[jax.Array, None]:
@@ -74,8 +77,10 @@ def _transform_output_fwd(y: jax.Array) -> tuple[jax.Array, None]:
 
 
 def _transform_output_bwd(_: None, g: jax.Array) -> tuple[jax.Array]:
-    # JAX would derive sums of slices that are padded with zeros to the whole.
-    return (_both_ways(_transforms()[0].T, g),)
+    # The first sum is one loop with the gradient behind it, a pooling's for example.
+    matrix = _transforms()[0].T
+    rows = _combine(matrix, list(g), 0)
+    return (_combine(matrix, [rows[:, i] for i in range(g.shape[1])], 1),)
 
 
 _transform_output.defvjp(_transform_output_fwd, _transform_output_bwd)
@@ -83,7 +88,7 @@ _transform_output.defvjp(_transform_output_fwd, _transform_output_bwd)
 
 def _transform_kernel(kernel: jax.Array) -> jax.Array:
     """G g G^T: (3, 3, Cin, Cout) -> (36, Cin, Cout)."""
-    return _both_ways(_transforms()[1], kernel).reshape(-1, *kernel.shape[2:])
+    return _product(_transforms()[1], kernel).reshape(-1, *kernel.shape[2:])
 
 
 def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
