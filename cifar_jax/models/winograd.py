@@ -104,6 +104,7 @@ def _reads(x: jax.Array, axis: int) -> list[jax.Array]:
     return [_shift(inner[-1], 1, axis - 1), *inner, _shift(inner[0], -1, axis - 1)]
 
 
+@functools.partial(jax.jit, inline=True)  # Layers of one shape are traced once.
 def _transform_input(x: jax.Array) -> jax.Array:
     """B^T d B of all tiles: (N, H, W, C) -> (36, N * H/4 * W/4, C); 4 divides H and W."""
     n, h, w, c = x.shape
