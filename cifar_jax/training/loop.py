@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from cifar_jax.data.streaming import stream_batches
 from cifar_jax.models.convolution import RUNS
@@ -160,10 +161,22 @@ def _compile_row(
     ) -> EpochMetrics:
         return epoch_metrics(spec, hyper, step - steps, metrics, validation, n)
 
-    metrics = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*step.shape, steps), one.dtype), empty)
-    jitted = jit(jax.vmap(row) if step.ndim else row)
+    placed = _sharding(step)
+
+    def example(shape: tuple[int, ...], one: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, one.dtype, sharding=placed)
+
+    metrics = jax.tree.map(lambda one: example((*step.shape, steps), one), empty)
+    validation = jax.tree.map(lambda one: example(one.shape, one), validation)
+    jitted = jit(jax.vmap(row) if step.ndim else row, out_shardings=placed)
     compiled: Any = jitted.lower(hyper, step, metrics, validation).compile()
     return compiled
+
+
+def _sharding(step: jax.Array) -> NamedSharding | None:
+    """How runs are divided among several devices, which their programs must keep; None: not."""
+    found = getattr(step, "sharding", None)
+    return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
 
 
 def compile_device_epoch(
@@ -173,10 +186,14 @@ def compile_device_epoch(
 
     Args:
         hyper: an example; the programs take any values.
-        runs: how many are stacked in `hyper` and `state`; their epochs are one program.
+        runs: how many are stacked in `hyper` and `state`; their epochs are one program. Where they
+            are divided among devices, by their first axis, they stay so.
     """
     n = len(data.train_images)
+    placed = _sharding(state.step)
     empty = stack_runs([no_steps(spec, n)] * runs)
+    if placed is not None:
+        empty = jax.device_put(empty, placed)
 
     def steps(
         hyper: Hyperparams,
@@ -201,8 +218,9 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    copied = jit(partial(jax.tree.map, jnp.copy)).lower((state, empty)).compile()
-    lowered = jit(rest, donate_argnums=1).lower(hyper, state, empty, data)
+    copy = jit(partial(jax.tree.map, jnp.copy), out_shardings=placed)
+    copied = copy.lower((state, empty)).compile()
+    lowered = jit(rest, donate_argnums=1, out_shardings=placed).lower(hyper, state, empty, data)
     finish_steps = lowered.compile()
     row = _compile_row(spec, hyper, state.step, empty, lowered.out_info[-1], n)
 
@@ -215,7 +233,7 @@ def compile_device_epoch(
     full = n // spec.batch_size
     advance_steps: Any = None
     if full:
-        jitted = jit(steps, donate_argnums=(1, 2))
+        jitted = jit(steps, donate_argnums=(1, 2), out_shardings=placed)
         advance_steps = jitted.lower(hyper, state, empty, data, *bounds(0, full)).compile()
 
     def advance(
