@@ -75,8 +75,8 @@ def _input_gradient(
             wider.
     """
     x, scale, mean, inverse = saved
-    # Divisions by numbers that vary come last: such a one XLA does once a channel, but a product,
-    # also of a division by a constant, again for each element.
+    # The last operation is a division by a number that varies: XLA does it once a channel. A
+    # product, or a division by a constant, it would repeat for each element.
     deviation = 1 / inverse
     total = x.size // x.shape[-1] * deviation
     slope = (2 * g_var * deviation - scale * inverse * d_scale) / total

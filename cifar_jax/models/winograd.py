@@ -59,7 +59,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.A
     return jnp.stack(rows, axis)
 
 
-def _product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+def _two_sided_product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
     """m x m^T over the first two axes of x, for a matrix m, by its Kronecker square."""
     rows, columns = matrix.shape
     square = jnp.asarray(np.kron(matrix, matrix), x.dtype)
@@ -69,7 +69,7 @@ def _product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def _transform_output(y: jax.Array) -> jax.Array:
     """A^T y A: (6, 6, ...) -> (4, 4, ...)."""
-    return _product(_transforms()[0], y)
+    return _two_sided_product(_transforms()[0], y)
 
 
 def _transform_output_fwd(y: jax.Array) -> tuple[jax.Array, None]:
@@ -88,7 +88,7 @@ _transform_output.defvjp(_transform_output_fwd, _transform_output_bwd)
 
 def _transform_kernel(kernel: jax.Array) -> jax.Array:
     """G g G^T: (3, 3, Cin, Cout) -> (36, Cin, Cout)."""
-    return _product(_transforms()[1], kernel).reshape(-1, *kernel.shape[2:])
+    return _two_sided_product(_transforms()[1], kernel).reshape(-1, *kernel.shape[2:])
 
 
 def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:

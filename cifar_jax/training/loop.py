@@ -175,7 +175,7 @@ def _compile_row(
 
 def _sharding(step: jax.Array) -> NamedSharding | None:
     """How runs are divided among several devices, which their programs must keep; None: not."""
-    found = getattr(step, "sharding", None)
+    found = step.sharding
     return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
 
 
@@ -191,9 +191,7 @@ def compile_device_epoch(
     """
     n = len(data.train_images)
     placed = _sharding(state.step)
-    empty = stack_runs([no_steps(spec, n)] * runs)
-    if placed is not None:
-        empty = jax.device_put(empty, placed)
+    empty = jax.device_put(stack_runs([no_steps(spec, n)] * runs), placed)
 
     def steps(
         hyper: Hyperparams,
