@@ -1,5 +1,6 @@
 """Small problems that many tests share, and what is compiled for them."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from counting import counts
 from PIL import Image
 
 from cifar_jax.models.cnn import CNN
+from cifar_jax.training import compiler
 from cifar_jax.training.epoch import EpochMetrics
 from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
@@ -30,12 +32,31 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores or 1, _MOST_WORKERS)
 
 
+# XLA's newer emitters of loops take as long as all the rest of a fast compilation.
+_FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 2}
+_users_options, _users_flags = compiler.compiler_options, os.environ.get("XLA_FLAGS", "")
+
+
+@functools.cache
+def _faster() -> dict[str, str | bool | int]:
+    return compiler.known_options(_FASTER)
+
+
+@functools.cache
+def _fast_options(platform: str) -> dict[str, str | bool | int]:
+    return {**_users_options(platform), **_faster()}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile as fast as can be, in child processes too, but for tests marked `optimised`."""
     fast = item.get_closest_marker("optimised") is None
+    # XLA reads its flags once: what is set here is for child processes.
+    flags = [f"--{name}={str(value).lower()}" for name, value in _faster().items()]
+    os.environ["XLA_FLAGS"] = " ".join([_users_flags, *flags]) if fast else _users_flags
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1" if fast else "0"
     jax.config.update("jax_disable_most_optimizations", fast)
+    compiler.compiler_options = _fast_options if fast else _users_options
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

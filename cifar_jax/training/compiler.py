@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-_OPTIONS: dict[str, dict[str, str | bool]] = {
+_OPTIONS: dict[str, dict[str, str | bool | int]] = {
     "cpu": {
         # By default YNNPACK also takes the matrix products, and a batch of small ones, such as
         # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
@@ -15,23 +15,28 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
 }
 
 
-@functools.cache
-def compiler_options(platform: str) -> dict[str, str | bool]:
-    """Options for a backend, without those that this version of XLA does not know.
+def known_options(options: dict[str, str | bool | int]) -> dict[str, str | bool | int]:
+    """Those of the options that this version of XLA knows.
 
     In a program's own options an unknown one is an error that can be caught, while one in the
     environment variable `XLA_FLAGS` ends the process.
     """
     lowered = jax.jit(lambda x: x).lower(0.0)
 
-    def known(name: str, value: str | bool) -> bool:
+    def known(name: str, value: str | bool | int) -> bool:
         try:
             lowered.compile(compiler_options={name: value})
         except RuntimeError:
             return False
         return True
 
-    return {k: v for k, v in _OPTIONS.get(platform, {}).items() if known(k, v)}
+    return {k: v for k, v in options.items() if known(k, v)}
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str | bool | int]:
+    """Options for a backend, without those that this version of XLA does not know."""
+    return known_options(_OPTIONS.get(platform, {}))
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:

@@ -11,8 +11,6 @@ from cifar_jax.training.optimizer import Hyperparams
 from cifar_jax.training.state import TrainData, TrainSpec
 from cifar_jax.training.train import train
 
-pytestmark = pytest.mark.optimised
-
 
 def hyperparams(
     learning_rate: float = 0.01, momentum: float = 0.9, weight_decay: float = 5e-4
