@@ -33,17 +33,17 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 # XLA's newer emitters of loops take as long as all the rest of a fast compilation.
-_FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 2}
+_FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": "2"}
 _users_options, _users_flags = compiler.compiler_options, os.environ.get("XLA_FLAGS", "")
 
 
 @functools.cache
-def _faster() -> dict[str, str | bool | int]:
+def _faster() -> dict[str, str | bool]:
     return compiler.known_options(_FASTER)
 
 
 @functools.cache
-def _fast_options(platform: str) -> dict[str, str | bool | int]:
+def _fast_options(platform: str) -> dict[str, str | bool]:
     return {**_users_options(platform), **_faster()}
 
 

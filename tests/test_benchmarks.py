@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -13,8 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from cifar_jax.models.cnn import CNN
+from cifar_jax.training.state import TrainSpec
+
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["layers", "scaling", "seeds", "startup", "throughput", "torch_peer"]
+SCRIPTS = ["deviceless", "layers", "scaling", "seeds", "startup", "throughput", "torch_peer"]
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -194,3 +198,45 @@ def test_layers(tmp_path: Path) -> None:
     arguments = ["--only", "steps", "--batch", "2", "--steps", "1", "--repeats", "2"]
     results = measured("layers", tmp_path / "layers.json", *arguments)
     assert results["seconds a call"]["step batch"].keys() >= {"chosen", "xla"}
+
+
+LOOPED = """HloModule steps
+
+%body (state: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %state = (s32[], f32[4]) parameter(0)
+  %x = f32[4] get-tuple-element(%state), index=1
+  %y = f32[4] fusion(%x), kind=kLoop, calls=%add
+  %z = (f32[4], u8[0]) custom-call(%y), custom_call_target="__cublas$gemm"
+  ROOT %next = (s32[], f32[4]) tuple(%x, %y)
+}
+
+ENTRY %main (state: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %state = (s32[], f32[4]) parameter(0)
+  ROOT %end = (s32[], f32[4]) while(%state), condition=%until, body=%body
+}
+"""
+
+
+def test_kernels_are_counted_in_the_one_loop() -> None:
+    deviceless = importlib.import_module("benchmarks.deviceless")
+    assert deviceless.kernels_of_loop(LOOPED) == 2
+    assert deviceless.kernels_of_loop(LOOPED.replace("while", "call")) is None
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_programs_are_compiled_from_shapes_as_for_a_gpu(runs: int) -> None:
+    """Traced as on a GPU, compiled for the CPU, which is there."""
+    deviceless = importlib.import_module("benchmarks.deviceless")
+    spec = TrainSpec(CNN(norm="batch", widths=(4,), hidden=16), batch_size=128)
+    found = deviceless.measure(spec, runs, jax.devices("cpu")[0], "cuda")
+    images = (45_000 * 32 * 32 * 3, 5_000 * 32 * 32 * 3)
+    assert sum(images) > found["steps"]["arguments"] > images[0]
+    assert found["rest"]["arguments"] > sum(images)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_without_its_compiler_a_device_is_one_line() -> None:
+    command = [sys.executable, "-m", "benchmarks.deviceless", "--platform", "tpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--platform tpu needs the package libtpu" in done.stderr.splitlines()[-1]

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-_OPTIONS: dict[str, dict[str, str | bool | int]] = {
+_OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {
         # By default YNNPACK also takes the matrix products, and a batch of small ones, such as
         # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
@@ -15,7 +15,7 @@ _OPTIONS: dict[str, dict[str, str | bool | int]] = {
 }
 
 
-def known_options(options: dict[str, str | bool | int]) -> dict[str, str | bool | int]:
+def known_options(options: dict[str, str | bool]) -> dict[str, str | bool]:
     """Those of the options that this version of XLA knows.
 
     In a program's own options an unknown one is an error that can be caught, while one in the
@@ -23,7 +23,7 @@ def known_options(options: dict[str, str | bool | int]) -> dict[str, str | bool 
     """
     lowered = jax.jit(lambda x: x).lower(0.0)
 
-    def known(name: str, value: str | bool | int) -> bool:
+    def known(name: str, value: str | bool) -> bool:
         try:
             lowered.compile(compiler_options={name: value})
         except RuntimeError:
@@ -34,7 +34,7 @@ def known_options(options: dict[str, str | bool | int]) -> dict[str, str | bool 
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, str | bool | int]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """Options for a backend, without those that this version of XLA does not know."""
     return known_options(_OPTIONS.get(platform, {}))
 

@@ -179,19 +179,16 @@ def _sharding(step: jax.Array) -> NamedSharding | None:
     return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
 
 
-def compile_device_epoch(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, runs: int = 1
-) -> CompiledEpoch:
-    """Compile an epoch over images that live on the device.
+def device_epoch(spec: TrainSpec, runs: int = 1) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """An epoch over images that live on the device, as two functions to be compiled.
 
     Args:
-        hyper: an example; the programs take any values.
-        runs: how many are stacked in `hyper` and `state`; their epochs are one program. Where they
-            are divided among devices, by their first axis, they stay so.
+        runs: how many are stacked, in all arguments but the images and bounds.
+
+    Returns:
+        `train_steps`, of hyper-parameters, state, metrics, data, and the bounds of the steps; and
+        `finish_epoch`, of hyper-parameters, state, metrics and data.
     """
-    n = len(data.train_images)
-    placed = _sharding(state.step)
-    empty = jax.device_put(stack_runs([no_steps(spec, n)] * runs), placed)
 
     def steps(
         hyper: Hyperparams,
@@ -209,9 +206,28 @@ def compile_device_epoch(
     ) -> tuple[TrainState, StepMetrics, Validation]:
         return finish_epoch(spec, hyper, state, data, metrics)
 
-    if runs > 1:
-        steps = jax.vmap(steps, in_axes=(0, 0, 0, None, None, None), axis_name=RUNS)
-        rest = jax.vmap(rest, in_axes=(0, 0, 0, None), axis_name=RUNS)
+    if runs == 1:
+        return steps, rest
+    return (
+        jax.vmap(steps, in_axes=(0, 0, 0, None, None, None), axis_name=RUNS),
+        jax.vmap(rest, in_axes=(0, 0, 0, None), axis_name=RUNS),
+    )
+
+
+def compile_device_epoch(
+    spec: TrainSpec, hyper: Hyperparams, state: TrainState, data: TrainData, runs: int = 1
+) -> CompiledEpoch:
+    """Compile an epoch over images that live on the device.
+
+    Args:
+        hyper: an example; the programs take any values.
+        runs: how many are stacked in `hyper` and `state`; their epochs are one program. Where they
+            are divided among devices, by their first axis, they stay so.
+    """
+    n = len(data.train_images)
+    placed = _sharding(state.step)
+    empty = jax.device_put(stack_runs([no_steps(spec, n)] * runs), placed)
+    steps, rest = device_epoch(spec, runs)
 
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])

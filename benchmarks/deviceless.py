@@ -1,0 +1,194 @@
+"""The programs of an epoch compiled for an accelerator that need not be there.
+
+    python -m benchmarks.deviceless --platform cuda --runs 1,5,10
+
+It asks whether XLA compiles them, how many kernels a step launches and how much memory they need:
+for one run, and for several stacked in one program. Nothing is run, so nothing is said of speed;
+and on the device itself XLA may choose other kernels, by timing them.
+
+    cuda    an H100, by NVIDIA's compiler; needs the extra `cuda`
+    tpu     one chip of a v5e; needs the package libtpu
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks._cli import add_precision, integers, make_parser, parse, positive
+from benchmarks._timing import show_progress, table, write_json
+from cifar_jax.config import MODELS, NORMS
+from cifar_jax.models.registry import network
+from cifar_jax.training.compiler import jit
+from cifar_jax.training.epoch import no_steps
+from cifar_jax.training.loop import device_epoch
+from cifar_jax.training.optimizer import Hyperparams
+from cifar_jax.training.precision import PRECISIONS
+from cifar_jax.training.state import TrainData, TrainSpec, init_state
+
+BACKENDS = {"cuda": "gpu", "tpu": "tpu"}
+EXTRA = {"cuda": "the extra cuda", "tpu": "the package libtpu"}
+TRAINED, VALIDATED = 45_000, 5_000
+IMAGE = (32, 32, 3)
+
+# What XLA's compiler asks of a device, from NVIDIA's data sheet of the H100 SXM and the CUDA
+# programming guide's table for compute capability 9.0; the text form of its GpuTargetConfigProto.
+_H100 = """
+platform_name: "CUDA"
+device_description_str: "H100"
+runtime_version { major: 13 minor: 0 patch: 0 }
+dnn_version_info { major: 9 minor: 12 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  device_memory_size: 85899345920 memory_bandwidth: 3350000000000 l2_cache_size: 52428800
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+}
+"""
+_TOPOLOGY: dict[str, dict[str, str]] = {
+    "cuda": {"topology_name": "h100", "target_config": _H100, "topology": "1x1x1"},
+    "tpu": {"topology_name": "v5e:2x2x1"},
+}
+_NO_KERNEL = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"}
+
+
+def absent_device(platform: str) -> Any:
+    """A device that can be compiled for.
+
+    Raises:
+        RuntimeError: where the compiler for it is not installed.
+    """
+    from jax.experimental import topologies
+
+    # Without a driver the plugin's own check of versions fails; nothing is run.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu looks for a cloud's machine
+    jax.config.update("jax_platforms", f"{platform},cpu")
+    try:
+        return topologies.get_topology_desc(platform=platform, **_TOPOLOGY[platform]).devices[0]
+    finally:
+        jax.config.update("jax_platforms", "cpu")
+
+
+def kernels_of_loop(text: str) -> int | None:
+    """Kernels in the body of a compiled program's one loop; None if it has another number of loops.
+
+    Args:
+        text: the program, as XLA prints it.
+    """
+    bodies = re.findall(r" while\(.*body=%?([\w.-]+)", text)
+    if len(bodies) != 1:
+        return None
+    (body,) = re.findall(rf"^%?{re.escape(bodies[0])} \(.*\n((?: .*\n)*)", text, re.MULTILINE)
+    operations = re.findall(r"^ .*? = .*? ([a-z-]+)\(", body, re.MULTILINE)
+    return sum(operation not in _NO_KERNEL for operation in operations)
+
+
+def measure(spec: TrainSpec, runs: int, device: Any, platform: str) -> dict[str, Any]:
+    """Compile both programs of an epoch; what they need, memory in bytes."""
+    placed = SingleDeviceSharding(device)
+    stacked = () if runs == 1 else (runs,)
+
+    def there(tree: Any, lead: tuple[int, ...] = ()) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype, sharding=placed),
+            tree,
+        )
+
+    def initial() -> Any:
+        return init_state(spec, jax.random.key(0), IMAGE), no_steps(spec, TRAINED)
+
+    state, metrics = there(jax.eval_shape(initial), stacked)
+    hyper = there(jax.tree.map(np.float32, Hyperparams()), stacked)
+    images = [np.broadcast_to(np.uint8(0), (n, *IMAGE)) for n in (TRAINED, VALIDATED)]
+    labels = [np.broadcast_to(np.int32(0), n) for n in (TRAINED, VALIDATED)]
+    data = there(TrainData(images[0], labels[0], images[1], labels[1]))
+    bound = there(np.int32(0))
+    found: dict[str, Any] = {}
+    # Layers and precision are chosen by the default backend.
+    with mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform]):
+        steps, rest = device_epoch(spec, runs)
+        programs = {
+            "steps": (
+                jit(steps, donate_argnums=(1, 2)),
+                (hyper, state, metrics, data, bound, bound),
+            ),
+            "rest": (jit(rest, donate_argnums=1), (hyper, state, metrics, data)),
+        }
+        for name, (program, arguments) in programs.items():
+            lowered = program.lower(*arguments)
+            begun = time.perf_counter()
+            compiled = lowered.compile()
+            memory = compiled.memory_analysis()
+            found[name] = {
+                "compile seconds": time.perf_counter() - begun,
+                "arguments": memory.argument_size_in_bytes,
+                "temporary": memory.temp_size_in_bytes,
+            }
+            if name == "steps" and platform == "cuda":
+                found[name]["kernels a step"] = kernels_of_loop(compiled.as_text())
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compile, print a table, write a JSON."""
+    parser = make_parser("deviceless", __doc__)
+    parser.add_argument("--platform", choices=tuple(BACKENDS), default="cuda", help="(cuda)")
+    parser.add_argument("--runs", type=integers, default=[1, 5, 10], help="stacked (1,5,10)")
+    parser.add_argument("--model", choices=MODELS, default="cnn", help="(cnn)")
+    parser.add_argument("--norms", default="none,batch", help="(none,batch)")
+    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
+    add_precision(parser)
+    args = parse(parser, argv, runs=[1, 2])
+    norms = args.norms.split(",")
+    if unknown := set(norms) - set(NORMS):
+        parser.error(f"--norms: {min(unknown)!r} is not one of {', '.join(NORMS)}")
+    try:
+        device = absent_device(args.platform)
+    except Exception as error:  # Each plugin fails in its own way.
+        why = str(error).strip().partition("\n")[0]
+        parser.error(f"--platform {args.platform} needs {EXTRA[args.platform]} ({why})")
+
+    results: dict[str, dict[str, Any]] = {}
+    lines = []
+    for norm in norms:
+        for runs in args.runs:
+            what = f"{norm}, {runs} run{'s' if runs > 1 else ''}"
+            show_progress(f"compiling: {what}")
+            spec = TrainSpec(
+                network(args.model, num_classes=10, norm=norm),
+                batch_size=args.batch,
+                **PRECISIONS[args.precision]._asdict(),
+            )
+            found = measure(spec, runs, device, args.platform)
+            results.setdefault(norm, {})[str(runs)] = found
+            peak = max(one["arguments"] + one["temporary"] for one in found.values())
+            seconds = sum(one["compile seconds"] for one in found.values())
+            kernels = found["steps"].get("kernels a step")
+            row = [what, "" if kernels is None else f"{kernels}"]
+            lines.append([*row, f"{peak / 2**20:,.0f}", f"{seconds:.1f}"])
+    show_progress("")
+    print(table([f"for {device.device_kind}", "kernels a step", "MiB", "compiled in s"], lines))
+    named = ("platform", "model", "batch", "precision")
+    settings = {name: getattr(args, name) for name in named} | {"device": device.device_kind}
+    write_json(args.output, {"settings": settings, "norms": results})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
