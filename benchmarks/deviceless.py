@@ -22,6 +22,10 @@ from unittest import mock
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+# Without a driver the plugin's own check of versions fails; nothing is run.
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # Else JAX looks for a cloud's machine, for minutes.
+
 import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
@@ -75,9 +79,6 @@ def absent_device(platform: str) -> Any:
     """
     from jax.experimental import topologies
 
-    # Without a driver the plugin's own check of versions fails; nothing is run.
-    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu looks for a cloud's machine
     jax.config.update("jax_platforms", f"{platform},cpu")
     try:
         return topologies.get_topology_desc(platform=platform, **_TOPOLOGY[platform]).devices[0]
