@@ -73,7 +73,7 @@ class Interrupts:
     """Context in which Ctrl-C and SIGTERM are noted, and only a second Ctrl-C raises.
 
     Args:
-        on_first: called with what was noted first.
+        on_first: called by `run` with what was noted first.
         grace: seconds that `run` goes on after SIGTERM.
     """
 
@@ -82,21 +82,20 @@ class Interrupts:
         self._grace = grace
         self._deadline: float | None = None
         self._previous: dict[int, Any] = {}
+        self._told = False
         self.requested: KeyboardInterrupt | None = None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        first = self.requested is None
+        # Only noted: who writes here may be in the middle of writing to the same stream.
         if signum == signal.SIGTERM:
             # Sent twice, to the process and to its group, it says nothing new.
             if self._deadline is None:
                 self._deadline = time.monotonic() + self._grace
             self.requested = Terminated()
-        elif first:
+        elif self.requested is None:
             self.requested = KeyboardInterrupt()
         else:
             raise KeyboardInterrupt
-        if first:
-            self._on_first(self.requested)
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
@@ -109,6 +108,9 @@ class Interrupts:
             signal.signal(signum, handler)
 
     def _check(self) -> None:
+        if self.requested is not None and not self._told:
+            self._told = True
+            self._on_first(self.requested)
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise Terminated
 

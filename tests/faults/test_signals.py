@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: what is kept, how long it takes, and the exit status."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -78,6 +79,33 @@ def test_sigterm_waits_no_longer_than_its_grace():
     assert isinstance(outcome, Terminated)
     assert 0.5 <= time.monotonic() - begun < 5
     assert exit_status(interrupts.requested) == 143
+
+
+class _Signalling(io.RawIOBase):
+    """A stream during whose first write Ctrl-C comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        if not self.written:
+            signal.raise_signal(INT)
+        self.written += bytes(data)
+        return len(data)
+
+
+def test_a_signal_in_the_middle_of_a_line_of_output_is_told_after_it():
+    raw = _Signalling()
+    out = io.TextIOWrapper(io.BufferedWriter(raw), write_through=True)
+    with Interrupts(lambda stop: print("interrupted", file=out, flush=True)) as interrupts:
+        print("epoch 1", file=out, flush=True)
+        interrupts.run(lambda: time.sleep(0.3))
+    assert raw.written.split() == [b"epoch", b"1", b"interrupted"]
+    assert type(interrupts.requested) is KeyboardInterrupt
 
 
 def test_handlers_are_put_back_and_errors_come_through():
