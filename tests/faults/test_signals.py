@@ -121,7 +121,6 @@ def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(folder, tmp_path)
         folder, tmp_path / "w", ("images/s", TERM), flags=("--bn", "--epochs", "100000")
     )
     assert done.returncode == 143
-    assert "SIGTERM: finishing the steps under way, for at most 25 s" in done.stdout
     assert "--resume" in done.stderr
     assert done.stderr.count("\n") == 1
     last = kept(tmp_path / "w")[-1]
@@ -197,7 +196,8 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
     argv = argv_of(folder, tmp_path / "w", "--resume")
     for epoch, steps, names in ((1, 1, {"0+1"}), (1, 2, {"0+2"}), (2, 2, {"1", "1+2"})):
         assert main(argv) == 143
-        error = capsys.readouterr().err
+        out, error = capsys.readouterr()
+        assert "SIGTERM: finishing the steps under way, for at most 25 s" in out
         assert f"Stopped in epoch {epoch} of 2, after {steps} steps" in error
         assert error.count("\n") == 1
         assert checkpoints_of(tmp_path / "w") == names
@@ -212,12 +212,14 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
     assert all(row["seconds"] > 0 for row in results_of(tmp_path / "w")["history"])
 
 
-def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, signals):
+def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, capsys, signals):
     argv = argv_of(folder, tmp_path / "w", "--pipeline", "stream")
     assert main([*argv, "--workdir", str(tmp_path / "whole")]) == 0
     signals("places", [(1, 2)])
     signals("signum", INT)
+    capsys.readouterr()
     assert main(argv) == 130
+    assert "and saving. Press Ctrl-C again to stop now." in capsys.readouterr().out
     assert checkpoints_of(tmp_path / "w") == {"0+2"}
     assert main([*argv, "--resume"]) == 0
     assert bits(tmp_path / "w") == bits(tmp_path / "whole")
