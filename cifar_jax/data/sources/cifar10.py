@@ -6,6 +6,7 @@ network. tensorflow_datasets is imported only once the cache has been found want
 """
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -22,7 +23,8 @@ from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.cache import open_or_build
 from cifar_jax.data.sources.cifar10_archive import CIFAR10, CLASSES, FILE_NAME, Archive
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, Contents, Dataset, Progress, silent
-from cifar_jax.errors import UserError, one_line, shown
+from cifar_jax.errors import MachineError, UserError, one_line, shown
+from cifar_jax.failures import FULL
 from cifar_jax.inputs import expand_home, read_json
 from cifar_jax.storage import remove, sync, temporary_directory
 
@@ -149,6 +151,12 @@ def _find_archive(directory: Path, archive: Archive) -> Path | None:
     return None
 
 
+def _blame(error: Exception) -> type[UserError]:
+    """`MachineError` for a full disk or too little memory; libraries wrap what the disk says."""
+    full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
+    return MachineError if full or isinstance(error, MemoryError) else UserError
+
+
 def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
     """Fetch the archive and check it; nothing is left if that fails or is stopped.
 
@@ -182,7 +190,7 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
             sync(part)
             os.replace(part, target)
     except OSError as error:  # of the disk, and requests' own
-        raise UserError(
+        raise _blame(error)(
             f"CIFAR-10 could not be downloaded to {target.parent} ({one_line(error)})"
         ) from None
     return target
@@ -233,7 +241,7 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
     Raises:
         UserError: naming the directory, if it does not hold a whole CIFAR-10.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     try:
         import tensorflow_datasets as tfds
 
@@ -244,6 +252,8 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
             for split in ("train", "test"):
                 images, labels = _arrays(builder.as_data_source(split=split), split, report)
                 arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
+    except MemoryError:
+        raise
     except Exception as error:  # tfds and array_record raise many types on damaged files
         raise UserError(
             f"{prepared}: cannot be read ({one_line(error)}); remove it to prepare it again"
@@ -292,7 +302,7 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
     except Exception as error:  # whatever tfds or the disk raised
         if (by_another_process := _find_prepared(directory)) is not None:
             return by_another_process
-        raise UserError(
+        raise _blame(error)(
             f"{directory}: CIFAR-10 could not be prepared there ({one_line(error)})"
         ) from None
 
