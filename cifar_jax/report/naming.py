@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cifar_jax.data.sources import cifar10_archive
+from cifar_jax.inputs import fits, is_name
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
@@ -25,10 +26,20 @@ def arm_name(arm: str) -> str:
 def dataset_name(study: Study) -> str:
     """What the study's dataset is called in text."""
     name = study.dataset["name"]
-    whole, _, part = name.partition("-")
-    if part and whole in DATASET_NAMES:  # of some of its classes
-        return f"{DATASET_NAMES[whole]}, {part.replace('of', ' of ')} classes"
-    return DATASET_NAMES.get(name, name)
+    whole, *parts = name.split("-")
+    if whole not in DATASET_NAMES:
+        return str(name)
+    said = [
+        "without duplicates" if part == "unique" else f"{part.replace('of', ' of ')} classes"
+        for part in parts
+    ]
+    return ", ".join([DATASET_NAMES[whole], *said])
+
+
+def data_notes(study: Study) -> list[str]:
+    """Lines on what was skipped, changed or found in the images; older results have none."""
+    notes = study.dataset.get("notes", [])
+    return notes if fits(notes, [is_name]) else []
 
 
 def is_cifar10(study: Study) -> bool:

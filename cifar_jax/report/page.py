@@ -17,7 +17,7 @@ from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
 from cifar_jax.report import files
 from cifar_jax.report.drawing import write_figure
-from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10, listed
+from cifar_jax.report.naming import arm_name, data_notes, dataset_name, is_cifar10, listed
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import (
     Table,
@@ -238,6 +238,7 @@ def write_pages(
     first, last = study.seeds[0], study.seeds[-1]
     values = {
         **values,
+        "data_notes": data_notes(study),
         "figures": shown,
         "tables": [table for table in tables if table.rows],
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),

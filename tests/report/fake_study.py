@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def record(dataset: Dataset, n_val: int) -> dict[str, Any]:
         "n_val": n_val,
         "n_test": len(dataset.test_labels),
         "classes": list(dataset.classes),
+        "notes": list(dataset.notes),
     }
 
 
@@ -162,6 +164,7 @@ def write_study(
     epochs: int = 12,
     sweep: Sweep | None = None,
     diverged: Sequence[tuple[str, int]] = (),
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """Write a study directory; returns the images that it is about.
 
@@ -169,7 +172,7 @@ def write_study(
         missing, diverged: runs, as (directory of the arm, seed), that have no results.
     """
     n_val = n_train // 10
-    dataset = fake_images(name, classes, n_train, n_test)
+    dataset = replace(fake_images(name, classes, n_train, n_test), notes=tuple(notes))
     for arm in grid(arms, sweep):
         for seed in seeds:
             directory = run_path(workdir, arm.directory, seed)

@@ -22,6 +22,7 @@ from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
 ODD = ("<script>alert(1)</script>", "a|b", "$x_1$", '"quoted" & more')
+NOTES = ("3 images <b>with</b> transparent pixels; the first: a|b", "1 image of one colour")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
@@ -69,6 +70,7 @@ def odd(tmp_path_factory):
         seeds=(5, 6),
         missing=[("batch", 6)],
         epochs=2,
+        notes=NOTES,
     )
 
 
@@ -121,6 +123,15 @@ def test_class_names_are_escaped(odd):
     markdown = text_of(odd, "report.md")
     assert "<script" not in re.sub(r"\\<", "", markdown)
     assert "a\\|b" in markdown
+
+
+def test_notes_on_the_data_are_on_the_page(odd, full):
+    text, found = text_of(odd, "report.md"), Page(text_of(odd, "report.html"))
+    assert all(note in found.text for note in NOTES)
+    assert "b" not in found.tags or "<b>with" not in text_of(odd, "report.html")
+    assert "## Data" in text
+    assert "- 1 image of one colour\n" in text
+    assert "Data" not in re.findall("<h2>(.*)</h2>", text_of(full, "report.html"))
 
 
 @pytest.mark.parametrize("made", ["full", "odd"])
