@@ -34,6 +34,10 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
 
+class Fitted(int):
+    """A default that is lowered where a dataset is too small for it; see `sizes.fit_defaults`."""
+
+
 def _field(
     default: Any,
     help: str,
@@ -69,19 +73,41 @@ class DataConfig:
         None, "where CIFAR-10 lies or shall lie: a tfds directory, or one with its archive"
     )
     classes: str | None = _field(
-        None, "use only these classes of the dataset, separated by commas (default: all)"
+        None,
+        "use only these classes of the dataset, separated by commas (default: all); a name with "
+        "a comma may be in double quotes",
     )
     train_examples: int | None = _field(
         None, "train on the first N images of the training split (default: all)", low=2
     )
     val_examples: int = _field(
-        5000, "images held out of the training set for validation", low=1, flag="val-examples"
+        Fitted(5000),
+        "images held out of the training set for validation; the default is at most a fifth of it",
+        low=1,
+        flag="val-examples",
     )
     split_seed: int = _field(
         42, "seed of the train/validation split, the same for every run", low=0, high=2**32 - 1
     )
     augment: bool = _field(True, "random flip and crop of the training images")
-    resize: bool = _field(False, "resize images of an image folder that are not 32x32")
+    resize: bool = _field(
+        False, "resize images of an image folder that are not 32x32, by their centred square"
+    )
+    test_split: str = _field(
+        "test", "name of the folder with the test images, in an image folder; for example val"
+    )
+    white_level: float | None = _field(
+        None,
+        "grey value that is white in files of more than 8 bits (default: what the format says, "
+        "for example 65535)",
+        low=1e-6,
+        high=2**32 - 1,
+    )
+    drop_duplicates: bool = _field(
+        False,
+        "drop training images that are also in the test set, that have two labels, or that "
+        "repeat another",
+    )
     pipeline: str = _field(
         "device",
         "device: all images live on the device; stream: the host feeds the same batches",
@@ -133,7 +159,12 @@ class TrainingConfig:
         42, "seed of initial values, order, augmentation, dropout", low=0, high=2**32 - 1
     )
     epochs: int = _field(30, "passes over the training images", low=1, high=100_000)
-    batch_size: int = _field(128, "images a step", low=2, high=65_536)
+    batch_size: int = _field(
+        Fitted(128),
+        "images a step; the default is at most all training images",
+        low=1,
+        high=65_536,
+    )
     learning_rate: float = _field(
         0.01,
         "initial learning rate; about 0.01 suits sgd, 0.001 adamw, 0.02 muon; the peak of onecycle",

@@ -13,12 +13,15 @@ import numpy as np
 
 from cifar_jax.combinations import milestones
 from cifar_jax.config import Config, ModelConfig, TrainingConfig, TransferConfig
-from cifar_jax.data.dataset import Dataset, load
+from cifar_jax.data.dataset import Dataset, FolderOptions, load
+from cifar_jax.data.repeats import drop_repeats, notes
+from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
-from cifar_jax.data.subset import parse_classes, select_classes
-from cifar_jax.errors import UserError
+from cifar_jax.data.subset import is_synthetic
+from cifar_jax.errors import UserError, printable
 from cifar_jax.models.paths import named_leaves
 from cifar_jax.models.registry import first_width, network
+from cifar_jax.sizes import fit_defaults, split_notes
 from cifar_jax.training.layerwise import (
     Rates,
     check_patterns,
@@ -40,32 +43,39 @@ REFERENCE_BATCH = 128
 def open_dataset(
     config: Config, progress: ProgressCallback | None = None
 ) -> tuple[Config, Dataset]:
-    """Load the dataset of a config, and the config with dataset and class count made explicit.
+    """Load the dataset of a config, and the config with all that depends on it made explicit.
 
     Raises:
         UserError: if it cannot be had or does not fit the config.
     """
     data = config.data
-    whole = load(data.dataset, data_dir=data.data_dir, resize=data.resize, progress=progress)
-    dataset = whole
-    if data.classes is not None:
-        dataset = select_classes(whole, parse_classes(data.classes, whole.classes))
+    dataset = load(
+        data.dataset,
+        data_dir=data.data_dir,
+        classes=data.classes,
+        options=FolderOptions(data.resize, data.test_split, data.white_level),
+        progress=progress or silent,
+    )
+    source = data.dataset
+    if source == "auto":
+        source = "synthetic" if is_synthetic(dataset.name) else "cifar10"
+    elif dataset.name.startswith("folder-"):
+        source = str(Path(source).expanduser().absolute())
+    if data.drop_duplicates:
+        dataset = drop_repeats(dataset)
     classes = len(dataset.classes)
     if config.model.num_classes not in (None, classes):
         raise UserError(
             f"--num-classes {config.model.num_classes}: {dataset.name} has {classes} classes"
         )
-    source = whole.name if data.dataset == "auto" else data.dataset
-    if dataset.name.startswith("folder-"):
-        source = str(Path(source).expanduser().absolute())
-    return (
-        dataclasses.replace(
-            config,
-            data=dataclasses.replace(data, dataset=source),
-            model=dataclasses.replace(config.model, num_classes=classes),
-        ),
-        dataset,
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, dataset=source),
+        model=dataclasses.replace(config.model, num_classes=classes),
     )
+    repeats = () if data.drop_duplicates else notes(dataset)
+    config, fitted = fit_defaults(config, len(dataset.train_labels))
+    return config, dataclasses.replace(dataset, notes=(*dataset.notes, *repeats, *fitted))
 
 
 def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -161,10 +171,12 @@ def check_batches(config: Config, n_train: int) -> None:
     batch = config.training.batch_size
     if batch > n_train:
         raise UserError(f"--batch-size {batch}: must be at most the {n_train} training images")
-    if config.model.norm == "batch" and n_train % batch == 1:
+    if config.model.norm == "batch" and (batch == 1 or n_train % batch == 1):
         raise UserError(
             f"--batch-size {batch}: the last batch of {n_train} images would be a single one, "
             "which has no batch variance; change it or --train-examples"
+            if batch > 1
+            else "--norm batch: batches of one image have no variance; allowed: at least two"
         )
 
 
@@ -186,6 +198,13 @@ class Prepared:
     data: TrainData
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what was skipped, changed or found in the data and their split."""
+        labels = self.dataset.train_labels
+        parts = {"training": labels[self.train_rows], "validation": labels[self.val_rows]}
+        return (*self.dataset.notes, *split_notes(parts, self.dataset.classes))
+
+    @property
     def host(self) -> HostData:
         """The training images on the host."""
         return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
@@ -199,6 +218,7 @@ class Prepared:
             "n_val": len(self.val_rows),
             "n_test": len(self.dataset.test_labels),
             "classes": list(self.dataset.classes),
+            "notes": [printable(note)[:1000] for note in self.notes],
         }
 
 

@@ -68,6 +68,8 @@ def open_data(config: Config, display: Display) -> Prepared:
     display.end_progress()
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
+    for note in prepared.notes:
+        display.say(note)
     return prepared
 
 

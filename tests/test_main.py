@@ -51,7 +51,7 @@ def test_every_flag_of_the_issue_is_there():
         (["--lr", "nan"], "--lr: nan is not a finite number"),
         (["--lr", "-1"], "--lr: -1.0 is out of range"),
         (["--seed", "-1"], "--seed: -1 is out of range"),
-        (["--batch-size", "1"], "--batch-size: 1 is out of range"),
+        (["--batch-size", "0"], "--batch-size: 0 is out of range"),
         (["--norm", "layers"], "--norm: 'layers' is not known; allowed: none, batch"),
         (["--bn", "--norm", "none"], "--bn and --norm none contradict each other"),
         (["--device", "abacus"], "--device"),

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_jax.data.sources import folder as folders
+from cifar_jax.data.sources import decode
+from cifar_jax.data.sources.contents import PLAIN, FolderOptions
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import fits, is_part, read_bytes, read_json
 from cifar_jax.main import main
@@ -104,7 +105,7 @@ def test_no_program_is_started_for_an_image(
     assert (tmp_path / "executed").exists()
     (tmp_path / "executed").unlink()
     with pytest.raises(UserError, match=r"x\.png: cannot be read \(not an image"):
-        folders.decode(str(image), resize=True)
+        decode.decode_files(str(tmp_path), ["x.png"], FolderOptions(resize=True), lambda _: None)
     assert not (tmp_path / "executed").exists()
 
 
@@ -112,11 +113,11 @@ def test_giant_images_and_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.ppm"
     path.write_bytes(b"P6\n9000 9943\n255\n")  # a few pixels above the limit, none of them there
     with pytest.raises(UserError, match=r"9000x9943 pixels|bomb"):
-        folders.decode_files([str(path)], True, lambda *_: None, "")
+        decode.decode_files(str(tmp_path), ["x.ppm"], FolderOptions(resize=True), lambda _: None)
     with path.open("wb") as file:
-        file.truncate(folders.MOST_BYTES + 1)
+        file.truncate(decode.MOST_BYTES + 1)
     with pytest.raises(UserError, match="larger than 134,217,728 bytes"):
-        folders.decode(str(path), resize=False)
+        decode.decode(str(path), PLAIN)
 
 
 # --- a study of a hostile folder, without network ------------------------------------------------

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 
 from cifar_jax.data.sources.cache import cache_root
-from cifar_jax.data.sources.contents import Dataset, Progress, silent
-from cifar_jax.errors import UserError
+from cifar_jax.data.sources.contents import PLAIN, Dataset, FolderOptions, Progress, silent
+from cifar_jax.data.subset import parse_classes, select_classes
+from cifar_jax.errors import MachineError, UserError
 
-__all__ = ["Dataset", "Progress", "cache_root", "load"]
+__all__ = ["Dataset", "FolderOptions", "Progress", "cache_root", "load"]
 
 NAMES = ("auto", "cifar10", "synthetic")
 
@@ -21,6 +22,8 @@ def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Datase
 
     try:
         return cifar10.load(root, data_dir=data_dir, progress=progress)
+    except MachineError:
+        raise
     except UserError as error:
         reason = str(error).rstrip(".")
     notice = (
@@ -31,13 +34,31 @@ def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Datase
     return dataclasses.replace(synthetic.load(root, progress=progress), notice=notice)
 
 
+def _named(
+    name: str, data_dir: str | Path | None, root: Path, progress: Progress
+) -> Dataset | None:
+    """One of `NAMES`, or None."""
+    if name == "auto":
+        return _auto(data_dir, root, progress)
+    if name == "cifar10":
+        from cifar_jax.data.sources import cifar10
+
+        return cifar10.load(root, data_dir=data_dir, progress=progress)
+    if name == "synthetic":
+        from cifar_jax.data.sources import synthetic
+
+        return synthetic.load(root, progress=progress)
+    return None
+
+
 def load(
     name: str,
     *,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
-    resize: bool = False,
-    progress: Progress | None = None,
+    classes: str | None = None,
+    options: FolderOptions = PLAIN,
+    progress: Progress = silent,
 ) -> Dataset:
     """Open a dataset; prepared and cached on first use, memory-mapped afterwards.
 
@@ -48,24 +69,21 @@ def load(
         data_dir: where CIFAR-10 is kept: a tensorflow-datasets directory, or one with the archive
             `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: where decoded images are kept; None means `cache_root()`.
-        resize: allow images of a folder that are not 32x32.
+        classes: use only these, names separated by commas; None means all.
+        options: how to read an image folder.
         progress: called as `progress(description, done, total)` during slow steps.
 
     Raises:
         UserError: one line: what cannot be used, where, and what is allowed.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else cache_root()
-    report = progress or silent
-    if name == "auto":
-        return _auto(data_dir, root, report)
-    if name == "cifar10":
-        from cifar_jax.data.sources import cifar10
-
-        return cifar10.load(root, data_dir=data_dir, progress=report)
-    if name == "synthetic":
-        from cifar_jax.data.sources import synthetic
-
-        return synthetic.load(root, progress=report)
+    if name in NAMES and options.test_split != "test":
+        raise UserError(f"--test-split {options.test_split}: only an image folder has other splits")
+    dataset = _named(name, data_dir, root, progress)
+    if dataset is not None:
+        if classes is None:
+            return dataset
+        return select_classes(dataset, parse_classes(classes, dataset.classes))
     from cifar_jax.data.sources import cifar10_archive
 
     cifar10_archive.refuse_pickled(Path(os.path.expanduser(name)), "--dataset")
@@ -76,4 +94,4 @@ def load(
         )
     from cifar_jax.data.sources import folder
 
-    return folder.load(name, root, resize=resize, progress=report)
+    return folder.load(name, root, options=options, classes=classes, progress=progress)

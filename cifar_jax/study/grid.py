@@ -30,6 +30,9 @@ FIXED = (
     "data.classes",
     "data.data_dir",
     "data.resize",
+    "data.test_split",
+    "data.white_level",
+    "data.drop_duplicates",
     "data.pipeline",
 )
 

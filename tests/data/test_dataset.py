@@ -1,7 +1,9 @@
 """The door to the images, and the cache behind it."""
 
+import dataclasses
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 
 from cifar_jax.data import dataset
 from cifar_jax.data.sources import cache, cifar10, contents, synthetic
-from cifar_jax.data.sources.contents import Contents
-from cifar_jax.errors import UserError
+from cifar_jax.data.sources.contents import Contents, FolderOptions
+from cifar_jax.errors import MachineError, UserError
 
 
 def small(seed: int = 0) -> Contents:
@@ -219,6 +221,57 @@ def test_unwritable_cache_is_named_before_the_work(tmp_path: Path) -> None:
         cache.open_or_build(tmp_path / "file" / "cache", "x", "name", never)
     assert str(tmp_path / "file" / "cache") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has such a device")
+def test_a_full_disk_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = cache._save
+    monkeypatch.setattr(cache, "_save", lambda _, array: save(Path("/dev/full"), array))
+    with pytest.raises(MachineError, match="No space left on device") as caught:
+        cache.open_or_build(tmp_path, "x", "name", small)
+    assert caught.value.status == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.open_or_build(tmp_path, "x", "name", small)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cache.np, "load", fail)
+    with pytest.raises(MemoryError):
+        cache.open_or_build(tmp_path, "x", "name", never)
+
+
+def test_an_entry_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Without notes, equal images and digest."""
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    labels = np.array([0, 1], np.int32)
+    contents_ = Contents(images, labels, images, labels, ("a", "b"))
+    first = cache.open_or_build(tmp_path, "x", "name", lambda: contents_)
+    path = tmp_path / "x" / "contents.json"
+    record = json.loads(path.read_text())
+    kept = {name: record[name] for name in ("format", "classes", "fingerprint")}
+    path.write_text(json.dumps(kept))
+    again = cache.open_or_build(tmp_path, "x", "name", never)
+    assert (again.notes, again.repeats) == ((), first.repeats)
+    assert {r.kind for r in again.repeats} == {"test", "labels", "test labels"}
+
+
+def test_a_damaged_note_is_noticed(tmp_path: Path) -> None:
+    noted = dataclasses.replace(small(), notes=("3 images",))
+    assert cache.open_or_build(tmp_path, "x", "name", lambda: noted).notes == ("3 images",)
+    path = tmp_path / "x" / "contents.json"
+    path.write_text(path.read_text().replace("3 images", "2 images"))
+    assert cache.open_or_build(tmp_path, "x", "name", lambda: noted).notes == ("3 images",)
+
+
+def test_only_a_folder_has_another_test_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--test-split val: only an image folder"):
+        dataset.load("cifar10", cache_dir=tmp_path, options=FolderOptions(test_split="val"))
 
 
 def test_older_entries_of_the_family_go(tmp_path: Path) -> None:

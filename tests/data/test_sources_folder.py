@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_jax.data.sources import folder
-from cifar_jax.errors import UserError
+from cifar_jax.data.sources import decode, folder
+from cifar_jax.data.sources.contents import FolderOptions
+from cifar_jax.errors import MachineError, UserError
 
 
 def pixels(seed: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
@@ -39,7 +40,8 @@ def images(tmp_path: Path) -> Path:
 
 
 def load(path: Path, **options: object) -> folder.Dataset:
-    return folder.load(path, path.parent / "cache", **options)
+    rest = {name: options.pop(name) for name in ("classes", "progress") if name in options}
+    return folder.load(path, path.parent / "cache", options=FolderOptions(**options), **rest)
 
 
 def test_pixels_labels_and_classes(images: Path) -> None:
@@ -66,79 +68,57 @@ def test_order_is_natural_and_classes_are_sorted_by_name(tmp_path: Path) -> None
     np.testing.assert_array_equal(data.train_images[1:], [pixels(i) for i in order])
 
 
-@pytest.mark.parametrize("extension", folder.EXTENSIONS)
-def test_every_format_is_read(tmp_path: Path, extension: str) -> None:
-    path = tmp_path / f"x.{extension.upper()}"
-    Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(path)
-    np.testing.assert_allclose(folder.decode(str(path), resize=False), 200, atol=2)
+ODDITIES = (
+    "train/__MACOSX/._0.png",
+    "train/cat/@eaDir/x",
+    "train/.ipynb_checkpoints/1.png",
+    "test/cat/._1.png",
+    "test/dog/.DS_Store",
+    "test/dog/Thumbs.db",
+    "train/cat/README",
+    "train/cat/labels.csv",
+    "train/dog/all.zip",
+    "train/notes.txt",
+)
 
 
-def test_other_modes_become_rgb(tmp_path: Path) -> None:
-    grey, alpha = pixels(1, (32, 32)), pixels(2, (32, 32, 4))
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(alpha).save(tmp_path / "alpha.png")
-    Image.fromarray(grey.astype(np.uint16) * 256 + 17).save(tmp_path / "wide.png")
-    Image.fromarray(grey > 127).save(tmp_path / "bits.png")
-    palette = Image.fromarray(pixels(3) // 64 * 64).quantize(16)
-    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
-    Image.fromarray(np.full((32, 32, 4), 0, np.uint8), "CMYK").save(tmp_path / "cmyk.jpg")
-
-    def decoded(name: str) -> np.ndarray:
-        return folder.decode(str(tmp_path / name), resize=False)
-
-    as_rgb = np.repeat(grey[..., None], 3, axis=2)
-    np.testing.assert_array_equal(decoded("grey.png"), as_rgb)
-    np.testing.assert_array_equal(decoded("wide.png"), as_rgb)
-    np.testing.assert_array_equal(decoded("bits.png"), np.where(as_rgb > 127, 255, 0))
-    np.testing.assert_array_equal(decoded("alpha.png"), alpha[..., :3])
-    np.testing.assert_array_equal(decoded("palette.png"), np.asarray(palette.convert("RGB")))
-    np.testing.assert_allclose(decoded("cmyk.jpg"), 255, atol=2)
-
-
-def test_orientation_tags_are_ignored(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image = Image.fromarray(pixels(0))
-    image.save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(folder.decode(str(tmp_path / "x.png"), False), pixels(0))
-
-
-def test_hidden_and_desktop_files_are_ignored(images: Path) -> None:
-    before = load(images).fingerprint
-    for name in (".DS_Store", "train/.hidden/1.png", "train/cat/.1.png", "test/dog/Thumbs.db"):
+def test_what_is_no_image_is_skipped_and_said(images: Path) -> None:
+    before = load(images)
+    for name in (".DS_Store", *ODDITIES):
         path = images / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
-    (images / "train" / "labels.csv").write_text("a,b")
-    assert load(images).fingerprint == before
+    found = load(images)
+    assert found.fingerprint == before.fingerprint
+    said = "10 entries that are no images are skipped; the first: train/.ipynb_checkpoints"
+    assert (before.notes, found.notes) == ((), (said,))
+    assert load(images).notes == (said,)
 
 
-def test_resize_takes_the_centre_square(tmp_path: Path) -> None:
-    wide = np.zeros((64, 128, 3), np.uint8)
-    wide[:, 32:96] = 255
-    Image.fromarray(wide).save(tmp_path / "x.png")
-    small = folder.decode(str(tmp_path / "x.png"), True)
-    # The filter rings within a few pixels of the square's edge.
-    np.testing.assert_array_equal(small[:, 4:28], 255)
-    assert small.min() > 200
+@pytest.mark.parametrize("name", ["x.heic", "x.avif", "x.npy"])
+def test_images_of_other_kinds_are_refused(images: Path, name: str) -> None:
+    (images / "train" / "cat" / name).write_bytes(b"something")
+    refused(images, f"train/cat/{name}", "png, jpg")
 
 
 def refused(images: Path, *parts: str, **options: object) -> None:
-    """Loading fails in one line that holds all the parts, and leaves no cache entry."""
+    """Loading fails in one line that holds all the parts, and leaves no new cache entry."""
+    cache = images.parent / "cache"
+    before = set(cache.iterdir()) if cache.exists() else set()
     with pytest.raises(UserError) as caught:
         load(images, **options)
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
         assert part in message
-    cache = images.parent / "cache"
-    assert not cache.exists() or not list(cache.iterdir())
+    assert (set(cache.iterdir()) if cache.exists() else set()) == before
 
 
-def test_another_size_names_the_first_such_file(images: Path) -> None:
+def test_another_size_names_such_files(images: Path) -> None:
     for name in ("dog/1.png", "cat/10.png", "cat/3.png"):
         Image.new("RGB", (40, 30)).save(images / "train" / name)
-    refused(images, str(images / "train/cat/3.png"), "40x30", "--resize")
+    names = "train/cat/3.png, train/cat/10.png, train/dog/1.png"
+    refused(images, f"{images}: 3 entries cannot be used: {names}: 40x30", "--resize")
     assert load(images, resize=True).train_images.shape == (6, 32, 32, 3)
 
 
@@ -177,9 +157,35 @@ def test_files_that_are_no_files_are_named(images: Path) -> None:
     refused(images, str(images / "train" / "cat" / "more"))
 
 
-def test_other_file_types_are_named(images: Path) -> None:
-    (images / "train" / "cat" / "notes.txt").write_text("x")
-    refused(images, "notes.txt", "png, jpg")
+def test_up_to_twenty_damaged_files_are_named(images: Path) -> None:
+    for i in range(30):
+        (images / "train" / "cat" / f"bad{i}.png").write_bytes(b"<html>404 Not Found</html>")
+    (images / "test" / "dog" / "1.png").write_bytes(b"")
+    names = [f"train/cat/bad{i}.png" for i in range(20)]
+    refused(images, f"{images}: 31 entries cannot be used: {', '.join(names)}: cannot", "11 more")
+
+
+def test_names_that_are_too_long_for_a_line_are_counted(images: Path) -> None:
+    for i in range(20):
+        (images / "train" / "cat" / f"{'x' * 150}{i}.png").write_bytes(b"")
+    refused(images, f"{images}: 20 entries cannot be used: train/cat/xxx", "; and 15 more")
+
+
+def test_too_little_memory_is_the_machines_fault(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (MemoryError(), OSError("out of memory error when reading image file")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(decode.Image, "open", fail)
+            with pytest.raises(
+                MachineError, match=r"1\.png: not enough memory to decode"
+            ) as caught:
+                load(images)
+            assert caught.value.status == 1
 
 
 def test_layout_errors_name_the_place(images: Path) -> None:
@@ -187,15 +193,74 @@ def test_layout_errors_name_the_place(images: Path) -> None:
     refused(images, str(images / "train" / "loose.png"))
     (images / "train" / "loose.png").unlink()
 
-    (images / "train" / "eel").mkdir()
-    refused(images, str(images / "train" / "eel"), "no images")
+    for split in ("train", "test"):
+        (images / split / "eel").mkdir()
+    refused(images, f"{images}: 2 entries", "train/eel, test/eel: this class has no images")
     save(images / "train" / "eel" / "1.png")
-    refused(images, str(images / "train" / "eel"), str(images / "test"))
+    refused(images, str(images / "test" / "eel"), "no images")
+    (images / "test" / "eel").rmdir()
+    refused(images, str(images / "train" / "eel"), "missing in test/")
     (images / "train" / "eel").rename(images / "test" / "eel")
-    refused(images, str(images / "test" / "eel"), str(images / "train"))
+    refused(images, str(images / "test" / "eel"), "missing in train/")
 
-    (images / "test").rename(images / "validation")
+    (images / "test").rename(images / "elsewhere")
     refused(images, str(images / "test"), "train/<class>/*")
+
+
+def test_a_split_of_another_name_is_used_when_asked_for(images: Path) -> None:
+    before = load(images)
+    (images / "test").rename(images / "val")
+    refused(images, str(images / "test"), "--test-split val tests on val/")
+    found = load(images, test_split="val")
+    assert (found.fingerprint, found.notes) == (before.fingerprint, ())
+    for name in ("train", "../x", ".."):
+        refused(images, f"--test-split {name}", test_split=name)
+    refused(images, f"{images / 'dev'}: no such folder", test_split="dev")
+
+
+def test_a_split_that_is_not_used_is_said(images: Path) -> None:
+    save(images / "val" / "cat" / "1.png")
+    said = "not used: val/; validation images are taken from train/, test images from test/"
+    assert load(images).notes == (said,)
+
+
+def test_classes_that_are_left_out_may_be_wrong(images: Path) -> None:
+    whole = load(images)
+    save(images / "train" / "fox" / "1.png")
+    for split in ("train", "test"):
+        (images / split / "eel").mkdir()
+        (images / split / "gnu").mkdir()
+        (images / split / "gnu" / "1.png").write_bytes(b"")
+    refused(images, "train/fox: this class is missing", "train/eel, test/eel: this class has no")
+    refused(images, "train/fox: this class is missing", classes="cat,fox")
+    found = load(images, classes="dog,cat")
+    assert (found.name, found.classes) == ("folder-My-photos-2of5", ("dog", "cat"))
+    np.testing.assert_array_equal(found.train_images, whole.train_images)
+    assert found.train_labels.tolist() == [1, 1, 0, 0]
+
+
+def test_classes_in_the_folders_order_are_the_whole_folder(images: Path) -> None:
+    assert load(images, classes="cat,dog").fingerprint == load(images).fingerprint
+
+
+def test_equal_images_are_named_by_their_files(images: Path) -> None:
+    save(images / "test" / "cat" / "same.png", 0)
+    found = load(images)
+    (repeats,) = found.repeats
+    assert (repeats.count, repeats.first) == (1, ("test/cat/same.png", "train/cat/1.png"))
+    assert load(images).repeats == found.repeats
+    assert load(images, classes="dog,cat").repeats == found.repeats
+
+
+def test_what_decoding_changes_is_said_again_from_the_cache(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in (3, 4):
+        Image.new("RGB", (32, 32), "red").save(images / "train" / "cat" / f"{i}.png")
+    said = ("2 images of one constant colour; the first: train/cat/3.png",)
+    assert load(images).notes == said
+    monkeypatch.setattr(decode, "decode", None)
+    assert load(images).notes == said
 
 
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
@@ -206,7 +271,7 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
 
 def test_second_opening_decodes_nothing(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(images)
-    monkeypatch.setattr(folder, "decode", None)
+    monkeypatch.setattr(decode, "decode", None)
     second = load(images)
     assert second.fingerprint == first.fingerprint
     assert isinstance(second.train_images, np.memmap)
@@ -250,7 +315,7 @@ def test_only_the_newest_state_of_a_folder_is_kept(images: Path) -> None:
 def test_progress_ends_complete(images: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     load(images, progress=lambda *call: calls.append(call))
-    assert calls == [("decoding train images", 4, 4), ("decoding test images", 2, 2)]
+    assert calls == [("decoding images", 6, 6)]
 
 
 @pytest.mark.parametrize(

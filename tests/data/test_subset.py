@@ -51,6 +51,36 @@ def test_classes_that_are_none_are_refused(text, said):
         parse_classes(text, CLASSES)
 
 
+COMMAS = ("bee", "tench, Tinca tinca", "tench", "a", "b", "a,b", 'say "x", y')
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("tench, Tinca tinca,bee", ("tench, Tinca tinca", "bee")),
+        ("bee , tench", ("bee", "tench")),
+        ('"tench, Tinca tinca", bee', ("tench, Tinca tinca", "bee")),
+        ('bee,say "x", y', ("bee", 'say "x", y')),
+        ("a,b,bee", ("a,b", "bee")),
+        ('"a","b"', ("a", "b")),
+        ("b,a", ("b", "a")),
+    ],
+)
+def test_a_name_may_hold_a_comma(text, names):
+    assert parse_classes(text, COMMAS) == names
+
+
+def test_equal_images_of_other_classes_do_not_count():
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    images[2:] = 1
+    labels = np.arange(4, dtype=np.int32)
+    whole = as_dataset("toy", Contents(images, labels, images[3:], labels[3:], CLASSES))
+    assert select_classes(whole, ("bee", "cow")).repeats == ()
+    (found,) = select_classes(whole, ("dog", "ant")).repeats
+    assert (found.kind, found.count) == ("test", 1)
+    assert found.first == ("test image 0 (dog)", "train image 3 (dog)")
+
+
 def test_parts_of_the_synthetic_set_are_synthetic():
     assert is_synthetic("synthetic-5of10")
     assert not is_synthetic("cifar10-5of10")

@@ -16,9 +16,9 @@ from hypothesis import assume, event
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar_jax.data.sources import cache, cifar10_archive, folder
+from cifar_jax.data.sources import cache, cifar10_archive, decode, folder
 from cifar_jax.data.sources.cifar10_archive import Archive
-from cifar_jax.data.sources.contents import Contents, fingerprint
+from cifar_jax.data.sources.contents import Contents, FolderOptions, fingerprint
 from cifar_jax.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
@@ -47,17 +47,21 @@ def _images() -> list[bytes]:
     return found
 
 
-def an_image(tmp_path_factory: pytest.TempPathFactory, content: bytes, resize: bool) -> None:
-    path = str(tmp_path_factory.getbasetemp() / "fuzzed.png")
+def an_image(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, options: FolderOptions
+) -> None:
+    base = str(tmp_path_factory.getbasetemp())
+    path = os.path.join(base, "fuzzed.png")
     Path(path).write_bytes(content)
     try:
-        (pixels,) = folder.decode_files([path], resize, lambda *_: None, "")
+        (pixels,), notes = decode.decode_files(base, ["fuzzed.png"], options, lambda _: None)
     except UserError as error:
         refused(error, path)
     else:
         event("read")
         assert pixels.shape == (32, 32, 3)
         assert pixels.dtype == np.uint8
+        assert all(harmless(note) and note.endswith("fuzzed.png") for note in notes)
 
 
 def refused(error: UserError, named: str) -> None:
@@ -73,7 +77,11 @@ test_an_image, test_an_image_long = fuzz(
     quick=120,
     long=3000,
     content=st.sampled_from(_images()).flatmap(damaged) | st.binary(max_size=200),
-    resize=st.booleans(),
+    options=st.builds(
+        FolderOptions,
+        resize=st.booleans(),
+        white_level=st.none() | st.sampled_from([1e-6, 1.0, 255.0, 4095.0, 65535.0, 2.0**32]),
+    ),
 )
 
 _NAMES = st.one_of(
@@ -93,7 +101,7 @@ def a_folder(tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, st
     shutil.rmtree(base, ignore_errors=True)
     root = base / "images"
     good = _GOOD
-    for split in folder.SPLITS:
+    for split in ("train", "test"):
         for name in ("a", "b"):
             (root / split / name).mkdir(parents=True)
             (root / split / name / "1.png").write_bytes(good)

@@ -5,27 +5,31 @@ An entry is a directory `<cache root>/<source>-<key>/` with one .npy file an arr
 whole entry or none, and two processes that prepare the same entry cannot mix their files.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cifar_jax.data.repeats import find_repeats
 from cifar_jax.data.sources.contents import (
     ARRAYS,
     IMAGE_SHAPE,
     Build,
     Contents,
     Dataset,
+    Repeats,
     as_dataset,
     fingerprint,
 )
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import FULL
-from cifar_jax.inputs import expand_home, read_json
-from cifar_jax.storage import temporary_directory
+from cifar_jax.inputs import expand_home
+from cifar_jax.storage import read_sealed, seal, temporary_directory
 
 FORMAT = 1
 _RECORD = "contents.json"
@@ -55,25 +59,47 @@ def _valid(contents: Contents) -> bool:
     return len(contents.classes) >= 2
 
 
+def _repeats(record: dict[str, Any], contents: Contents) -> tuple[Repeats, ...]:
+    """Equal images as recorded; entries of older versions do not say."""
+    if "repeats" not in record:
+        return find_repeats(contents)
+    return tuple(
+        Repeats(row["kind"], row["count"], (row["first"][0], row["first"][1]))
+        for row in record["repeats"]
+    )
+
+
 def read(entry: Path, name: str) -> Dataset | None:
     """Open a cache entry, or return None if it is absent, damaged or of another format.
 
     Every byte is read once and compared with the recorded fingerprint.
     """
     try:
-        record = read_json(entry / _RECORD)
+        record = read_sealed(entry / _RECORD)
         if record["format"] != FORMAT:
             return None
         arrays = {
             array: np.load(entry / f"{array}.npy", mmap_mode="r", allow_pickle=False)
             for array in ARRAYS
         }
-        contents = Contents(**arrays, classes=tuple(record["classes"]))
+        notes = tuple(record.get("notes", ()))
+        contents = Contents(**arrays, classes=tuple(record["classes"]), notes=notes)
         if not _valid(contents) or fingerprint(contents) != record["fingerprint"]:
             return None
-        return as_dataset(name, contents, record["fingerprint"])
+        dataset = as_dataset(name, contents, record["fingerprint"])
+        return dataclasses.replace(dataset, repeats=_repeats(record, contents))
+    except MemoryError:
+        raise
     except Exception:  # NumPy raises many types on a damaged header, even of its tokenizer
         return None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; unlike `np.save`'s, its error says whether the disk is full."""
+    plain = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(plain))
+        file.write(plain.data)
 
 
 def _write(entry: Path, contents: Contents) -> None:
@@ -82,13 +108,16 @@ def _write(entry: Path, contents: Contents) -> None:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         for array in ARRAYS:
-            np.save(new / f"{array}.npy", getattr(contents, array), allow_pickle=False)
+            _save(new / f"{array}.npy", getattr(contents, array))
         record = {
             "format": FORMAT,
             "classes": list(contents.classes),
             "fingerprint": fingerprint(contents),
+            "notes": list(contents.notes),
+            "repeats": [dataclasses.asdict(found) for found in find_repeats(contents)],
         }
-        (new / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(seal(record), indent=1) + "\n"
+        (new / _RECORD).write_text(text, encoding="utf-8")
         if entry.exists():
             os.replace(entry, old)
         os.replace(new, entry)

@@ -15,6 +15,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def read(path: Path, archive: Archive) -> Contents:
     # tarfile leaks ValueError and its like from extended headers.
     except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped tar ({error})") from None
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, names in (("train", _TRAIN_FILES), ("test", _TEST_FILES)):
         if lacking := [name for name in names if name not in found]:
             raise UserError(f"{path}: {lacking[0]} is missing in it")

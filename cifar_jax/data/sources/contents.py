@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,40 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
+class FolderOptions:
+    """How an image folder is read.
+
+    Attributes:
+        resize: allow images that are not 32x32.
+        test_split: name of the folder with the test images.
+        white_level: the grey value that is white in files of more than 8 bits; None: as the
+            format says.
+    """
+
+    resize: bool = False
+    test_split: str = "test"
+    white_level: float | None = None
+
+
+PLAIN = FolderOptions()
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Images whose pixels are equal, of one kind; see `repeats.find_repeats`.
+
+    Attributes:
+        kind: "test", "labels", "test labels" or "copies".
+        count: how many images.
+        first: names of the first image and of one that is equal to it.
+    """
+
+    kind: str
+    count: int
+    first: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled images, split into those to train on and those to test on.
 
@@ -30,6 +64,8 @@ class Dataset:
         classes: the class names, in the order of the labels.
         fingerprint: SHA-256 in hex over pixels, labels and class names; see `fingerprint`.
         notice: None, or the text of a banner that says why these are not the images asked for.
+        notes: lines on what was skipped, changed or found, for the terminal and the results.
+        repeats: images whose pixels are equal.
     """
 
     name: str
@@ -40,17 +76,25 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     notice: str | None = None
+    notes: tuple[str, ...] = ()
+    repeats: tuple[Repeats, ...] = ()
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The arrays of a dataset, as a source delivers them; fields as in `Dataset`."""
+    """The arrays of a dataset, as a source delivers them; fields as in `Dataset`.
+
+    Attributes:
+        files: of every training and of every test image, where they come from files.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    files: tuple[Sequence[str], Sequence[str]] | None = None
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -80,6 +124,7 @@ def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Data
         test_labels=contents.test_labels,
         classes=contents.classes,
         fingerprint=digest or fingerprint(contents),
+        notes=contents.notes,
     )
 
 

@@ -1,0 +1,234 @@
+"""Image files, decoded to uint8 arrays, and notes on what decoding changed.
+
+`pixels.to_rgb` says how colours, transparency and more than 8 bits are treated. Of an animation,
+or of a file with pages, the first picture is taken. Images are turned as their EXIF orientation
+says, as viewers show them.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cifar_jax.data.sources import pixels
+from cifar_jax.data.sources.contents import IMAGE_SHAPE, FolderOptions
+from cifar_jax.data.sources.pixels import Unusable
+from cifar_jax.device import cpu_count
+from cifar_jax.errors import MachineError, UserError, one_line
+from cifar_jax.inputs import read_bytes
+
+# What Pillow may take a file for, whatever its name says. Left to itself it would also run
+# Ghostscript on PostScript, which is a program.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MOST_BYTES = 128 << 20  # of a file
+MOST_PIXELS = 89_478_485  # of an image that is to be resized; where Pillow begins to warn
+VERSION = 2
+"""Part of the cache key: raise it when the same files would decode to other pixels."""
+
+_CHUNK = 256
+_MOST_NAMED = 20
+_MOST_CHARACTERS = 1100  # of names and reasons in one line
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_SIZE = f"{IMAGE_SHAPE[1]}x{IMAGE_SHAPE[0]}"
+_NOTES = {
+    "constant": "{} of one constant colour",
+    pixels.TRANSPARENT: "{} with transparent pixels, blended with white",
+    pixels.DEPTH: "{} of more than 8 bits a channel, reduced to 8",
+    pixels.CHANNELS: "{} with channels beside the colours, which are dropped",
+    pixels.CMYK: "{} in CMYK, converted to RGB without a colour profile",
+    pixels.PROFILE: "{} with a colour profile or gamma other than sRGB's, which is not applied",
+    "frames": "{} with more than one picture (animation, pages), of which the first is used",
+    "turned": "{} turned as the EXIF orientation says",
+    "cropped": "{} not square, of which the centred square is used",
+    "resized": f"{{}} resized to {_SIZE}",
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One file.
+
+    Attributes:
+        pixels: uint8 (32, 32, 3).
+        changes: which keys of `_NOTES` are true of it.
+    """
+
+    pixels: np.ndarray
+    changes: frozenset[str]
+
+
+def refuse(folder: str, problems: Sequence[tuple[str, str]]) -> None:
+    """Raise one error that names up to twenty unusable files and says how many there are.
+
+    Args:
+        folder: that holds them.
+        problems: path in the folder, and what is wrong with it; nothing is raised if empty.
+
+    Raises:
+        UserError: if there is any problem.
+    """
+    if not problems:
+        return
+    if len(problems) == 1:
+        path, reason = problems[0]
+        raise UserError(f"{os.path.join(folder, path)}: {reason}")
+    by_reason: dict[str, list[str]] = {}
+    named = length = 0
+    for path, reason in problems[:_MOST_NAMED]:
+        length += len(path) + 2 + (0 if reason in by_reason else len(reason))
+        if named and length > _MOST_CHARACTERS:
+            break
+        by_reason.setdefault(reason, []).append(path)
+        named += 1
+    said = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in by_reason.items())
+    more = f"; and {len(problems) - named:,} more" if named < len(problems) else ""
+    raise UserError(f"{folder}: {len(problems):,} entries cannot be used: {said}{more}")
+
+
+_T = TypeVar("_T")
+
+
+def _attempt(read: Callable[[], _T], default: _T) -> _T:
+    """What `read` returns; `default` where the file's metadata are damaged."""
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises many types on damaged metadata
+        return default
+
+
+def _convert(image: Image.Image, options: FolderOptions) -> Decoded:
+    """Decode an opened file whose size is allowed."""
+    how = pixels.stored(image)
+    turn = _attempt(lambda: image.getexif().get(_ORIENTATION), None)
+    image.load()
+    rgb, changes = pixels.to_rgb(image, how, options.white_level)
+    if turn in _TURNS:
+        changes.add("turned")
+        if how.format != "TIFF":  # Pillow itself turns TIFF.
+            rgb = rgb.transpose(_TURNS[turn])
+    if _attempt(lambda: bool(getattr(image, "is_animated", False)), False):
+        changes.add("frames")
+    if rgb.size != IMAGE_SHAPE[1::-1]:
+        changes.add("resized")
+        if rgb.width != rgb.height:
+            changes.add("cropped")
+        rgb = ImageOps.fit(rgb, IMAGE_SHAPE[1::-1], Image.Resampling.LANCZOS)
+    array = np.asarray(rgb)
+    if (array == array[0, 0]).all():
+        changes.add("constant")
+    return Decoded(array, frozenset(changes))
+
+
+def decode(path: str, options: FolderOptions) -> Decoded:
+    """Decode one file.
+
+    Args:
+        path: of the file.
+        options: `resize` shrinks or enlarges (Lanczos) the largest centred square of images of
+            another size; `white_level` as in `pixels.to_rgb`.
+
+    Raises:
+        Unusable: if it is no whole image, or of another size without `resize`.
+        MachineError: if the memory does not suffice.
+    """
+    try:
+        content = io.BytesIO(read_bytes(path, MOST_BYTES))
+        with Image.open(content, formats=_FORMATS) as image:
+            width, height = image.size
+            if (width, height) != IMAGE_SHAPE[1::-1]:
+                if not options.resize:
+                    raise Unusable(
+                        f"{width}x{height} pixels, but {_SIZE} are needed; --resize allows resizing"
+                    )
+                if width * height > MOST_PIXELS:
+                    raise Unusable(
+                        f"{width}x{height} pixels; at most {MOST_PIXELS:,} can be resized"
+                    )
+            return _convert(image, options)
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        kinds = ", ".join(_FORMATS)
+        raise Unusable(
+            f"cannot be read (not an image, or of a kind that is not read; allowed: {kinds})"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise many types on damaged files
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise MachineError(f"{path}: not enough memory to decode it") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        raise Unusable(f"cannot be read ({reason})") from None
+
+
+def _notes(names: Sequence[str], changes: Sequence[frozenset[str]]) -> list[str]:
+    """One line for each kind of change: how many files, and the first."""
+    notes = []
+    for kind, text in _NOTES.items():
+        if found := [name for name, of in zip(names, changes, strict=True) if kind in of]:
+            count = f"{len(found):,} image{'s' if len(found) > 1 else ''}"
+            notes.append(f"{text.format(count)}; the first: {found[0]}")
+    return notes
+
+
+def decode_files(
+    folder: str, names: Sequence[str], options: FolderOptions, progress: Callable[[int], None]
+) -> tuple[np.ndarray, list[str]]:
+    """Decode files in parallel.
+
+    Args:
+        folder: that holds them.
+        names: their paths in it.
+        options: see `decode`.
+        progress: told how many are decoded.
+
+    Returns:
+        uint8 (len(names), 32, 32, 3), in their order, and notes on what was changed.
+
+    Raises:
+        UserError: naming the files that cannot be used.
+        MachineError: if the memory does not suffice.
+    """
+    images = np.empty((len(names), *IMAGE_SHAPE), np.uint8)
+    changes: list[frozenset[str]] = [frozenset()] * len(names)
+    problems: dict[int, str] = {}
+
+    def work(start: int) -> int:
+        chunk = names[start : start + _CHUNK]
+        for row, name in enumerate(chunk, start):
+            try:
+                decoded = decode(os.path.join(folder, name), options)
+            except Unusable as error:
+                problems[row] = str(error)
+                continue
+            images[row], changes[row] = decoded.pixels, decoded.changes
+        return start + len(chunk)
+
+    # Pillow's warnings are about metadata, but for the one about an image that is far too large.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        pool = ThreadPoolExecutor(cpu_count())
+        try:
+            for done in pool.map(work, range(0, len(names), _CHUNK)):
+                progress(done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    refuse(folder, [(names[row], problems[row]) for row in sorted(problems)])
+    return images, _notes(names, changes)

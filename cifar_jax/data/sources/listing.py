@@ -1,0 +1,234 @@
+"""The files of an image folder, `train/<class>/*` and `test/<class>/*`, listed but not opened.
+
+What is no image is skipped, and a note says how many: what desktops, servers and archives leave
+(`.DS_Store`, `__MACOSX`, `@eaDir`, ...), tables, texts and every other file without the name of
+an image. What looks like an image and cannot be used is refused by name.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_jax.data.sources.contents import FolderOptions
+from cifar_jax.data.sources.decode import MOST_BYTES, refuse
+from cifar_jax.data.subset import parse_classes
+from cifar_jax.errors import UserError
+from cifar_jax.inputs import is_part
+
+EXTENSIONS = (
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
+    "pnm",
+)  # fmt: skip
+# Refused rather than skipped: whoever has such images wants them read.
+_OTHER_IMAGES = (
+    "heic", "heif", "avif", "jxl", "jp2", "j2k", "svg", "eps", "ps", "psd", "ico", "tga", "dng",
+    "cr2", "nef", "arw", "raw", "dcm", "nii", "exr", "hdr", "mat", "npy", "npz",
+)  # fmt: skip
+_SYSTEM = (
+    "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "thumbs.db",
+    "ehthumbs.db", "desktop.ini", "icon\r", "system volume information", "__pycache__",
+)  # fmt: skip
+_VALIDATION = ("val", "valid", "validation", "dev")
+MOST_CLASSES = 1000  # as `model.num_classes` allows
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a class folder; `path` is that in the image folder, as text."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What an image folder holds.
+
+    Attributes:
+        files: by split ("train", "test"), then by class, sorted by class and file name.
+        names: of the classes asked for, in their order; those of `files`, sorted, if all are.
+        total: how many class folders there are.
+        notes: lines on what is not used.
+    """
+
+    files: dict[str, dict[str, list[File]]]
+    names: tuple[str, ...]
+    total: int
+    notes: tuple[str, ...]
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"cannot be read ({error.strerror or error})"
+
+
+class _Lister:
+    """Walks a folder and collects what is skipped and what is wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.skipped: list[str] = []
+        self.problems: list[tuple[str, str]] = []
+
+    def _entries(self, path: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+        """Entries of a directory by name, each with its path in the folder."""
+        try:
+            with os.scandir(self.folder / path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            self.problems.append((path, _cannot_be_read(error)))
+            return
+        for entry in entries:
+            inner = f"{path}/{entry.name}"
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                self.skipped.append(inner)
+            else:
+                yield entry, inner
+
+    def class_names(self, split: str) -> list[str]:
+        """The class folders of a split."""
+        names = []
+        for entry, path in self._entries(split):
+            try:
+                directory = entry.is_dir()
+            except OSError as error:  # a link that leads to itself
+                self.problems.append((path, _cannot_be_read(error)))
+                continue
+            if directory:
+                names.append(entry.name)
+            elif _suffix(entry.name) in EXTENSIONS + _OTHER_IMAGES:
+                self.problems.append((path, "an image outside a class folder"))
+            else:
+                self.skipped.append(path)
+        return names
+
+    def class_files(self, path: str) -> list[File]:
+        """The images of a class folder."""
+        files = []
+        before = len(self.problems)
+        for entry, inner in self._entries(path):
+            suffix = _suffix(entry.name)
+            try:
+                status = entry.stat()
+            except OSError as error:
+                if suffix in EXTENSIONS:
+                    self.problems.append((inner, _cannot_be_read(error)))
+                else:
+                    self.skipped.append(inner)
+                continue
+            if wrong := _wrong(status, suffix):
+                self.problems.append((inner, wrong))
+            elif suffix in EXTENSIONS:
+                times = status.st_mtime_ns, status.st_ctime_ns
+                files.append(File(inner, status.st_size, *times))
+            else:
+                self.skipped.append(inner)
+        if not files and len(self.problems) == before:
+            allowed = ", ".join(EXTENSIONS)
+            self.problems.append((path, f"this class has no images; allowed: {allowed}"))
+        return files
+
+
+def _wrong(status: os.stat_result, suffix: str) -> str | None:
+    """Why an entry of a class folder is refused; None if it is an image or is skipped."""
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder inside a class folder"
+    if suffix in _OTHER_IMAGES:
+        return f"images of this kind are not read; allowed: {', '.join(EXTENSIONS)}"
+    if suffix in EXTENSIONS:
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size > MOST_BYTES:
+            return f"larger than {MOST_BYTES >> 20} MiB"
+    return None
+
+
+def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Problems with the names of class folders."""
+    alike: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable():
+            yield f"{split}/{name}", "not usable as a class name: it is not printable"
+        # One name in two spellings of Unicode is a mistake: nobody could tell them apart.
+        other = alike.setdefault(unicodedata.normalize("NFKC", name), name)
+        if other != name:
+            yield (
+                f"{split}/{name}",
+                f"two classes look the same, {other!a} and {name!a}; rename or join them",
+            )
+
+
+def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[str]]:
+    """Names of the folders of both splits, and a note on those that are not used.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    if not is_part(test_split) or test_split == "train":
+        raise UserError(f"--test-split {test_split}: must be the name of a folder beside train/")
+    there = [name for name in ("test", *_VALIDATION) if os.path.isdir(folder / name)]
+    for split in ("train", test_split):
+        if not os.path.isdir(folder / split):
+            hint = f"; --test-split {there[0]} tests on {there[0]}/" if there else ""
+            raise UserError(
+                f"{folder / split}: no such folder; an image folder has train/<class>/* and "
+                f"test/<class>/*{hint if split != 'train' else ''}"
+            )
+    unused = [f"{name}/" for name in there if name != test_split]
+    notes = []
+    if unused:
+        notes.append(
+            f"not used: {', '.join(unused)}; validation images are taken from train/, test images "
+            f"from {test_split}/"
+        )
+    return {"train": "train", "test": test_split}, notes
+
+
+def list_folder(folder: Path, options: FolderOptions, classes: str | None = None) -> Listing:
+    """List an image folder.
+
+    Args:
+        folder: has the splits.
+        options: `test_split` names the second one.
+        classes: names separated by commas; other classes are not looked at. None: all.
+
+    Raises:
+        UserError: naming the missing split, or up to twenty entries that cannot be used.
+    """
+    splits, notes = _find_splits(folder, options.test_split)
+    lister = _Lister(folder)
+    there = {split: lister.class_names(name) for split, name in splits.items()}
+    known = tuple(sorted({*there["train"], *there["test"]}))
+    names = parse_classes(classes, known) if classes is not None else known
+    files: dict[str, dict[str, list[File]]] = {"train": {}, "test": {}}
+    for split, name in splits.items():
+        chosen = sorted({*there[split]} & {*names})
+        if len(chosen) > MOST_CLASSES:
+            raise UserError(f"{folder / name}: more than {MOST_CLASSES} classes")
+        lister.problems += _check_names(name, chosen)
+        files[split] = {label: lister.class_files(f"{name}/{label}") for label in chosen}
+    for split, other in (("train", "test"), ("test", "train")):
+        lister.problems += [
+            (f"{splits[split]}/{label}", f"this class is missing in {splits[other]}/")
+            for label in sorted({*files[split]} - {*files[other]})
+        ]
+    refuse(str(folder), lister.problems)
+    if len(names) < 2:
+        raise UserError(f"{folder / 'train'}: {len(names)} classes; at least 2 are needed")
+    if lister.skipped:
+        count = len(lister.skipped)
+        said = (
+            "1 entry that is no image is"
+            if count == 1
+            else f"{count:,} entries that are no images are"
+        )
+        notes.append(f"{said} skipped; the first: {lister.skipped[0]}")
+    return Listing(files, names, len(known), tuple(notes))

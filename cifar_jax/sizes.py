@@ -1,0 +1,71 @@
+"""Sizes that depend on the dataset: defaults that fit it, and what its split leaves out."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from cifar_jax.config import Config, Fitted
+
+_MOST_NAMED = 10
+
+
+def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
+    """Lower default sizes that are too large for a dataset; sizes that were given stay.
+
+    At most a fifth of the training images is held out for validation, and no more than
+    `train_examples` leaves. A batch is at most all images that are left, and small enough that
+    the last batch of an epoch is not a single image, which has no batch variance.
+
+    Args:
+        config: of the run.
+        n: training images, before validation images are taken.
+
+    Returns:
+        The config with plain numbers, and a line for each that is lower than its default.
+    """
+    data, training = config.data, config.training
+    notes: list[str] = []
+    n_val, batch = int(data.val_examples), int(training.batch_size)
+    if isinstance(data.val_examples, Fitted):
+        most = n // 5
+        if data.train_examples is not None:
+            most = min(most, n - data.train_examples)
+        n_val = min(n_val, max(1, most))
+        if n_val < data.val_examples:
+            notes.append(
+                f"--val-examples: {n_val:,} instead of {data.val_examples:,}, for {n:,} images"
+            )
+    if isinstance(training.batch_size, Fitted):
+        n_train = min(n - n_val, data.train_examples or n)
+        batch = max(1, min(batch, n_train))
+        while batch > 2 and n_train % batch == 1:
+            batch -= 1
+        if batch < training.batch_size:
+            notes.append(
+                f"--batch-size: {batch} instead of {training.batch_size}, for {n_train:,} images "
+                "to train on"
+            )
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, val_examples=n_val),
+        training=dataclasses.replace(training, batch_size=batch),
+    )
+    return config, notes
+
+
+def split_notes(parts: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[str]:
+    """A line for each part of the training images that has none of some class.
+
+    Args:
+        parts: name of each part, and its labels, integers.
+        classes: names of all classes.
+    """
+    notes = []
+    for part, labels in parts.items():
+        absent = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+        if len(absent):
+            named = ", ".join(classes[row] for row in absent[:_MOST_NAMED])
+            more = f" and {len(absent) - _MOST_NAMED} more" if len(absent) > _MOST_NAMED else ""
+            notes.append(f"the split leaves no {part} image of: {named}{more}")
+    return notes

@@ -1,0 +1,61 @@
+"""Default sizes that fit a small dataset, and what its split leaves out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cifar_jax.config import Config, DataConfig, TrainingConfig, to_toml
+from cifar_jax.sizes import fit_defaults, split_notes
+
+
+@pytest.mark.parametrize(
+    ("n", "n_val", "batch"),
+    [
+        (50_000, 5000, 128),
+        (25_000, 5000, 128),
+        (24_999, 4999, 128),
+        (3000, 600, 128),
+        (161, 32, 127),  # 129 = 128 + 1 are left
+        (80, 16, 64),
+        (4, 1, 3),
+        (2, 1, 1),
+    ],
+)
+def test_defaults_fit_the_images(n: int, n_val: int, batch: int) -> None:
+    found, notes = fit_defaults(Config(), n)
+    assert (found.data.val_examples, found.training.batch_size) == (n_val, batch)
+    assert [type(found.data.val_examples), type(found.training.batch_size)] == [int, int]
+    assert n - n_val >= batch
+    assert len(notes) == (n_val < 5000) + (batch < 128)
+    if notes:
+        assert notes[0] == f"--val-examples: {n_val:,} instead of 5,000, for {n:,} images"
+
+
+def test_numbers_that_were_given_stay() -> None:
+    given = Config(data=DataConfig(val_examples=5000), training=TrainingConfig(batch_size=128))
+    assert fit_defaults(given, 80) == (given, [])
+
+
+def test_training_images_that_were_asked_for_are_left() -> None:
+    config = Config(data=DataConfig(train_examples=900))
+    found, notes = fit_defaults(config, 1000)
+    assert found.data.val_examples == 100
+    few = dataclasses.replace(config, data=DataConfig(train_examples=40))
+    found, notes = fit_defaults(few, 1000)
+    assert (found.data.val_examples, found.training.batch_size) == (200, 40)
+    assert notes[1] == "--batch-size: 40 instead of 128, for 40 images to train on"
+
+
+def test_defaults_are_written_as_numbers() -> None:
+    assert "val_examples = 5000\n" in to_toml(Config())
+
+
+def test_classes_without_an_image_are_named() -> None:
+    classes = tuple(f"c{i}" for i in range(14))
+    parts = {"training": np.arange(14), "validation": np.array([3, 0])}
+    (said,) = split_notes(parts, classes)
+    assert said == (
+        "the split leaves no validation image of: c1, c2, c4, c5, c6, c7, c8, c9, c10, c11 and 2 "
+        "more"
+    )
