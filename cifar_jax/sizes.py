@@ -13,7 +13,7 @@ _MOST_NAMED = 10
 def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
     """Lower default sizes that are too large for a dataset; sizes that were given stay.
 
-    At most a fifth of the training images is held out for validation, and no more than
+    At most a fifth of the training images is taken for validation, and no more than
     `train_examples` leaves. A batch is at most all images that are left, and small enough that
     the last batch of an epoch is not a single image, which has no batch variance.
 
