@@ -208,6 +208,7 @@ def train_group(
         for c, start in zip(configs, starts, strict=True)
     ]
     written: list[Row | None] = [None] * seeds
+    confusions: dict[int, np.ndarray] = {}
 
     def common(i: int, predict_compile: float = 0.0) -> Row:
         """What the results of a run say, however it ended."""
@@ -257,10 +258,15 @@ def train_group(
             rest = common(i, predict_compile)
             labels = np.asarray(dataset.test_labels)
             written[i] = rundir.write_results(workdirs[i], evaluation, logits, labels, **rest)
+            confusions[i] = evaluation.confusion
     except KeyboardInterrupt as stop:
         raise discarded(workdirs, fresh, stop) from None
     finally:
         display.end_progress()
+    for i, confusion in confusions.items():
+        written[i], problems = rundir.draw(workdirs[i], written[i] or {}, confusion)
+        for problem in problems:
+            display.say(problem)
     return [row for row in written if row is not None]
 
 

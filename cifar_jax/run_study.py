@@ -417,7 +417,7 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         return
     study = read_study(workdir)
     summary = summarise(study)
-    written = write_report(study, summary, images)
+    written = write_report(study, summary, images, display.say)
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
         if row:
@@ -434,7 +434,7 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
     """Likewise of a sweep."""
     study = read_sweep(workdir)
     summary = summarise_sweep(study)
-    written = write_sweep_report(study, summary, images)
+    written = write_sweep_report(study, summary, images, display.say)
     for row in summary["cells"]:
         arm = Arm(row["arm"], study.sweep.field, row["value"])
         if row["test_accuracy"]["n"]:

@@ -14,6 +14,7 @@ from cifar_jax import config as configuration
 from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
 from cifar_jax.data.subset import is_synthetic
+from cifar_jax.device import peak_memory_bytes
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import FULL
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
@@ -31,6 +32,9 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
 RESULTS = "results.json"
 TENSORBOARD = "tensorboard"
+
+# Classes; of more, the predictions alone have the confusions: 1,000 classes are 9 MB of JSON.
+MOST_IN_MATRIX = 200
 
 Row = dict[str, Any]
 
@@ -259,6 +263,12 @@ def begin(
         checkpoints.close()
 
 
+def _tag(column: str) -> str:
+    """What TensorBoard calls a column: a tab for each split, the others as they are named."""
+    split, _, what = column.partition("_")
+    return f"{split}/{what}" if split in ("train", "val") else column
+
+
 @dataclass
 class RunFiles:
     """What a run appends to, epoch by epoch.
@@ -284,7 +294,7 @@ class RunFiles:
         self.history.append(row)
         record = {**self.record, "history": self.history}
         self._checkpoints.save(row["epoch"], state, record)
-        named = {name.replace("_", "/", 1): row[name] for name in row if name != "epoch"}
+        named = {_tag(name): row[name] for name in row if name != "epoch"}
         try:
             # Opened anew, so that a failed write is not tried again when the file is closed.
             with open(self.workdir / METRICS, "a", encoding="utf-8") as metrics:
@@ -363,7 +373,7 @@ def write_divergence(workdir: Path, divergence: Row, **rest: Any) -> Row:
 def write_results(
     workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **rest: Any
 ) -> Row:
-    """Write predictions, figures and, last and at once, `results.json`.
+    """Write predictions and, last and at once, `results.json`.
 
     Args:
         workdir: the run's directory.
@@ -376,24 +386,44 @@ def write_results(
         What was written to `results.json`.
     """
     classes = rest["dataset"]["classes"]
-    title = caption(rest["dataset"]["name"], rest["model"], rest["norm"], rest["seed"])
-    figures.save(figures.training_curves(rest["history"], title), workdir / "training_curves.png")
-    matrix_title = f"{title}: test accuracy {100 * evaluation.accuracy:.2f} %"
-    matrix = figures.confusion_matrix(evaluation.confusion, classes, matrix_title)
-    figures.save(matrix, workdir / "confusion_matrix.png")
     predicted = logits.argmax(axis=1).astype(np.int32)
     files.write_atomically(
         workdir / PREDICTIONS,
         lambda file: np.savez_compressed(file, logits=logits, predicted=predicted, label=labels),
     )
     per_class = evaluation.per_class_accuracy.tolist()
+    few = len(classes) <= MOST_IN_MATRIX
     results = {
         **rest,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
         "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
-        "confusion_matrix": evaluation.confusion.tolist(),
+        "confusion_matrix": evaluation.confusion.tolist() if few else None,
         "predictions": PREDICTIONS,
         "predictions_sha256": sha256(workdir / PREDICTIONS),
     }
     return _write_outcome(workdir, "finished", results)
+
+
+def draw(workdir: Path, results: Row, confusion: np.ndarray) -> tuple[Row, list[str]]:
+    """Draw the figures of a finished run, and note the peak of memory that they took.
+
+    Args:
+        workdir: the run's directory, with its results.
+        results: what `write_results` returned.
+        confusion: of the test set, see `Evaluation`.
+
+    Returns:
+        What is in `results.json` now, and a line for each thing that failed.
+    """
+    title = caption(
+        results["dataset"]["name"], *(results[key] for key in ("model", "norm", "seed"))
+    )
+    problems = figures.draw_run(workdir, results, confusion, title)
+    peak = {"peak_memory_bytes": peak_memory_bytes()}
+    try:
+        files.write_sealed(workdir / RESULTS, {**results, **peak})
+    except OSError as error:
+        why = f"keeps the peak of memory before the figures ({error.strerror})"
+        problems.append(f"warning: {workdir / RESULTS}: {why}")
+    return {**results, **peak}, problems

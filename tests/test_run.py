@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -99,9 +100,24 @@ def test_figures_and_metrics_are_left(whole):
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert rows == results_of(whole)["history"]
-    assert list((whole / "tensorboard").glob("events.out.tfevents.*"))
     leftovers = [p.name for p in whole.iterdir() if p.name.startswith(".")]
     assert leftovers == []
+
+
+def test_tensorboard_has_the_columns_by_their_names(whole):
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = (whole / "tensorboard").glob("events.out.tfevents.*")
+    content, at, tags = path.read_bytes(), 0, {}
+    while at < len(content):  # TFRecord: length, its checksum, the event, its checksum
+        (length,) = struct.unpack_from("<Q", content, at)
+        event = Event.FromString(content[at + 12 : at + 12 + length])
+        at += 16 + length
+        for value in event.summary.value:
+            tags.setdefault(value.tag, []).append(event.step)
+    names = {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
+    assert set(tags) == names | {"learning_rate", "images_per_second", "seconds"}
+    assert all(steps == [1, 2, 3, 4] for steps in tags.values())
 
 
 def test_the_written_config_repeats_the_run_bitwise(whole, tmp_path):

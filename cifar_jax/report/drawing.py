@@ -5,7 +5,8 @@ Where an arm has several seeds a line is their mean and a band or whisker the 95
 interval of that mean; with one seed there is the line alone.
 """
 
-import textwrap
+import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from cifar_jax.report.files import write_atomically
+from cifar_jax.report.files import write_bytes
+from cifar_jax.report.labels import use_fonts, wrapped
 from cifar_jax.report.naming import arm_name
 from cifar_jax.study.collect import Run, Study
 
@@ -25,8 +27,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 TITLE_LINE = 66  # characters
+DPI = 160
 WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
-MOST_NAMED = 40  # classes; more labels than that cannot be read on an axis
+MOST_ROWS = 40  # seeds, arms or classes one under the other
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -51,39 +54,52 @@ STYLE: dict[str, Any] = {
 }
 
 
+def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
+    """Draw a figure as "png" or "svg", or both; the same input gives the same bytes."""
+    files = []
+    with matplotlib.style.context(["default", STYLE]):
+        figure = build()
+        use_fonts(figure)
+        for kind in kinds:
+            hidden = {"Software": None} if kind == "png" else {"Date": None}
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, dpi=DPI, metadata=hidden)
+            files.append(content.getvalue())
+    return files
+
+
 def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tuple[Path, Path]:
-    """Draw a figure and write it as PNG and SVG, atomically; the same input gives the same bytes.
+    """Draw a figure and write it as PNG and SVG, atomically.
 
     Returns:
         The two paths, PNG first.
     """
     png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
-    with matplotlib.style.context(["default", STYLE]):
-        figure = build()
-        write_atomically(
-            png,
-            lambda file: figure.savefig(file, format="png", dpi=160, metadata={"Software": None}),
-        )
-        write_atomically(
-            svg, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
-        )
+    contents = render(build, "png", "svg")
+    write_bytes(png, contents[0])
+    write_bytes(svg, contents[1])
     return png, svg
 
 
-def mean_and_half_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean over the seeds and half the width of its 95 % Student t interval.
+def mean_and_interval(
+    values: np.ndarray, least: float = -math.inf, most: float = math.inf
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over the seeds and its 95 % Student t interval, within the range of such values.
 
     Args:
         values: floats (seeds, ...).
+        least, most: the range.
 
     Returns:
-        Both with the shape of one seed; None instead of a width where there is one seed.
+        The mean, with the shape of one seed, and the ends, (2, ...); None instead of them where
+        there is one seed.
     """
     n = len(values)
     mean = values.mean(axis=0)
     if n < 2:
         return mean, None
-    return mean, stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+    half = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+    return mean, np.clip([mean - half, mean + half], least, most)
 
 
 def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
@@ -105,14 +121,10 @@ def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
 
 
 def histories(runs: Sequence[Run], column: str) -> np.ndarray:
-    """One column of the histories, float64 (seeds, epochs), as long as the shortest."""
+    """One column of the histories, (seeds, epochs) of the shortest; None becomes NaN."""
     epochs = min(len(run.results["history"]) for run in runs)
     rows = [run.results["history"][:epochs] for run in runs]
     return np.array([[row[column] for row in history] for history in rows], float)
-
-
-def short_name(name: str) -> str:
-    return name if len(name) <= 16 else name[:15] + "…"
 
 
 def new_figure(height: float, title: str) -> Figure:
@@ -120,22 +132,37 @@ def new_figure(height: float, title: str) -> Figure:
     inches.
     """
     figure = Figure(figsize=(WIDTH, height))
-    figure.suptitle(textwrap.fill(title, TITLE_LINE), x=0.01, ha="left")
+    figure.suptitle(wrapped(title, TITLE_LINE), x=0.01, ha="left")
     return figure
 
 
-def mean_line(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **rest: Any) -> None:
+def mean_line(
+    axes: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    most: float = math.inf,
+    **rest: Any,
+) -> None:
     """Mean over the seeds, with its interval as a band where there are several.
 
     Args:
         x: (n,).
-        values: (seeds, n).
+        values: (seeds, n), from 0 to `most`.
     """
-    mean, half = mean_and_half_width(values)
+    mean, ends = mean_and_interval(values, 0, most)
     marker = "o" if len(x) < 3 else None
     axes.plot(x, mean, color=colour, marker=marker, **rest)
-    if half is not None:
-        axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+    if ends is not None:
+        axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
+
+
+def within(axes: Axes, low: float, high: float, which: str = "y") -> None:
+    """Cut what Matplotlib adds to an axis beyond the range of its values, but for a marker."""
+    edge = 0.015 * (high - low)
+    ends = axes.get_ylim() if which == "y" else axes.get_xlim()
+    cut = max(ends[0], low - edge), min(ends[1], high + edge)
+    axes.set(**{f"{which}lim": cut})
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:

@@ -1,28 +1,76 @@
 """Figures of one run, as PNG. Every title names the dataset."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cifar_jax.errors import one_line
 from cifar_jax.report.files import write_atomically
+from cifar_jax.report.labels import BASE_FONT, font_warning, use_fonts, wrapped
+from cifar_jax.report.matrix import draw_matrix, write_cells
 
 # Class names are text, not TeX: they may hold a dollar sign.
-_plain_text = partial(matplotlib.rc_context, {"text.parse_math": False, "text.usetex": False})
+_plain_text = partial(
+    matplotlib.rc_context,
+    {"text.parse_math": False, "text.usetex": False, "font.family": [BASE_FONT]},
+)
 
 TRAIN, VALIDATION = "tab:blue", "tab:orange"
+MOST_COUNTED = 20  # classes; the numbers in the cells of more cannot be read
+WIDEST = 13  # inches
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
     with _plain_text():
+        use_fonts(figure)
         write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+def reason(error: Exception) -> str:
+    """Why a figure could not be drawn, in a few words."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return getattr(error, "strerror", None) or one_line(error)
+
+
+def draw_run(
+    workdir: Path, results: dict[str, Any], confusion: np.ndarray, title: str
+) -> list[str]:
+    """Draw `training_curves.png` and `confusion_matrix.png` of a finished run.
+
+    Args:
+        workdir: the run's directory, with its results.
+        results: of the run.
+        confusion: integers (classes, classes), rows are true classes.
+        title: says which run it is.
+
+    Returns:
+        A line about each that could not be drawn, and about characters that no font has.
+    """
+    classes = results["dataset"]["classes"]
+    of_matrix = f"{title}: test accuracy {100 * results['test_accuracy']:.2f} %"
+    figures: dict[str, Callable[[], Figure]] = {
+        "training_curves.png": lambda: training_curves(results["history"], title),
+        "confusion_matrix.png": lambda: confusion_matrix(confusion, classes, of_matrix),
+    }
+    problems = [font_warning([title, *classes])]
+    for name, build in figures.items():
+        try:
+            save(build(), workdir / name)
+        except Exception as error:
+            problems.append(
+                f"{workdir / name}: could not be drawn ({reason(error)}); the results are whole"
+            )
+    return [f"warning: {problem}" for problem in problems if problem]
 
 
 def rate_drops(history: Sequence[dict[str, Any]]) -> list[float]:
@@ -42,6 +90,7 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     Args:
         history: rows with epoch, train_loss, train_accuracy, val_loss, val_accuracy and
             learning_rate. Dashed lines mark the epochs before which the rate drops.
+        title: of the figure.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
@@ -61,32 +110,30 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(wrapped(title, 90))
     return figure
 
 
 @_plain_text()
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix, counts as text, colours as share of the true class.
+    """Confusion matrix, colours as share of the true class; at most 14 x 13 inches.
+
+    Up to 20 classes have their counts in the cells, up to 40 have names, more than 250 share cells.
 
     Args:
         confusion: integers (classes, classes), rows are true classes.
+        classes: their names.
+        title: of the figure.
     """
     n = len(classes)
-    side = max(5.0, 0.55 * n + 2.0)
+    side = min(max(5.0, 0.55 * n + 2.0), WIDEST)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     share = 100 * confusion / totals
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(image, ax=axes, label="share of the true class [%]", shrink=0.8)
-    axes.set_xticks(range(n), classes, rotation=45, ha="right")
-    axes.set_yticks(range(n), classes)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    if n <= 20:
-        for (row, column), count in np.ndenumerate(confusion):
-            colour = "white" if share[row, column] > 50 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_title(title)
+    norm, label = Normalize(0, 100), "share of the true class [%]"
+    image = draw_matrix(axes, share, classes, side - 2, label, cmap="Blues", norm=norm)
+    if n <= MOST_COUNTED:
+        write_cells(axes, image, share, lambda row, column: str(confusion[row, column]), 8)
+    figure.suptitle(wrapped(title, int(9 * side)))
     return figure

@@ -42,9 +42,14 @@ def check_inside(path: Path, root: Path) -> None:
         raise UserError(f"{path}: is a link out of {root}; the report is written only there")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def strict(value: Any) -> Any:

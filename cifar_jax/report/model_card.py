@@ -7,6 +7,7 @@ import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.report import files, recipe
+from cifar_jax.report.class_plots import confusion_shares
 from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10
 from cifar_jax.report.page import environment
 from cifar_jax.report.tables import Table
@@ -18,8 +19,7 @@ MOST_CONFUSED = 5
 
 def confusions(runs: list[Run], classes: list[str]) -> list[str]:
     """The most frequent confusions, as text: share of the true class, mean over the seeds."""
-    counts = np.array([run.results["confusion_matrix"] for run in runs], float)
-    share = (counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)).mean(axis=0)
+    share = np.nan_to_num(confusion_shares(runs))
     np.fill_diagonal(share, 0)
     order = np.argsort(-share, axis=None, kind="stable")[:MOST_CONFUSED]
     pairs = (divmod(int(at), len(classes)) for at in order)

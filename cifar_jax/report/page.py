@@ -1,9 +1,11 @@
 """The report of a study: one HTML page, the same tables as Markdown, and the numbers as JSON."""
 
 import base64
+import dataclasses
 import re
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,15 @@ from typing import Any
 import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
 from cifar_jax.report import files
 from cifar_jax.report.drawing import write_figure
+from cifar_jax.report.figures import reason
+from cifar_jax.report.labels import font_warning
 from cifar_jax.report.naming import arm_name, data_notes, dataset_name, is_cifar10, listed
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import (
@@ -37,6 +42,14 @@ from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ALPHA
 
 FIGURES = "figures"
+
+Build = Callable[[], Figure]
+Warn = Callable[[str], None]
+
+
+def to_stderr(line: str) -> None:
+    """Show a warning."""
+    print(printable(line), file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -189,14 +202,32 @@ def config_toml(study: Study, sweep: str = "") -> str:
     return tomli_w.dumps(config)
 
 
-def _show(figure: StudyFigure, directory: Path) -> tuple[Shown, list[Path]]:
-    if figure.build is None:
-        return Shown(figure), []
-    png, svg = write_figure(figure.build, directory, figure.stem)
-    content = png.read_bytes()
+def embed(figure: StudyFigure, content: bytes, png: str = "") -> Shown:
+    """A figure of the page, from the bytes of its PNG file; `png` is the file's name, if any."""
     width, height = struct.unpack(">II", content[16:24])  # of the header chunk
     uri = "data:image/png;base64," + base64.b64encode(content).decode()
-    return Shown(figure, f"{FIGURES}/{png.name}", uri, width, height), [png, svg]
+    return Shown(figure, png, uri, width, height)
+
+
+def attempt(figure: StudyFigure, draw: Callable[[Build], Shown], warn: Warn) -> Shown:
+    """Draw a figure; where that fails the page says why, and so does a warning."""
+    if figure.build is None:
+        return Shown(figure)
+    try:
+        return draw(figure.build)
+    except Exception as error:
+        why = reason(error)
+        warn(f"warning: figure {figure.stem} could not be drawn ({why}); the numbers are whole")
+        failed = f"It could not be drawn: {why}."
+        return Shown(dataclasses.replace(figure, build=None, reason=failed))
+
+
+def _show(figure: StudyFigure, directory: Path, warn: Warn) -> Shown:
+    def draw(build: Build) -> Shown:
+        png, _ = write_figure(build, directory, figure.stem)
+        return embed(figure, png.read_bytes(), f"{FIGURES}/{png.name}")
+
+    return attempt(figure, draw, warn)
 
 
 def write_pages(
@@ -206,9 +237,10 @@ def write_pages(
     *,
     tables: Sequence[Table],
     toml: str,
+    warn: Warn,
     **values: Any,
 ) -> list[Path]:
-    """Draw the figures and write `report.html`, `report.md` and `summary.json`.
+    """Write `summary.json`, draw the figures, and write `report.html` and `report.md`.
 
     Args:
         study: whose directory and seeds.
@@ -216,6 +248,7 @@ def write_pages(
         figures: in the page's order.
         tables: all numbers; those without rows are left out.
         toml: configuration that repeats the study.
+        warn: called with a line for each figure that could not be drawn.
         values: what else the templates show.
 
     Returns:
@@ -226,15 +259,16 @@ def write_pages(
     """
     directory = study.workdir / FIGURES
     files.check_inside(directory, study.workdir)
+    numbers = study.workdir / "summary.json"
+    files.write_json(numbers, summary)  # First, so that no figure can cost it.
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
-    shown, written = [], []
-    for figure in figures:
-        entry, paths = _show(figure, directory)
-        shown.append(entry)
-        written += paths
+    missing = font_warning([dataset_name(study), *study.dataset["classes"]])
+    if missing:
+        warn(f"warning: {missing}")
+    shown = [_show(figure, directory, warn) for figure in figures]
     first, last = study.seeds[0], study.seeds[-1]
     values = {
         **values,
@@ -249,18 +283,20 @@ def write_pages(
     files.write_text(page, environment(False).get_template("report.html").render(values_html))
     text = study.workdir / "report.md"
     files.write_text(text, environment(True).get_template("report.md").render(values))
-    numbers = study.workdir / "summary.json"
-    files.write_json(numbers, summary)
-    return [*written, page, text, numbers]
+    drawn = [study.workdir / entry.png for entry in shown if entry.png]
+    return [*drawn, *(path.with_suffix(".svg") for path in drawn), page, text, numbers]
 
 
-def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) -> list[Path]:
+def write_report(
+    study: Study, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
+) -> list[Path]:
     """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
 
     Args:
         study: its runs.
         summary: what `cifar_jax.study.summary.summarise` says about it.
         images: of the study's dataset; figures that show them are left out without.
+        warn: called with a line for each figure that could not be drawn.
 
     Returns:
         What was written.
@@ -287,6 +323,7 @@ def write_report(study: Study, summary: dict[str, Any], images: Dataset | None) 
         study_figures(study, summary, images),
         tables=tables,
         toml=config_toml(study),
+        warn=warn,
         title=f"What normalisation changes: {dataset_name(study)}",
         headline=headline(study, summary),
         notices=notices(study, summary),

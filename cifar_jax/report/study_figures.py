@@ -7,6 +7,22 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.report.class_plots import (
+    class_counts,
+    confusion_difference,
+    confusions,
+    counts_caption,
+    per_class,
+    sorted_note,
+)
+from cifar_jax.report.image_plots import (
+    MOST_OF_EACH,
+    disagreement_images,
+    disagreements,
+    samples,
+    samples_caption,
+)
+from cifar_jax.report.matrix import MOST_CELLS
 from cifar_jax.report.naming import (
     arm_name,
     dataset_name,
@@ -16,18 +32,12 @@ from cifar_jax.report.naming import (
     study_config,
 )
 from cifar_jax.report.study_plots import (
+    MOST_EXTREME,
     accuracy_over_time,
     all_arms,
-    class_counts,
-    confusion_difference,
-    confusions,
     curves,
     differences,
-    per_class,
     reliability,
-    rescued,
-    rescued_images,
-    samples,
     times,
 )
 from cifar_jax.study.collect import Study
@@ -56,9 +66,9 @@ class StudyFigure:
 def missing_images(study: Study, images: Dataset | None) -> str:
     """Why figures that show images cannot be drawn; empty where they can."""
     if images is None:
-        return "The images were not at hand when the report was written."
+        return "The images were not found when the report was written."
     if images.fingerprint != study.dataset["fingerprint"]:
-        return "The images at hand are not those of the study."
+        return "The images that were found are not those of the study."
     return ""
 
 
@@ -99,26 +109,23 @@ def study_figures(
     difference = summary["paired"] or {}
     published = is_cifar10(study) and is_reports_pair(study)
     seed = f"seed {pairs[0][0].seed}" if pairs else ""
-    if pairs:
-        kept, lost = rescued(study)
-        balance = (
-            f"with {seed}, {b} gets {len(kept):,} test images right that {a} gets wrong, and "
-            f"{lost:,} wrong that {a} gets right."
-        )
-    else:
-        balance = ""
+    gained, lost = map(len, disagreements(study)) if pairs else (0, 0)
+    many = bool(sorted_note(classes))
+    extremes = f" Shown are the {MOST_EXTREME} classes at either end." if many else ""
+    blocks = len(classes) > MOST_CELLS
+    cells = " Neighbouring classes share a cell: it shows their extreme value." if blocks else ""
     figures = [
         entry(
             "01_samples",
             "One image a class",
-            "the first training image of each class.",
+            samples_caption(classes),
             with_images(samples),
             no_images,
         ),
         entry(
             "02_class_counts",
             "Class counts",
-            "images of each class in the training, validation and test set.",
+            counts_caption(classes),
             with_images(lambda found, title: class_counts(found, data, title)),
             no_images,
         ),
@@ -140,29 +147,30 @@ def study_figures(
         entry(
             "05_confusion",
             "Confusion matrices",
-            f"shares of each true class on the test set in per cent{mean}; {number}.",
+            f"shares of each true class on the test set in per cent{mean}; {number}.{cells}",
             lambda title: confusions(study, classes, title),
         ),
         entry(
             "06_per_class",
             "Accuracy of each class",
-            f"test accuracy of each class, {number}.{whisker}",
-            lambda title: per_class(study, classes, title),
+            f"test accuracy of each class, {number}.{sorted_note(classes) or whisker}",
+            lambda title: per_class(study, summary["per_arm"], classes, title),
         ),
         entry(
             "07_confusion_difference",
             "Difference of the confusion matrices",
             f"{b} minus {a}, in points of each true class{mean}. On the diagonal orange is "
-            f"better with {b}, off it purple is (fewer such errors).",
+            f"better with {b}, off it purple is (fewer such errors).{cells}",
             lambda title: confusion_difference(study, classes, title),
             no_pair,
         ),
         entry(
-            "08_rescued",
-            f"Right with {b}, wrong with {a}" if both else "Right with one arm only",
-            f"{balance} Shown are up to 15 of the former, spread over the classes, those first "
-            "for which it holds with most seeds.",
-            with_images(lambda found, title: rescued_images(study, found, title)),
+            "08_disagreements",
+            f"Where {b} and {a} disagree" if both else "Where two arms disagree",
+            f"with {seed}, {b} gets {gained:,} test images right that {a} gets wrong, and "
+            f"{lost:,} wrong that {a} gets right. Shown are up to {MOST_OF_EACH} of each, spread "
+            "over the classes, those first for which it holds with most seeds.",
+            with_images(lambda found, title: disagreement_images(study, found, title)),
             no_pair or no_images,
         ),
         entry(
@@ -178,7 +186,8 @@ def study_figures(
             f"test accuracy of {b} minus that of {a}, with each seed (same split, initial "
             "values, data order and augmentation); diamonds are means of all seeds, over all "
             "test images and for each class"
-            f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}.",
+            f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}."
+            f"{extremes}",
             lambda title: differences(study, difference, classes, published, title),
             no_pair,
         ),
@@ -209,7 +218,7 @@ def study_figures(
                 "above, test accuracy of every arm, a small mark a seed, and below, its "
                 f"difference to {against} with the same seed. Diamonds are means{bars}, not "
                 "adjusted for the number of arms; the table has p-values that are.",
-                lambda title: all_arms(study, others, title),
+                lambda title: all_arms(study, summary["per_arm"], others, title),
             )
         )
     return figures

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.report.class_plots import class_counts, counts_caption
 from cifar_jax.report.drawing import (
     GREY,
     arm_style,
@@ -21,15 +22,17 @@ from cifar_jax.report.drawing import (
     mean_line,
     new_figure,
     time_unit,
+    within,
 )
+from cifar_jax.report.image_plots import samples, samples_caption
 from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
 from cifar_jax.report.study_figures import StudyFigure, missing_images
-from cifar_jax.report.study_plots import class_counts, samples
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep, Value
 
 # From this ratio of the greatest to the smallest value on, the axis is logarithmic.
 LOG_RATIO = 4
+MOST_PANELS = 24  # of the values, in the figure that has a panel for each
 DIVERGED = "diverged, counted as chance"
 
 
@@ -137,8 +140,7 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
     if lowest < 2 * chance:
         axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2, label="chance")
     axes.set_ylabel("test accuracy [%]")
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 100))
+    within(axes, 0, 100)
     _mark_diverged(axes, bool(summary["diverged"]))
     legend_below(figure, axes, 3)
     return figure
@@ -181,6 +183,7 @@ def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
         lost = {seed for arm, seed in one.diverged if arm in summary["compared"]}
         _dots(axes, at, row["differences"], [seed in lost for seed in row["seeds"]], colour)
     axes.set_ylabel("difference of test accuracy [points]")
+    within(axes, -100, 100)
     if any(row["diverged_pairs"] for row in summary["gain"]):
         label = f"one of the pair {DIVERGED}"
         cross = Line2D([], [], linestyle="none", marker="x", color=colour, markersize=7)
@@ -190,7 +193,7 @@ def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
 
 def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
     """Validation accuracy over the epochs, a panel for each value; finished runs alone."""
-    values = study.sweep.values
+    values = study.sweep.values[:MOST_PANELS]
     lines = math.ceil(len(values) / 2)
     figure = new_figure(0.9 + 1.75 * lines, title)
     panels = figure.subplots(lines, 2, squeeze=False, sharey=True, sharex="col")
@@ -199,7 +202,7 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
             if one.runs[arm]:
                 y = 100 * histories(one.runs[arm], "val_accuracy")
                 epochs = np.arange(1, y.shape[1] + 1)
-                mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0])
+                mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0], 100)
         lost = f", {len(one.diverged)} diverged" if one.diverged else ""
         name = study.sweep.value_name if "+" in study.sweep.field else study.sweep.at
         axes.set_title(f"{name(value)}{lost}", fontsize=8.5)
@@ -274,6 +277,8 @@ def sweep_figures(
     lost = " A run that diverged is marked and counts as chance." if summary["diverged"] else ""
     a, b = (arm_name(arm) for arm in summary["compared"]) if summary["compared"] else ("", "")
     no_images = missing_images(first, images)
+    many = len(study.sweep.values)
+    panels = f" Shown are the first {MOST_PANELS} of {many} values." if many > MOST_PANELS else ""
     device = summary["device"] or "an unknown device"
     data = study_config(first)["data"]
 
@@ -290,7 +295,7 @@ def sweep_figures(
         entry(
             "02_class_counts",
             "Class counts",
-            "images of each class in the training, validation and test set.",
+            counts_caption(first.dataset["classes"]),
             with_images(lambda found, title: class_counts(found, data, title)),
             no_images,
         )
@@ -299,7 +304,7 @@ def sweep_figures(
         entry(
             "01_samples",
             "One image a class",
-            "the first training image of each class.",
+            samples_caption(first.dataset["classes"]),
             with_images(samples),
             no_images,
         ),
@@ -324,7 +329,7 @@ def sweep_figures(
             f"Validation accuracy by {name}",
             f"validation accuracy over the epochs at each {name}, {arms}; means of the finished "
             f"runs{', bands 95 % intervals of the mean' if several else ''}. Runs that diverged "
-            "are left out.",
+            f"are left out.{panels}",
             partial(curves_by_setting, study, summary),
         ),
         entry(

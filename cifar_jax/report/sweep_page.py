@@ -7,7 +7,7 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.report import files
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.report.naming import arm_name, dataset_name, listed
-from cifar_jax.report.page import config_toml, data_notices, write_pages
+from cifar_jax.report.page import Warn, config_toml, data_notices, to_stderr, write_pages
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.tables import (
     HOLM_NOTE,
@@ -265,7 +265,7 @@ def sweep_text(study: SweepStudy) -> str:
 
 
 def write_sweep_report(
-    study: SweepStudy, summary: dict[str, Any], images: Dataset | None
+    study: SweepStudy, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
 ) -> list[Path]:
     """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
 
@@ -273,6 +273,7 @@ def write_sweep_report(
         study: its runs.
         summary: what `cifar_jax.study.sweep.summarise_sweep` says about it.
         images: of the study's dataset; figures that show them are left out without.
+        warn: called with a line for each figure that could not be drawn.
 
     Returns:
         What was written.
@@ -300,6 +301,7 @@ def write_sweep_report(
             finished_table(study.sweep, summary),
         ],
         toml=config_toml(first, sweep_text(study)),
+        warn=warn,
         title=f"What normalisation changes, by {name}: {dataset_name(first)}",
         headline=headline(study, summary),
         notices=notices(study, summary),

@@ -61,7 +61,7 @@ _RESULTS: Shape = {
     "test_loss": is_number,
     "test_accuracy": _is_share,
     "per_class_accuracy": dict,
-    "confusion_matrix": [[is_count]],
+    "confusion_matrix": optional([[is_count]]),
     "versions": dict,
     "device": optional(is_name),
     "git_revision": optional(is_name),
@@ -95,6 +95,13 @@ class Run:
     def correct(self) -> np.ndarray:
         """bool (N,): whether the prediction is right."""
         return self.predicted == self.label
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """int64 (classes, classes): images of each true class (row) by predicted class."""
+        n = self.logits.shape[1]
+        pairs = n * self.label.astype(np.int64) + self.predicted
+        return np.bincount(pairs, minlength=n * n).reshape(n, n)
 
     def curve(self, name: str) -> list[float]:
         """One column of the history, a value an epoch."""
@@ -192,7 +199,7 @@ def _is_whole(results: Any) -> bool:
         and len(set(classes)) == len(classes) >= 2
         and set(accuracy) == set(classes)
         and all(value is None or _is_share(value) for value in accuracy.values())
-        and [len(row) for row in matrix] == [len(classes)] * len(classes)
+        and (matrix is None or [len(row) for row in matrix] == [len(classes)] * len(classes))
         and all(is_name(k) and is_name(v) for k, v in results["versions"].items())
         and fits(results.get("finished", ""), str)
     )

@@ -209,7 +209,7 @@ def test_missing_runs_and_missing_intervals_are_said(odd):
     html = Page(text_of(odd, "report.html")).text
     assert "BatchNorm seed 6" in html
     assert odd[1]["reason_no_intervals"] in html
-    assert "left out. The images were not at hand" in html
+    assert "left out. The images were not found" in html
 
 
 def headline_of(full, ends, gain=0.05):
@@ -260,6 +260,33 @@ def test_unwritable_directory_is_one_line(tmp_path, full):
     moved = type(study)(**{**vars(study), "workdir": tmp_path})
     with pytest.raises(page.UserError, match="figures: cannot be made"):
         page.write_report(moved, summary, None)
+
+
+def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
+    """A study's numbers are there before the first figure; a failing one says so on the page."""
+    workdir = tmp_path / "study"
+    write_study(workdir, seeds=(1,), epochs=1)
+    study = read_study(workdir)
+    summary = summarise(study)
+    seen = []
+
+    def write(build, directory, stem):
+        seen.append((workdir / "summary.json").is_file())
+        if stem == "05_confusion":
+            raise MemoryError
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "write_figure", write)
+    lines = []
+    written = page.write_report(study, summary, None, lines.append)
+    assert seen
+    assert all(seen)
+    assert len(lines) == len(seen)
+    assert all(line.startswith("warning: figure ") for line in lines)
+    html = (workdir / "report.html").read_text()
+    assert "Confusion matrices</b> is left out. It could not be drawn: out of memory." in html
+    assert "It could not be drawn: No space left on device." in html
+    assert {"report.html", "report.md", "summary.json"} <= {path.name for path in written}
 
 
 @pytest.mark.parametrize(

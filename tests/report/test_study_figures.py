@@ -1,5 +1,7 @@
 """Figures of a study: what is drawn is what the runs left."""
 
+import io
+
 import matplotlib.style
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from cifar_jax.data.splits import train_val_split
-from cifar_jax.report import drawing, naming, study_figures, study_plots
+from cifar_jax.report import class_plots, drawing, image_plots, naming, study_figures, study_plots
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.summary import summarise
 
@@ -83,11 +85,16 @@ def test_every_caption_names_the_dataset(made, name, request):
 
 def test_interval_is_scipys():
     values = np.random.default_rng(0).normal(size=(5, 4))
-    mean, half = drawing.mean_and_half_width(values)
-    low, high = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
-    assert mean - half == pytest.approx(low, abs=1e-12)
-    assert mean + half == pytest.approx(high, abs=1e-12)
-    assert drawing.mean_and_half_width(values[:1])[1] is None
+    _, ends = drawing.mean_and_interval(values)
+    expected = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
+    assert ends == pytest.approx(np.array(expected), abs=1e-12)
+    assert drawing.mean_and_interval(values[:1])[1] is None
+
+
+def test_intervals_stay_within_the_range_of_the_values():
+    _, ends = drawing.mean_and_interval(np.array([[0.0, 99.0], [5.0, 100.0]]), 0, 100)
+    assert ends.min() == 0
+    assert ends.max() == 100
 
 
 def test_curves_show_the_means_bands_and_drops(full):
@@ -106,20 +113,20 @@ def test_one_seed_has_lines_without_bands(single):
     (axes,) = study_plots.curves(single[0], "accuracy", "t").axes
     assert len(axes.collections) == 0
     assert [line.get_marker() for line in axes.lines] == ["o", "o"]
-    (axes,) = study_plots.per_class(single[0], CLASSES, "t").axes
-    assert axes.containers[0].errorbar is None
+    (axes,) = class_plots.per_class(single[0], single[1]["per_arm"], CLASSES, "t").axes
+    assert len(axes.lines) == 0
 
 
 def test_confusions_are_mean_shares_of_the_true_class(full):
     study = full[0]
-    drawn = study_plots.confusions(study, CLASSES, "t").axes[0].collections[0].get_array()
+    drawn = class_plots.confusions(study, CLASSES, "t").axes[0].images[0].get_array()
     expected = np.mean(
         [[np.bincount(r.predicted[r.label == c], minlength=10) for c in range(10)]
          for r in study.runs["none"]],
         axis=0,
     )  # fmt: skip
     assert np.asarray(drawn) == pytest.approx(100 * expected / 20)
-    change = study_plots.confusion_difference(study, CLASSES, "t").axes[0].collections[0]
+    change = class_plots.confusion_difference(study, CLASSES, "t").axes[0].images[0]
     assert np.asarray(change.get_array()).sum(axis=1) == pytest.approx(np.zeros(10), abs=1e-9)
     assert change.norm.vmin == -change.norm.vmax
 
@@ -127,7 +134,7 @@ def test_confusions_are_mean_shares_of_the_true_class(full):
 def test_class_counts_add_up(full):
     _, _, images = full
     data = {"val_examples": 30, "split_seed": 42, "train_examples": 250}
-    (axes,) = study_plots.class_counts(images, data, "t").axes
+    (axes,) = class_plots.class_counts(images, data, "t").axes
     heights = [[bar.get_height() for bar in group] for group in axes.containers]
     train, val = train_val_split(300, 30, 42)
     labels = images.train_labels
@@ -136,34 +143,38 @@ def test_class_counts_add_up(full):
     assert heights[2] == [20] * 10
 
 
-def test_rescued_images_are_right_with_the_second_arm_alone(full):
+@pytest.mark.parametrize(("way", "right", "wrong"), [(0, "batch", "none"), (1, "none", "batch")])
+def test_disagreements_are_right_with_one_arm_alone(full, way, right, wrong):
     study = full[0]
-    rows, others = study_plots.rescued(study)
-    first, second = study.runs["none"], study.runs["batch"]
-    expected = {i for i in range(200) if second[0].correct[i] and not first[0].correct[i]}
+    rows = image_plots.disagreements(study)[way]
+    right, wrong = study.runs[right], study.runs[wrong]
+    expected = {i for i in range(200) if right[0].correct[i] and not wrong[0].correct[i]}
     assert set(rows.tolist()) == expected
-    assert others == int(np.sum(first[0].correct & ~second[0].correct))
-    often = [sum(b.correct[i] and not a.correct[i] for a, b in zip(first, second, strict=True))
+    often = [sum(a.correct[i] and not b.correct[i] for a, b in zip(right, wrong, strict=True))
              for i in rows]  # fmt: skip
     assert often == sorted(often, reverse=True)
 
 
-def test_rescued_figure_names_true_label_and_both_predictions(full):
+def test_disagreement_figure_shows_both_directions(full):
     study, _, images = full
-    figure = study_plots.rescued_images(study, images, "t")
-    rows, _ = study_plots.rescued(study)
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    words = [[t.get_text() for t in axes.texts] for axes in figure.axes if axes.texts]
-    assert len(pictures) == len(words) == 15
-    row = rows[0]
-    assert np.array_equal(pictures[0], images.test_images[row])
+    figure = image_plots.disagreement_images(study, images, "t")
+    found = image_plots.disagreements(study)
     first, second = study.runs["none"][0], study.runs["batch"][0]
-    assert words[0] == [
-        f"true\n{CLASSES[first.label[row]]}",
-        f"baseline\n{CLASSES[first.predicted[row]]}",
-        f"BatchNorm\n{CLASSES[second.predicted[row]]}",
-    ]
-    assert all(true.split("\n")[1] == right.split("\n")[1] for true, _, right in words)
+    names = ("BatchNorm", "baseline"), ("baseline", "BatchNorm")
+    for part, rows, (right, wrong) in zip(figure.subfigs, found, names, strict=True):
+        assert part.get_suptitle() == f"right with {right}, wrong with {wrong}: {len(rows)}"
+        pictures = [axes.images[0].get_array() for axes in part.axes if axes.images]
+        words = [[t.get_text() for t in axes.texts] for axes in part.axes if axes.texts]
+        assert len(pictures) == len(words) == 9
+        row = rows[0]
+        assert np.array_equal(pictures[0], images.test_images[row])
+        assert words[0] == [
+            f"true\n{CLASSES[first.label[row]]}",
+            f"baseline\n{CLASSES[first.predicted[row]]}",
+            f"BatchNorm\n{CLASSES[second.predicted[row]]}",
+        ]
+        said = [dict(text.split("\n") for text in three) for three in words]
+        assert all(w["true"] == w[right] != w[wrong] for w in said)
 
 
 def test_published_gain_is_drawn_for_cifar10_alone(full):
@@ -178,11 +189,11 @@ def test_published_gain_is_drawn_for_cifar10_alone(full):
 def test_what_cannot_be_drawn_says_why(full, single):
     without = entries(full, images=None)
     left_out = {stem for stem, figure in without.items() if figure.build is None}
-    assert left_out == {"01_samples", "02_class_counts", "08_rescued"}
-    assert all("not at hand" in without[stem].reason for stem in left_out)
+    assert left_out == {"01_samples", "02_class_counts", "08_disagreements"}
+    assert all("not found" in without[stem].reason for stem in left_out)
     alone = entries(single)
     left_out = {stem for stem, figure in alone.items() if figure.build is None}
-    assert left_out == {"07_confusion_difference", "08_rescued", "10_paired_differences"}
+    assert left_out == {"07_confusion_difference", "08_disagreements", "10_paired_differences"}
     assert all("share a seed" in alone[stem].reason for stem in left_out)
 
 
@@ -209,6 +220,13 @@ def test_is_cifar10(full, name, classes, n_test, expected):
     assert naming.is_cifar10(changed) is expected
 
 
+def draw(figure, *kinds):
+    """The figure, and what is written of it."""
+    built = []
+    contents = drawing.render(lambda: built.append(figure.build()) or built[0], *kinds)
+    return built[0], contents
+
+
 def test_many_arms_classes_and_an_empty_class(tmp_path):
     """Three arms, sixty classes, one without a test image."""
     classes = [f"$kind_{number}$ with a long name" for number in range(60)]
@@ -219,6 +237,75 @@ def test_many_arms_classes_and_an_empty_class(tmp_path):
         path = tmp_path / arm / "seed1" / "results.json"
         path.write_text(path.read_text().replace("NaN", "null"))
     study = read_study(tmp_path)
-    for figure in entries((study, summarise(study), images)).values():
-        drawing.write_figure(figure.build, tmp_path, figure.stem)
-    assert len(list(tmp_path.glob("*.png"))) == 13
+    found = entries((study, summarise(study), images))
+    assert len(found) == 13
+    assert all(draw(figure, "png")[1][0] for figure in found.values())
+
+
+def test_a_thousand_classes_take_little_room(tmp_path):
+    """Every figure is bounded in pixels and bytes, and names no more than can be read."""
+    classes = [f"kind {number}" for number in range(1000)]
+    images = write_study(
+        tmp_path, seeds=(1, 2), classes=classes, n_train=1500, n_test=1000, epochs=1
+    )
+    study = read_study(tmp_path)
+    for stem, entry in entries((study, summarise(study), images)).items():
+        if stem in ("03_loss", "04_accuracy", "09_time", "11_reliability", "12_accuracy_over_time"):
+            continue  # They do not know of classes.
+        kinds = ("png", "svg") if stem == "05_confusion" else ("png",)
+        figure, (png, *svg) = draw(entry, *kinds)
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.width <= 840, stem
+            assert image.height <= 2000, stem
+        assert len(b"".join(svg)) < 3_000_000, stem
+        for axes in figure.axes:
+            assert len(axes.get_xticklabels()) <= 41, stem
+            assert len(axes.get_yticklabels()) <= 41, stem
+
+
+@pytest.mark.parametrize("n", [2, 40])
+def test_few_classes_are_named(n, tmp_path):
+    classes = [f"kind {number}" for number in range(n)]
+    images = write_study(tmp_path, seeds=(1, 2), classes=classes, epochs=1)
+    study = read_study(tmp_path)
+    figures = entries((study, summarise(study), images))
+    for stem in ("02_class_counts", "05_confusion", "06_per_class", "07_confusion_difference"):
+        axes = figures[stem].build().axes[0]
+        assert [label.get_text() for label in axes.get_xticklabels()] == classes
+    names = [
+        label.get_text()
+        for label in figures["10_paired_differences"].build().axes[1].get_yticklabels()
+    ]
+    assert sorted(names) == sorted(classes)
+
+
+def test_the_classes_that_gain_and_lose_most_are_named(tmp_path):
+    classes = [f"kind {number}" for number in range(50)]
+    write_study(tmp_path, seeds=(1, 2), classes=classes, n_test=500, epochs=1)
+    study = read_study(tmp_path)
+    paired = summarise(study)["paired"]
+    axes = study_plots.differences(study, paired, classes, False, "t").axes[1]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    gain = {name: paired[f"class:{name}"]["mean_difference"] for name in classes}
+    assert len(set(names)) == 30
+    least, most = min(gain[n] for n in names[:15]), max(gain[n] for n in names[15:])
+    assert all(most <= gain[name] <= least for name in set(classes) - set(names))
+    assert "20 classes" in axes.get_ylabel()
+
+
+def test_bars_and_bands_stay_within_their_range(tmp_path):
+    """Two seeds and few images: the t intervals would be far wider than 0 to 100 %."""
+    images = write_study(tmp_path, seeds=(1, 2), n_test=40, epochs=2)
+    study = read_study(tmp_path)
+    for stem, figure in entries((study, summarise(study), images)).items():
+        if stem not in ("04_accuracy", "06_per_class", "10_paired_differences"):
+            continue
+        for axes in figure.build().axes:
+            low, high = axes.get_xlim() if stem.startswith("10") else axes.get_ylim()
+            assert low >= -103.1, stem
+            assert high <= 103.1, stem
+            if stem == "04_accuracy":
+                tops = [
+                    path.vertices[:, 1].max() for c in axes.collections for path in c.get_paths()
+                ]
+                assert max(tops) <= 100

@@ -1,0 +1,161 @@
+"""The figures that show images of the dataset."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from scipy.special import softmax
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.report.drawing import arm_style, new_figure
+from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
+from cifar_jax.report.naming import arm_name, paired_runs
+from cifar_jax.study.collect import Run, Study
+
+MOST_OF_EACH = 9  # images that one arm alone gets right
+MOST_MISTAKES = 15
+_LINE = 1.1  # inches, the height of a line of images
+_IN_A_LINE = 3
+
+# Lines of text beside an image: who says it, what, and its colour.
+Words = list[tuple[str, str, str]]
+
+
+def samples(images: Dataset, title: str) -> Figure:
+    """The first training image of each class, of the first 40 where there are more."""
+    names = class_names(images.classes)[:MOST_NAMED]
+    columns = 5
+    rows = -(-len(names) // columns)
+    figure = new_figure(0.5 + 1.2 * rows, title)
+    labels = np.asarray(images.train_labels)
+    for label, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        found = np.flatnonzero(labels == label)
+        if label < len(names) and len(found):
+            axes.imshow(images.train_images[found[0]], interpolation="nearest")
+            axes.set_title(names[label], loc="center", fontsize=8.5)
+    return figure
+
+
+def samples_caption(classes: Sequence[str]) -> str:
+    """What `samples` shows."""
+    first = f"the first {MOST_NAMED} of {len(classes):,} classes"
+    which = first if len(classes) > MOST_NAMED else "each class"
+    return f"the first training image of {which}."
+
+
+def disagreements(study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """Test images that one of the two compared arms alone gets right, with the first common seed.
+
+    Returns:
+        Rows that the second arm gets right and the first wrong, and the reverse, int64 (N,) each,
+        those first in which it is so with most seeds.
+    """
+    right = np.array([[run.correct for run in both] for both in paired_runs(study)])
+
+    def alone(who: int) -> np.ndarray:
+        found = right[:, who] & ~right[:, 1 - who]
+        rows = np.flatnonzero(found[0])
+        return rows[np.argsort(-found.sum(axis=0)[rows], kind="stable")]
+
+    return alone(1), alone(0)
+
+
+def _spread(rows: np.ndarray, label: np.ndarray, most: int) -> list[int]:
+    """Up to `most` rows, the first ones, at most three of a class."""
+    taken: list[int] = []
+    for of_class in (1, 2, 3):
+        for row in rows:
+            same = sum(label[t] == label[row] for t in taken)
+            if row not in taken and same < of_class and len(taken) < most:
+                taken.append(int(row))
+    return taken
+
+
+def _lines(count: int) -> int:
+    return max(1, -(-count // _IN_A_LINE))
+
+
+def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]) -> None:
+    """Images, three in a line, each with its words beside it."""
+    lines = _lines(len(images))
+    ratios = [1, 0.75] * _IN_A_LINE
+    grid = figure.subplots(lines, 2 * _IN_A_LINE, squeeze=False, width_ratios=ratios)
+    for axes in grid.flat:
+        axes.axis("off")
+    for (picture, text), image, said in zip(grid.reshape(-1, 2), images, words, strict=False):
+        picture.imshow(image, interpolation="nearest")
+        for number, (who, what, colour) in enumerate(said):
+            text.text(
+                -0.1,
+                0.97 - 0.33 * number,
+                f"{short_name(who)}\n{what}",
+                transform=text.transAxes,
+                va="top",
+                fontsize=7,
+                color=colour,
+            )
+    if not len(images):
+        grid[0, 0].text(0, 0.5, "There is none.", transform=grid[0, 0].transAxes)
+
+
+def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
+    """Nine of the `disagreements` each way: true label and predictions."""
+    both = paired_runs(study)[0]
+    label, names = both[0].label, class_names(images.classes)
+    found = disagreements(study)
+    taken = [_spread(rows, label, MOST_OF_EACH) for rows in found]
+    heights = [0.25 + _LINE * _lines(len(rows)) for rows in taken]
+    figure = new_figure(0.5 + sum(heights), title)
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, right, wrong, rows, all_rows in zip(
+        parts, both[::-1], both, taken, found, strict=True
+    ):
+        a, b = (short_name(arm_name(run.arm)) for run in (right, wrong))
+        heading = f"right with {a}, wrong with {b}: {len(all_rows):,}"
+        part.suptitle(heading, x=0.01, ha="left", fontsize=9)
+        words: list[Words] = [
+            [
+                ("true", names[label[row]], "black"),
+                *(
+                    (
+                        arm_name(run.arm),
+                        names[run.predicted[row]],
+                        arm_style(study.arms, run.arm)[0],
+                    )
+                    for run in both
+                ),
+            ]
+            for row in rows
+        ]
+        _show(part, [images.test_images[row] for row in rows], words)
+    return figure
+
+
+def mistakes(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Test images that a run gets wrong, the most confident first.
+
+    Returns:
+        Their rows, int64 (N,), and the confidence of each: its greatest probability, float64 (N,).
+    """
+    confidence = softmax(run.logits.astype(np.float64), axis=1).max(axis=1)
+    rows = np.flatnonzero(~run.correct)
+    rows = rows[np.argsort(-confidence[rows], kind="stable")]
+    return rows, confidence[rows]
+
+
+def mistake_images(run: Run, images: Dataset, title: str) -> Figure:
+    """The fifteen most confident `mistakes`: true and predicted class, and confidence."""
+    rows, confidence = (found[:MOST_MISTAKES] for found in mistakes(run))
+    names = class_names(images.classes)
+    figure = new_figure(0.5 + _LINE * _lines(len(rows)), title)
+    words: list[Words] = [
+        [
+            ("true", names[run.label[row]], "black"),
+            ("predicted", names[run.predicted[row]], "#A13D00"),
+            ("confidence", f"{100 * sure:.1f} %", "black"),
+        ]
+        for row, sure in zip(rows, confidence, strict=True)
+    ]
+    _show(figure, [images.test_images[row] for row in rows], words)
+    return figure

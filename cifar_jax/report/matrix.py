@@ -1,0 +1,93 @@
+"""Matrices of classes against classes as pictures, readable and of limited size for any number."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from cifar_jax.report.labels import MOST_NAMED, class_names, name_classes
+
+MOST_CELLS = 250  # a side; more classes share a cell
+
+
+def blocks(values: np.ndarray, most: int = MOST_CELLS) -> tuple[np.ndarray, int]:
+    """A matrix of at most `most` cells a side: of a block of k x k the value furthest from zero.
+
+    A mean would hide a single confusion among a thousand classes.
+
+    Args:
+        values: floats (n, n); NaN where there is no value.
+
+    Returns:
+        (m, m), and k, which is 1 where n is at most `most`.
+    """
+    n = len(values)
+    k = -(-n // most)
+    m = -(-n // k)
+    padded = np.full((m * k, m * k), np.nan)
+    padded[:n, :n] = values
+    cells = padded.reshape(m, k, m, k).swapaxes(1, 2).reshape(m, m, k * k)
+    furthest = np.argmax(np.nan_to_num(np.abs(cells), nan=-1), axis=2)
+    return np.take_along_axis(cells, furthest[..., None], axis=2)[..., 0], k
+
+
+def draw_matrix(
+    axes: Axes,
+    values: np.ndarray,
+    classes: Sequence[str],
+    inches: float,
+    label: str,
+    **colours: Any,
+) -> AxesImage:
+    """Colours for rows of true and columns of predicted classes, with a bar that explains them.
+
+    Up to 40 classes are named; of more, a few are numbered, from 0.
+
+    Args:
+        axes: to draw on.
+        values: floats (classes, classes).
+        classes: their names.
+        inches: the side of the square.
+        label: what the colours say, with its unit.
+        colours: `cmap` and `norm` of the picture.
+    """
+    n, figure = len(classes), axes.figure
+    assert isinstance(figure, Figure)
+    cells, k = blocks(values)
+    end = k * len(cells) - 0.5
+    image = axes.imshow(cells, extent=(-0.5, end, end, -0.5), **colours)
+    axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0 if n <= MOST_NAMED else 3)
+    names = class_names(classes)
+    for which, what in (("x", "predicted class"), ("y", "true class")):
+        name_classes(axes, which, names, inches)
+        axes.set(**{f"{which}label": what + (" (number)" if n > MOST_NAMED else "")})
+    bar = figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+    bar.outline.set_visible(False)
+    return image
+
+
+def write_cells(
+    axes: Axes, image: AxesImage, values: np.ndarray, text: Callable[[int, int], str], size: float
+) -> None:
+    """Write in each cell that has a value, in black or white, whichever is seen better.
+
+    Args:
+        axes, image: of `draw_matrix`.
+        values: those that it drew.
+        text: of a row and column.
+        size: of the letters, in points.
+    """
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = image.to_rgba(value)
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        colour = "white" if dark else "black"
+        words = text(row, column)
+        axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=size)
