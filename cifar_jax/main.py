@@ -209,14 +209,15 @@ def _report_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"{PROGRAM} report",
         allow_abbrev=False,
-        description="Draw the figures and write the report of a study again, without training.",
+        description="Write the report of a study again, or the page of a single run, without "
+        "training.",
     )
     parser.add_argument(
         "--workdir",
         type=_path("--workdir"),
         required=True,
         metavar="DIR",
-        help="a study's directory",
+        help="a study's directory, or a run's",
     )
     _add_moved_data(parser)
     return parser
@@ -323,9 +324,11 @@ def _study(argv: list[str]) -> int:
 def _report(argv: list[str]) -> int:
     arguments = _report_parser().parse_args(argv)
     _quiet()
+    from cifar_jax.run_report import is_run, report_run
     from cifar_jax.run_study import redraw
 
-    redraw(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
+    write = report_run if is_run(arguments.workdir) else redraw
+    write(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
     return 0
 
 

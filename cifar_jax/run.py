@@ -30,7 +30,7 @@ from cifar_jax.host import Interrupted, Progress, discarded, resumed_epoch, trai
 from cifar_jax.interrupt import GRACE, apart
 from cifar_jax.models.cnn import count_parameters
 from cifar_jax.report import provenance
-from cifar_jax.report.console import Display, duration
+from cifar_jax.report.console import Display, class_lines, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
 from cifar_jax.rundir import Row, Start
 from cifar_jax.study.collect import divergence_line, read_divergence
@@ -112,9 +112,8 @@ def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -
         f"test loss {evaluation.loss:.4f}, test accuracy {100 * evaluation.accuracy:.2f} % "
         f"({evaluation.correct:,} of {total:,}) on {dataset.name}"
     )
-    width = max(len(name) for name in dataset.classes)
-    for name, accuracy in zip(dataset.classes, evaluation.per_class_accuracy, strict=True):
-        display.say(f"  {name:{width}}  {100 * accuracy:6.2f} %")
+    for line in class_lines(dataset.classes, evaluation.per_class_accuracy.tolist()):
+        display.say(line)
 
 
 def train_group(

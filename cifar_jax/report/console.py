@@ -1,9 +1,12 @@
 """What a run shows while it works: progress bars on a terminal, plain lines elsewhere."""
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import (
@@ -21,6 +24,8 @@ from cifar_jax.errors import printable
 
 # Seconds between two plain progress lines where there is no terminal.
 PLAIN_INTERVAL = 10.0
+# Of more classes, only those at either end are shown.
+MOST_LINES, EXTREME_LINES = 40, 10
 
 
 def duration(seconds: float) -> str:
@@ -40,6 +45,26 @@ def epoch_line(row: dict[str, Any], last: int, seconds_left: float) -> str:
         f"  lr {row['learning_rate']:.3g}"
         f"  {row['images_per_second']:,.0f} images/s  ETA {duration(seconds_left)}"
     )
+
+
+def class_lines(classes: Sequence[str], accuracy: Sequence[float]) -> list[str]:
+    """A line for each class; of more than 40, the ten best and the ten worst.
+
+    Args:
+        classes: their names.
+        accuracy: fractions, NaN where a class has no image.
+    """
+    order = list(range(len(classes)))
+    between = len(order) - 2 * EXTREME_LINES
+    if len(order) > MOST_LINES:
+        order.sort(key=lambda i: (math.isnan(accuracy[i]), -accuracy[i]))
+        order = order[:EXTREME_LINES] + order[-EXTREME_LINES:]
+    names = {i: printable(classes[i]) for i in order}
+    width = max(map(cell_len, names.values()))
+    lines = [f"  {set_cell_size(names[i], width)}  {100 * accuracy[i]:6.2f} %" for i in order]
+    if len(classes) > MOST_LINES:
+        lines.insert(EXTREME_LINES, f"  ... {between:,} classes between")
+    return lines
 
 
 @dataclass

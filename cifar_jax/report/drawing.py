@@ -179,7 +179,7 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 def integer_epochs(axes: Axes) -> None:
     """Epochs, whole ones, as the horizontal axis."""
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

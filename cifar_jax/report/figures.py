@@ -107,7 +107,7 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=once)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(wrapped(title, 90))

@@ -184,22 +184,28 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
 
 
 def config_toml(study: Study, sweep: str = "") -> str:
-    """TOML that repeats the study; the place of the images is left to the reader.
+    """TOML that repeats the study; the reader fills in where the images are.
 
     Args:
         study: any part of it.
         sweep: its swept setting and values, as `--sweep` takes them.
     """
-    config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
-    data = config["data"]
-    data.pop("data_dir", None)
-    if data["dataset"] not in ("auto", "cifar10", "synthetic"):
-        data["dataset"] = f"path/to/{study.dataset['name'].removeprefix('folder-')}"
+    config = portable_config(study)
     config["training"]["seed"] = study.seeds[0]
     config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
     if sweep:
         config["study"]["sweep"] = sweep
     return tomli_w.dumps(config)
+
+
+def portable_config(study: Study) -> dict[str, Any]:
+    """The study's config without the paths of this machine."""
+    config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
+    data = config["data"]
+    data.pop("data_dir", None)
+    if data["dataset"] not in ("auto", "cifar10", "synthetic"):
+        data["dataset"] = f"path/to/{study.dataset['name'].removeprefix('folder-')}"
+    return config
 
 
 def embed(figure: StudyFigure, content: bytes, png: str = "") -> Shown:

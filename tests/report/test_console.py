@@ -3,9 +3,10 @@
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from cifar_jax.report.console import Display, duration, epoch_line
+from cifar_jax.report.console import Display, class_lines, duration, epoch_line
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,20 @@ def test_progress_on_a_terminal_is_a_bar():
     assert "1/2" in stream.getvalue()
     display.progress("decoding", 2, 2)
     assert "2/2" in stream.getvalue()
+
+
+def test_classes_stand_in_columns_whatever_their_script():
+    lines = class_lines(["cat", "猫 ねこ"], [0.5, 1.0])
+    assert lines == ["  cat       50.00 %", "  猫 ねこ  100.00 %"]
+    assert len({cell_len(line) for line in lines}) == 1
+
+
+def test_of_many_classes_those_at_either_end_are_shown():
+    accuracy = [i / 1000 for i in range(1000)]
+    accuracy[500] = float("nan")
+    lines = class_lines([f"kind {i}" for i in range(1000)], accuracy)
+    assert len(lines) == 21
+    assert lines[0].split() == ["kind", "999", "99.90", "%"]
+    assert "980 classes between" in lines[10]
+    assert [line.split()[1] for line in lines[-3:]] == ["1", "0", "500"]
+    assert len(class_lines([f"kind {i}" for i in range(40)], accuracy[:40])) == 40

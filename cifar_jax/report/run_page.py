@@ -1,0 +1,220 @@
+"""The page of one run: `report.html`, one file with curves, confusions, mistakes and origin."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from matplotlib.figure import Figure
+from scipy import stats
+
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.report import files
+from cifar_jax.report.class_plots import confusions, per_class, sorted_note
+from cifar_jax.report.drawing import render
+from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
+from cifar_jax.report.naming import arm_name, data_notes, dataset_name
+from cifar_jax.report.page import (
+    Build,
+    Shown,
+    Warn,
+    attempt,
+    data_notices,
+    embed,
+    environment,
+    portable_config,
+)
+from cifar_jax.report.study_figures import StudyFigure, missing_images
+from cifar_jax.report.study_plots import curves, reliability
+from cifar_jax.report.tables import Table, protocol_table
+from cifar_jax.report.text import NONE, interval, percent
+from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.summary import summarise
+
+REPORT = "report.html"
+# Rows of a study's protocol that say nothing about one run.
+_OF_STUDIES = ("seeds", "finished runs")
+
+
+def as_study(run: Run) -> Study:
+    """A study of this run alone, which the figures and tables of studies can show."""
+    results = run.results
+    return Study(
+        workdir=run.directory,
+        arms=(run.arm,),
+        seeds=(run.seed,),
+        runs={run.arm: [run]},
+        missing=(),
+        diverged=(),
+        dataset=results["dataset"],
+        config=results["config"],
+    )
+
+
+def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
+    """The figures of a finished run; of one that diverged, which has no predictions, the curves."""
+    study = as_study(run)
+    where, classes = dataset_name(study), study.dataset["classes"]
+
+    def entry(
+        title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
+    ) -> StudyFigure:
+        build = None if reason else lambda: draw(f"{title}: {where}")
+        stem = title.lower().replace(" ", "_")
+        return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
+
+    dropout = "The training images are augmented and dropout is on."
+    no_epoch = "" if run.results["history"] else "No epoch was finished."
+    found = [
+        entry(
+            quantity.capitalize(),
+            f"training and validation {quantity} over the epochs. {dropout}",
+            lambda title, quantity=quantity: curves(study, quantity, title),  # type: ignore[misc]
+            no_epoch,
+        )
+        for quantity in ("loss", "accuracy")
+    ]
+    if not len(run.label):
+        return found
+    per_arm = summarise(study)["per_arm"]
+    wrong = len(mistakes(run)[0])
+    return [
+        *found,
+        entry(
+            "Confusion matrix",
+            "shares of each true class on the test set in per cent.",
+            lambda title: confusions(study, classes, title),
+        ),
+        entry(
+            "Accuracy of each class",
+            f"test accuracy of each class.{sorted_note(classes)}",
+            lambda title: per_class(study, per_arm, classes, title),
+        ),
+        entry(
+            "Most confident mistakes",
+            f"the {min(wrong, MOST_MISTAKES)} of {wrong:,} wrong test images with the highest "
+            "probability of the predicted class.",
+            lambda title: mistake_images(run, images, title),  # type: ignore[arg-type]
+            missing_images(study, images),
+        ),
+        entry(
+            "Calibration",
+            "accuracy of the test predictions against their confidence. Below the diagonal the "
+            "network is too sure of itself.",
+            lambda title: reliability(study, per_arm, title),
+        ),
+    ]
+
+
+def _counted(run: Run) -> str:
+    right = int(run.correct.sum())
+    return f"{percent(run.results['test_accuracy'])} ({right:,} of {len(run.label):,})"
+
+
+def headline(run: Run) -> str:
+    """How the run ended, in one sentence."""
+    where, what = dataset_name(as_study(run)), f"{run.results['model']}, {arm_name(run.arm)}"
+    if "diverged" in run.results:
+        ended = run.results["diverged"]
+        at = f"epoch {ended['epoch']}" + (f", step {ended['step']}" if ended["step"] else "")
+        cause = f" ({ended['operation']})" if ended.get("operation") else ""
+        return (
+            f"On {where}, {what} with seed {run.seed} diverged in {at}{cause}: the loss is not "
+            "finite. It has no test accuracy; try a lower learning rate."
+        )
+    return (
+        f"On {where}, {what} with seed {run.seed} reaches a test accuracy of {_counted(run)}. "
+        "One run does not show how much another seed would change it."
+    )
+
+
+def classes_table(run: Run) -> Table:
+    """Accuracy of each class, and what it is most often taken for."""
+    names, matrix = run.results["dataset"]["classes"], run.confusion
+    rows = []
+    for number, name in enumerate(names):
+        row = matrix[number].copy()
+        total, right, row[number] = int(row.sum()), int(row[number]), 0
+        other = int(row.argmax())
+        taken = f"{names[other]} ({int(row[other]):,})" if row[other] else NONE
+        accuracy = percent(right / total, 1) if total else NONE
+        rows.append((name, f"{total:,}", accuracy, taken))
+    head = ("class", "test images", "accuracy", "most often taken for")
+    return Table("Each class", "", head, rows)
+
+
+def _measured(run: Run) -> list[tuple[str, str]]:
+    """What the run reached and what it took."""
+    results = run.results
+    rows = [("seed", str(run.seed)), ("parameters", f"{results['num_params']:,}")]
+    if len(run.label):
+        ends = stats.binomtest(int(run.correct.sum()), len(run.label)).proportion_ci(
+            method="wilson"
+        )
+        words = interval((ends.low, ends.high), 100, unit="%")
+        rows += [
+            ("test accuracy", f"{_counted(run)}; 95 % interval for these images: {words} (Wilson)"),
+            ("test loss", f"{results['test_loss']:.4f} nats"),
+        ]
+    rows.append(("training time", f"{results['train_seconds']:.1f} s, without compilation"))
+    if results.get("compile_seconds") is not None:
+        rows.append(("compilation", f"{results['compile_seconds']:.1f} s"))
+    if results.get("peak_memory_bytes"):
+        rows.append(("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB"))
+    if "deterministic" in results:
+        promised = "yes" if results["deterministic"] else "no"
+        rows.append(("repeats bitwise", f"{promised}: {results.get('determinism_note', '')}"))
+    return [*rows, ("finished", results.get("finished") or "unknown")]
+
+
+def facts_table(run: Run) -> Table:
+    """What was run, on what, with what, and what it took."""
+    results = run.results
+    summary = {
+        "per_arm": {run.arm: {"test_accuracy": {"n": 1}}},
+        "seeds": [run.seed],
+        "epochs": results["config"]["training"]["epochs"],
+        **{key: results.get(key) for key in ("device", "versions", "git_revision")},
+    }
+    protocol = protocol_table(as_study(run), summary)
+    unfit = _OF_STUDIES if len(run.label) else (*_OF_STUDIES, "evaluation")
+    rows = [row for row in protocol.rows if row[0] not in unfit]
+    return Table("What made it", "", protocol.head, [*_measured(run), *rows])
+
+
+def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
+    """Write `report.html` of a run.
+
+    Args:
+        run: finished, or diverged: then without predictions and with "diverged" in its results.
+        images: of its dataset; without them the page has no pictures, and says why.
+        warn: called with a line for each figure that could not be drawn.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: if the page is a link out of the run's directory.
+    """
+    study, path = as_study(run), run.directory / REPORT
+    files.check_inside(path, run.directory)
+
+    def draw(figure: StudyFigure) -> Shown:
+        def drawn(build: Build) -> Shown:
+            return embed(figure, render(build, "png")[0])
+
+        return attempt(figure, drawn, warn)
+
+    values: dict[str, Any] = {
+        "title": f"{dataset_name(study)}, {run.results['model']}, {arm_name(run.arm)}, "
+        f"seed {run.seed}",
+        "headline": headline(run),
+        "notices": data_notices(study),
+        "data_notes": data_notes(study),
+        "figures": [draw(figure) for figure in run_figures(run, images)],
+        "classes": classes_table(run) if len(run.label) else Table("", "", (), []),
+        "facts": facts_table(run),
+        "toml": tomli_w.dumps(portable_config(study)),
+    }
+    files.write_text(path, environment(False).get_template("run.html").render(values))
+    return path

@@ -1,0 +1,148 @@
+"""`report` for the directory of a single run: read what it left, and write its page."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_jax import config as configuration
+from cifar_jax import rundir
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import open_dataset
+from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
+from cifar_jax.report.console import Display
+from cifar_jax.report.labels import font_warning
+from cifar_jax.report.run_page import as_study, write_run_page
+from cifar_jax.storage import read_sealed
+from cifar_jax.study.collect import STUDY, Run, read_divergence, read_run
+
+_COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+# What the page needs of the results of a run that diverged.
+_DIVERGED: Shape = {
+    "config": dict,
+    "dataset": {
+        "name": is_name,
+        "fingerprint": is_name,
+        "n_train": is_count,
+        "n_val": is_count,
+        "n_test": is_count,
+        "classes": [is_name],
+    },
+    "model": is_name,
+    "norm": is_name,
+    "seed": is_count,
+    "num_params": is_count,
+    "history": [dict.fromkeys(_COLUMNS, optional(is_number)) | {"epoch": is_count}],
+    "train_seconds": is_number,
+    "versions": dict,
+}
+
+
+def is_run(workdir: Path) -> bool:
+    """Whether a directory holds a single run, finished or not."""
+    return not (workdir / STUDY).exists() and rundir.holds_run(workdir)
+
+
+def _unfinished(workdir: Path) -> str:
+    """Why a directory without results has no page."""
+    behind = 0
+    if (workdir / rundir.METRICS).is_file():
+        behind = (workdir / rundir.METRICS).read_bytes().count(b"\n")
+    epochs = f"{behind} epoch{'s' * (behind != 1)}"
+    return (
+        f"{workdir}: this run is not finished ({epochs} so far), so it has no page yet; train on "
+        "with the command that began it and --resume"
+    )
+
+
+def _diverged(workdir: Path, results: dict[str, Any]) -> Run:
+    """A run without predictions."""
+    config = configuration.from_dict(results["config"], rundir.RESULTS)
+    results = {**results, "config": configuration.to_dict(config)}
+    nothing = np.zeros(0, np.int32)
+    logits = np.zeros((0, len(results["dataset"]["classes"])), np.float32)
+    return Run(results["norm"], results["seed"], workdir, results, nothing, nothing, logits)
+
+
+def read_outcome(workdir: Path) -> Run:
+    """The run in a directory, finished or diverged.
+
+    Raises:
+        UserError: if it is neither, or its results are damaged.
+    """
+    path = workdir / rundir.RESULTS
+    if not path.exists():
+        raise UserError(_unfinished(workdir))
+    try:
+        results = read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as the results of a run ({error})") from None
+    if read_divergence(workdir) is not None and fits(results, _DIVERGED):
+        return _diverged(workdir, results)
+    run = None
+    if fits(results, {"norm": is_name, "seed": is_count}):
+        run = read_run(workdir, results["norm"], results["seed"])
+    if run is None:
+        raise UserError(
+            f"{path}: cannot be used: it, or {rundir.PREDICTIONS} beside it, is damaged or is not "
+            "what a run leaves"
+        )
+    return run
+
+
+def _images(
+    run: Run, dataset: str | None, data_dir: str | None, display: Display
+) -> Dataset | None:
+    """The run's images; None, and a line that says why, where they cannot be had."""
+    config = configuration.from_dict(run.results["config"], rundir.RESULTS)
+    given = {k: v for k, v in (("dataset", dataset), ("data_dir", data_dir)) if v is not None}
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        config = configuration.override(config, "data", name, value, flag)
+    try:
+        _, images = open_dataset(config, display.progress)
+    except UserError as error:
+        display.say(f"without the images: {error}")
+        return None
+    finally:
+        display.end_progress()
+    if images.fingerprint != run.results["dataset"]["fingerprint"]:
+        display.say(f"without the images: those of {images.name} are not those of the run")
+        return None
+    return images
+
+
+def report_run(
+    workdir: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Write the page of a single run.
+
+    Args:
+        workdir: the run's directory.
+        dataset: where its images lie now, if not where they lay.
+        data_dir: likewise.
+        display: where messages are shown.
+
+    Returns:
+        The page, `report.html` in the directory.
+
+    Raises:
+        UserError: if no run has ended there, or its files are damaged.
+    """
+    display = display or Display()
+    run = read_outcome(workdir)
+    finished = len(run.label) > 0
+    images = _images(run, dataset, data_dir, display) if finished else None
+    data = as_study(run).dataset
+    problem = font_warning([data["name"], *data["classes"]])
+    if problem:
+        display.say(f"warning: {problem}")
+    with rundir.held(workdir, "report"):
+        page = write_run_page(run, images, display.say)
+    display.say(f"report: {page}")
+    return page

@@ -1,0 +1,196 @@
+"""`report` on the directory of one run: its page, or one line that says why there is none."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from fake_study import CLASSES, fake_images, write_run
+
+from cifar_jax import run_report
+from cifar_jax.errors import UserError
+from cifar_jax.main import main
+from cifar_jax.report import image_plots, run_page
+from cifar_jax.report.console import Display
+
+
+def write(directory, name="cifar10", classes=CLASSES, epochs=4):
+    """A run with BatchNorm and seed 7; returns its images."""
+    images = fake_images(name, classes, 100, 60)
+    write_run(directory, 7, "batch", images, epochs, 10)
+    return images
+
+
+def change(directory, **entries):
+    path = directory / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+class Lines(Display):
+    """A display that keeps what is said."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def report(directory, images, monkeypatch):
+    """The text of the page, without pictures, and what was said."""
+    monkeypatch.setattr(run_report, "open_dataset", lambda config, _: (config, images))
+    display = Lines()
+    page = run_report.report_run(directory, display=display)
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", text), display.said
+
+
+def test_the_page_of_a_run_is_one_file_with_everything(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    before = {path.name for path in (tmp_path / "run").iterdir()}
+    html, said = report(tmp_path / "run", images, monkeypatch)
+    assert {path.name for path in (tmp_path / "run").iterdir()} - before == {"report.html"}
+    assert said == [f"report: {tmp_path / 'run' / 'report.html'}"]
+    assert html.count('src="PICTURE"') == 6
+    assert not re.search(r"https?:|//\w|@import|url\(", html)
+    run = run_report.read_outcome(tmp_path / "run")
+    right = int(np.sum(run.predicted == run.label))
+    assert f"{100 * right / 60:.2f} % ({right} of 60)" in html
+    for text in (
+        "CIFAR-10, cnn, BatchNorm, seed 7",
+        "Most confident mistakes",
+        "jax 0.10.2",
+        "cpu: Fake Processor, 2 cores",
+        "0123456789abcdef",
+        "learning_rate = 0.01",
+        "fingerprint abababab",
+    ):
+        assert text in html, text
+    assert "not CIFAR-10" not in html
+    assert "[study]" not in html
+
+
+def test_each_class_has_its_accuracy_and_its_commonest_error(tmp_path):
+    write(tmp_path / "run")
+    run = run_report.read_outcome(tmp_path / "run")
+    for number, row in enumerate(run_page.classes_table(run).rows):
+        of_class = run.predicted[run.label == number]
+        assert row[:2] == (CLASSES[number], "6")
+        assert row[2] == f"{100 * np.mean(of_class == number):.1f} %"
+        wrong = np.bincount(of_class[of_class != number], minlength=10)
+        if wrong.any():
+            assert row[3] == f"{CLASSES[wrong.argmax()]} ({wrong.max()})"
+
+
+def test_mistakes_are_wrong_and_the_most_confident_first(tmp_path):
+    images = write(tmp_path / "run")
+    run = run_report.read_outcome(tmp_path / "run")
+    rows, confidence = image_plots.mistakes(run)
+    assert sorted(rows.tolist()) == np.flatnonzero(run.predicted != run.label).tolist()
+    assert list(confidence) == sorted(confidence, reverse=True)
+    one = run.logits[rows[0]].astype(np.float64)
+    assert confidence[0] == pytest.approx(np.exp(one.max()) / np.exp(one).sum())
+    figure = image_plots.mistake_images(run, images, "t")
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    words = [[t.get_text() for t in axes.texts] for axes in figure.axes if axes.texts]
+    assert len(pictures) == len(words) == min(15, len(rows))
+    assert np.array_equal(pictures[0], images.test_images[rows[0]])
+    assert words[0] == [
+        f"true\n{CLASSES[run.label[rows[0]]]}",
+        f"predicted\n{CLASSES[run.predicted[rows[0]]]}",
+        f"confidence\n{100 * confidence[0]:.1f} %",
+    ]
+
+
+def test_without_the_images_the_page_says_why(tmp_path, capsys):
+    write(tmp_path / "run", name="folder-moved")
+    assert main(["report", "--workdir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "without the images: --dataset /home/somebody/moved: no such dataset" in said
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "Most confident mistakes</b> is left out. The images were not found" in html
+    assert html.count("data:image/png") == 5
+
+
+def test_other_images_are_not_shown(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    other = type(images)(**{**vars(images), "fingerprint": "cd" * 32})
+    html, said = report(tmp_path / "run", other, monkeypatch)
+    assert said[0] == "without the images: those of cifar10 are not those of the run"
+    assert html.count('src="PICTURE"') == 5
+
+
+def test_synthetic_images_are_named(tmp_path, monkeypatch):
+    html, _ = report(tmp_path / "run", write(tmp_path / "run", name="synthetic"), monkeypatch)
+    assert "These are not CIFAR-10 results" in html
+    assert "synthetic images (not CIFAR-10), cnn" in html
+
+
+def test_a_run_that_diverged_has_its_page(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    (tmp_path / "run" / "predictions.npz").unlink()
+    ended = {"epoch": 5, "step": 17, "operation": None}
+    change(tmp_path / "run", status="diverged", diverged=ended)
+    html, _ = report(tmp_path / "run", images, monkeypatch)
+    assert "diverged in epoch 5, step 17: the loss is not finite" in html
+    assert html.count('src="PICTURE"') == 2
+    assert "reaches a test accuracy" not in html
+    change(tmp_path / "run", history=[])
+    html, _ = report(tmp_path / "run", images, monkeypatch)
+    assert html.count("No epoch was finished") == 2
+
+
+def test_a_figure_that_fails_leaves_the_page(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    images = write(tmp_path / "run")
+    monkeypatch.setattr(run_page, "confusions", fail)
+    html, said = report(tmp_path / "run", images, monkeypatch)
+    assert html.count('src="PICTURE"') == 5
+    assert "Confusion matrix</b> is left out. It could not be drawn: out of memory." in html
+    assert said[0].startswith("warning: figure confusion_matrix could not be drawn")
+
+
+def test_a_run_that_is_not_finished_is_one_line(tmp_path, capsys):
+    write(tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    assert main(["report", "--workdir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "this run is not finished (1 epoch so far)" in error
+    assert "--resume" in error
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: (run / "predictions.npz").write_bytes(b"no"),
+        lambda run: (run / "results.json").write_text("{"),
+        lambda run: (run / "results.json").write_text("[]"),
+        lambda run: change(run, status="diverged", diverged={"epoch": 1, "step": 1}, norm=3),
+        lambda run: change(run, seed="x"),
+    ],
+)
+def test_damaged_results_are_one_line(tmp_path, damage):
+    write(tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(UserError, match=r"results\.json: cannot be"):
+        run_report.read_outcome(tmp_path / "run")
+
+
+def test_a_link_out_of_the_run_is_refused(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    (tmp_path / "run" / "report.html").symlink_to(tmp_path / "elsewhere.html")
+    with pytest.raises(UserError, match="is a link out of"):
+        report(tmp_path / "run", images, monkeypatch)
+
+
+def test_hostile_names_are_text(tmp_path, monkeypatch):
+    odd = ("<script>alert(1)</script>", "$x_1$", "a|b", "猫")
+    html, _ = report(tmp_path / "run", write(tmp_path / "run", classes=odd), monkeypatch)
+    assert "<script" not in html
+    assert "猫" in html
