@@ -12,7 +12,7 @@ help: ## list these targets
 
 setup: .venv/.installed ## make .venv with the locked dependencies
 
-run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 5 minutes on 2 CPU cores
+run: .venv/.installed ## compare both CNNs over three seeds, shortened: about 3 minutes on 2 CPU cores
 	@.venv/bin/python -m cifar_jax.main study --config configs/quick.toml $(ARGS)
 
 # A process a core, a file of tests at a time: its tests share what was compiled.
