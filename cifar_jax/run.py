@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax import pretrained, rundir
+from cifar_jax import outcome, pretrained, rundir
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
 from cifar_jax.data.dataset import Dataset
@@ -235,7 +235,7 @@ def train_group(
         if debug_nans:
             display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
             found["operation"] = _operation(spec, hyper, before, prepared, divergence.epoch)
-        written[i] = rundir.write_divergence(opened[i].workdir, found, **common(i))
+        written[i] = outcome.write_divergence(opened[i].workdir, found, **common(i))
 
     fresh = [not rundir.holds_run(workdir) for workdir in workdirs]
     try:
@@ -256,14 +256,14 @@ def train_group(
             evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
             rest = common(i, predict_compile)
             labels = np.asarray(dataset.test_labels)
-            written[i] = rundir.write_results(workdirs[i], evaluation, logits, labels, **rest)
+            written[i] = outcome.write_results(workdirs[i], evaluation, logits, labels, **rest)
             confusions[i] = evaluation.confusion
     except KeyboardInterrupt as stop:
         raise discarded(workdirs, fresh, stop) from None
     finally:
         display.end_progress()
     for i, confusion in confusions.items():
-        written[i], problems = rundir.draw(workdirs[i], written[i] or {}, confusion)
+        written[i], problems = outcome.draw(workdirs[i], written[i] or {}, confusion)
         for problem in problems:
             display.say(problem)
     return [row for row in written if row is not None]

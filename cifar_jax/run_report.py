@@ -40,8 +40,16 @@ _DIVERGED: Shape = {
 
 
 def is_run(workdir: Path) -> bool:
-    """Whether a directory holds a single run, finished or not."""
-    return not (workdir / STUDY).exists() and rundir.holds_run(workdir)
+    """Whether a directory holds a single run, finished or not, and not a study.
+
+    Raises:
+        UserError: if it holds neither.
+    """
+    if (workdir / STUDY).exists() or any(workdir.glob("*/seed*")):
+        return False
+    if not rundir.holds_run(workdir):
+        raise UserError(f"--workdir {workdir}: holds neither a study nor a run")
+    return True
 
 
 def _unfinished(workdir: Path) -> str:

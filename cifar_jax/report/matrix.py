@@ -13,6 +13,13 @@ from cifar_jax.report.labels import MOST_NAMED, class_names, name_classes
 MOST_CELLS = 250  # a side; more classes share a cell
 
 
+def cells_note(classes: Sequence[str]) -> str:
+    """What a caption adds where classes share cells; else empty."""
+    if len(classes) <= MOST_CELLS:
+        return ""
+    return " Neighbouring classes share a cell: it shows their extreme value."
+
+
 def blocks(values: np.ndarray, most: int = MOST_CELLS) -> tuple[np.ndarray, int]:
     """A matrix of at most `most` cells a side: of a block of k x k the value furthest from zero.
 

@@ -13,6 +13,7 @@ from cifar_jax.report import files
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
 from cifar_jax.report.drawing import render
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
+from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import arm_name, data_notes, dataset_name
 from cifar_jax.report.page import (
     Build,
@@ -82,7 +83,7 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
         *found,
         entry(
             "Confusion matrix",
-            "shares of each true class on the test set in per cent.",
+            f"shares of each true class on the test set in per cent.{cells_note(classes)}",
             lambda title: confusions(study, classes, title),
         ),
         entry(

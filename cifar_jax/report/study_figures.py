@@ -22,7 +22,7 @@ from cifar_jax.report.image_plots import (
     samples,
     samples_caption,
 )
-from cifar_jax.report.matrix import MOST_CELLS
+from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import (
     arm_name,
     dataset_name,
@@ -112,8 +112,6 @@ def study_figures(
     gained, lost = map(len, disagreements(study)) if pairs else (0, 0)
     many = bool(sorted_note(classes))
     extremes = f" Shown are the {MOST_EXTREME} classes at either end." if many else ""
-    blocks = len(classes) > MOST_CELLS
-    cells = " Neighbouring classes share a cell: it shows their extreme value." if blocks else ""
     figures = [
         entry(
             "01_samples",
@@ -147,7 +145,8 @@ def study_figures(
         entry(
             "05_confusion",
             "Confusion matrices",
-            f"shares of each true class on the test set in per cent{mean}; {number}.{cells}",
+            f"shares of each true class on the test set in per cent{mean}; {number}."
+            f"{cells_note(classes)}",
             lambda title: confusions(study, classes, title),
         ),
         entry(
@@ -160,7 +159,7 @@ def study_figures(
             "07_confusion_difference",
             "Difference of the confusion matrices",
             f"{b} minus {a}, in points of each true class{mean}. On the diagonal orange is "
-            f"better with {b}, off it purple is (fewer such errors).{cells}",
+            f"better with {b}, off it purple is (fewer such errors).{cells_note(classes)}",
             lambda title: confusion_difference(study, classes, title),
             no_pair,
         ),

@@ -99,7 +99,7 @@ def write_run(
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
         "per_class_accuracy": dict(zip(classes, per_class, strict=True)),
-        "confusion_matrix": evaluation.confusion.tolist(),
+        "confusion_matrix": evaluation.confusion.tolist() if len(classes) <= 200 else None,
         "predictions": "predictions.npz",
     }
     (directory / "results.json").write_text(json.dumps(results))

@@ -16,7 +16,7 @@ from cifar_jax.report.console import Display
 
 def write(directory, name="cifar10", classes=CLASSES, epochs=4):
     """A run with BatchNorm and seed 7; returns its images."""
-    images = fake_images(name, classes, 100, 60)
+    images = fake_images(name, classes, 100, max(60, len(classes)))
     write_run(directory, 7, "batch", images, epochs, 10)
     return images
 
@@ -165,6 +165,13 @@ def test_a_run_that_is_not_finished_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+def test_a_directory_with_neither_is_one_line(tmp_path, capsys):
+    assert main(["report", "--workdir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"cifar_jax: error: --workdir {tmp_path}: holds neither a study nor a run\n"
+    )
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -187,6 +194,13 @@ def test_a_link_out_of_the_run_is_refused(tmp_path, monkeypatch):
     (tmp_path / "run" / "report.html").symlink_to(tmp_path / "elsewhere.html")
     with pytest.raises(UserError, match="is a link out of"):
         report(tmp_path / "run", images, monkeypatch)
+
+
+def test_a_long_table_is_folded(tmp_path, monkeypatch):
+    names = [f"kind {number}" for number in range(70)]
+    html, _ = report(tmp_path / "run", write(tmp_path / "run", classes=names), monkeypatch)
+    assert html.count("<details>") == html.count("</details>") == 1
+    assert "70 rows" in html
 
 
 def test_hostile_names_are_text(tmp_path, monkeypatch):

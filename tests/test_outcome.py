@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_jax import rundir
+from cifar_jax import outcome
 from cifar_jax.report import figures
 from cifar_jax.report.evaluation import evaluate_logits
 from cifar_jax.storage import read_sealed
@@ -28,7 +28,7 @@ def finish(workdir, classes):
     data = {"name": "folder-x", "classes": [f"kind {i}" for i in range(classes)]}
     rest = {"dataset": data, "model": "cnn", "norm": "none", "seed": 1, "history": [ROW]}
     peak = {"peak_memory_bytes": 1}
-    return rundir.write_results(workdir, evaluation, logits, labels, **rest, **peak), evaluation
+    return outcome.write_results(workdir, evaluation, logits, labels, **rest, **peak), evaluation
 
 
 def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeypatch):
@@ -41,7 +41,7 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 
     monkeypatch.setattr(figures, "training_curves", fail)
     monkeypatch.setattr(figures, "confusion_matrix", fail)
-    _, problems = rundir.draw(tmp_path, results, evaluation.confusion)
+    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
     assert len(problems) == 2
     assert all(line.startswith("warning: ") and "out of memory" in line for line in problems)
     after = read_sealed(tmp_path / "results.json")
@@ -53,9 +53,9 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 def test_the_peak_of_memory_is_that_after_the_figures(tmp_path, monkeypatch):
     results, evaluation = finish(tmp_path, 3)
     monkeypatch.setattr(
-        rundir, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
+        outcome, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
     )
-    final, problems = rundir.draw(tmp_path, results, evaluation.confusion)
+    final, problems = outcome.draw(tmp_path, results, evaluation.confusion)
     assert problems == []
     assert final["peak_memory_bytes"] == 102
     assert read_sealed(tmp_path / "results.json")["peak_memory_bytes"] == 102
@@ -72,7 +72,7 @@ def test_results_of_many_classes_are_small(tmp_path, classes, kept):
 
 def test_the_figures_of_many_classes_are_bounded(tmp_path):
     results, evaluation = finish(tmp_path, 300)
-    _, problems = rundir.draw(tmp_path, results, evaluation.confusion)
+    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
     assert problems == []
     for name in ("training_curves.png", "confusion_matrix.png"):
         with Image.open(tmp_path / name) as image:
