@@ -196,6 +196,14 @@ def test_a_link_out_of_the_run_is_refused(tmp_path, monkeypatch):
         report(tmp_path / "run", images, monkeypatch)
 
 
+def test_notes_on_the_images_are_listed(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "results.json").read_text())["dataset"]
+    change(tmp_path / "run", dataset={**data, "notes": ["3 files are no images: <a>.txt"]})
+    html, _ = report(tmp_path / "run", images, monkeypatch)
+    assert "<li>3 files are no images: &lt;a&gt;.txt</li>" in html
+
+
 def test_a_long_table_is_folded(tmp_path, monkeypatch):
     names = [f"kind {number}" for number in range(70)]
     html, _ = report(tmp_path / "run", write(tmp_path / "run", classes=names), monkeypatch)
