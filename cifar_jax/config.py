@@ -90,6 +90,10 @@ class DataConfig:
         42, "seed of the train/validation split, the same for every run", low=0, high=2**32 - 1
     )
     augment: bool = _field(True, "random flip and crop of the training images")
+    folder_is_cifar10: bool = _field(
+        False,
+        "the image folder holds CIFAR-10's images: reports compare with its published numbers",
+    )
     resize: bool = _field(
         False, "resize images of an image folder that are not 32x32, by their centred square"
     )

@@ -42,6 +42,12 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`, `1 class`, `1,000 classes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{plural if n != 1 else ''}"
+
+
 class UserError(Exception):
     """Input, file or environment that the user can mend.
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.combinations import milestones
-from cifar_jax.config import Config, ModelConfig, TrainingConfig, TransferConfig
+from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig, TransferConfig
 from cifar_jax.data.dataset import Dataset, FolderOptions, load
 from cifar_jax.data.repeats import drop_repeats, notes
+from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
@@ -56,6 +57,7 @@ def open_dataset(
         options=FolderOptions(data.resize, data.test_split, data.white_level),
         progress=progress or silent,
     )
+    _check_folder_is_cifar10(data, dataset)
     source = data.dataset
     if source == "auto":
         source = "synthetic" if is_synthetic(dataset.name) else "cifar10"
@@ -76,6 +78,26 @@ def open_dataset(
     repeats = () if data.drop_duplicates else notes(dataset)
     config, fitted = fit_defaults(config, len(dataset.train_labels))
     return config, dataclasses.replace(dataset, notes=(*dataset.notes, *repeats, *fitted))
+
+
+def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
+    """Refuse a claim that cannot be true.
+
+    Raises:
+        UserError: if it is no folder, or its classes are not CIFAR-10's.
+    """
+    if not data.folder_is_cifar10:
+        return
+    if not dataset.name.startswith("folder-"):
+        raise UserError(
+            f"--folder-is-cifar10: --dataset {data.dataset} is no image folder; allowed with one "
+            "that holds CIFAR-10's images"
+        )
+    if data.classes is None and dataset.classes != cifar10_archive.CLASSES:
+        raise UserError(
+            f"--folder-is-cifar10: the classes of {data.dataset} are not CIFAR-10's, which are "
+            f"{', '.join(cifar10_archive.CLASSES)}"
+        )
 
 
 def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from cifar_jax import rundir
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import MachineError, UserError
+from cifar_jax.errors import MachineError, UserError, counted
 from cifar_jax.experiment import (
     Prepared,
     check_batches,
@@ -37,7 +37,8 @@ from cifar_jax.pretrained import check_source
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
-from cifar_jax.report.sweep_page import write_sweep_report
+from cifar_jax.report.sweep_page import choice_text, write_sweep_report
+from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.run import Programs, open_data, train_group
 from cifar_jax.storage import read_sealed
 from cifar_jax.study.collect import (
@@ -181,6 +182,7 @@ def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
         found = read_plan(path)
         sweep = _joined_sweep(found.sweep, sweep, workdir)
         free = ["study.", "data.dataset:", "data.data_dir:", "data.pipeline:", "model.norm:"]
+        free.append("data.folder_is_cifar10:")
         free += [f"{field}:" for field in sweep.field.split("+")] if sweep else []
         changed = [
             d
@@ -421,12 +423,13 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
         if row:
-            display.say(f"{arm}: test accuracy {_interval(row['test_accuracy'], 'mean')}")
-    difference = summary["paired"].get("test_accuracy")
-    if difference:
+            display.say(f"{arm}: test accuracy {_accuracy(row['test_accuracy'])}")
+    row = summary["paired"].get("test_accuracy")
+    if row:
         first, second = summary["paired"]["arms"]
-        gain = _interval(difference, "mean_difference", "points")
-        display.say(f"{second} minus {first}: {gain}")
+        why = undecided(row)
+        verdict = f": undecided, {why}" if why else ""
+        display.say(f"{second} minus {first}: {difference(row)}{verdict}")
     _say_report(written, display)
 
 
@@ -439,8 +442,9 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
         arm = Arm(row["arm"], study.sweep.field, row["value"])
         if row["test_accuracy"]["n"]:
             diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
-            interval = _interval(row["test_accuracy"], "mean")
-            display.say(f"{arm.label}: test accuracy {interval}{diverged}")
+            display.say(f"{arm.label}: test accuracy {_accuracy(row['test_accuracy'])}{diverged}")
+    for row in summary["chosen"]:
+        display.say(choice_text(study.sweep, row))
     _say_report(written, display)
 
 
@@ -450,13 +454,13 @@ def _say_report(written: Sequence[Path], display: Display) -> None:
             display.say(f"report: {path}")
 
 
-def _interval(row: dict[str, Any], key: str, unit: str = "%") -> str:
-    """A mean times 100 with its 95 % interval, where there is one."""
-    text = f"{100 * row[key]:.2f} {unit}"
+def _accuracy(row: dict[str, Any]) -> str:
+    """A mean accuracy with its 95 % interval, or why there is none."""
+    seeds = counted(row["n"], "seed")
     if row["ci_t"] is None:
-        return f"{text} ({row['n']} seed)"
-    low, high = row["ci_t"]
-    return f"{text} (95 % interval {100 * low:.2f} to {100 * high:.2f}, {row['n']} seeds)"
+        why = f"; {row['no_interval']}" if row["n"] > 1 else ""
+        return f"{percent(row['mean'])} ({seeds}{why})"
+    return f"{percent(row['mean'])} (95 % interval {interval(row['ci_t'], 100)}, {seeds})"
 
 
 def redraw(

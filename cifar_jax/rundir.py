@@ -180,10 +180,12 @@ def _check_resumable(
     """Refuse to go on with another experiment than the one that was begun.
 
     More epochs are another length of the same experiment, unless the learning rate depends on it;
-    the place of the data and how batches reach the device do not change it.
+    where the data lie, what they are called and how batches reach the device do not change it.
     """
     before = configuration.from_dict(record["config"], str(where))
-    free: tuple[str, ...] = ("data.dataset:", "data.data_dir:", "data.pipeline:")
+    free: tuple[str, ...] = tuple(
+        f"data.{name}:" for name in ("dataset", "data_dir", "folder_is_cifar10", "pipeline")
+    )
     if not depends_on_length(before.training):
         free = (*free, "training.epochs:")
     changed = [d for d in configuration.differences(before, config) if not d.startswith(free)]

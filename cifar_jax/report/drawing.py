@@ -91,14 +91,15 @@ def mean_and_interval(
         least, most: the range.
 
     Returns:
-        The mean, with the shape of one seed, and the ends, (2, ...); None instead of them where
-        there is one seed.
+        The mean, with the shape of one seed, and the ends, (2, ...): NaN where the seeds do not
+        differ, None where there is one seed.
     """
     n = len(values)
     mean = values.mean(axis=0)
     if n < 2:
         return mean, None
     half = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+    half = np.where(np.ptp(values, axis=0) > 0, half, np.nan)
     return mean, np.clip([mean - half, mean + half], least, most)
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cifar_jax.study.measures import cross_entropy
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -26,11 +28,8 @@ class Evaluation:
 
 def evaluate_logits(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
     """Evaluate logits (N, classes) against labels, integers (N,), in float64."""
-    logits = np.asarray(logits, np.float64)
     classes = logits.shape[1]
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1))
-    loss = float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))
+    loss = float(np.mean(cross_entropy(logits, labels)))
     predicted = logits.argmax(axis=1)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
+from cifar_jax.errors import counted
 from cifar_jax.report import files, recipe
 from cifar_jax.report.class_plots import confusion_shares
-from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10
+from cifar_jax.report.naming import arm_name, dataset_name
 from cifar_jax.report.page import environment
-from cifar_jax.report.tables import Table
-from cifar_jax.report.text import NONE, interval, mean_and_spread, seeds_text
+from cifar_jax.report.tables import INTERVAL_NOTE, Table
+from cifar_jax.report.text import NONE, interval, mean_and_spread
 from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.summary import is_cifar10
 
 MOST_CONFUSED = 5
 
@@ -87,7 +89,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             exact=study.dataset["name"] == "cifar10",
             synthetic=is_synthetic(study.dataset["name"]),
             classes=", ".join(classes),
-            runs=seeds_text(len(runs)),
+            runs=counted(len(runs), "seed"),
             seeds=", ".join(str(run.seed) for run in runs),
             several=len(runs) > 1,
             optimiser=recipe.optimiser(training),
@@ -95,12 +97,13 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             regularisers=", ".join(recipe.regularisers(training)),
             augment=results["config"]["data"]["augment"],
             dropout=results["config"]["model"]["dropout"],
-            epochs=summary["epochs"],
+            epochs=counted(summary["epochs"], "epoch"),
             device=summary["device"] or "an unknown device",
             versions=", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
             revision=summary["git_revision"] or "unknown",
             finished=max(run.results.get("finished", "")[:10] for run in runs) or "unknown",
             metrics=metrics_table(row, classes),
+            interval_note=INTERVAL_NOTE,
             confusions=confusions(runs, classes),
         )
     )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.inputs import fits, is_name
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
@@ -40,17 +39,6 @@ def data_notes(study: Study) -> list[str]:
     """Lines on what was skipped, changed or found in the images; older results have none."""
     notes = study.dataset.get("notes", [])
     return notes if fits(notes, [is_name]) else []
-
-
-def is_cifar10(study: Study) -> bool:
-    """Whether published numbers may stand beside the study's.
-
-    An image folder counts if it has CIFAR-10's class names and as many test images; its pixels
-    cannot be checked.
-    """
-    data = study.dataset
-    alike = data["classes"] == list(cifar10_archive.CLASSES) and data["n_test"] == 10_000
-    return data["name"] == "cifar10" or (data["name"].startswith("folder-") and alike)
 
 
 def paired_runs(study: Study) -> list[tuple[Run, Run]]:

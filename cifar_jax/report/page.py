@@ -16,13 +16,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
-from cifar_jax.errors import UserError, printable
+from cifar_jax.errors import UserError, counted, printable
 from cifar_jax.report import files
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
-from cifar_jax.report.naming import arm_name, data_notes, dataset_name, is_cifar10, listed
+from cifar_jax.report.naming import arm_name, data_notes, dataset_name, listed
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import (
     Table,
@@ -37,9 +38,10 @@ from cifar_jax.report.tables import (
     protocol_table,
     variance_table,
 )
-from cifar_jax.report.text import interval, percent, seeds_text
+from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ALPHA
+from cifar_jax.study.summary import is_cifar10
 
 FIGURES = "figures"
 
@@ -96,15 +98,15 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     answer = pair_headline(study, summary)
     if len(others) < 2:
         return answer
-    arms = summary["per_arm"]
-    best = max(arms, key=lambda arm: arms[arm]["test_accuracy"]["mean"])
-    clear = [row for row in others if (row["p_t_holm"] or 1) < ALPHA]
-    first = arm_name(others[0]["arms"][0])
+    clear = [row for row in others if row["p_t_holm"] is not None and row["p_t_holm"] < ALPHA]
+    names = [
+        f"{arm_name(row['arms'][1])} ({'higher' if row['mean_difference'] > 0 else 'lower'})"
+        for row in clear
+    ]
+    found = listed(names) if names else "none"
     return (
-        f"{answer} Of {len(arms)} arms {arm_name(best)} has the highest mean, "
-        f"{percent(arms[best]['test_accuracy']['mean'])}; "
-        f"{len(clear)} of {len(others)} differ from {first} by the paired t test after Holm's "
-        "correction."
+        f"{answer} Of {counted(len(others), 'arm')} compared with "
+        f"{arm_name(others[0]['arms'][0])}, these differ after Holm's correction: {found}."
     )
 
 
@@ -119,50 +121,46 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
             spread = f", 95 % interval {interval(accuracy['ci_t'], 100)}" * bool(accuracy["ci_t"])
             parts.append(
                 f"{arm_name(arm)} reaches a test accuracy of {percent(accuracy['mean'])} "
-                f"({seeds_text(accuracy['n'])}{spread})"
+                f"({counted(accuracy['n'], 'seed')}{spread})"
             )
         return f"On {where}, {listed(parts)}; nothing is compared."
     first, second = paired["arms"]
     row = paired["test_accuracy"]
-    gain, ends = 100 * row["mean_difference"], row["ci_t"]
-    verb = "raises" if gain >= 0 else "lowers"
+    gain, ends, seeds = 100 * row["mean_difference"], row["ci_t"], paired["seeds"]
     a, b = arm_name(first), arm_name(second)
-    against = f"against {'the ' * (first == 'none')}{a}"
-    if ends is None:
+    if why := undecided(row):
+        number = f"the one seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} paired seeds"
         return (
-            f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} with "
-            f"the one seed {paired['seeds'][0]}; one seed gives no interval."
+            f"On {where}, it is undecided whether {b} changes the test accuracy: {b} minus {a} is "
+            f"{difference(row)} with {number}; {why}."
         )
+    verb = "raises" if gain > 0 else "lowers"
     text = f"95 % interval {100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}, {row['n']} paired seeds"
-    if ends[0] <= 0 <= ends[1]:
-        return (
-            f"On {where}, no effect of {b} on the test accuracy is shown: {b} minus {a} is "
-            f"{gain:+.2f} points ({text}), and the interval includes zero."
-        )
+    against = f"against {'the ' * (first == 'none')}{a}"
     return f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} ({text})."
 
 
 def data_notices(study: Study) -> list[str]:
     """What a reader must know about the images before any number."""
-    found = []
-    name = study.dataset["name"]
-    if is_synthetic(name):
-        found.append(
+    data = study.dataset
+    if is_synthetic(data["name"]):
+        return [
             "These are not CIFAR-10 results. All numbers are for the built-in synthetic images, "
-            "and say nothing about CIFAR-10; the published figures are for CIFAR-10 and not "
-            "comparable."
-        )
-    elif not is_cifar10(study):
-        found.append(
-            f"These are not CIFAR-10 results. All numbers are for {name}; the published figures "
-            "are for CIFAR-10 and not comparable."
-        )
-    elif name != "cifar10":
-        found.append(
-            f"The images come from a folder, {name}, with CIFAR-10's class names and number of "
-            "test images; that they are CIFAR-10's was not checked."
-        )
-    return found
+            "and say nothing about CIFAR-10."
+        ]
+    if data["name"] == "cifar10":
+        return []
+    if is_cifar10(study):
+        return [
+            f"The images come from a folder, {data['name']}. Its user says that they are "
+            "CIFAR-10's (--folder-is-cifar10); only the names of the classes were checked."
+        ]
+    if data["classes"] == list(CLASSES):
+        return [
+            f"The classes of {data['name']} have CIFAR-10's names. If its images are CIFAR-10's, "
+            "the same command with --folder-is-cifar10 compares with the published numbers."
+        ]
+    return []
 
 
 def notices(study: Study, summary: dict[str, Any]) -> list[str]:

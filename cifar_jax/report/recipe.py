@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cifar_jax.errors import counted
+
 OPTIMIZERS = {
     "sgd": "SGD",
     "nesterov": "SGD with Nesterov's momentum",
@@ -23,11 +25,15 @@ def optimiser(training: Mapping[str, Any]) -> str:
     )
 
 
+def _epochs(every: int) -> str:
+    return "epoch" if every == 1 else counted(every, "epoch")
+
+
 def schedule(training: Mapping[str, Any]) -> str:
     """The course of the learning rate."""
     factor = f"times {training['decay_factor']:g}"
     course = {
-        "step": f"{factor} every {training['decay_every']} epochs",
+        "step": f"{factor} every {_epochs(training['decay_every'])}",
         "constant": "constant",
         "multistep": f"{factor} after epochs "
         + str(training.get("milestones", "")).replace("+", ",").replace(",", ", "),
@@ -36,7 +42,9 @@ def schedule(training: Mapping[str, Any]) -> str:
         "almost 0; the momentum stays",
     }[training["schedule"]]
     warmup = training["warmup_epochs"]
-    return f"learning rate {course}" + (f", after {warmup:g} epochs of warm-up" if warmup else "")
+    return f"learning rate {course}" + (
+        f", after {warmup:g} epoch{'s' * (warmup != 1)} of warm-up" if warmup else ""
+    )
 
 
 def regularisers(training: Mapping[str, Any]) -> list[str]:
@@ -45,7 +53,7 @@ def regularisers(training: Mapping[str, Any]) -> list[str]:
     if training["label_smoothing"]:
         found.append(f"label smoothing {training['label_smoothing']:g}")
     if training["cutout"]:
-        found.append(f"cutout of {training['cutout']} pixels")
+        found.append(f"cutout of {counted(training['cutout'], 'pixel')}")
     if training["random_erasing"]:
         low, high = training["erasing_area_low"], training["erasing_area_high"]
         found.append(

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import counted
 from cifar_jax.report.class_plots import (
     class_counts,
     confusion_difference,
@@ -26,7 +27,6 @@ from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import (
     arm_name,
     dataset_name,
-    is_cifar10,
     listed,
     paired_runs,
     study_config,
@@ -41,7 +41,7 @@ from cifar_jax.report.study_plots import (
     times,
 )
 from cifar_jax.study.collect import Study
-from cifar_jax.study.summary import compared_arms, is_reports_pair
+from cifar_jax.study.summary import compared_arms, is_cifar10, is_reports_pair
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def study_figures(
     both = compared_arms(study)
     pairs = paired_runs(study)
     counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}
-    number = listed([f"{n} seed{'s' * (n != 1)} of {name}" for name, n in counts.items() if n])
+    number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
-    whisker = " Whiskers are 95 % intervals of the mean." if several else ""
+    whisker = " Whiskers are 95 % intervals by the rule of the page." if several else ""
     mean = ", mean over the seeds" if several else ""
     no_images = missing_images(study, images)
     no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
@@ -185,7 +185,7 @@ def study_figures(
             f"test accuracy of {b} minus that of {a}, with each seed (same split, initial "
             "values, data order and augmentation); diamonds are means of all seeds, over all "
             "test images and for each class"
-            f"{', bars 95 % intervals by the paired t distribution' if len(pairs) > 1 else ''}."
+            f"{', bars 95 % intervals by the rule of the page' if len(pairs) > 1 else ''}."
             f"{extremes}",
             lambda title: differences(study, difference, classes, published, title),
             no_pair,
@@ -209,7 +209,7 @@ def study_figures(
     others = summary["against_first"]
     if len(others) > 1:
         against = arm_name(others[0]["arms"][0])
-        bars = ", bars 95 % intervals by the t distribution" if several else ""
+        bars = ", bars 95 % intervals by the rule of the page" if several else ""
         figures.append(
             entry(
                 "13_all_arms",

@@ -273,7 +273,7 @@ def sweep_figures(
     where, name = dataset_name(first), summary["sweep"]["name"]
     arms = listed([arm_name(arm) for arm in summary["arms"]])
     several = len(summary["seeds"]) > 1
-    band = ", the 95 % interval of the mean by the t distribution around it" if several else ""
+    band = ", with its 95 % interval by the rule of the page" if several else ""
     lost = " A run that diverged is marked and counts as chance." if summary["diverged"] else ""
     a, b = (arm_name(arm) for arm in summary["compared"]) if summary["compared"] else ("", "")
     no_images = missing_images(first, images)
@@ -311,9 +311,10 @@ def sweep_figures(
         *([] if "data." in study.sweep.field else counted),
         entry(
             "03_accuracy_by_setting",
-            f"Accuracy by {name}",
+            f"Test accuracy by {name}",
             f"test accuracy against {name}, {arms}. Small dots are single seeds, large marks "
-            f"their mean{band}.{lost}",
+            f"their mean{band}.{lost} The highest mark is no choice: a value is chosen on the "
+            "validation images, in the table of chosen values.",
             partial(accuracy_by_setting, study, summary),
         ),
         entry(

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifar_jax.config import ModelConfig, TrainingConfig
+from cifar_jax.errors import counted
 from cifar_jax.inputs import fits, is_name
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import arm_name, dataset_name, is_cifar10, listed, study_config
-from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability, seeds_text
+from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
+from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
 from cifar_jax.study.collect import Study
-from cifar_jax.study.summary import REPORT_MODEL, is_reports_pair
+from cifar_jax.study.statistics import ENOUGH_IMAGES
+from cifar_jax.study.summary import REPORT_MODEL, is_cifar10, is_reports_pair
 
 # The course report: CIFAR-10, 30 epochs of 45,000 images, one seed, Apple-silicon GPU (MPS).
 PUBLISHED_ACCURACY = {"none": "78.15 %", "batch": "81.62 %"}
@@ -43,8 +45,17 @@ class Table:
     rows: Sequence[tuple[str, ...]]
 
 
-def _published(study: Study) -> str:
-    return "published" if is_cifar10(study) else "published for CIFAR-10, not comparable"
+INTERVAL_NOTE = (
+    f"Intervals are Student's over the seeds, for these test images; with fewer than "
+    f"{ENOUGH_IMAGES:,} test images, or where all seeds give the same value, they also count the "
+    "error of the test images (Banerjee 1960). A dash: neither has a spread, so nothing is decided."
+)
+
+
+# Bootstrap, sign flips, Cohen's d_z and the number of seeds look at the seeds alone.
+SEEDS_ALONE_NOTE = (
+    "What looks at the seeds alone is a dash where the interval counts the test images too."
+)
 
 
 def departures(study: Study) -> list[str]:
@@ -63,7 +74,7 @@ def departures(study: Study) -> list[str]:
 
 
 def main_table(study: Study, summary: dict[str, Any]) -> Table:
-    """Ours beside the published numbers."""
+    """Accuracy, time and size of every arm; of CIFAR-10 beside the published numbers."""
     rows = []
     arms = summary["per_arm"]
     paired = summary["paired"]
@@ -73,6 +84,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         if several and paired
         else ""
     )
+    cifar10 = is_cifar10(study)
     own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
     reported = paired and is_reports_pair(study)
     accuracies, times, parameters = (
@@ -139,11 +151,17 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
             )
         )
     sizes = [row["test_accuracy"]["n"] for row in arms.values()]
-    count = seeds_text(sizes[0]) if len(set(sizes)) == 1 else "the finished seeds"
+    count = counted(sizes[0], "seed") if len(set(sizes)) == 1 else "the finished seeds"
     note = (
-        f"Ours: mean ± standard deviation over {count} an arm, {summary['epochs']} epochs of "
-        f"{study.dataset['n_train']:,} images, without compilation, on "
-        f"{summary['device'] or 'an unknown device'}. "
+        f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} an arm, "
+        f"{counted(summary['epochs'], 'epoch')} of {study.dataset['n_train']:,} images, without "
+        f"compilation, on {summary['device'] or 'an unknown device'}. "
+    )
+    head = ("", "ours" if cifar10 else "mean ± standard deviation", "95 % interval (t)")
+    if not cifar10:
+        note += INTERVAL_NOTE
+        return Table("Results", note, head, [row[:-1] for row in rows])
+    note += (
         f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
         "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
     )
@@ -152,24 +170,24 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         note += " The network is another than the published one, so no published figure is shown."
     elif changed:
         note += f" The protocol is not the published one: {listed(changed)}."
-    other = (summary["epochs"], study.dataset["n_train"]) != (PUBLISHED_EPOCHS, PUBLISHED_IMAGES)
-    if own and other and is_cifar10(study):
+    if own and (summary["epochs"], study.dataset["n_train"]) != (
+        PUBLISHED_EPOCHS,
+        PUBLISHED_IMAGES,
+    ):
         note += " The lengths differ, so the two columns are not the same experiment."
-    return Table(
-        "Ours and published", note, ("", "ours", "95 % interval (t)", _published(study)), rows
-    )
+    return Table("Ours and published", f"{note} {INTERVAL_NOTE}", (*head, "published"), rows)
 
 
 def claims_table(study: Study, summary: dict[str, Any]) -> Table:
-    """The report's claims, with verdicts by fixed rules."""
+    """The report's claims, with verdicts by fixed rules; what it published only of CIFAR-10."""
     digits = {"points": 2, "nats": 4, "%": 1}
+    published = is_cifar10(study)
     rows = []
     for row in summary["claims"]:
         unit = row["unit"]
         ends = interval(row["interval"], digits=digits.get(unit, 2), unit=unit)
-        rows.append(
-            (row["claim"], row["published"], row["measured"], ends, row["verdict"], row["rule"])
-        )
+        cells = (row["measured"], ends, row["verdict"], row["rule"])
+        rows.append((row["claim"], *([row["published"]] if published else []), *cells))
     note = "Each claim is decided by a rule that was fixed before the runs."
     if len(summary["per_arm"]) > 2:
         note += " The claims are about BatchNorm and the baseline; the other arms are in none."
@@ -178,12 +196,8 @@ def claims_table(study: Study, summary: dict[str, Any]) -> Table:
             "The report's claims are about its CNN with BatchNorm and without; this study does not "
             "hold that pair, so they are not decided here."
         )
-    return Table(
-        "Claims",
-        note,
-        ("claim", _published(study), "ours", "95 % interval", "verdict", "rule"),
-        rows,
-    )
+    head = ("claim", *(["published"] if published else []), "ours", "95 % interval")
+    return Table("Claims", note, (*head, "verdict", "rule"), rows)
 
 
 def class_table(study: Study, summary: dict[str, Any]) -> Table:
@@ -259,6 +273,7 @@ def paired_table(summary: dict[str, Any]) -> Table:
                 change(row["mean_difference"], scale, digits, points),
                 interval(row["ci_t"], scale, digits),
                 interval(row["ci_bootstrap"], scale, digits),
+                probability(row["p_t"]),
                 probability(row["p_sign_flip"]),
                 NONE if dz is None else f"{dz:.2f}",
                 NONE if needed is None else str(needed),
@@ -267,12 +282,22 @@ def paired_table(summary: dict[str, Any]) -> Table:
     pairs = paired["test_accuracy"]["n"]
     return Table(
         "Paired differences",
-        f"{second} minus {first}, {pairs} pair{'s' * (pairs != 1)} of runs with the same split, "
-        "initial values, data order and augmentation. p: exact sign-flip permutation test, two "
-        f"sides; with {pairs} pair{'s' * (pairs != 1)} it cannot be below "
+        f"{second} minus {first}, {counted(pairs, 'pair')} of runs with the same split, "
+        "initial values, data order and augmentation. p (paired t) is below 0.05 just where the "
+        "interval leaves out 0. p (sign flips): exact permutation test, two "
+        f"sides; with {counted(pairs, 'pair')} it cannot be below "
         f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
-        "needs to see a difference of this size with power 0.8.",
-        ("", "difference", "95 % (paired t)", "95 % (bootstrap)", "p", "Cohen's d_z", "seeds"),
+        f"needs to see a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
+        (
+            "",
+            "difference",
+            "95 % (paired t)",
+            "95 % (bootstrap)",
+            "p (paired t)",
+            "p (sign flips)",
+            "Cohen's d_z",
+            "seeds",
+        ),
         rows,
     )
 
@@ -302,7 +327,8 @@ TESTED_HEAD = (
 )
 HOLM_NOTE = (
     "The intervals are for one difference at a time; where several are tested one will look real "
-    "by chance, so the p-values stand beside those adjusted by Holm's method."
+    "by chance, so each p-value is also given adjusted by Holm's method. "
+    f"{SEEDS_ALONE_NOTE}"
 )
 
 
@@ -438,7 +464,7 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         ("random flip and crop in training", _yes(config["data"]["augment"])),
         ("network", f"{model['name']}, dropout {model['dropout']:g}"),
         ("optimiser", recipe.optimiser(training)),
-        ("schedule", f"{summary['epochs']} epochs, {recipe.schedule(training)}"),
+        ("schedule", f"{counted(summary['epochs'], 'epoch')}, {recipe.schedule(training)}"),
         ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
         *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
         ("evaluation", "parameters of the last epoch; test images used once, at the end"),

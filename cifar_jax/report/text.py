@@ -39,12 +39,26 @@ def change(value: float | None, scale: float = 1.0, digits: int = 2, unit: str =
 
 
 def probability(p: float | None) -> str:
-    """A p-value."""
+    """A p-value: three digits after the point, four below 0.001, `< 0.0001` below that."""
     if p is None:
         return NONE
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+    if p < 0.0001:
+        return "< 0.0001"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.4f}"
 
 
-def seeds_text(count: int) -> str:
-    """`1 seed`, `5 seeds`."""
-    return f"{count} seed{'s' * (count != 1)}"
+def difference(row: dict[str, Any]) -> str:
+    """A difference of accuracies with its interval: what `compare` says, in words."""
+    text = change(row["mean_difference"], 100, unit="points")
+    if row["ci_t"] is None:
+        return text
+    low, high = (f"{100 * end:+.2f}" for end in row["ci_t"])
+    return f"{text} (95 % interval {low} to {high})"
+
+
+def undecided(row: dict[str, Any]) -> str:
+    """Why a difference is not shown, in a few words; empty where its interval leaves out 0."""
+    if row["ci_t"] is None:
+        return str(row["no_interval"])
+    low, high = row["ci_t"]
+    return "the interval includes zero" if low <= 0 <= high else ""

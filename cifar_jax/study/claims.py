@@ -1,7 +1,7 @@
 """The claims of the report, each with the rule that decides it.
 
 A rule is fixed before anything is measured and looks only at intervals over seed pairs, so one
-seed decides nothing.
+seed decides nothing. The intervals follow the rule of `cifar_jax.study.statistics`.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cifar_jax.errors import counted
 from cifar_jax.study.collect import Run
-from cifar_jax.study.statistics import Interval, oscillation, t_interval
+from cifar_jax.study.measures import oscillation
+from cifar_jax.study.samples import Sample, pair_samples
+from cifar_jax.study.statistics import ALPHA, Interval, holm
 
 Pair = tuple[Run, Run]
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -20,6 +23,8 @@ EARLY_EPOCHS, LATE_EPOCHS = 5, 10
 # on 5,000 validation images.
 ABOUT = 1.0
 HARD_CLASSES = ("cat", "dog", "deer")
+# "Nearly every" of fewer classes has no meaning.
+FEWEST_CLASSES = 5
 PUBLISHED_GAIN = 3.47
 PUBLISHED_OVERHEAD = 11.3
 
@@ -39,54 +44,47 @@ def decide(interval: Interval | None, bound: float = 0.0, *, above: bool = True)
 def _rule(what: str, bound: str, *, above: bool = True) -> str:
     side, other = ("above", "below") if above else ("below", "above")
     return (
-        f"{what}: supported if the 95 % paired t interval lies entirely {side} {bound}, "
-        f"not supported if entirely {other}, else (or with one seed) undecided"
+        f"{what}: supported if the 95 % paired interval lies entirely {side} {bound}, "
+        f"not supported if entirely {other}, else (or without an interval) undecided"
     )
 
 
-def _contains(interval: Interval | None, value: float) -> bool | None:
-    return None if interval is None else interval[0] <= value <= interval[1]
-
-
 def _row(
-    name: str,
-    claim: str,
-    published: str,
-    measured: str,
-    interval: Interval | None,
-    unit: str,
-    verdict: Verdict,
-    rule: str,
-    published_inside: bool | None = None,
+    name: str, claim: str, measured: str, unit: str, verdict: Verdict, rule: str
 ) -> dict[str, Any]:
     return {
         "id": name,
         "claim": claim,
-        "published": published,
+        "published": None,
         "measured": measured,
-        "interval": None if interval is None else list(interval),
+        "interval": None,
         "unit": unit,
         "verdict": verdict,
         "rule": rule,
-        "published_inside_interval": published_inside,
+        "published_inside_interval": None,
     }
 
 
-def accuracy_gain(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """BatchNorm raises the test accuracy."""
-    points = [100 * (b.results["test_accuracy"] - a.results["test_accuracy"]) for a, b in pairs]
-    interval = t_interval(points)
-    return _row(
+def _with_interval(row: dict[str, Any], interval: Interval | None) -> dict[str, Any]:
+    return {**row, "interval": None if interval is None else list(interval)}
+
+
+def accuracy_gain(gain: Sample) -> dict[str, Any]:
+    """BatchNorm raises the test accuracy.
+
+    Args:
+        gain: of test accuracy, in points.
+    """
+    found = gain.estimate()
+    row = _row(
         "accuracy_gain",
         "BatchNorm raises the test accuracy",
-        f"+{PUBLISHED_GAIN} points",
-        f"{np.mean(points):+.2f} points",
-        interval,
+        f"{found.mean:+.2f} points",
         "points",
-        decide(interval),
+        decide(found.interval),
         _rule("test accuracy, BatchNorm minus baseline", "0"),
-        _contains(interval, PUBLISHED_GAIN),
     )
+    return _with_interval(row, found.interval)
 
 
 def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -100,15 +98,13 @@ def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
             * (b.curve("val_accuracy")[EARLY_EPOCHS - 1] - a.curve("val_accuracy")[LATE_EPOCHS - 1])
             for a, b in pairs
         ]
-        interval = t_interval(points)
+        interval = Sample(points, None, -100.0, 100.0).estimate().interval
         measured = f"{np.mean(points):+.2f} points"
-    return _row(
+    row = _row(
         "faster_convergence",
         f"BatchNorm's validation accuracy after {EARLY_EPOCHS} epochs is about the baseline's "
         f"after {LATE_EPOCHS}",
-        "about equal",
         measured,
-        interval,
         "points",
         decide(interval, -ABOUT),
         _rule(
@@ -117,6 +113,7 @@ def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
             f"-{ABOUT:g} point",
         ),
     )
+    return _with_interval(row, interval)
 
 
 def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
@@ -126,14 +123,11 @@ def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
         for pair in pairs
     ]
     differences = [b - a for a, b in values if a is not None and b is not None]
-    interval = t_interval(differences)
-    measured = f"{np.mean(differences):+.4f} nats" if differences else "too few epochs"
-    return _row(
+    interval = Sample(differences).estimate().interval
+    row = _row(
         f"smoother_{curve}",
         f"BatchNorm's {words} curve is smoother",
-        "by eye",
-        measured,
-        interval,
+        f"{np.mean(differences):+.4f} nats" if differences else "too few epochs",
         "nats",
         decide(interval, above=False),
         _rule(
@@ -144,102 +138,167 @@ def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
             above=False,
         ),
     )
+    return _with_interval(row, interval)
 
 
-def class_gains(pairs: Sequence[Pair]) -> dict[str, list[float]]:
-    """Gain of each class, in points a pair; classes without a test image are left out."""
-    tables = [(a.results["per_class_accuracy"], b.results["per_class_accuracy"]) for a, b in pairs]
+def class_gains(samples: dict[str, Sample]) -> dict[str, Sample]:
+    """Gain of each class, in points; classes without a test image are left out.
+
+    Args:
+        samples: of `pair_samples`.
+    """
     return {
-        name: [100 * (b[name] - a[name]) for a, b in tables]
-        for name, value in tables[0][0].items()
-        if value is not None
+        name.removeprefix("class:"): sample.scaled(100)
+        for name, sample in samples.items()
+        if name.startswith("class:")
     }
 
 
-def nearly_every_class(gains: dict[str, list[float]]) -> dict[str, Any]:
-    """BatchNorm improves nearly every class."""
-    verdicts = {name: decide(t_interval(points)) for name, points in gains.items()}
-    total = len(gains)
-    better, worse = (
-        sum(v == kind for v in verdicts.values()) for kind in ("supported", "not supported")
+def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
+    """BatchNorm improves nearly every class.
+
+    "Supported" needs nearly all intervals at once, so each may have its own 95 %: the chance to
+    support a false claim does not grow with the classes. "Not supported" needs any two, so there
+    the p-values are adjusted for the number of classes, by Holm's method.
+    """
+    found = [gain.estimate() for gain in gains.values()]
+    verdicts = [decide(one.interval) for one in found]
+    total, better, worse = (
+        len(found),
+        verdicts.count("supported"),
+        verdicts.count("not supported"),
+    )
+    adjusted = holm([one.p for one in found])
+    surely_worse = sum(
+        v == "not supported" and p is not None and p < ALPHA
+        for v, p in zip(verdicts, adjusted, strict=True)
     )
     verdict: Verdict = "undecided"
-    if worse > 1:
+    if total >= FEWEST_CLASSES and surely_worse > 1:
         verdict = "not supported"
-    elif better >= total - 1:
+    elif total >= FEWEST_CLASSES and better >= total - 1 and not worse:
         verdict = "supported"
-    higher = sum(np.mean(points) > 0 for points in gains.values())
+    higher = sum((one.mean or 0.0) > 0 for one in found)
+    if total >= FEWEST_CLASSES:
+        rule = (
+            f"supported if the 95 % paired intervals of at least {total - 1} of {total} classes "
+            "lie entirely above 0 and none entirely below, not supported if two or more lie below "
+            f"after Holm's correction for {total} classes, else (or with one seed) undecided"
+        )
+    else:
+        rule = f"undecided with fewer than {FEWEST_CLASSES} classes"
     return _row(
         "nearly_every_class",
         "BatchNorm improves nearly every class",
-        "nearly every class",
-        f"{higher} of {total} classes have a higher mean; {better} clearly higher, "
+        f"{higher} of {counted(total, 'class')} with a higher mean; {better} clearly higher, "
         f"{worse} clearly lower",
-        None,
         "classes",
         verdict,
-        f"supported if the 95 % paired t intervals of at least {total - 1} of {total} classes "
-        "lie entirely above 0, not supported if those of two or more lie entirely below, "
-        "else (or with one seed) undecided",
+        rule,
     )
 
 
-def hard_classes_gain_most(gains: dict[str, list[float]]) -> dict[str, Any]:
+def hard_classes_gain_most(gains: dict[str, Sample]) -> dict[str, Any]:
     """Cat, dog and deer gain more than the other classes."""
-    interval, measured = None, f"no classes {', '.join(HARD_CLASSES)} in this dataset"
-    others = [points for name, points in gains.items() if name not in HARD_CLASSES]
+    interval, measured = None, f"a class of {', '.join(HARD_CLASSES)} has no test image"
+    others = [name for name in gains if name not in HARD_CLASSES]
     if others and all(name in gains for name in HARD_CLASSES):
-        hard = [gains[name] for name in HARD_CLASSES]
-        points = np.mean(hard, axis=0) - np.mean(others, axis=0)
-        interval = t_interval(points)
-        top = sorted(gains, key=lambda name: -float(np.mean(gains[name])))[: len(hard)]
-        measured = f"{np.mean(points):+.2f} points; {', '.join(top)} gain most"
-    return _row(
+        weights = {
+            name: 1 / len(HARD_CLASSES) if name in HARD_CLASSES else -1 / len(others)
+            for name in gains
+        }
+        contrast = _contrast(gains, weights)
+        interval = contrast.estimate().interval
+        top = sorted(gains, key=lambda name: -float(np.mean(gains[name].values)))
+        measured = (
+            f"{np.mean(contrast.values):+.2f} points; {', '.join(top[: len(HARD_CLASSES)])} gain "
+            "most"
+        )
+    row = _row(
         "hard_classes_gain_most",
         "Cat, dog and deer gain most",
-        "cat, dog, deer",
         measured,
-        interval,
         "points",
         decide(interval),
         _rule("mean gain of cat, dog and deer minus mean gain of the other classes", "0"),
     )
+    return _with_interval(row, interval)
 
 
-def time_overhead(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """BatchNorm takes longer to train."""
-    percent = [
-        100 * (b.results["train_seconds"] / a.results["train_seconds"] - 1) for a, b in pairs
+def _contrast(gains: dict[str, Sample], weights: dict[str, float]) -> Sample:
+    """A weighted sum of the gains of classes.
+
+    The value of an image is its part in the sum: the mean over all images is the sum, and their
+    variance over N that of the sum, by the variances of the classes.
+    """
+    values = np.sum([w * np.array(gains[name].values) for name, w in weights.items()], axis=0)
+    each = [gains[name].images for name in weights]
+    total = sum(len(images) for images in each if images is not None)
+    parts = [
+        float(np.mean(values)) + total * w / len(images) * (images - images.mean())
+        for w, images in zip(weights.values(), each, strict=True)
+        if images is not None
     ]
-    interval = t_interval(percent, least=-100.0)
-    return _row(
+    return Sample(values.tolist(), np.concatenate(parts), -200.0, 200.0)
+
+
+def time_overhead(relative: Sample) -> dict[str, Any]:
+    """BatchNorm takes longer to train.
+
+    Args:
+        relative: its time over the baseline's, minus 1, in per cent.
+    """
+    found = relative.estimate()
+    row = _row(
         "time_overhead",
         "BatchNorm takes longer to train",
-        f"+{PUBLISHED_OVERHEAD} %",
-        f"{np.mean(percent):+.1f} %",
-        interval,
+        f"{found.mean:+.1f} %",
         "%",
-        decide(interval),
+        decide(found.interval),
         _rule("training time, BatchNorm over baseline minus 1", "0"),
-        _contains(interval, PUBLISHED_OVERHEAD),
     )
+    return _with_interval(row, found.interval)
 
 
-def claims(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+# What the report says, and the number of it that an interval may contain.
+_PUBLISHED: dict[str, tuple[str, float | None]] = {
+    "accuracy_gain": (f"+{PUBLISHED_GAIN} points", PUBLISHED_GAIN),
+    "faster_convergence": ("about equal", None),
+    "smoother_train_loss": ("by eye", None),
+    "smoother_val_loss": ("by eye", None),
+    "nearly_every_class": ("nearly every class", None),
+    "hard_classes_gain_most": ("cat, dog, deer", None),
+    "time_overhead": (f"+{PUBLISHED_OVERHEAD} %", PUBLISHED_OVERHEAD),
+}
+
+
+def _beside_published(row: dict[str, Any]) -> dict[str, Any]:
+    """A claim's row with what the report says about it."""
+    text, number = _PUBLISHED[row["id"]]
+    ends = row["interval"]
+    inside = None if number is None or ends is None else ends[0] <= number <= ends[1]
+    return {**row, "published": text, "published_inside_interval": inside}
+
+
+def claims(pairs: Sequence[Pair], cifar10: bool) -> list[dict[str, Any]]:
     """All claims as rows of plain data; none without a pair.
 
     Args:
         pairs: (baseline, BatchNorm) of the same seed.
+        cifar10: whether the images are CIFAR-10's; only then are there classes of these names
+            to compare, and published numbers.
     """
     if not pairs:
         return []
-    gains = class_gains(pairs)
-    return [
-        accuracy_gain(pairs),
+    samples = pair_samples(pairs)
+    gains = class_gains(samples)
+    rows = [
+        accuracy_gain(samples["test_accuracy"].scaled(100)),
         faster_convergence(pairs),
         smoother(pairs, "train_loss", "training loss"),
         smoother(pairs, "val_loss", "validation loss"),
         nearly_every_class(gains),
-        hard_classes_gain_most(gains),
-        time_overhead(pairs),
+        *([hard_classes_gain_most(gains)] if cifar10 else []),
+        time_overhead(samples["relative_seconds"].scaled(100)),
     ]
+    return [_beside_published(row) for row in rows] if cifar10 else rows

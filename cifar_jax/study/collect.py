@@ -1,5 +1,6 @@
 """Read what the runs of a study left."""
 
+import functools
 import hashlib
 import io
 import zipfile
@@ -23,6 +24,7 @@ from cifar_jax.inputs import (
 )
 from cifar_jax.storage import read_sealed
 from cifar_jax.study.grid import Arm, Sweep, Value, ordered
+from cifar_jax.study.measures import cross_entropy
 
 STUDY = "study.json"
 RESULTS = "results.json"
@@ -102,6 +104,11 @@ class Run:
         n = self.logits.shape[1]
         pairs = n * self.label.astype(np.int64) + self.predicted
         return np.bincount(pairs, minlength=n * n).reshape(n, n)
+
+    @functools.cached_property
+    def losses(self) -> np.ndarray:
+        """float64 (N,): cross-entropy of each test image, in nats."""
+        return cross_entropy(self.logits, self.label)
 
     def curve(self, name: str) -> list[float]:
         """One column of the history, a value an epoch."""

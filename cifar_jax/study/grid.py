@@ -29,6 +29,7 @@ FIXED = (
     "data.dataset",
     "data.classes",
     "data.data_dir",
+    "data.folder_is_cifar10",
     "data.resize",
     "data.test_split",
     "data.white_level",

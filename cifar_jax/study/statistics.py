@@ -1,32 +1,59 @@
-"""The statistics of a study: pure functions of arrays.
+"""What a study may conclude: intervals, tests and effect sizes. Pure functions of arrays.
 
 The sample is one value a seed, or one difference a seed pair, so n is small: 3 to 20. Where a
-sample is too small for a statistic, the answer is None, never zero.
+sample is too small for a statistic, or has no spread, the answer is None, never zero.
+
+**The interval rule.** The 95 % interval is Student's t interval over the seeds (paired, for a
+difference): it says how the mean would change if the networks were trained again and tested on
+these images. The seeds alone decide if there are at least 1,000 test images and the seeds differ.
+With fewer images, or with seeds that all give the same value, the error of the test images is
+added, by Banerjee's conservative interval for sums of means (S. K. Banerjee, "Approximate
+confidence interval for linear functions of means of k populations when the population variances
+are not equal", Sankhya 22 (1960), 357-358):
+
+    half width^2 = t(n - 1)^2 s_seeds^2 / n + t(N - 1)^2 s_images^2 / N
+
+Here n is the number of seeds and s_seeds the standard deviation of their values. N is the number
+of test images, and s_images the standard deviation of the values of the images, each averaged
+over the seeds. Where both are zero, or one seed is all there is, or a value without images (a
+time, a validation accuracy) has no spread over the seeds, there is no interval and the answer is
+"undecided". `benchmarks/coverage.py` measures how often the interval covers the truth.
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, special, stats
 
 Interval = tuple[float, float]
+Rule = Literal["seeds", "seeds and test images"]
 
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
+# With fewer test images, or none of a value's own, an interval includes the images' error.
+ENOUGH_IMAGES = 1_000
+# Spreads below this are rounding: of fractions, nats and seconds.
+ROUNDING = 1e-12
 # Above this, "how many seeds" is answered with None.
 MOST_SEEDS = 1_000_000
 # Up to so many differences the sign flips are enumerated: 2^20 sums are 8 MB.
 MOST_EXACT_FLIPS = 20
-CALIBRATION_BINS = 15
-# Epochs of the steep descent at the start, which `oscillation` leaves out.
-SETTLING_EPOCHS = 3
+
+ONE_SEED = "one seed gives no interval"
+NO_SPREAD = "all seeds give the same value, and without a spread there is no interval"
 
 
 def _sample(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, np.float64)
+
+
+def _varies(x: np.ndarray) -> bool:
+    """Whether values differ by more than rounding."""
+    return len(x) > 1 and bool(np.ptp(x) > ROUNDING * max(1.0, np.abs(x).max()))
 
 
 def standard_deviation(values: ArrayLike) -> float | None:
@@ -35,29 +62,110 @@ def standard_deviation(values: ArrayLike) -> float | None:
     return float(x.std(ddof=1)) if len(x) > 1 else None
 
 
-def t_interval(
-    values: ArrayLike, level: float = LEVEL, least: float = -np.inf, most: float = np.inf
-) -> Interval | None:
-    """Student's interval for the mean: mean -+ t(n - 1) * s / sqrt(n).
+@dataclass(frozen=True)
+class Error:
+    """One part of the error of a mean: its variance, and the degrees of freedom of that."""
 
-    Of differences within pairs it is the paired t interval. Student, "The probable error of a
-    mean", Biometrika 6 (1908).
+    variance: float
+    freedom: int
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> "Error":
+        """Of the mean of independent values (n,)."""
+        return cls(float(x.var(ddof=1)) / len(x) if _varies(x) else 0.0, len(x) - 1)
+
+
+def _half_width(errors: Sequence[Error], alpha: float) -> float:
+    """Half the width of the interval with level 1 - alpha: Banerjee's, of one error Student's."""
+    quantiles = [special.stdtrit(error.freedom, 1 - alpha / 2) for error in errors]
+    squares = [t**2 * e.variance for t, e in zip(quantiles, errors, strict=True) if e.variance]
+    return float(np.sqrt(sum(squares)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and what the interval rule says about it.
+
+    Attributes:
+        mean: None without a value.
+        interval: None where there is none.
+        rule: which errors the interval counts; None without an interval.
+        reason: why there is no interval; None where there is one.
+        errors: of the seeds, then of the test images if they have any.
+    """
+
+    mean: float | None
+    interval: Interval | None
+    rule: Rule | None
+    reason: str | None
+    errors: tuple[Error, ...]
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p-value of "the mean is 0": below 0.05 just where the interval leaves out 0.
+
+        It is the alpha at which the interval of level 1 - alpha ends at 0; with the seeds alone
+        that is the paired t test's. None without an interval.
+        """
+        if self.interval is None or self.mean is None:
+            return None
+        counted = self.errors[: 1 if self.rule == "seeds" else 2]
+        distance = abs(self.mean)
+        if distance <= ROUNDING:
+            return 1.0
+        alone = [
+            2 * stats.t.sf(distance / np.sqrt(error.variance), error.freedom)
+            for error in counted
+            if error.variance
+        ]
+        if len(alone) == 1:
+            return float(alone[0])
+        least = max(*alone, 1e-300)  # a second error makes the interval wider, never narrower
+
+        def beyond(logarithm: float) -> float:
+            return _half_width(counted, np.exp(logarithm)) - distance
+
+        if beyond(np.log(least)) <= 0:
+            return float(least)
+        return float(np.exp(optimize.brentq(beyond, np.log(least), 0.0)))
+
+
+def estimate(
+    values: ArrayLike,
+    images: ArrayLike | None = None,
+    least: float = -np.inf,
+    most: float = np.inf,
+    level: float = LEVEL,
+) -> Estimate:
+    """The mean of one value a seed, with its interval by the rule of this module.
 
     Args:
-        values: (n,).
+        values: (n,), one a seed, or one difference a seed pair.
+        images: (N,), the same of each test image, averaged over the seeds; None for a value
+            that no test images decide.
+        least, most: what the mean cannot be below or above. The interval is cut there.
         level: of confidence.
-        least, most: what the mean cannot be below or above (a time, a share). The interval is cut
-            there, which changes nothing about how often it covers the mean.
-
-    Returns:
-        Its ends, or None below two values.
     """
     x = _sample(values)
-    n = len(x)
-    if n < 2:
-        return None
-    half = stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) / np.sqrt(n)
-    return max(float(x.mean() - half), least), min(float(x.mean() + half), most)
+    errors: tuple[Error, ...] = (Error.of(x),) if len(x) > 1 else ()
+    rule: Rule = "seeds"
+    if images is not None and errors:
+        per_image = _sample(images)
+        if len(per_image) > 1:
+            errors = (*errors, Error.of(per_image))
+        if len(per_image) < ENOUGH_IMAGES or not errors[0].variance:
+            rule = "seeds and test images"
+    mean = float(x.mean()) if len(x) else None
+    counted = errors[: 1 if rule == "seeds" else 2]
+    if mean is None or not errors:
+        return Estimate(mean, None, None, ONE_SEED, errors)
+    if rule == "seeds and test images" and len(counted) < 2:
+        return Estimate(mean, None, None, "one test image gives no interval", errors)
+    if not any(error.variance for error in counted):
+        return Estimate(mean, None, None, NO_SPREAD, errors)
+    half = _half_width(counted, 1 - level)
+    interval = max(mean - half, least), min(mean + half, most)
+    return Estimate(mean, interval, rule, None, errors)
 
 
 def bootstrap_interval(
@@ -68,17 +176,17 @@ def bootstrap_interval(
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Percentile and
     not BCa: BCa's correction is estimated from the jackknife of a handful of seeds, where it
     is mostly noise. It assumes no distribution, but is too narrow below about ten values (five
-    values: about 83 % instead of 95 %), so verdicts rest on `t_interval`.
+    values: about 83 % instead of 95 %), so verdicts rest on `estimate`.
 
     Args:
         values: (n,).
 
     Returns:
-        Its ends, or None below two values.
+        Its ends, or None without a spread.
     """
     x = _sample(values)
     n = len(x)
-    if n < 2:
+    if not _varies(x):
         return None
     rows = np.random.default_rng(seed).integers(0, n, (resamples, n))
     low, high = np.quantile(x[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
@@ -98,11 +206,11 @@ def sign_flip_p(differences: ArrayLike, draws: int = 99_999, seed: int = 0) -> f
         differences: (n,).
 
     Returns:
-        p, or None below two differences.
+        p, or None where the differences have no spread.
     """
     d = _sample(differences)
     n = len(d)
-    if n < 2:
+    if not _varies(d):
         return None
     # Sums of the same numbers in another order may differ in the last bits.
     observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()
@@ -115,20 +223,6 @@ def sign_flip_p(differences: ArrayLike, draws: int = 99_999, seed: int = 0) -> f
     signs = 2 * np.random.default_rng(seed).integers(0, 2, (draws, n)) - 1
     extreme = int(np.sum(np.abs(signs @ d) >= observed))
     return (extreme + 1) / (draws + 1)
-
-
-def paired_t_p(differences: ArrayLike) -> float | None:
-    """Two-sided p-value of the paired t test that the differences have mean 0.
-
-    Below 0.05 just where `t_interval` leaves out 0. None below two differences, and where they
-    are all the same but for 1 where they are all 0.
-    """
-    d = _sample(differences)
-    if len(d) > 1 and not d.any():
-        return 1.0
-    if cohens_dz(d) is None:
-        return None
-    return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -156,14 +250,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def cohens_dz(differences: ArrayLike) -> float | None:
     """Mean of the differences over their standard deviation.
 
-    Cohen, Statistical Power Analysis (1988), section 2.3. None below two differences, and
-    where they are all the same.
+    Cohen, Statistical Power Analysis (1988), section 2.3. None without a spread.
     """
     d = _sample(differences)
-    deviation = standard_deviation(d)
-    if deviation is None or deviation <= 1e-12 * np.abs(d).max():
-        return None
-    return float(d.mean() / deviation)
+    return float(d.mean() / d.std(ddof=1)) if _varies(d) else None
 
 
 def paired_t_power(dz: float, n: int, alpha: float = ALPHA) -> float:
@@ -196,144 +286,3 @@ def seeds_for_power(dz: float | None, power: float = POWER, alpha: float = ALPHA
         else:
             high = middle
     return high
-
-
-class McNemar(TypedDict):
-    """Examples that only the first, only the second classifier gets right, and the p-value."""
-
-    only_first: int
-    only_second: int
-    p: float
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's exact two-sided test on the same examples.
-
-    McNemar, Psychometrika 12 (1947); exact: the smaller count is binomial(b + c, 1/2).
-
-    Args:
-        first, second: bool (N,), whether a classifier is right.
-    """
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
-    total = only_first + only_second
-    p = stats.binomtest(only_first, total).pvalue if total else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p": float(p)}
-
-
-class Variance(TypedDict):
-    """Variance of the test accuracy over seeds, and its two parts (fractions squared)."""
-
-    total: float | None
-    finite_test_set: float | None
-    distribution: float | None
-
-
-def variance_parts(correct: np.ndarray) -> Variance:
-    """Split the variance of test accuracy over seeds as Jordan does (2023, arXiv 2304.01910).
-
-    For a run r and an example i let C[r, i] say whether it is right. The variance of the
-    accuracy on N examples is the mean of all covariances Cov(C[:, i], C[:, j]). Those with
-    i != j average to the variance that would remain on an endless test set, the
-    distribution-wise one; the i = j are there because the test set is finite. Hence, with V
-    the variance over runs of the accuracy and v[i] that of example i (both with n - 1),
-
-        distribution = N / (N - 1) * (V - sum(v) / N^2),  finite_test_set = V - distribution,
-
-    which is unbiased, and therefore can be below zero where the truth is near zero.
-
-    Args:
-        correct: bool (seeds, N).
-
-    Returns:
-        The parts; all None below two seeds or two examples.
-    """
-    seeds, n = correct.shape
-    if seeds < 2 or n < 2:
-        return {"total": None, "finite_test_set": None, "distribution": None}
-    total = correct.mean(axis=1).var(ddof=1)
-    single = correct.astype(np.float64).var(axis=0, ddof=1).sum() / n**2
-    distribution = n / (n - 1) * (total - single)
-    return {
-        "total": float(total),
-        "finite_test_set": float(total - distribution),
-        "distribution": float(distribution),
-    }
-
-
-def first_epoch(values: Sequence[float], threshold: float) -> int | None:
-    """First epoch, counted from 1, whose value is at least the threshold; None if none is."""
-    return next((epoch for epoch, v in enumerate(values, start=1) if v >= threshold), None)
-
-
-def area_under_curve(values: ArrayLike) -> float:
-    """Mean height of a curve (epochs,) by the trapezoidal rule, in the curve's own unit."""
-    x = _sample(values)
-    return float(np.trapezoid(x) / (len(x) - 1)) if len(x) > 1 else float(x[0])
-
-
-def oscillation(losses: ArrayLike, learning_rates: ArrayLike) -> float | None:
-    """How much a loss curve wobbles from epoch to epoch: sqrt(mean(second differences^2) / 6).
-
-    The difference of successive changes, l[t-1] - 2 l[t] + l[t+1], is blind to a steady trend,
-    so a curve that falls faster does not count as rougher (the mean change would). Of
-    independent noise with standard deviation s around a line it has variance 6 s^2, so the
-    result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986)). Windows
-    with two learning rates are left out, since the fall at a drop is no wobble, and so are
-    the first three epochs, where the curve is steep and bent.
-
-    Args:
-        losses: (epochs,), in nats.
-        learning_rates: (epochs,).
-
-    Returns:
-        In nats, or None where no window is left.
-    """
-    x, rate = _sample(losses), _sample(learning_rates)
-    second = x[2:] - 2 * x[1:-1] + x[:-2]
-    steady = (rate[:-2] == rate[1:-1]) & (rate[1:-1] == rate[2:])
-    kept = second[SETTLING_EPOCHS:][steady[SETTLING_EPOCHS:]]
-    return float(np.sqrt(np.mean(kept**2) / 6)) if len(kept) else None
-
-
-class Bin(TypedDict):
-    """Predictions of similar confidence: their mean confidence, accuracy and number."""
-
-    confidence: float | None
-    accuracy: float | None
-    count: int
-
-
-def calibration(
-    logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
-) -> tuple[float, list[Bin]]:
-    """Expected calibration error and its bins.
-
-    Guo et al. 2017 (arXiv 1706.04599), equation 3: confidence is the largest softmax
-    probability, bin m holds those in ((m - 1) / bins, m / bins], and the error is the mean of
-    |accuracy - confidence| over the bins, weighted by their counts.
-
-    Args:
-        logits: float (N, classes).
-        labels: integers (N,).
-
-    Returns:
-        The error, a fraction, and the bins from low to high confidence; those of an empty bin
-        are None.
-    """
-    x = logits.astype(np.float64)
-    confidence = 1 / np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1)
-    right = x.argmax(axis=1) == labels
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    confidences = np.bincount(index, weights=confidence, minlength=bins)
-    hits = np.bincount(index, weights=right, minlength=bins)
-    error = float(np.abs(hits - confidences).sum() / len(labels))
-    rows: list[Bin] = [
-        {
-            "confidence": float(c / n) if n else None,
-            "accuracy": float(h / n) if n else None,
-            "count": int(n),
-        }
-        for c, h, n in zip(confidences, hits, count, strict=True)
-    ]
-    return error, rows

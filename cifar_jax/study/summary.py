@@ -1,117 +1,38 @@
 """All numbers of a study, as plain data."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.study.claims import claims
 from cifar_jax.study.collect import Run, Study
-from cifar_jax.study.statistics import (
+from cifar_jax.study.measures import (
     area_under_curve,
-    bootstrap_interval,
     calibration,
-    cohens_dz,
     first_epoch,
-    holm,
     mcnemar,
     oscillation,
-    paired_t_p,
-    seeds_for_power,
-    sign_flip_p,
-    standard_deviation,
-    t_interval,
     variance_parts,
 )
+from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair_samples, with_holm
 
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 # The two arms that the report's claims are about.
 BASELINE, BATCHNORM = "none", "batch"
 # The network that they are about.
 REPORT_MODEL = "cnn"
-# Of the metrics of a run that are not shares.
-_MOST = {"test_loss": math.inf, "train_seconds": math.inf}
-
-
-def describe(
-    values: Sequence[float], least: float = -math.inf, most: float = math.inf
-) -> dict[str, Any]:
-    """Mean, spread and 95 % intervals of one value a seed; None where there are too few.
-
-    Args:
-        values: (seeds,).
-        least, most: the range of such a value.
-    """
-    return {
-        "n": len(values),
-        "mean": float(np.mean(values)) if values else None,
-        "std": standard_deviation(values),
-        "ci_t": _ends(t_interval(values, least=least, most=most)),
-        "ci_bootstrap": _ends(bootstrap_interval(values)),
-        "values": list(values),
-    }
-
-
-def compare(differences: Sequence[float], least: float = -math.inf) -> dict[str, Any]:
-    """What one difference a seed pair says; `least` is the smallest that there can be."""
-    row = describe(differences, least)
-    dz = cohens_dz(differences)
-    return {
-        "n": row["n"],
-        "mean_difference": row["mean"],
-        "std": row["std"],
-        "ci_t": row["ci_t"],
-        "ci_bootstrap": row["ci_bootstrap"],
-        "p_t": paired_t_p(differences),
-        "p_sign_flip": sign_flip_p(differences),
-        "cohens_dz": dz,
-        "seeds_for_power_80": seeds_for_power(dz),
-        "differences": row["values"],
-    }
-
-
-def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method."""
-    p_t, p_sign_flip = (holm([row[key] for row in rows]) for key in ("p_t", "p_sign_flip"))
-    return [
-        {**row, "p_t_holm": t, "p_sign_flip_holm": flip}
-        for row, t, flip in zip(rows, p_t, p_sign_flip, strict=True)
-    ]
-
-
-def _ends(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
-
-
-def run_metrics(run: Run) -> dict[str, float]:
-    """The numbers of one run that are compared; accuracies are fractions."""
-    results = run.results
-    return {
-        "test_accuracy": results["test_accuracy"],
-        "test_loss": results["test_loss"],
-        "val_accuracy": run.curve("val_accuracy")[-1],
-        "train_seconds": results["train_seconds"],
-        **{
-            f"class:{name}": value
-            for name, value in results["per_class_accuracy"].items()
-            if value is not None
-        },
-    }
 
 
 def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
     """Statistics of one arm over its seeds."""
-    tables = [run_metrics(run) for run in runs]
     errors = [calibration(run.logits, run.label)[0] for run in runs]
     _, bins = calibration(
         np.concatenate([run.logits for run in runs]), np.concatenate([run.label for run in runs])
     )
     return {
-        **{
-            name: describe([table[name] for table in tables], 0.0, _MOST.get(name, 1.0))
-            for name in tables[0]
-        },
+        **{name: describe(sample) for name, sample in arm_samples(runs).items()},
         "seeds": [run.seed for run in runs],
         "variance": variance_parts(np.stack([run.correct for run in runs])),
         "num_params": runs[0].results["num_params"],
@@ -121,13 +42,8 @@ def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
 
 def summarise_pairs(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
     """Second arm minus first, over seed pairs."""
-    tables = [(run_metrics(a), run_metrics(b)) for a, b in pairs]
-    paired: dict[str, Any] = {
-        name: compare([b[name] - a[name] for a, b in tables]) for name in tables[0][0]
-    }
-    paired["train_seconds"]["relative"] = compare(
-        [b["train_seconds"] / a["train_seconds"] - 1 for a, b in tables], least=-1.0
-    )
+    paired: dict[str, Any] = {name: compare(row) for name, row in pair_samples(pairs).items()}
+    paired["train_seconds"]["relative"] = paired.pop("relative_seconds")
     return {
         "arms": [pairs[0][0].arm, pairs[0][1].arm],
         "seeds": [a.seed for a, _ in pairs],
@@ -137,7 +53,7 @@ def summarise_pairs(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
 
 def _oscillations(runs: Sequence[Run], curve: str) -> dict[str, Any]:
     values = [oscillation(run.curve(curve), run.curve("learning_rate")) for run in runs]
-    return describe([value for value in values if value is not None])
+    return describe(Sample([value for value in values if value is not None], least=0.0))
 
 
 def summarise_convergence(runs: Sequence[Run]) -> dict[str, Any]:
@@ -146,7 +62,7 @@ def summarise_convergence(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "thresholds": list(THRESHOLDS),
         "first_epoch": [[first_epoch(curve, t) for curve in curves] for t in THRESHOLDS],
-        "area_under_curve": describe([area_under_curve(curve) for curve in curves]),
+        "area_under_curve": describe(Sample(list(map(area_under_curve, curves)), None, 0.0, 1.0)),
         "oscillation": {curve: _oscillations(runs, curve) for curve in ("train_loss", "val_loss")},
     }
 
@@ -165,20 +81,25 @@ def epochs_saved(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
         ]
         for t in THRESHOLDS
     ]
+    most = float(len(curves[0][0]) - 1)
     return {
         "thresholds": list(THRESHOLDS),
         "saved": saved,
-        "statistics": [describe([n for n in row if n is not None]) for row in saved],
+        "statistics": [
+            describe(Sample([n for n in row if n is not None], None, -most, most)) for row in saved
+        ],
     }
 
 
-def _reason(study: Study, pairs: int) -> str | None:
+def _reason(study: Study, pairs: int, paired: dict[str, Any]) -> str | None:
     """Why some intervals are absent; `pairs` is the number of seed pairs."""
     single = [arm for arm in study.arms if len(study.runs[arm]) == 1]
     if single:
         what = f"Only one seed of {' and of '.join(single)} has finished"
     elif pairs == 1:
         what = "Only one seed has finished in both arms"
+    elif paired and paired["test_accuracy"]["no_interval"]:
+        return f"The difference has no interval: {paired['test_accuracy']['no_interval']}."
     else:
         return None
     return (
@@ -213,9 +134,19 @@ def against_first(study: Study) -> list[dict[str, Any]]:
     for arm in study.arms:
         pairs = study.pairs(both[0], arm) if arm != both[0] else []
         if pairs:
-            gains = [b.results["test_accuracy"] - a.results["test_accuracy"] for a, b in pairs]
-            rows.append({"arms": [both[0], arm], **compare(gains)})
+            gain = pair_samples(pairs)["test_accuracy"]
+            rows.append({"arms": [both[0], arm], **compare(gain)})
     return with_holm(rows)
+
+
+def is_cifar10(study: Study) -> bool:
+    """Whether the images are CIFAR-10's: the dataset itself, or a folder that its user calls so.
+
+    Only then do the published numbers, and the claims about classes by name, belong to the study.
+    """
+    name, classes = study.dataset["name"], study.dataset["classes"]
+    told = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
+    return (name == "cifar10" or told) and classes == list(CLASSES)
 
 
 def is_reports_pair(study: Study) -> bool:
@@ -233,12 +164,15 @@ def summarise(study: Study) -> dict[str, Any]:
     Arms without a finished run appear in `missing` alone. `paired`, `mcnemar`,
     `convergence.epochs_saved` are empty without two arms that share a seed, and `claims` unless
     those are the baseline and BatchNorm of the report's network. `against_first` has every other
-    arm, with p-values adjusted for their number.
+    arm, with p-values adjusted for their number. Every mean and difference names the rule of its
+    interval (`interval_rule`), the variances that went into it (`variance_of_mean`), and, where
+    there is no interval, the reason (`no_interval`).
     """
     finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
     runs = [run for row in finished.values() for run in row]
     arms = compared_arms(study)
     pairs = study.pairs(*arms) if arms else []
+    paired = summarise_pairs(pairs) if pairs else {}
     return {
         "dataset": study.dataset,
         "arms": list(finished),
@@ -250,13 +184,13 @@ def summarise(study: Study) -> dict[str, Any]:
         "versions": runs[0].results["versions"],
         "git_revision": joined(runs, "git_revision"),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
-        "paired": summarise_pairs(pairs) if pairs else {},
+        "paired": paired,
         "against_first": against_first(study),
         "mcnemar": [{"seed": a.seed, **mcnemar(a.correct, b.correct)} for a, b in pairs],
         "convergence": {
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claims(pairs) if is_reports_pair(study) else [],
-        "reason_no_intervals": _reason(study, len(pairs)),
+        "claims": claims(pairs, is_cifar10(study)) if is_reports_pair(study) else [],
+        "reason_no_intervals": _reason(study, len(pairs), paired),
     }

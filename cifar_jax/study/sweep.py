@@ -7,119 +7,161 @@ chosen by it; no other number has a value for such a run.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cifar_jax.study.collect import Study, SweepStudy
 from cifar_jax.study.grid import Value, setting_name
-from cifar_jax.study.summary import (
-    chosen_pair,
-    compare,
-    describe,
-    joined,
-    summarise,
-    summarise_arm,
-    with_holm,
-)
+from cifar_jax.study.samples import Sample, compare, describe, difference, with_holm
+from cifar_jax.study.statistics import ROUNDING
+from cifar_jax.study.summary import chosen_pair, joined, summarise, summarise_arm
 
 # What `summarise` says about the norms at one value; the claims are about the protocol alone.
 _KEPT = ("arms", "missing", "diverged", "epochs", "per_arm", "paired", "mcnemar", "convergence")
 
-Accuracies = dict[int, float]
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """How one run ended.
+
+    Attributes:
+        test, validation: accuracies, chance where it diverged.
+        right: (N,), which test images it gets right; chance for each where it diverged.
+    """
+
+    test: float
+    validation: float
+    right: np.ndarray
 
 
-def accuracies(study: Study, arm: str, chance: float) -> tuple[Accuracies, Accuracies]:
-    """Test and final validation accuracy of each seed of an arm, chance where it diverged."""
-    test = {run.seed: run.results["test_accuracy"] for run in study.runs[arm]}
-    validation = {run.seed: run.curve("val_accuracy")[-1] for run in study.runs[arm]}
-    lost = {seed: chance for name, seed in study.diverged if name == arm}
-    return {**test, **lost}, {**validation, **lost}
+Outcomes = dict[int, Outcome]
 
 
-def differences(first: Accuracies, second: Accuracies) -> dict[int, float]:
-    """Second minus first of each seed that both have."""
-    return {seed: second[seed] - first[seed] for seed in sorted(first) if seed in second}
+def outcomes(study: Study, arm: str, lost: Outcome) -> Outcomes:
+    """How each seed of an arm ended, by increasing seed; `lost` where it diverged."""
+    found = {
+        run.seed: Outcome(run.results["test_accuracy"], run.curve("val_accuracy")[-1], run.correct)
+        for run in study.runs[arm]
+    }
+    diverged = {seed: lost for name, seed in study.diverged if name == arm}
+    return dict(sorted({**found, **diverged}.items()))
 
 
-def _cell(study: Study, arm: str, value: Value, chance: float) -> dict[str, Any]:
-    test, _ = accuracies(study, arm, chance)
+def _test(found: Outcomes, seeds: Sequence[int]) -> Sample:
+    """Test accuracy of some seeds, at least one."""
+    images = np.mean([found[seed].right for seed in seeds], axis=0)
+    return Sample([found[seed].test for seed in seeds], images, 0.0, 1.0)
+
+
+def _gain(first: Outcomes, second: Outcomes) -> tuple[list[int], Sample]:
+    """The seeds that both have, and the second's test accuracy minus the first's."""
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        return [], Sample([])
+    return seeds, difference(_test(first, seeds), _test(second, seeds))
+
+
+def _cell(study: Study, arm: str, value: Value, lost: Outcome) -> dict[str, Any]:
+    found = outcomes(study, arm, lost)
     runs = study.runs[arm]
-    lost = sorted(seed for name, seed in study.diverged if name == arm)
+    diverged = sorted(seed for name, seed in study.diverged if name == arm)
     return {
         "arm": arm,
         "value": value,
-        "seeds": sorted(test),
-        "diverged": len(lost),
-        "diverged_seeds": lost,
-        "test_accuracy": describe([test[seed] for seed in sorted(test)], 0.0, 1.0),
+        "seeds": list(found),
+        "diverged": len(diverged),
+        "diverged_seeds": diverged,
+        "test_accuracy": describe(_test(found, list(found)) if found else Sample([])),
         "finished": summarise_arm(runs) if runs else None,
     }
 
 
-def _gains(
-    study: SweepStudy, pair: tuple[str, str], chance: float
-) -> tuple[list[dict[str, Any]], list[dict[int, float]]]:
-    """The paired gain at each value, as statistics and as numbers of each seed."""
-    rows, numbers = [], []
-    for value, at in zip(study.sweep.values, study.studies, strict=True):
-        first, second = (accuracies(at, arm, chance)[0] for arm in pair)
-        gain = differences(first, second)
-        lost = {seed for arm, seed in at.diverged if arm in pair}
-        rows.append(
-            {
-                "value": value,
-                "seeds": list(gain),
-                "diverged_pairs": len(lost & set(gain)),
-                **compare(list(gain.values())),
-            }
-        )
-        numbers.append(gain)
-    return with_holm(rows), numbers
-
-
-def _against_first_value(study: SweepStudy, chance: float) -> list[dict[str, Any]]:
-    """Every arm at every other value minus the same arm at the first, paired by seed."""
+def _gains(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> list[dict[str, Any]]:
+    """The paired gain at each value."""
     rows = []
-    for arm in study.first.arms:
-        first = accuracies(study.first, arm, chance)[0]
-        for value, at in zip(study.sweep.values[1:], study.studies[1:], strict=True):
-            change = differences(first, accuracies(at, arm, chance)[0])
-            row = {"arm": arm, "value": value, "seeds": list(change)}
-            rows.append({**row, **compare(list(change.values()))})
+    for value, at in zip(study.sweep.values, study.studies, strict=True):
+        seeds, gain = _gain(*(outcomes(at, arm, lost) for arm in pair))
+        diverged = {seed for arm, seed in at.diverged if arm in pair}
+        pairs = {"value": value, "seeds": seeds, "diverged_pairs": len(diverged & set(seeds))}
+        rows.append({**pairs, **compare(gain)})
     return with_holm(rows)
 
 
-def _interaction(values: Sequence[Value], gains: Sequence[dict[int, float]]) -> dict[str, Any]:
+def _against_first_value(study: SweepStudy, lost: Outcome) -> list[dict[str, Any]]:
+    """Every arm at every other value minus the same arm at the first, paired by seed."""
+    rows = []
+    for arm in study.first.arms:
+        first = outcomes(study.studies[0], arm, lost)
+        for value, at in zip(study.sweep.values[1:], study.studies[1:], strict=True):
+            seeds, change = _gain(first, outcomes(at, arm, lost))
+            rows.append({"arm": arm, "value": value, "seeds": seeds, **compare(change)})
+    return with_holm(rows)
+
+
+def _interaction(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> dict[str, Any]:
     """Gain at the last value (of numbers: the highest) minus that at the first, seed by seed."""
-    if len(values) < 2:
+    if len(study.sweep.values) < 2:
         return {}
-    change = differences(gains[0], gains[-1])
-    return {"low": values[0], "high": values[-1], "seeds": list(change)} | compare(
-        list(change.values())
-    )
+    ends = [
+        [outcomes(at, arm, lost) for arm in pair] for at in (study.studies[0], study.studies[-1])
+    ]
+    seeds = sorted(set.intersection(*(set(found) for end in ends for found in end)))
+    gains = [difference(*(_test(found, seeds) for found in end)) for end in ends if seeds]
+    change = difference(*gains) if gains else Sample([])
+    values = {"low": study.sweep.values[0], "high": study.sweep.values[-1]}
+    return {**values, "seeds": seeds, **compare(change)}
 
 
-def _best(study: SweepStudy, arm: str, chance: float) -> int | None:
-    """Index of the value with the best mean validation accuracy, over the seeds that it has."""
-    means = [list(accuracies(at, arm, chance)[1].values()) for at in study.studies]
-    found = [(float(np.mean(row)), -number) for number, row in enumerate(means) if row]
-    return -max(found)[1] if found else None
+def _chosen(
+    study: SweepStudy, arm: str, lost: Outcome, against: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The value with the best mean validation accuracy of an arm, and its test accuracy.
+
+    Values are compared over the seeds that all of them have; of those that tie the first is
+    taken. None where no value has a result, or no seed has one at every value that has any.
+
+    Args:
+        against: rows of `_against_first_value`.
+    """
+    found = {
+        value: row
+        for value, at in zip(study.sweep.values, study.studies, strict=True)
+        if (row := outcomes(at, arm, lost))
+    }
+    seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+    if not seeds:
+        return None
+    means = {
+        value: float(np.mean([row[seed].validation for seed in seeds]))
+        for value, row in found.items()
+    }
+    best, *tied = [v for v, mean in means.items() if mean >= max(means.values()) - ROUNDING]
+    rows = [row for row in against if (row["arm"], row["value"]) == (arm, best) and row["n"]]
+    return {
+        "arm": arm,
+        "value": best,
+        "among": len(found),
+        "tied": tied,
+        "seeds": seeds,
+        "val_accuracy": means[best],
+        "test_accuracy": describe(_test(found[best], seeds)),
+        "against_first_value": rows[0] if rows else None,
+        "adjusted_for": sum(row["p_t"] is not None for row in against),
+    }
 
 
-def _at_best(study: SweepStudy, pair: tuple[str, str], chance: float) -> dict[str, Any]:
-    """The gain with each arm at its own best value, chosen on the validation images."""
-    best = [_best(study, arm, chance) for arm in pair]
-    if best[0] is None or best[1] is None:
+def _at_best(
+    study: SweepStudy, pair: tuple[str, str], chosen: dict[str, dict[str, Any]], lost: Outcome
+) -> dict[str, Any]:
+    """The gain with each arm at its own chosen value."""
+    if not all(arm in chosen for arm in pair):
         return {}
-    first, second = (
-        accuracies(study.studies[at], arm, chance)[0]
-        for at, arm in zip(best, pair, strict=True)
-        if at is not None
-    )
-    gain = differences(first, second)
-    values = [study.sweep.values[at] for at in best if at is not None]
-    return {"values": values, "seeds": list(gain), **compare(list(gain.values()))}
+    values = [chosen[arm]["value"] for arm in pair]
+    places = [study.studies[study.sweep.values.index(value)] for value in values]
+    seeds, gain = _gain(*(outcomes(at, arm, lost) for at, arm in zip(places, pair, strict=True)))
+    return {"values": values, "seeds": seeds, **compare(gain)}
 
 
 def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
@@ -127,14 +169,19 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
 
     `cells` has an arm and a value each, `gain` a value each: second minus first compared norm,
     empty with one norm; `against_first_value` has an arm and any value but the first each, that
-    value minus the first. `per_value` is what `summarise` says about the norms at that value, or
-    None where no run is finished; diverged runs are in none of its numbers.
+    value minus the first. `chosen` has an arm each: the value that its validation accuracy
+    chooses, among how many, which tie with it, and the test accuracy there. `per_value` is what
+    `summarise` says about the norms at that value, or None where no run is finished; diverged runs
+    are in none of its numbers.
     """
     first = study.first
     chance = 1 / len(study.dataset["classes"])
+    lost = Outcome(chance, chance, np.full(study.dataset["n_test"], chance))
     runs = [run for at in study.studies for row in at.runs.values() for run in row]
     pair = chosen_pair(first.arms)
-    gains, numbers = _gains(study, pair, chance) if pair else ([], [])
+    against = _against_first_value(study, lost)
+    chosen = [_chosen(study, arm, lost, against) for arm in first.arms]
+    by_arm = {row["arm"]: row for row in chosen if row}
     whole = [summarise(at) if any(at.runs.values()) else None for at in study.studies]
     values = study.sweep.values
 
@@ -162,13 +209,14 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         "git_revision": joined(runs, "git_revision"),
         "compared": list(pair) if pair else [],
         "cells": [
-            _cell(at, arm, value, chance)
+            _cell(at, arm, value, lost)
             for value, at in zip(values, study.studies, strict=True)
             for arm in at.arms
         ],
-        "gain": gains,
-        "against_first_value": _against_first_value(study, chance),
-        "interaction": _interaction(values, numbers) if pair else {},
-        "at_best": _at_best(study, pair, chance) if pair else {},
+        "gain": _gains(study, pair, lost) if pair else [],
+        "against_first_value": against,
+        "chosen": list(by_arm.values()),
+        "interaction": _interaction(study, pair, lost) if pair else {},
+        "at_best": _at_best(study, pair, by_arm, lost) if pair else {},
         "per_value": [None if row is None else {k: row[k] for k in _KEPT} for row in whole],
     }

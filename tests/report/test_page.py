@@ -195,8 +195,8 @@ def test_synthetic_images_are_named_everywhere(odd):
     for name in ("report.html", "report.md"):
         text = text_of(odd, name)
         assert "These are not CIFAR-10 results" in text
-        assert text.count("published for CIFAR-10, not comparable") >= 2
-    assert "published for CIFAR-10, not comparable" in tables.main_table(study, summary).head
+        assert "ublished" not in text
+    assert len(tables.main_table(study, summary).head) == 3
     assert "synthetic images (not CIFAR-10)" in page.headline(study, summary)
     assert "These are not CIFAR-10 results" in " ".join(page.notices(study, summary))
 
@@ -226,10 +226,35 @@ def test_headline_says_what_the_interval_allows(full):
         "(95 % interval +4.00 to +6.00, 3 paired seeds)."
     )
     assert "BatchNorm lowers the test accuracy by 5.00" in headline_of(full, [-0.06, -0.04], -0.05)
-    unclear = headline_of(full, [-0.01, 0.11])
-    assert "no effect" in unclear
-    assert "includes zero" in unclear
-    assert "one seed gives no interval" in headline_of(full, None)
+    assert headline_of(full, [-0.02, 0.323], 0.1515) == (
+        "On CIFAR-10, it is undecided whether BatchNorm changes the test accuracy: BatchNorm minus "
+        "baseline is +15.15 points (95 % interval -2.00 to +32.30) with 3 paired seeds; the "
+        "interval includes zero."
+    )
+
+
+def test_headline_without_an_interval_is_undecided_and_says_why(tmp_path):
+    """One seed; and seeds and images that show no difference at all."""
+    one, *_ = report(tmp_path / "one", seeds=(42,), images=None, epochs=1)
+    found = page.headline(one, summarise(one))
+    assert "undecided" in found
+    assert "with the one seed 42; one seed gives no interval." in found
+    write_study(tmp_path / "same", seeds=(42, 43), epochs=1)
+    for seed in (42, 43):
+        shutil.rmtree(tmp_path / "same" / "batch" / f"seed{seed}")
+        shutil.copytree(
+            tmp_path / "same" / "none" / f"seed{seed}", tmp_path / "same" / "batch" / f"seed{seed}"
+        )
+    same = read_study(tmp_path / "same")
+    summary = summarise(same)
+    page.write_report(same, summary, None)
+    assert "undecided" in page.headline(same, summary)
+    assert "without a spread there is no interval" in page.headline(same, summary)
+    assert summary["reason_no_intervals"] in text_of((same,), "report.md")
+    row = summary["paired"]["test_accuracy"]
+    assert {row[key] for key in ("ci_t", "ci_bootstrap", "p_t", "p_sign_flip", "cohens_dz")} == {
+        None
+    }
 
 
 def test_one_arm_is_described_without_comparison(tmp_path):

@@ -24,7 +24,7 @@ def test_what_is_beyond_it():
     assert said.startswith("AdamW, learning rate 0.01 for batches of 128, scaled with the batch")
     assert "beta1 0.9" in said
     assert recipe.schedule(table(schedule="multistep", milestones="82+123", warmup_epochs=1)) == (
-        "learning rate times 0.1 after epochs 82, 123, after 1 epochs of warm-up"
+        "learning rate times 0.1 after epochs 82, 123, after 1 epoch of warm-up"
     )
     for name in ("constant", "cosine", "onecycle"):
         assert recipe.schedule(table(schedule=name)) != recipe.schedule(table())

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy import stats
 
 from cifar_jax.data.splits import train_val_split
-from cifar_jax.report import class_plots, drawing, image_plots, naming, study_figures, study_plots
+from cifar_jax.report import class_plots, drawing, image_plots, study_figures, study_plots
 from cifar_jax.study.collect import read_study
-from cifar_jax.study.summary import summarise
+from cifar_jax.study.summary import is_cifar10, summarise
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +83,15 @@ def test_every_caption_names_the_dataset(made, name, request):
             assert name in figure.build().get_suptitle()
 
 
-def test_interval_is_scipys():
-    values = np.random.default_rng(0).normal(size=(5, 4))
+def test_bands_are_students_and_stay_where_accuracies_can_be():
+    values = np.random.default_rng(0).normal(50, 1, size=(5, 4))
     _, ends = drawing.mean_and_interval(values)
-    expected = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
-    assert ends == pytest.approx(np.array(expected), abs=1e-12)
-    assert drawing.mean_and_interval(values[:1])[1] is None
-
-
-def test_intervals_stay_within_the_range_of_the_values():
-    _, ends = drawing.mean_and_interval(np.array([[0.0, 99.0], [5.0, 100.0]]), 0, 100)
-    assert ends.min() == 0
-    assert ends.max() == 100
+    wanted = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
+    assert ends == pytest.approx(np.array(wanted), abs=1e-12)
+    assert drawing.mean_and_ends(values[:1])[1] is None
+    _, ends = drawing.mean_and_interval(np.array([[1.0, 99.0, 40.0], [20.0, 80.0, 40.0]]), 0, 100)
+    assert ends[:, :2].tolist() == [[0.0, 0.0], [100.0, 100.0]]
+    assert np.isnan(ends[:, 2]).all()
 
 
 def test_curves_show_the_means_bands_and_drops(full):
@@ -115,6 +112,18 @@ def test_one_seed_has_lines_without_bands(single):
     assert [line.get_marker() for line in axes.lines] == ["o", "o"]
     (axes,) = class_plots.per_class(single[0], single[1]["per_arm"], CLASSES, "t").axes
     assert len(axes.lines) == 0
+
+
+def test_whiskers_of_classes_follow_the_rule_of_the_page(full):
+    """Twenty test images a class, so their error counts; and no whisker leaves 0 to 100 %."""
+    study, summary, _ = full
+    (axes,) = class_plots.per_class(study, summary["per_arm"], CLASSES, "t").axes
+    row = summary["per_arm"]["none"]["class:cat"]
+    assert row["interval_rule"] == "seeds and test images"
+    ends = [line.get_ydata() for line in axes.lines]
+    assert ends[CLASSES.index("cat")] == pytest.approx([100 * end for end in row["ci_t"]])
+    assert np.min(ends) >= 0
+    assert np.max(ends) <= 100
 
 
 def test_confusions_are_mean_shares_of_the_true_class(full):
@@ -204,20 +213,23 @@ def test_other_images_are_not_shown(full, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "n_test", "expected"),
+    ("name", "classes", "told", "expected"),
     [
-        ("cifar10", CLASSES, 10_000, True),
-        ("folder-x", CLASSES, 10_000, True),
-        ("folder-x", CLASSES, 9_999, False),
-        ("folder-x", CLASSES[::-1], 10_000, False),
-        ("synthetic", CLASSES, 10_000, False),
+        ("cifar10", CLASSES, False, True),
+        ("cifar10-2of10", CLASSES[:2], False, False),
+        ("folder-x", CLASSES, False, False),
+        ("folder-x", CLASSES, True, True),
+        ("folder-x", CLASSES[:9], True, False),
+        ("synthetic", CLASSES, False, False),
+        ("synthetic", CLASSES, True, False),
     ],
 )
-def test_is_cifar10(full, name, classes, n_test, expected):
+def test_is_cifar10(full, name, classes, told, expected):
     study = full[0]
-    record = {**study.dataset, "name": name, "classes": list(classes), "n_test": n_test}
-    changed = type(study)(**{**vars(study), "dataset": record})
-    assert naming.is_cifar10(changed) is expected
+    record = {**study.dataset, "name": name, "classes": list(classes)}
+    config = {**study.config, "data": {**study.config["data"], "folder_is_cifar10": told}}
+    changed = type(study)(**{**vars(study), "dataset": record, "config": config})
+    assert is_cifar10(changed) is expected
 
 
 def draw(figure, *kinds):

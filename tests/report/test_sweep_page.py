@@ -72,13 +72,15 @@ def test_page_names_what_diverged_and_how_it_counts(lost):
     ("ends", "said"),
     [
         ([0.1, 0.2], "the gain is larger at 0.1, a change of +15.00 points"),
-        ([-0.1, 0.2], "no dependence on learning rate is shown"),
-        (None, "one seed cannot tell"),
+        ([-0.1, 0.2], "it is undecided whether that depends on learning rate"),
+        (None, "the change is +15.00 points, and one seed gives no interval"),
     ],
 )
 def test_headline_says_what_the_interval_allows(lost, ends, said):
     study, summary, *_ = lost
+    reason = None if ends else "one seed gives no interval"
     change = {**summary["interaction"], "mean_difference": 0.15, "ci_t": ends}
+    change["no_interval"] = reason
     assert said in sweep_page.headline(study, {**summary, "interaction": change})
 
 
@@ -159,7 +161,7 @@ def test_many_norms_are_all_compared_with_the_first(tmp_path):
     others = summary["against_first"]
     assert [row["arms"] for row in others] == [["none", a] for a in ("batch", "layer", "group")]
     assert all(row["p_t_holm"] >= row["p_t"] for row in others)
-    assert "Of 4 arms" in page.headline(study, summary)
+    assert "Of 3 arms compared with baseline" in page.headline(study, summary)
     assert len(tables.against_first_table(summary).rows) == 3
     assert "the other arms are in none" in tables.claims_table(study, summary).note
     (all_arms,) = (

@@ -1,28 +1,21 @@
 """The statistics against scipy's own routines, enumeration, closed forms and simulation."""
 
 from itertools import product
-from math import comb, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from cifar_jax.study.statistics import (
-    area_under_curve,
     bootstrap_interval,
-    calibration,
     cohens_dz,
-    first_epoch,
+    estimate,
     holm,
-    mcnemar,
-    oscillation,
-    paired_t_p,
     paired_t_power,
     seeds_for_power,
     sign_flip_p,
     standard_deviation,
-    t_interval,
-    variance_parts,
 )
 
 VALUES = [0.781, 0.792, 0.779, 0.788, 0.785]
@@ -35,7 +28,7 @@ def binomial_tolerance(share: float, draws: int) -> float:
 
 @pytest.mark.parametrize("too_few", [[], [0.5]])
 def test_one_value_has_no_spread(too_few):
-    for statistic in (standard_deviation, t_interval, bootstrap_interval, sign_flip_p, cohens_dz):
+    for statistic in (standard_deviation, bootstrap_interval, sign_flip_p, cohens_dz):
         assert statistic(too_few) is None
 
 
@@ -43,29 +36,106 @@ def test_standard_deviation_by_hand():
     assert standard_deviation([1.0, 2.0, 4.0]) == pytest.approx(sqrt(7 / 3), rel=1e-12)
 
 
-def test_t_interval_is_scipys():
+def test_interval_over_seeds_is_students():
     wanted = stats.ttest_1samp(VALUES, 0).confidence_interval(0.95)
-    assert t_interval(VALUES) == pytest.approx(tuple(wanted), rel=1e-12)
+    found = estimate(VALUES)
+    assert found.interval == pytest.approx(tuple(wanted), rel=1e-12)
+    assert found.rule == "seeds"
+    assert found.reason is None
 
 
-def test_t_interval_of_differences_is_the_paired_one():
+def test_interval_of_differences_is_the_paired_one_with_its_p():
     other = [0.80, 0.83, 0.81, 0.82, 0.80]
-    wanted = stats.ttest_rel(other, VALUES).confidence_interval(0.95)
-    assert t_interval(np.subtract(other, VALUES)) == pytest.approx(tuple(wanted), rel=1e-12)
+    wanted = stats.ttest_rel(other, VALUES)
+    found = estimate(np.subtract(other, VALUES))
+    assert found.interval == pytest.approx(tuple(wanted.confidence_interval(0.95)), rel=1e-12)
+    assert found.p == pytest.approx(wanted.pvalue, rel=1e-12)
 
 
-def test_t_interval_is_cut_where_the_mean_cannot_be():
-    low, high = t_interval([1.0, 9.0])
+def test_interval_is_cut_where_the_mean_cannot_be():
+    low, high = estimate([1.0, 9.0]).interval
     assert low < 0
-    assert t_interval([1.0, 9.0], least=0.0, most=8.0) == (0.0, 8.0)
-    assert t_interval([1.0, 9.0], least=0.0) == (0.0, high)
+    assert estimate([1.0, 9.0], least=0.0, most=8.0).interval == (0.0, 8.0)
+    assert estimate([1.0, 9.0], least=0.0).interval == (0.0, high)
 
 
-def test_t_interval_covers_95_percent():
+def test_interval_over_seeds_covers_95_percent():
     samples = np.random.default_rng(0).normal(3.0, 2.0, (2000, 5))
-    ends = np.array([t_interval(row) for row in samples])
+    ends = np.array([estimate(row).interval for row in samples])
     covered = np.mean((ends[:, 0] <= 3.0) & (ends[:, 1] >= 3.0))
     assert covered == pytest.approx(0.95, abs=binomial_tolerance(0.95, 2000))
+
+
+def banerjee(values, images):
+    """The interval that counts both errors, by its definition."""
+    squares = [stats.sem(x) ** 2 * stats.t.ppf(0.975, len(x) - 1) ** 2 for x in (values, images)]
+    half = sqrt(sum(squares))
+    return np.mean(values) - half, np.mean(values) + half
+
+
+def images_with_mean(mean, n):
+    """Differences of images in -1, 0, 1 with a given mean."""
+    row = np.zeros(n)
+    row[: round(n * abs(mean))] = np.sign(mean)
+    row[-2:] = 1, -1
+    return row
+
+
+@pytest.mark.parametrize("n", [20, 999])
+def test_few_test_images_add_their_error(n):
+    images = images_with_mean(0.1, n)
+    found = estimate([0.05, 0.15, 0.10], images)
+    assert found.rule == "seeds and test images"
+    assert found.interval == pytest.approx(banerjee([0.05, 0.15, 0.10], images), rel=1e-9)
+
+
+def test_with_enough_images_the_seeds_decide_if_they_differ():
+    images = images_with_mean(0.1, 1000)
+    assert estimate([0.05, 0.15, 0.10], images).rule == "seeds"
+    same = estimate([0.1, 0.1, 0.1], images)
+    assert same.rule == "seeds and test images"
+    half = stats.t.ppf(0.975, 999) * stats.sem(images)
+    assert same.interval == pytest.approx((0.1 - half, 0.1 + half))
+
+
+@pytest.mark.parametrize(
+    ("values", "images"),
+    [
+        ([0.1, 0.1], None),
+        ([0.0] * 10, None),
+        ([0.1 + 0.2, 0.3, 0.3], None),
+        ([0.0, 0.0], np.zeros(20)),
+        ([1.0, 1.0, 1.0], np.ones(10_000)),
+        ([0.5], np.zeros(20)),
+        ([0.0, 1.0], np.array([0.5])),
+        ([], None),
+    ],
+)
+def test_without_a_spread_nothing_is_claimed(values, images):
+    found = estimate(values, images)
+    assert found.interval is found.rule is found.p is None
+    assert found.reason
+    if len(set(np.round(values, 9))) < 2:
+        assert bootstrap_interval(values) is sign_flip_p(values) is cohens_dz(values) is None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_p_is_below_5_percent_just_where_the_interval_leaves_out_zero(seed):
+    rng = np.random.default_rng(seed)
+    n, count = int(rng.integers(2, 6)), int(rng.choice([20, 100, 1000]))
+    images = rng.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.6, 0.3])
+    values = rng.choice([0.1, images.mean() + 0.02 * rng.standard_normal()], n)
+    found = estimate(values, images)
+    assert (found.p < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
+    if 1e-6 < found.p < 1:
+        edge = estimate(values, images, level=1 - found.p).interval
+        assert min(map(abs, edge)) == pytest.approx(0, abs=1e-9)
+
+
+def test_p_of_a_tiny_error_and_of_no_difference():
+    assert 0 < estimate([0.5, 0.5 + 1e-9], images_with_mean(0.5, 20)).p < 0.01
+    assert estimate([0.1, -0.1], images_with_mean(0.0, 20)).p == 1.0
+    assert estimate(np.full(9, 0.9) + 1e-9 * np.arange(9)).p < 1e-50
 
 
 def test_bootstrap_interval_is_that_of_all_resamples():
@@ -176,139 +246,6 @@ def test_seeds_for_power_without_an_effect():
     assert seeds_for_power(None) is None
     assert seeds_for_power(0.0) is None
     assert seeds_for_power(1e-5) is None
-
-
-def test_mcnemar_by_counting():
-    first = np.array([1] * 20 + [1] * 3 + [0] * 11 + [0] * 6, bool)
-    second = np.array([1] * 20 + [0] * 3 + [1] * 11 + [0] * 6, bool)
-    wanted = 2 * sum(comb(14, k) for k in range(4)) / 2**14
-    result = mcnemar(first, second)
-    assert (result["only_first"], result["only_second"]) == (3, 11)
-    assert result["p"] == pytest.approx(wanted, rel=1e-12)
-
-
-def test_mcnemar_of_equal_predictions():
-    right = np.array([True, False, True])
-    assert mcnemar(right, right) == {"only_first": 0, "only_second": 0, "p": 1.0}
-
-
-def test_variance_parts_are_means_of_covariances():
-    correct = np.random.default_rng(2).random((6, 30)) < 0.7
-    covariance = np.cov(correct.T.astype(float))
-    off = covariance[~np.eye(30, dtype=bool)].mean()
-    parts = variance_parts(correct)
-    assert parts["total"] == pytest.approx(covariance.mean(), rel=1e-9)
-    assert parts["distribution"] == pytest.approx(off, rel=1e-9, abs=1e-15)
-    assert parts["finite_test_set"] + parts["distribution"] == pytest.approx(parts["total"])
-
-
-def test_variance_parts_are_unbiased():
-    """Runs whose true accuracy varies by a known amount, on test sets of known size.
-
-    Each run is right on every example with its own probability q, so the distribution-wise
-    variance is that of q, here uniform on [0.6, 0.8].
-    """
-    rng = np.random.default_rng(6)
-    q = rng.uniform(0.6, 0.8, (2000, 5, 1))
-    correct = rng.random((2000, 5, 40)) < q
-    found = np.array([variance_parts(c)["distribution"] for c in correct])
-    standard_error = found.std() / sqrt(2000)
-    assert found.mean() == pytest.approx(0.2**2 / 12, abs=4 * standard_error)
-    # Not met by the plain variance over runs, which also holds the test set's part.
-    plain = correct.mean(axis=2).var(axis=1, ddof=1).mean()
-    assert plain > 0.2**2 / 12 + 10 * standard_error
-
-
-def test_variance_parts_of_one_seed():
-    parts = variance_parts(np.ones((1, 10), bool))
-    assert set(parts.values()) == {None}
-
-
-def test_first_epoch():
-    assert first_epoch([0.4, 0.6, 0.5, 0.7], 0.6) == 2
-    assert first_epoch([0.4, 0.6], 0.61) is None
-
-
-def test_area_under_curve():
-    assert area_under_curve([0.7] * 5) == pytest.approx(0.7)
-    assert area_under_curve([0.0, 1.0, 1.0]) == pytest.approx(0.75)
-    assert area_under_curve([0.3]) == 0.3
-
-
-def test_oscillation_estimates_the_noise_and_ignores_trend_and_drops():
-    epochs = np.arange(30)
-    rate = 0.01 * 0.1 ** (epochs // 10)
-    line = 2 - 0.02 * epochs - 0.4 * (epochs // 10)
-    assert oscillation(line, rate) == pytest.approx(0, abs=1e-12)
-    noise = np.random.default_rng(8).normal(0, 0.03, (4000, 30))
-    squares = [oscillation(line + row, rate) ** 2 for row in noise]
-    assert np.mean(squares) == pytest.approx(0.03**2, rel=0.05)
-
-
-def test_oscillation_sees_a_drop_that_the_learning_rate_does_not_explain():
-    losses = np.where(np.arange(30) < 15, 1.0, 0.5)
-    assert oscillation(losses, np.full(30, 0.01)) > 0.05
-
-
-def test_oscillation_of_a_steep_start_is_small():
-    """A curve that falls faster at first must not count as rough."""
-    losses = 1 + np.exp(-np.arange(30) / 2)
-    assert oscillation(losses, np.full(30, 0.01)) < 0.01
-
-
-def test_oscillation_needs_epochs():
-    assert oscillation([3.0, 2.0, 1.0, 0.5], [0.1] * 4) is None
-    assert oscillation([1.0], [0.1]) is None
-
-
-def test_calibration_by_hand():
-    def logits(p: float) -> list[float]:
-        return [np.log(p), np.log(1 - p)]
-
-    # Confidences 0.9, 0.9, 0.6, 0.6; right, wrong, right, right.
-    x = np.array([logits(0.9), logits(0.9), logits(0.6), logits(0.4)])
-    error, rows = calibration(x, np.array([0, 1, 0, 1]), bins=10)
-    assert error == pytest.approx(0.5 * abs(0.5 - 0.9) + 0.5 * abs(1.0 - 0.6), rel=1e-9)
-    assert [row["count"] for row in rows].count(0) == 8
-    assert rows[0] == {"confidence": None, "accuracy": None, "count": 0}
-
-
-def test_calibration_against_the_definition():
-    rng = np.random.default_rng(9)
-    x = rng.normal(0, 2, (500, 10)).astype(np.float32)
-    labels = rng.integers(0, 10, 500)
-    probabilities = np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(1, keepdims=True)
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    wanted = 0.0
-    for m in range(15):
-        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
-        if inside.any():
-            gap = abs(right[inside].mean() - confidence[inside].mean())
-            wanted += inside.sum() / 500 * gap
-    error, rows = calibration(x, labels)
-    assert error == pytest.approx(wanted, rel=1e-9)
-    assert sum(row["count"] for row in rows) == 500
-
-
-def test_a_confidence_between_two_bins_belongs_to_the_lower():
-    """The bins are open below and closed above, as in the paper."""
-    _, rows = calibration(np.zeros((1, 2)), np.array([0]), bins=2)
-    assert [row["count"] for row in rows] == [1, 0]
-
-
-def test_calibration_of_certain_predictions():
-    """A confidence of exactly 1 belongs to the last bin."""
-    error, rows = calibration(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
-    assert error == 0.5
-    assert rows[-1] == {"confidence": 1.0, "accuracy": 0.5, "count": 2}
-
-
-def test_paired_t_p_is_scipys():
-    d = [0.2, 0.5, -0.1, 0.4]
-    assert paired_t_p(d) == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
-    assert paired_t_p([0.3]) is None
-    assert paired_t_p([0.3, 0.3]) is None
-    assert paired_t_p([0.0, 0.0]) == 1.0
 
 
 def test_holm():

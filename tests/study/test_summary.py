@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cifar_jax.study.collect import read_study, run_path
-from cifar_jax.study.statistics import first_epoch, t_interval
+from cifar_jax.study.measures import first_epoch
+from cifar_jax.study.statistics import estimate
 from cifar_jax.study.summary import compared_arms, epochs_saved, summarise
 
 
@@ -33,7 +34,7 @@ def test_figures_of_an_arm(make_study):
     accuracy = [run.results["test_accuracy"] for run in runs]
     assert arm["test_accuracy"]["values"] == accuracy
     assert arm["test_accuracy"]["mean"] == pytest.approx(np.mean(accuracy), rel=1e-12)
-    assert arm["test_accuracy"]["ci_t"] == list(t_interval(accuracy))
+    assert arm["test_accuracy"]["ci_t"] == list(estimate(accuracy).interval)
     assert arm["test_accuracy"]["n"] == 4
     assert arm["seeds"] == [1, 2, 3, 4]
     assert arm["val_accuracy"]["values"] == [r.results["history"][-1]["val_accuracy"] for r in runs]
@@ -55,7 +56,7 @@ def test_figures_of_the_pair_are_batch_minus_none(make_study):
     ]
     assert min(differences) > 0
     assert paired["test_accuracy"]["differences"] == differences
-    assert paired["test_accuracy"]["ci_t"] == list(t_interval(differences))
+    assert paired["test_accuracy"]["ci_t"] == list(estimate(differences).interval)
     assert paired["test_accuracy"]["p_sign_flip"] == 2 / 16
     assert paired["train_seconds"]["relative"]["mean_difference"] == pytest.approx(0.12, abs=0.02)
     for row, difference in zip(summary["mcnemar"], differences, strict=True):

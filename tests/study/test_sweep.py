@@ -26,7 +26,7 @@ CHANCE = 1 / 5  # of the five classes of the made-up studies
 def workdir(make_study):
     """Seeds 1, 2, 3; the baseline diverges once at the highest rate."""
     arms = tuple(f"{norm}-learning_rate-{rate}" for norm, rate in ACCURACY)
-    workdir = make_study(arms=arms, seeds=(1, 2, 3), epochs=4, n=50)
+    workdir = make_study(arms=arms, seeds=(1, 2, 3), epochs=4, n=1000)
     for (norm, rate), row in ACCURACY.items():
         for seed, accuracy in enumerate(row, start=1):
             directory = run_path(workdir, f"{norm}-learning_rate-{rate}", seed)

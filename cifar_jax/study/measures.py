@@ -1,0 +1,169 @@
+"""What one run or one arm shows: agreement, spread, convergence, smoothness, calibration.
+
+Pure functions of arrays. Where a sample is too small for a number, the answer is None, never zero.
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+CALIBRATION_BINS = 15
+# Epochs of the steep descent at the start, which `oscillation` leaves out.
+SETTLING_EPOCHS = 3
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each image in nats, float64 (N,).
+
+    Args:
+        logits: floats (N, classes).
+        labels: integers (N,).
+    """
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    loss: np.ndarray = np.log(np.exp(x).sum(axis=1)) - x[np.arange(len(labels)), labels]
+    return loss
+
+
+class McNemar(TypedDict):
+    """Examples that only the first, only the second classifier gets right, and the p-value."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """McNemar's exact two-sided test on the same examples.
+
+    McNemar, Psychometrika 12 (1947); exact: the smaller count is binomial(b + c, 1/2).
+
+    Args:
+        first, second: bool (N,), whether a classifier is right.
+    """
+    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    total = only_first + only_second
+    p = stats.binomtest(only_first, total).pvalue if total else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p": float(p)}
+
+
+class Variance(TypedDict):
+    """Variance of the test accuracy over seeds, and its two parts (fractions squared)."""
+
+    total: float | None
+    finite_test_set: float | None
+    distribution: float | None
+
+
+def variance_parts(correct: np.ndarray) -> Variance:
+    """Split the variance of test accuracy over seeds as Jordan does (2023, arXiv 2304.01910).
+
+    For a run r and an example i let C[r, i] say whether it is right. The variance of the
+    accuracy on N examples is the mean of all covariances Cov(C[:, i], C[:, j]). Those with
+    i != j average to the variance that would remain on an endless test set, the
+    distribution-wise one; the i = j are there because the test set is finite. Hence, with V
+    the variance over runs of the accuracy and v[i] that of example i (both with n - 1),
+
+        distribution = N / (N - 1) * (V - sum(v) / N^2),  finite_test_set = V - distribution,
+
+    which is unbiased, and therefore can be below zero where the truth is near zero.
+
+    Args:
+        correct: bool (seeds, N).
+
+    Returns:
+        The parts; all None below two seeds or two examples.
+    """
+    seeds, n = correct.shape
+    if seeds < 2 or n < 2:
+        return {"total": None, "finite_test_set": None, "distribution": None}
+    total = correct.mean(axis=1).var(ddof=1)
+    single = correct.astype(np.float64).var(axis=0, ddof=1).sum() / n**2
+    distribution = n / (n - 1) * (total - single)
+    return {
+        "total": float(total),
+        "finite_test_set": float(total - distribution),
+        "distribution": float(distribution),
+    }
+
+
+def first_epoch(values: Sequence[float], threshold: float) -> int | None:
+    """First epoch, counted from 1, whose value is at least the threshold; None if none is."""
+    return next((epoch for epoch, v in enumerate(values, start=1) if v >= threshold), None)
+
+
+def area_under_curve(values: ArrayLike) -> float:
+    """Mean height of a curve (epochs,) by the trapezoidal rule, in the curve's own unit."""
+    x = np.asarray(values, np.float64)
+    return float(np.trapezoid(x) / (len(x) - 1)) if len(x) > 1 else float(x[0])
+
+
+def oscillation(losses: ArrayLike, learning_rates: ArrayLike) -> float | None:
+    """How much a loss curve wobbles from epoch to epoch: sqrt(mean(second differences^2) / 6).
+
+    The difference of successive changes, l[t-1] - 2 l[t] + l[t+1], is blind to a steady trend,
+    so a curve that falls faster does not count as rougher (the mean change would). Of
+    independent noise with standard deviation s around a line it has variance 6 s^2, so the
+    result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986)). Windows
+    with two learning rates are left out, since the fall at a drop is no wobble, and so are
+    the first three epochs, where the curve is steep and bent.
+
+    Args:
+        losses: (epochs,), in nats.
+        learning_rates: (epochs,).
+
+    Returns:
+        In nats, or None where no window is left.
+    """
+    x, rate = np.asarray(losses, np.float64), np.asarray(learning_rates, np.float64)
+    second = x[2:] - 2 * x[1:-1] + x[:-2]
+    steady = (rate[:-2] == rate[1:-1]) & (rate[1:-1] == rate[2:])
+    kept = second[SETTLING_EPOCHS:][steady[SETTLING_EPOCHS:]]
+    return float(np.sqrt(np.mean(kept**2) / 6)) if len(kept) else None
+
+
+class Bin(TypedDict):
+    """Predictions of similar confidence: their mean confidence, accuracy and number."""
+
+    confidence: float | None
+    accuracy: float | None
+    count: int
+
+
+def calibration(
+    logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+) -> tuple[float, list[Bin]]:
+    """Expected calibration error and its bins.
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 3: confidence is the largest softmax
+    probability, bin m holds those in ((m - 1) / bins, m / bins], and the error is the mean of
+    |accuracy - confidence| over the bins, weighted by their counts.
+
+    Args:
+        logits: float (N, classes).
+        labels: integers (N,).
+
+    Returns:
+        The error, a fraction, and the bins from low to high confidence; those of an empty bin
+        are None.
+    """
+    x = logits.astype(np.float64)
+    confidence = 1 / np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1)
+    right = x.argmax(axis=1) == labels
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    confidences = np.bincount(index, weights=confidence, minlength=bins)
+    hits = np.bincount(index, weights=right, minlength=bins)
+    error = float(np.abs(hits - confidences).sum() / len(labels))
+    rows: list[Bin] = [
+        {
+            "confidence": float(c / n) if n else None,
+            "accuracy": float(h / n) if n else None,
+            "count": int(n),
+        }
+        for c, h, n in zip(confidences, hits, count, strict=True)
+    ]
+    return error, rows

@@ -1,0 +1,175 @@
+"""What is compared: one number a seed, and where test images decide it, one number an image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.study.collect import Run
+from cifar_jax.study.statistics import (
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    cohens_dz,
+    estimate,
+    holm,
+    seeds_for_power,
+    sign_flip_p,
+    standard_deviation,
+)
+
+Pair = tuple[Run, Run]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One quantity over the seeds of an arm, or one difference over seed pairs.
+
+    Attributes:
+        values: (seeds,).
+        images: float64 (N,), the quantity of each test image, averaged over the seeds; None
+            where no test images decide it.
+        least, most: the range of its mean.
+    """
+
+    values: Sequence[float]
+    images: np.ndarray | None = None
+    least: float = -math.inf
+    most: float = math.inf
+
+    def scaled(self, factor: float) -> "Sample":
+        """In another unit, as points for fractions."""
+        return Sample(
+            [factor * value for value in self.values],
+            None if self.images is None else factor * self.images,
+            factor * self.least,
+            factor * self.most,
+        )
+
+    def estimate(self) -> Estimate:
+        return estimate(self.values, self.images, self.least, self.most)
+
+
+def describe(sample: Sample) -> dict[str, Any]:
+    """Mean, spread and 95 % intervals; None where there are none.
+
+    The bootstrap resamples the seeds alone, so it is left out where the test images' error counts.
+    """
+    found = sample.estimate()
+    parts = dict(zip(("seeds", "test_images"), (e.variance for e in found.errors), strict=False))
+    return {
+        "n": len(sample.values),
+        "mean": found.mean,
+        "std": standard_deviation(sample.values),
+        "ci_t": _ends(found.interval),
+        "ci_bootstrap": _ends(bootstrap_interval(sample.values) if _of_seeds(found) else None),
+        "interval_rule": found.rule,
+        "no_interval": found.reason,
+        "variance_of_mean": {"seeds": None, "test_images": None} | parts,
+        "values": list(sample.values),
+    }
+
+
+def compare(sample: Sample) -> dict[str, Any]:
+    """What one difference a seed pair says.
+
+    Sign flips, Cohen's d_z and the number of seeds look at the seeds alone, so they are left out
+    where the test images' error counts.
+    """
+    row = describe(sample)
+    found = sample.estimate()
+    alone = _of_seeds(found)
+    dz = cohens_dz(sample.values) if alone else None
+    return {
+        "n": row["n"],
+        "mean_difference": row["mean"],
+        "std": row["std"],
+        "ci_t": row["ci_t"],
+        "ci_bootstrap": row["ci_bootstrap"],
+        "interval_rule": row["interval_rule"],
+        "no_interval": row["no_interval"],
+        "variance_of_mean": row["variance_of_mean"],
+        "p_t": found.p,
+        "p_sign_flip": sign_flip_p(sample.values) if alone else None,
+        "cohens_dz": dz,
+        "seeds_for_power_80": seeds_for_power(dz),
+        "differences": row["values"],
+    }
+
+
+def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method."""
+    p_t, p_sign_flip = (holm([row[key] for row in rows]) for key in ("p_t", "p_sign_flip"))
+    return [
+        {**row, "p_t_holm": t, "p_sign_flip_holm": flip}
+        for row, t, flip in zip(rows, p_t, p_sign_flip, strict=True)
+    ]
+
+
+def _of_seeds(found: Estimate) -> bool:
+    return found.rule == "seeds"
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def run_metrics(run: Run) -> dict[str, float]:
+    """The numbers of one run that are compared; accuracies are fractions."""
+    results = run.results
+    return {
+        "test_accuracy": results["test_accuracy"],
+        "test_loss": results["test_loss"],
+        "val_accuracy": run.curve("val_accuracy")[-1],
+        "train_seconds": results["train_seconds"],
+        **{
+            f"class:{name}": value
+            for name, value in results["per_class_accuracy"].items()
+            if value is not None
+        },
+    }
+
+
+def _images(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """What `run_metrics` are means of, image by image, averaged over the runs: float64 (N,)."""
+    right = np.mean([run.correct for run in runs], axis=0)
+    losses = np.mean([run.losses for run in runs], axis=0)
+    classes = runs[0].results["dataset"]["classes"]
+    each = {f"class:{name}": right[runs[0].label == at] for at, name in enumerate(classes)}
+    return {"test_accuracy": right, "test_loss": losses, **each}
+
+
+def arm_samples(runs: Sequence[Run]) -> dict[str, Sample]:
+    """The metrics of an arm."""
+    tables, images = [run_metrics(run) for run in runs], _images(runs)
+    bounds = {"test_loss": math.inf, "train_seconds": math.inf}
+    return {
+        name: Sample(
+            [table[name] for table in tables], images.get(name), 0.0, bounds.get(name, 1.0)
+        )
+        for name in tables[0]
+    }
+
+
+def pair_samples(pairs: Sequence[Pair]) -> dict[str, Sample]:
+    """The metrics of the second arm minus those of the first; `relative_seconds` as a share."""
+    first, second = (arm_samples(runs) for runs in zip(*pairs, strict=True))
+    found = {name: difference(first[name], second[name]) for name in first}
+    ratios = zip(second["train_seconds"].values, first["train_seconds"].values, strict=True)
+    found["relative_seconds"] = Sample([b / a - 1 for b, a in ratios], least=-1.0)
+    return found
+
+
+def difference(first: Sample, second: Sample) -> Sample:
+    """Second minus first, seed by seed."""
+    images = None
+    if first.images is not None and second.images is not None:
+        images = second.images - first.images
+    return Sample(
+        [b - a for a, b in zip(first.values, second.values, strict=True)],
+        images,
+        second.least - first.most,
+        second.most - first.least,
+    )
