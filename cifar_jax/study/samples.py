@@ -100,12 +100,18 @@ def compare(sample: Sample) -> dict[str, Any]:
 
 
 def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method."""
-    p_t, p_sign_flip = (holm([row[key] for row in rows]) for key in ("p_t", "p_sign_flip"))
-    return [
-        {**row, "p_t_holm": t, "p_sign_flip_holm": flip}
-        for row, t, flip in zip(rows, p_t, p_sign_flip, strict=True)
-    ]
+    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method.
+
+    A difference that has no p-value for want of a spread was looked at too, so it counts.
+    """
+    found = list(rows)
+    for key in ("p_t", "p_sign_flip"):
+        looked_at = [1.0 if row[key] is None and row["n"] > 1 else row[key] for row in rows]
+        found = [
+            {**row, f"{key}_holm": None if row[key] is None else p}
+            for row, p in zip(found, holm(looked_at), strict=True)
+        ]
+    return found
 
 
 def _of_seeds(found: Estimate) -> bool:

@@ -148,7 +148,7 @@ def _chosen(
         "val_accuracy": means[best],
         "test_accuracy": describe(_test(found[best], seeds)),
         "against_first_value": rows[0] if rows else None,
-        "adjusted_for": sum(row["p_t"] is not None for row in against),
+        "adjusted_for": sum(row["n"] > 1 for row in against),
     }
 
 

@@ -1,0 +1,198 @@
+"""How often the 95 % interval of a study covers the truth, by simulation.
+
+A study is seeds x test images of right and wrong predictions, of two arms. Each image has a
+difficulty that the arms share, each arm may have another one on top, and each network of a seed is
+a little better or worse on all images. The interval is asked about two truths: the difference on
+these test images, if endlessly many seeds were trained (what the rule promises), and that on new
+images of the kind (what it does not). Beside the rule stands Student's t interval over the seeds
+alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._cli import integers, make_parser, parse, positive
+from benchmarks._timing import show_progress, table, write_json
+from cifar_jax.study.samples import Sample, difference
+from cifar_jax.study.statistics import Estimate, estimate
+
+Floats = NDArray[np.float64]
+# Predictions of one chunk of studies; a chunk takes about 50 MB.
+CHUNK = 4_000_000
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of study; standard deviations are of the logit of being right.
+
+    Attributes:
+        accuracies: of the arms, on new images.
+        difficulty: spread between images, shared by the arms.
+        own: spread between images of each arm on top.
+        seed: spread between the networks of an arm.
+        guesses: whether each network says one of two classes whatever the image.
+    """
+
+    accuracies: tuple[float, float]
+    difficulty: float = 3.0
+    own: float = 0.0
+    seed: float = 0.05
+    guesses: bool = False
+
+
+KINDS = {
+    "no effect": Kind((0.75, 0.75)),
+    "+3 points": Kind((0.75, 0.78), own=1.0),
+    "other images right": Kind((0.75, 0.75), own=1.5),
+    "large luck of seeds": Kind((0.75, 0.75), seed=0.3),
+    "nearly all right": Kind((0.98, 0.985), own=1.0),
+    "random guessing": Kind((0.5, 0.5), difficulty=0.0, seed=0.0),
+    "one class for all": Kind((0.5, 0.5), guesses=True),
+}
+
+
+def _chance(logit: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logit))
+
+
+def _centre(accuracy: float, spread: float) -> float:
+    """Mean of normal logits with this spread whose mean chance is `accuracy`."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if (weights * _chance(middle + spread * nodes)).sum() / weights.sum() < accuracy:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class Drawn(NamedTuple):
+    """Studies of one arm.
+
+    Attributes:
+        right: bool (studies, seeds, images).
+        here: (studies,), its true accuracy on these images.
+    """
+
+    right: NDArray[np.bool_]
+    here: Floats
+
+
+def draw(kind: Kind, shape: tuple[int, int, int], rng: np.random.Generator) -> list[Drawn]:
+    """Both arms of some studies, (studies, seeds, images)."""
+    studies, seeds, images = shape
+    if kind.guesses:
+        label = rng.random((studies, 1, images)) < 0.5
+        said = [rng.random((studies, seeds, 1)) < 0.5 for _ in kind.accuracies]
+        return [Drawn(one == label, np.full(studies, 0.5)) for one in said]
+    shared = rng.normal(0, kind.difficulty, (studies, images))
+    arms = []
+    spread = float(np.sqrt(kind.difficulty**2 + kind.own**2 + kind.seed**2))
+    for accuracy in kind.accuracies:
+        own = rng.normal(0, kind.own, (studies, images))
+        logit = _centre(accuracy, spread) + shared + own
+        luck = rng.normal(0, kind.seed, (studies, seeds))
+        right = np.empty(shape, bool)
+        for seed in range(seeds):
+            chance = _chance(logit + luck[:, seed, None])
+            right[:, seed] = rng.random((studies, images)) < chance
+        here = sum(
+            weight * _chance(logit + kind.seed * node).mean(axis=1)
+            for node, weight in zip(NODES, WEIGHTS, strict=True)
+        )
+        arms.append(Drawn(right, np.asarray(here)))
+    return arms
+
+
+def _covers(found: Estimate, truth: float) -> float:
+    if found.interval is None:
+        return np.nan
+    return float(found.interval[0] <= truth <= found.interval[1])
+
+
+def _seeds_alone(sample: Sample, truth: float) -> float:
+    """Student's interval, which without a spread is a point."""
+    found = estimate(sample.values)
+    return float(found.mean == truth) if found.interval is None else _covers(found, truth)
+
+
+def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, float]:
+    """Coverage in per cent of the studies that have an interval, and the share that has none."""
+    rng = np.random.default_rng([images, seeds, *map(ord, repr(kind))])
+    new = kind.accuracies[1] - kind.accuracies[0]
+    rows = []
+    while len(rows) < studies:
+        count = min(max(1, CHUNK // (seeds * images)), studies - len(rows))
+        first, second = draw(kind, (count, seeds, images), rng)
+        here = second.here - first.here
+        for at in range(count):
+            a, b = (
+                Sample(arm.right[at].mean(axis=1).tolist(), arm.right[at].mean(axis=0), 0.0, 1.0)
+                for arm in (first, second)
+            )
+            gain = difference(a, b)
+            found = gain.estimate()
+            rows.append(
+                (
+                    _covers(found, here[at]),
+                    _seeds_alone(gain, here[at]),
+                    _covers(a.estimate(), first.here[at]),
+                    _covers(found, new),
+                    _seeds_alone(gain, new),
+                    float(found.interval is None),
+                )
+            )
+    names = ("rule", "t alone", "rule, accuracy", "rule, new images", "t alone, new images")
+    values = np.array(rows)
+    has = np.isfinite(values).any(axis=0)
+    means = np.where(has, np.nanmean(np.where(has, values, 0.0), axis=0), np.nan)
+    shares = dict(zip((*names, "no interval"), 100 * means, strict=True))
+    return {name: round(float(share), 1) for name, share in shares.items()}
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each kind of study, number of test images and of seeds."""
+    rows = []
+    for name, kind in KINDS.items():
+        for images in args.images:
+            for seeds in args.seeds:
+                show_progress(f"{name}: {images:,} images, {seeds} seeds")
+                found = measure(kind, images, seeds, args.studies)
+                rows.append({"kind": name, "images": images, "seeds": seeds, **found})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Simulate, print a table, write a JSON."""
+    parser = make_parser("coverage", __doc__)
+    parser.add_argument(
+        "--images", type=integers, default=[20, 100, 1000, 10_000], help="(20,100,1000,10000)"
+    )
+    parser.add_argument("--seeds", type=integers, default=[2, 3, 5, 10], help="(2,3,5,10)")
+    parser.add_argument("--studies", type=positive, default=2000, help="of each cell (2000)")
+    args = parse(parser, argv, images=[20, 1000], seeds=[2, 5], studies=200)
+
+    rows = run(args)
+    show_progress("")
+    lines = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
+    print(table(list(rows[0]), lines))
+    write_json(args.output, {"studies": args.studies, "coverage in %": rows})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
