@@ -23,12 +23,22 @@ if __name__ == "__main__":
 
 from benchmarks._cli import integers, make_parser, parse, positive
 from benchmarks._timing import show_progress, table, write_json
-from cifar_jax.study.samples import Sample, difference
-from cifar_jax.study.statistics import Estimate, estimate
+from cifar_jax.study.samples import Sample, accuracy, difference
+from cifar_jax.study.statistics import ROUNDING, Estimate, estimate
 
 Floats = NDArray[np.float64]
 # Predictions of one chunk of studies; a chunk takes about 50 MB.
 CHUNK = 4_000_000
+FEWEST = 100
+COLUMNS = (
+    "rule",
+    "t alone",
+    "rule, accuracy",
+    "rule, seeds tie",
+    "rule, new images",
+    "t alone, new images",
+    "no interval",
+)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
@@ -102,9 +112,9 @@ def draw(kind: Kind, shape: tuple[int, int, int], rng: np.random.Generator) -> l
     shared = rng.normal(0, kind.difficulty, (studies, images))
     arms = []
     spread = float(np.sqrt(kind.difficulty**2 + kind.own**2 + kind.seed**2))
-    for accuracy in kind.accuracies:
+    for mean in kind.accuracies:
         own = rng.normal(0, kind.own, (studies, images))
-        logit = _centre(accuracy, spread) + shared + own
+        logit = _centre(mean, spread) + shared + own
         luck = rng.normal(0, kind.seed, (studies, seeds))
         right = np.empty(shape, bool)
         for seed in range(seeds):
@@ -130,8 +140,11 @@ def _seeds_alone(sample: Sample, truth: float) -> float:
     return float(found.mean == truth) if found.interval is None else _covers(found, truth)
 
 
-def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, float]:
-    """Coverage in per cent of the studies that have an interval, and the share that has none."""
+def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, float | None]:
+    """Coverage in per cent of the studies that have an interval, and the share that has none.
+
+    None where fewer than a hundred studies tell.
+    """
     rng = np.random.default_rng([images, seeds, *map(ord, repr(kind))])
     new = kind.accuracies[1] - kind.accuracies[0]
     rows = []
@@ -141,7 +154,7 @@ def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, floa
         here = second.here - first.here
         for at in range(count):
             a, b = (
-                Sample(arm.right[at].mean(axis=1).tolist(), arm.right[at].mean(axis=0), 0.0, 1.0)
+                accuracy(arm.right[at].mean(axis=1).tolist(), arm.right[at].mean(axis=0))
                 for arm in (first, second)
             )
             gain = difference(a, b)
@@ -151,17 +164,19 @@ def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, floa
                     _covers(found, here[at]),
                     _seeds_alone(gain, here[at]),
                     _covers(a.estimate(), first.here[at]),
+                    _covers(found, here[at]) if np.ptp(gain.values) < ROUNDING else np.nan,
                     _covers(found, new),
                     _seeds_alone(gain, new),
                     float(found.interval is None),
                 )
             )
-    names = ("rule", "t alone", "rule, accuracy", "rule, new images", "t alone, new images")
     values = np.array(rows)
-    has = np.isfinite(values).any(axis=0)
+    has = np.isfinite(values).sum(axis=0) >= FEWEST
     means = np.where(has, np.nanmean(np.where(has, values, 0.0), axis=0), np.nan)
-    shares = dict(zip((*names, "no interval"), 100 * means, strict=True))
-    return {name: round(float(share), 1) for name, share in shares.items()}
+    return {
+        name: round(100 * float(mean), 1) if np.isfinite(mean) else None
+        for name, mean in zip(COLUMNS, means, strict=True)
+    }
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -188,7 +203,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rows = run(args)
     show_progress("")
-    lines = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
+    lines = [
+        ["-" if v is None else f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()]
+        for row in rows
+    ]
     print(table(list(rows[0]), lines))
     write_json(args.output, {"studies": args.studies, "coverage in %": rows})
     print(f"written: {args.output}")

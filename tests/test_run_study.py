@@ -10,6 +10,9 @@ import pytest
 
 from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import open_dataset
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 from cifar_jax.run_study import plan
@@ -75,6 +78,37 @@ def test_a_finished_study_trains_nothing_again(finished, folder, capsys):
     assert study(folder, finished) == 0
     assert "4 runs, 4 finished" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.glob("*/seed*/**/*")} == before
+
+
+def test_a_finished_study_can_be_told_that_its_folder_is_cifar10(
+    finished, folder, capsys, monkeypatch
+):
+    """It is the same experiment: nothing is trained, and published numbers stand beside it."""
+    assert "ublished" not in (finished / "report.md").read_text()
+    assert study(folder, finished, "--folder-is-cifar10") == 2
+    assert "the classes of" in capsys.readouterr().err
+    names = ("left", "right", "top")
+    monkeypatch.setattr("cifar_jax.data.sources.cifar10_archive.CLASSES", names)
+    monkeypatch.setattr("cifar_jax.study.summary.CLASSES", names)
+    assert study(folder, finished, "--folder-is-cifar10") == 0
+    assert "4 runs, 4 finished" in capsys.readouterr().out
+    assert "78.15 %" in (finished / "report.md").read_text()
+    argv = ["--dataset", str(folder), "--workdir", str(finished / "none" / "seed3"), *FLAGS]
+    assert main([*argv, "--resume", "--folder-is-cifar10"]) == 0
+    assert study(folder, finished) == 0
+    assert "ublished" not in (finished / "report.md").read_text()
+
+
+@pytest.mark.parametrize("source", ["synthetic", "auto"])
+def test_only_a_folder_can_be_said_to_be_cifar10(source):
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    labels = np.arange(2)
+    loaded = Dataset("synthetic", images, labels, images, labels, ("a", "b"), "f" * 64)
+    config = Config(data=DataConfig(dataset=source, folder_is_cifar10=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifar_jax.experiment.load", lambda *_, **__: loaded)
+        with pytest.raises(UserError, match="is no image folder"):
+            open_dataset(config)
 
 
 def test_a_study_that_was_stopped_goes_on(finished, folder, tmp_path):

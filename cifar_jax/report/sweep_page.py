@@ -110,8 +110,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
     if p is not None and p < ALPHA:
         verdict = "higher" if against["mean_difference"] > 0 else "lower"
     else:
-        why = "" if against["ci_t"] else f": {against['no_interval']}"
-        verdict = f"undecided{why}"
+        verdict = "undecided" if against["ci_t"] else f"undecided ({against['no_interval']})"
     tests = counted(row["adjusted_for"], "difference")
     holm = f", p {probability(p)} after Holm's correction for {tests}"
     return (

@@ -239,7 +239,8 @@ def _contrast(gains: dict[str, Sample], weights: dict[str, float]) -> Sample:
         for w, images in zip(weights.values(), each, strict=True)
         if images is not None
     ]
-    return Sample(values.tolist(), np.concatenate(parts), -200.0, 200.0)
+    step = max(abs(w) * gains[name].resolution for name, w in weights.items())
+    return Sample(values.tolist(), np.concatenate(parts), -200.0, 200.0, step)
 
 
 def time_overhead(relative: Sample) -> dict[str, Any]:

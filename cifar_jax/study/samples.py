@@ -32,12 +32,14 @@ class Sample:
         images: float64 (N,), the quantity of each test image, averaged over the seeds; None
             where no test images decide it.
         least, most: the range of its mean.
+        resolution: by how much one test image changes a value; 0 where it may be by little.
     """
 
     values: Sequence[float]
     images: np.ndarray | None = None
     least: float = -math.inf
     most: float = math.inf
+    resolution: float = 0.0
 
     def scaled(self, factor: float) -> "Sample":
         """In another unit, as points for fractions."""
@@ -46,10 +48,11 @@ class Sample:
             None if self.images is None else factor * self.images,
             factor * self.least,
             factor * self.most,
+            factor * self.resolution,
         )
 
     def estimate(self) -> Estimate:
-        return estimate(self.values, self.images, self.least, self.most)
+        return estimate(self.values, self.images, self.least, self.most, self.resolution)
 
 
 def describe(sample: Sample) -> dict[str, Any]:
@@ -151,12 +154,19 @@ def arm_samples(runs: Sequence[Run]) -> dict[str, Sample]:
     """The metrics of an arm."""
     tables, images = [run_metrics(run) for run in runs], _images(runs)
     bounds = {"test_loss": math.inf, "train_seconds": math.inf}
-    return {
-        name: Sample(
-            [table[name] for table in tables], images.get(name), 0.0, bounds.get(name, 1.0)
-        )
-        for name in tables[0]
-    }
+    found = {}
+    for name in tables[0]:
+        values, each = [table[name] for table in tables], images.get(name)
+        if each is None or name in bounds:
+            found[name] = Sample(values, each, 0.0, bounds.get(name, 1.0))
+        else:
+            found[name] = accuracy(values, each)
+    return found
+
+
+def accuracy(values: Sequence[float], images: np.ndarray) -> Sample:
+    """Accuracies of seeds, (seeds,), and how often each image is right, (N,)."""
+    return Sample(values, images, 0.0, 1.0, 1 / len(images))
 
 
 def pair_samples(pairs: Sequence[Pair]) -> dict[str, Sample]:
@@ -178,4 +188,5 @@ def difference(first: Sample, second: Sample) -> Sample:
         images,
         second.least - first.most,
         second.most - first.least,
+        max(first.resolution, second.resolution),
     )

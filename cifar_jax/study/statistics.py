@@ -15,9 +15,13 @@ are not equal", Sankhya 22 (1960), 357-358):
 
 Here n is the number of seeds and s_seeds the standard deviation of their values. N is the number
 of test images, and s_images the standard deviation of the values of the images, each averaged
-over the seeds. Where both are zero, or one seed is all there is, or a value without images (a
-time, a validation accuracy) has no spread over the seeds, there is no interval and the answer is
-"undecided". `benchmarks/coverage.py` measures how often the interval covers the truth.
+over the seeds. N images cannot show a spread of the seeds below one image, so seeds that all give
+the same accuracy count as if one of them had one image more right: s_seeds = 1 / (N sqrt(n)).
+Otherwise two seeds that happen to agree would give a narrower interval than two that nearly do.
+Where the values of the images have no spread either, or one seed is all there is, or a value
+without images (a time, a validation accuracy) has no spread over the seeds, there is no interval
+and the answer is "undecided". `benchmarks/coverage.py` measures how often the interval covers the
+truth.
 """
 
 from collections.abc import Sequence
@@ -135,6 +139,7 @@ def estimate(
     images: ArrayLike | None = None,
     least: float = -np.inf,
     most: float = np.inf,
+    resolution: float = 0.0,
     level: float = LEVEL,
 ) -> Estimate:
     """The mean of one value a seed, with its interval by the rule of this module.
@@ -144,6 +149,7 @@ def estimate(
         images: (N,), the same of each test image, averaged over the seeds; None for a value
             that no test images decide.
         least, most: what the mean cannot be below or above. The interval is cut there.
+        resolution: by how much one test image changes a value.
         level: of confidence.
     """
     x = _sample(values)
@@ -163,6 +169,9 @@ def estimate(
         return Estimate(mean, None, None, "one test image gives no interval", errors)
     if not any(error.variance for error in counted):
         return Estimate(mean, None, None, NO_SPREAD, errors)
+    if not errors[0].variance:
+        errors = (Error((resolution / len(x)) ** 2, len(x) - 1), *errors[1:])
+        counted = errors
     half = _half_width(counted, 1 - level)
     interval = max(mean - half, least), min(mean + half, most)
     return Estimate(mean, interval, rule, None, errors)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cifar_jax.study.collect import Study, SweepStudy
 from cifar_jax.study.grid import Value, setting_name
-from cifar_jax.study.samples import Sample, compare, describe, difference, with_holm
+from cifar_jax.study.samples import Sample, accuracy, compare, describe, difference, with_holm
 from cifar_jax.study.statistics import ROUNDING
 from cifar_jax.study.summary import chosen_pair, joined, summarise, summarise_arm
 
@@ -52,7 +52,7 @@ def outcomes(study: Study, arm: str, lost: Outcome) -> Outcomes:
 def _test(found: Outcomes, seeds: Sequence[int]) -> Sample:
     """Test accuracy of some seeds, at least one."""
     images = np.mean([found[seed].right for seed in seeds], axis=0)
-    return Sample([found[seed].test for seed in seeds], images, 0.0, 1.0)
+    return accuracy([found[seed].test for seed in seeds], images)
 
 
 def _gain(first: Outcomes, second: Outcomes) -> tuple[list[int], Sample]:

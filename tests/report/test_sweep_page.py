@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from fake_study import write_study
 
-from cifar_jax.report import page, study_figures, sweep_figures, sweep_page, tables
+from cifar_jax.report import (
+    model_card,
+    page,
+    study_figures,
+    sweep_figures,
+    sweep_page,
+    sweep_tables,
+    tables,
+)
 from cifar_jax.report.text import NONE
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
@@ -198,3 +206,76 @@ def test_a_protocol_that_is_not_the_published_one_is_named(tmp_path):
     study = read_study(tmp_path)
     note = tables.main_table(study, summarise(study)).note
     assert "not the published one: learning rate 0.05 instead of 0.01." in note
+
+
+def read_only(workdir, sweep, **options):
+    """A sweep and its summary, without a page."""
+    write_study(workdir, sweep=sweep, **{"epochs": 2, **options})
+    study = read_sweep(workdir)
+    return study, summarise_sweep(study)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """One norm with four splits, on which its made-up test accuracy does not depend."""
+    workdir = tmp_path_factory.mktemp("splits")
+    return read_only(workdir, Sweep("data.split_seed", (1, 2, 3, 4)), arms=("none",))
+
+
+def test_a_sweep_of_one_arm_answers_with_a_choice_and_its_test(splits):
+    study, summary = splits
+    (row,) = summary["chosen"]
+    found = sweep_page.headline(study, summary)
+    assert f"of 4 values the validation accuracy chooses split seed {row['value']}" in found
+    assert "(it ties with 2, 3 and 4)" in found
+    assert f"test accuracy there is {100 * row['test_accuracy']['mean']:.2f} %" in found
+    assert "highest" not in found
+    (cells,) = sweep_tables.chosen_table(study.sweep, summary).rows
+    assert cells[:4] == ("baseline", "1", "4", "2, 3, 4")
+
+
+def test_a_choice_says_what_holm_says(splits):
+    study, summary = splits
+    (row,) = summary["chosen"]
+    against = {
+        "mean_difference": 0.02,
+        "ci_t": [0.01, 0.03],
+        "p_t_holm": 0.06,
+        "no_interval": None,
+    }
+    row = {**row, "value": 3, "tied": [4], "against_first_value": against}
+    found = sweep_page.choice_text(study.sweep, row)
+    assert "chooses split seed 3 (it ties with 4) for baseline" in found
+    assert "minus that at 1 +2.00 points (95 % interval +1.00 to +3.00), p 0.060 after" in found
+    assert found.endswith(": undecided")
+    clear = {**row, "against_first_value": {**against, "p_t_holm": 0.00001}}
+    assert sweep_page.choice_text(study.sweep, clear).endswith(
+        "p < 0.0001 after Holm's correction for 3 differences: higher"
+    )
+    same = {**against, "ci_t": None, "p_t_holm": None, "no_interval": "all seeds agree"}
+    assert sweep_page.choice_text(study.sweep, {**row, "against_first_value": same}).endswith(
+        "+2.00 points: undecided (all seeds agree)"
+    )
+
+
+def test_one_norm_at_two_values_is_undecided_where_its_interval_includes_zero(tmp_path):
+    study, summary = read_only(tmp_path, RATES, arms=("batch",))
+    (row,) = summary["against_first_value"]
+    changed = {**row, "mean_difference": 0.1515, "ci_t": [-0.02, 0.323]}
+    text = sweep_page.headline(study, {**summary, "against_first_value": [changed]})
+    assert "(undecided: the interval includes zero)" in text
+
+
+def test_one_epoch_is_singular(tmp_path):
+    study, summary = read_only(tmp_path, RATES, epochs=1, seeds=(42,))
+    one, row = study.first, {**summary, **summary["per_value"][0]}
+    notes = [
+        sweep_tables.main_table(study, summary).note,
+        tables.main_table(one, row).note,
+        str(tables.protocol_table(one, row).rows),
+        model_card.write_model_card(one, row, "batch").read_text(),
+    ]
+    for text in notes:
+        assert "1 epoch" in text
+        assert "1 epochs" not in text
+        assert "1 seeds" not in text

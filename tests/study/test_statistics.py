@@ -98,6 +98,17 @@ def test_with_enough_images_the_seeds_decide_if_they_differ():
     assert same.interval == pytest.approx((0.1 - half, 0.1 + half))
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_seeds_that_agree_say_no_more_than_seeds_that_nearly_do(seeds):
+    """On 20 images a spread below one image cannot be seen."""
+    images = images_with_mean(0.1, 20)
+    same = np.full(seeds, 0.1)
+    nearly = same + np.eye(seeds)[0] / 20
+    for values in (same, nearly):
+        low, high = estimate(values, images, resolution=1 / 20).interval
+        assert high - low == pytest.approx(np.ptp(banerjee(nearly, images)), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("values", "images"),
     [

@@ -134,3 +134,81 @@ def test_a_value_without_a_finished_run(workdir):
     assert summary["gain"][0]["n"] == summary["interaction"]["n"] == 0
     assert summary["interaction"]["mean_difference"] is None
     assert summary["gain"][1]["n"] == 3
+
+
+def chosen(workdir):
+    return {row["arm"]: row for row in summarise_sweep(read_sweep(workdir))["chosen"]}
+
+
+def set_results(workdir, norm, rate, **changes):
+    for seed in (1, 2, 3):
+        path = run_path(workdir, f"{norm}-learning_rate-{rate}", seed) / "results.json"
+        results = json.loads(path.read_text())
+        if "validation" in changes:
+            results["history"][-1]["val_accuracy"] = changes["validation"]
+        if "test" in changes:
+            results["test_accuracy"] = changes["test"]
+        path.write_text(json.dumps(results))
+
+
+def test_a_value_is_chosen_on_validation_and_said_to_be(workdir):
+    """The highest test accuracy is elsewhere, and does not count."""
+    set_results(workdir, "none", 0.01, test=0.9)
+    set_results(workdir, "none", 0.05, validation=0.8)
+    row = chosen(workdir)["none"]
+    assert (row["value"], row["among"], row["tied"]) == (0.05, 3, [])
+    assert row["val_accuracy"] == pytest.approx(0.8)
+    assert row["test_accuracy"]["values"] == list(ACCURACY["none", 0.05])
+    against = row["against_first_value"]
+    assert against["value"] == 0.05
+    assert against["p_t_holm"] >= against["p_t"]
+    assert row["adjusted_for"] == 4
+
+
+def test_values_that_tie_are_named_and_the_first_is_taken(workdir):
+    for rate in (0.01, 0.05):
+        set_results(workdir, "none", rate, validation=0.8)
+    row = chosen(workdir)["none"]
+    assert (row["value"], row["tied"]) == (0.01, [0.05])
+    assert row["against_first_value"] is None
+
+
+def test_values_are_chosen_over_the_seeds_that_all_have(workdir):
+    """One lucky seed does not choose its value."""
+    set_results(workdir, "batch", 0.01, validation=0.99)
+    for seed in (2, 3):
+        (run_path(workdir, "batch-learning_rate-0.01", seed) / "results.json").unlink()
+    assert chosen(workdir)["batch"]["seeds"] == [1]
+    (run_path(workdir, "batch-learning_rate-0.05", 1) / "results.json").unlink()
+    assert "batch" not in chosen(workdir)
+    assert summarise_sweep(read_sweep(workdir))["at_best"] == {}
+
+
+def test_all_runs_at_the_first_value_diverged(workdir):
+    """They count as chance, and the others are compared with them."""
+    ended = {"status": "diverged", "diverged": {"epoch": 1, "step": None}}
+    for norm in ("none", "batch"):
+        for seed in (1, 2, 3):
+            path = run_path(workdir, f"{norm}-learning_rate-0.01", seed) / "results.json"
+            path.write_text(json.dumps(ended))
+    summary = summarise_sweep(read_sweep(workdir))
+    rows = {(row["arm"], row["value"]): row for row in summary["against_first_value"]}
+    wanted = np.array(ACCURACY["batch", 0.05]) - CHANCE
+    assert rows["batch", 0.05]["differences"] == pytest.approx(wanted.tolist())
+    # No spread at all: neither an interval of chance nor one of the gain.
+    assert summary["gain"][0]["ci_t"] is summary["cells"][0]["test_accuracy"]["ci_t"] is None
+    assert {row["arm"]: row["value"] for row in summary["chosen"]} == {"none": 0.05, "batch": 0.1}
+
+
+def test_differences_stay_within_what_is_possible(workdir):
+    """A change of a gain can be 200 points, a gain 100."""
+    for norm, rate, test in (("none", 0.1, 1.0), ("batch", 0.1, 0.0)):
+        for seed in (1, 3):
+            path = run_path(workdir, f"{norm}-learning_rate-{rate}", seed) / "results.json"
+            results = {**json.loads(path.read_text()), "test_accuracy": abs(test - seed / 10)}
+            path.write_text(json.dumps(results))
+    summary = summarise_sweep(read_sweep(workdir))
+    low, high = summary["gain"][2]["ci_t"]
+    assert low == -1.0
+    assert high == 1.0
+    assert -2.0 <= summary["interaction"]["ci_t"][0] < -1.0
