@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax import rundir
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
 from cifar_jax.report.console import Display, epoch_line
 from cifar_jax.rundir import RunFiles, Start
@@ -79,8 +79,8 @@ def resumed_epoch(
         raise ValueError("runs that train together stand at different steps")
     if not 0 < steps <= program.full:
         raise UserError(
-            f"--resume: the newest checkpoint is said to be after {steps} steps of an epoch; "
-            f"it has {program.full}, and perhaps a last one of fewer images"
+            f"--resume: the newest checkpoint is said to be after {counted(steps, 'step')} of an "
+            f"epoch; it has {program.full}, and perhaps a last one of fewer images"
         )
 
     def column(name: str, empty: jax.Array) -> jax.Array:
@@ -179,8 +179,8 @@ def train_epochs(
         if reached.steps != saved and not save_unfinished(alive, reached, seconds):
             return None
         return Interrupted(
-            f"Stopped in epoch {epoch} of {last}, after {reached.steps} steps; its checkpoint is "
-            f"in {_where(opened)}.",
+            f"Stopped in epoch {epoch} of {last}, after {counted(reached.steps, 'step')}; its "
+            f"checkpoint is in {_where(opened)}.",
             exit_status(interrupts.requested or Terminated()),
         )
 

@@ -319,9 +319,9 @@ def _run(
     _claim(workdir, prepared, asked)
     left, failed = _unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
-    what = " and ".join(norms) + (f" by {len(sweep.values)} values" if sweep else "")
+    what = " and ".join(norms) + (f" by {counted(len(sweep.values), 'value')}" if sweep else "")
     display.say(
-        f"study of {what} on {prepared.dataset.name}: {total} runs, "
+        f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
         f"{total - len(left)} finished; {workdir}"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from cifar_jax import config as configuration
 from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
-from cifar_jax.errors import MachineError, UserError
+from cifar_jax.errors import MachineError, UserError, counted
 from cifar_jax.failures import FULL
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
 from cifar_jax.lock import locked
@@ -151,7 +151,7 @@ def _says_where(record: Row) -> bool:
 
 def behind(history: list[Row], unfinished: Row | None) -> str:
     """What a checkpoint has behind it, in words."""
-    steps = f" and {unfinished['steps']} steps" if unfinished else ""
+    steps = f" and {counted(unfinished['steps'], 'step')}" if unfinished else ""
     return f"epoch {len(history)}{steps}"
 
 

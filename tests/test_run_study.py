@@ -334,7 +334,7 @@ def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, ca
     # The same study, said in another way, goes on and is drawn again.
     other = "training.optimizer+training.learning_rate=adamw:1e-3"
     assert study(folder, workdir, *ONE, "--sweep", other) == 0
-    assert "1 runs, 1 finished" in capsys.readouterr().out
+    assert "1 run, 1 finished" in capsys.readouterr().out
     assert main(["report", "--workdir", str(workdir)]) == 0
 
 

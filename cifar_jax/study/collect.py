@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import (
     Shape,
     fits,
@@ -335,7 +335,7 @@ def _check_same_length(run: Run, first: Run) -> None:
     epochs = [len(r.results["history"]) for r in (run, first)]
     if epochs[0] != epochs[1]:
         raise UserError(
-            f"{run.directory}: has {epochs[0]} epochs, {first.directory} has {epochs[1]}"
+            f"{run.directory}: has {counted(epochs[0], 'epoch')}, {first.directory} has {epochs[1]}"
         )
 
 

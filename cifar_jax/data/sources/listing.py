@@ -15,7 +15,7 @@ from pathlib import Path
 from cifar_jax.data.sources.contents import FolderOptions
 from cifar_jax.data.sources.decode import MOST_BYTES, refuse
 from cifar_jax.data.subset import parse_classes
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import is_part
 
 EXTENSIONS = (
@@ -222,7 +222,8 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
         ]
     refuse(str(folder), lister.problems)
     if len(names) < 2:
-        raise UserError(f"{folder / 'train'}: {len(names)} classes; at least 2 are needed")
+        count = counted(len(names), "class")
+        raise UserError(f"{folder / 'train'}: {count}; at least 2 are needed")
     if lister.skipped:
         count = len(lister.skipped)
         said = (
