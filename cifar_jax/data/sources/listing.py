@@ -222,8 +222,8 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
         ]
     refuse(str(folder), lister.problems)
     if len(names) < 2:
-        count = counted(len(names), "class")
-        raise UserError(f"{folder / 'train'}: {count}; at least 2 are needed")
+        found = counted(len(names), "class")
+        raise UserError(f"{folder / 'train'}: {found}; at least 2 are needed")
     if lister.skipped:
         count = len(lister.skipped)
         said = (
