@@ -88,7 +88,7 @@ def test_bands_are_students_and_stay_where_accuracies_can_be():
     _, ends = drawing.mean_and_interval(values)
     wanted = stats.t.interval(0.95, 4, values.mean(axis=0), stats.sem(values, axis=0))
     assert ends == pytest.approx(np.array(wanted), abs=1e-12)
-    assert drawing.mean_and_ends(values[:1])[1] is None
+    assert drawing.mean_and_interval(values[:1])[1] is None
     _, ends = drawing.mean_and_interval(np.array([[1.0, 99.0, 40.0], [20.0, 80.0, 40.0]]), 0, 100)
     assert ends[:, :2].tolist() == [[0.0, 0.0], [100.0, 100.0]]
     assert np.isnan(ends[:, 2]).all()
