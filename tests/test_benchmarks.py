@@ -157,13 +157,13 @@ def test_seeds(tmp_path: Path) -> None:
 
 
 def test_coverage_of_the_interval_is_what_it_promises(tmp_path: Path) -> None:
-    """400 studies a cell: at 95 % fewer than 90.6 % covered happens once in 30,000."""
-    arguments = ["--images", "20,1000", "--seeds", "2,3", "--studies", "400"]
+    """200 studies a cell: at 95 % fewer than 88.8 % covered happens once in 10,000."""
+    arguments = ["--images", "20,1000", "--seeds", "2", "--studies", "200"]
     results = measured("coverage", tmp_path / "coverage.json", *arguments)
     rows = results["coverage in %"]
-    assert len(rows) == 7 * 4
-    assert min(row["rule"] for row in rows) > 90.6
-    assert min(row["rule, accuracy"] for row in rows) > 90.6
+    assert len(rows) == 7 * 2
+    assert min(row["rule"] for row in rows) > 88.8
+    assert min(row["rule, accuracy"] for row in rows) > 88.8
     # What it mends: two seeds on few images agree too often.
     assert min(row["t alone"] for row in rows if row["images"] == 20) < 60
 
