@@ -26,7 +26,7 @@ from runs import (
     train,
 )
 
-from cifar_jax import host, rundir
+from cifar_jax import host, resume
 from cifar_jax.errors import UserError
 from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
@@ -259,11 +259,11 @@ class Kept:
     """Stands for the files of a run: keeps what is to be saved, through JSON."""
 
     def __init__(self) -> None:
-        self.starts: list[rundir.Start] = []
+        self.starts: list[resume.Start] = []
 
     def add_unfinished(self, state, part) -> None:
         part = json.loads(json.dumps(part, allow_nan=False))
-        self.starts.append(rundir.Start(state, [], 0.0, unfinished=part))
+        self.starts.append(resume.Start(state, [], 0.0, unfinished=part))
 
 
 def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
@@ -296,9 +296,9 @@ def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
 @pytest.mark.parametrize("change", [{"steps": 3}, {"loss": [None, 1.0]}, {"seconds": "long"}])
 def test_steps_that_cannot_be_are_refused(change):
     part = {"steps": 2, "seconds": 0.5, "loss": [2.0, 1.0], "correct": [1, 2]}
-    assert rundir._holds_unfinished({"unfinished": part})
-    assert rundir._holds_unfinished({})
-    assert not rundir._holds_unfinished({"unfinished": {**part, **change}})
+    assert resume._holds_unfinished({"unfinished": part})
+    assert resume._holds_unfinished({})
+    assert not resume._holds_unfinished({"unfinished": {**part, **change}})
 
 
 def test_sigterm_while_compiling_leaves_nothing(folder, tmp_path):
