@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import cifar_jax
@@ -233,35 +232,41 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
     use_compilation_cache(cache_root() / "compiled")
 
 
-def _saved_run(workdir: Path) -> Config | None:
+def _saved_run(arguments: argparse.Namespace) -> Config | None:
+    """What the run in `--workdir` was begun with."""
     from cifar_jax.resume import saved_config
 
-    return saved_config(workdir)
+    found = saved_config(arguments.workdir)
+    if found is None and not any("." in name for name in vars(arguments)):
+        raise UserError(
+            f"--resume --workdir {arguments.workdir}: holds no run to go on with; "
+            "to begin one, give its flags or --config"
+        )
+    return found
 
 
-def _saved_study(workdir: Path) -> Config | None:
+def _saved_study(arguments: argparse.Namespace) -> Config | None:
+    """What the study in `--workdir` was begun with."""
     from cifar_jax.study.record import saved_config
 
-    return saved_config(workdir)
+    return saved_config(arguments.workdir)
 
 
 def _read_config(
-    arguments: argparse.Namespace, saved: Callable[[Path], Config | None] | None
+    arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
 ) -> Config:
     """The configuration of a command line, and JAX made ready.
 
     Args:
         arguments: of the command line.
-        saved: reads what `--workdir` was begun with; None where nothing is resumed.
+        saved: reads what `--workdir` was begun with; None for a run that is to begin.
     """
-    resumes = saved and arguments.config is None and arguments.workdir
-    if not (resumes and arguments.workdir.is_dir()):
+    if saved is None or arguments.config is not None or arguments.workdir is None:
         config = parse_config(arguments)
         _prepare_jax(arguments)
         return config
     _prepare_jax(arguments)
-    assert saved is not None
-    return parse_config(arguments, saved(arguments.workdir))
+    return parse_config(arguments, saved(arguments))
 
 
 def _train(argv: list[str]) -> int:
@@ -291,10 +296,12 @@ def _refuse_overruled(given: dict[str, Any]) -> None:
     """Refuse flags that a study would overrule without a word."""
     if "model.norm" in given:
         raise UserError("--norm and --bn: a study trains each norm of --arms; name them there")
-    swept = given.get("study.sweep", "").partition("=")[0].split("+")
+    from cifar_jax.study.grid import FIXED
+
+    swept = {field.strip() for field in given.get("study.sweep", "").partition("=")[0].split("+")}
     for destination in given:
         section, _, name = destination.partition(".")
-        if name and {name, destination} & {field.strip() for field in swept}:
+        if name and swept & {name, destination} and destination not in FIXED:
             raise UserError(
                 f"{_flag_of(section, name)}: is swept by --sweep; give its values there alone"
             )

@@ -64,6 +64,7 @@ def test_every_flag_of_the_issue_is_there():
         (["--bn", "--norm", "none"], "--bn and --norm: are the same setting; give one of them"),
         (["--norm", "batch", "--bn"], "--norm and --bn: are the same setting"),
         (["--augment", "--no-augment"], "--augment and --no-augment: are the same setting"),
+        (["--resume", "--workdir", "/no/run"], "/no/run: holds no run to go on with; to begin one"),
         (["--resume", "--resume"], "--resume: is given twice"),
         (["study", "--sweep", "cutout=0,1", "--sweep", "mixup=0,1"], "--sweep: is given twice"),
         (["study", "--arms", "none", "--seeds", "2", "--arms", "batch"], "--arms: is given twice"),

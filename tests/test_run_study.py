@@ -25,8 +25,14 @@ FLAGS = ("--val-examples", "27", "--batch-size", "16", "--epochs", "2", "--seed"
 
 
 def study(folder, workdir, *flags: str) -> int:
+    swept = flags[flags.index("--sweep") + 1] if "--sweep" in flags else ""
+    pairs = zip(FLAGS[::2], FLAGS[1::2], strict=True)
+    # What is swept may not be given as a flag too.
+    common = [
+        w for pair in pairs if pair[0].strip("-").replace("-", "_") not in swept for w in pair
+    ]
     argv = ["study", "--dataset", str(folder), "--workdir", str(workdir), "--seeds", "2"]
-    return main(last_of_each([*argv, *FLAGS, *flags]))
+    return main(last_of_each([*argv, *common, *flags]))
 
 
 def results_of(workdir, arm: str, seed: int):
