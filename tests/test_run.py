@@ -237,7 +237,7 @@ def test_an_existing_run_is_refused_and_left_alone(whole, folder, capsys):
     ("flags", "said"),
     [
         (["--resume", "--lr", "0.5"], "training.learning_rate: 0.01 -> 0.5"),
-        (["--resume", "--norm", "none"], "contradict"),
+        (["--resume", "--norm", "none"], "--bn and --norm: are the same setting"),
         (["--resume", "--precision", "bfloat16"], "training.precision: float32 -> bfloat16"),
         (["--resume", "--epochs", "3"], "--epochs 3: "),
     ],
