@@ -295,6 +295,16 @@ def _say_damaged(workdir: Path, display: Display) -> None:
             )
 
 
+def _say_mixture(summary: dict[str, Any], display: Display) -> None:
+    """Warn where the runs were made with different code."""
+    made = {**summary["versions"], "revision": summary["git_revision"] or ""}
+    mixed = [
+        f"{name} {texts.replace('; ', ' and ')}" for name, texts in made.items() if ";" in texts
+    ]
+    if mixed:
+        display.say(f"warning: the runs were made with different code: {', '.join(mixed)}")
+
+
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
     _say_damaged(workdir, display)
@@ -303,6 +313,7 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         return
     study = read_study(workdir)
     summary = summarise(study)
+    _say_mixture(summary, display)
     written = write_report(study, summary, images, display.say)
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
@@ -320,6 +331,7 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
     """Likewise of a sweep."""
     study = read_sweep(workdir)
     summary = summarise_sweep(study)
+    _say_mixture(summary, display)
     written = write_sweep_report(study, summary, images, display.say)
     for row in summary["cells"]:
         arm = Arm(row["arm"], study.sweep.field, row["value"])

@@ -18,6 +18,7 @@ from cifar_jax.study.summary import (
     compare,
     describe,
     joined,
+    joined_versions,
     summarise,
     summarise_arm,
     with_holm,
@@ -158,7 +159,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         "diverged": named("diverged"),
         "chance": chance,
         "device": joined(runs, "device"),
-        "versions": runs[0].results["versions"],
+        "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),
         "compared": list(pair) if pair else [],
         "cells": [
