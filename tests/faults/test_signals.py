@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import last_of_each
 from runs import (
     FLAGS,
     INT,
@@ -180,7 +181,7 @@ def checkpoints_of(workdir) -> set[str]:
 
 def argv_of(folder, workdir, *flags: str) -> list[str]:
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--bn", "--epochs", "2"]
-    return [*argv, *flags]
+    return last_of_each([*argv, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
         assert checkpoints_of(tmp_path / "w") == names
     assert main(["evaluate", "--checkpoint", str(tmp_path / "w")]) == 0
     assert "checkpoint after epoch 1 and 2 steps in" in capsys.readouterr().out
-    assert main([*argv, "--epochs", "1"]) == 2
+    assert main(last_of_each([*argv, "--epochs", "1"])) == 2
     assert "is already behind epoch 1 and 2 steps" in capsys.readouterr().err
     assert main(argv) == 0
     assert "after epoch 1 and 2 steps" in capsys.readouterr().out
@@ -214,7 +215,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
 
 def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, capsys, signals):
     argv = argv_of(folder, tmp_path / "w", "--pipeline", "stream")
-    assert main([*argv, "--workdir", str(tmp_path / "whole")]) == 0
+    assert main(last_of_each([*argv, "--workdir", str(tmp_path / "whole")])) == 0
     signals("places", [(1, 2)])
     signals("signum", INT)
     capsys.readouterr()
