@@ -479,7 +479,8 @@ def to_dict(config: Config) -> dict[str, Any]:
     kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
     for section, table in tables.items():
-        kept[section] = {k: v for k, v in table.items() if v is not None}
+        plain = {k: int(v) if isinstance(v, Fitted) else v for k, v in table.items()}
+        kept[section] = {k: v for k, v in plain.items() if v is not None}
     return kept
 
 

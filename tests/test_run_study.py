@@ -454,4 +454,4 @@ def test_report_is_drawn_again_without_training(finished, capsys):
     assert main(["report", "--workdir", str(finished)]) == 0
     assert (finished / "report.html").is_file()
     assert main(["report", "--workdir", str(finished / "batch")]) == 2
-    assert "study.json" in capsys.readouterr().err
+    assert "holds neither a study nor a run" in capsys.readouterr().err
