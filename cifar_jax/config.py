@@ -446,9 +446,11 @@ def load(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        text = read_bytes(path, LARGEST_FILE).decode("utf-8")
+        text = read_bytes(path, LARGEST_FILE).decode("utf-8-sig")  # With or without a BOM.
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        reason = (
+            error.strerror if isinstance(error, OSError) else "not UTF-8 text; save it as UTF-8"
+        )
         raise UserError(f"--config {path}: cannot be read ({reason})") from None
     try:
         tables = tomllib.loads(text)
@@ -481,7 +483,8 @@ def to_dict(config: Config) -> dict[str, Any]:
     kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
     for section, table in tables.items():
-        kept[section] = {k: v for k, v in table.items() if v is not None}
+        plain = {k: int(v) if isinstance(v, Fitted) else v for k, v in table.items()}
+        kept[section] = {k: v for k, v in plain.items() if v is not None}
     return kept
 
 
@@ -490,14 +493,3 @@ def to_toml(config: Config) -> str:
     import tomli_w
 
     return tomli_w.dumps(to_dict(config))
-
-
-def differences(a: Config, b: Config) -> list[str]:
-    """Fields in which two configurations differ, as `section.field: a -> b`."""
-    rows = []
-    for section, kind in SECTIONS.items():
-        for f in dataclasses.fields(kind):
-            left, right = (getattr(getattr(c, section), f.name) for c in (a, b))
-            if left != right:
-                rows.append(f"{section}.{f.name}: {left} -> {right}")
-    return rows

@@ -15,7 +15,8 @@ from cifar_jax import rundir
 from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
 from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.rundir import RunFiles, Start
+from cifar_jax.resume import Start
+from cifar_jax.rundir import RunFiles
 from cifar_jax.training.epoch import EpochMetrics
 from cifar_jax.training.loop import (
     CompiledEpoch,

@@ -3,21 +3,18 @@
 import argparse
 import dataclasses
 import io
-import math
 import os
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import config as configuration
 from cifar_jax import failures
+from cifar_jax.arguments import Parser, path_of, seconds, threads
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.inputs import is_name
 from cifar_jax.interrupt import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
@@ -27,37 +24,17 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 # Beside them 130 and 143: stopped by Ctrl-C and by SIGTERM.
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _flag(section: str, field: dataclasses.Field[Any]) -> str:
     return "--" + (field.metadata["flag"] or field.name).replace("_", "-")
+
+
+def _flag_of(section: str, name: str) -> str:
+    return _flag(section, next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
 
 
 def _converter(section: type, name: str, flag: str) -> Any:
     """Turn a flag's text into its field's type, and check it."""
     return lambda text: parse_value(section, name, text, flag)
-
-
-def _path(flag: str) -> Callable[[str], Path]:
-    """Turn a flag's text into a path that a file system can hold."""
-
-    def convert(text: str) -> Path:
-        if not is_name(text):
-            raise UserError(f"{flag}: {shown(text)} is not a path; not empty, and printable")
-        try:
-            os.stat(text)
-        except FileNotFoundError:
-            pass  # For the command to judge.
-        except OSError as error:
-            raise UserError(f"{flag} {text}: cannot be used ({error.strerror})") from None
-        return Path(text)
-
-    return convert
 
 
 def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
@@ -86,17 +63,10 @@ def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]
                     "--bn",
                     action="store_const",
                     const="batch",
-                    dest="bn",
+                    dest="model.norm",
                     default=argparse.SUPPRESS,
                     help="Batch Normalization, the same as --norm batch",
                 )
-
-
-def _threads(text: str) -> int:
-    """Turn `--threads` into a number."""
-    if not re.fullmatch("0*[1-9][0-9]{0,2}", text):
-        raise UserError(f"--threads: {shown(text)} is not a number from 1 to 999")
-    return int(text)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +78,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_threads,
+        type=threads,
         metavar="N",
         help="threads of a CPU (default: one a core); the same number gives the same last bits, on "
         "any number of cores",
@@ -118,27 +88,16 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _add_config_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
-        type=_path("--config"),
+        type=path_of("--config"),
         metavar="FILE",
         help="TOML file of the experiment; flags override it",
     )
 
 
-def _seconds(text: str) -> float:
-    """Turn `--grace` into seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 86_400:
-        raise UserError(f"--grace: {shown(text)} is not a number of seconds from 0 to 86400")
-    return value
-
-
 def _add_grace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
-        type=_seconds,
+        type=seconds,
         default=GRACE,
         metavar="SECONDS",
         help="how long the steps under way may take after SIGTERM (default: %(default)g); then "
@@ -154,9 +113,8 @@ def _add_moved_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} [train]",
-        allow_abbrev=False,
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and keep everything in a directory.",
         epilog="Other commands: study, report, evaluate (each has its own --help).",
@@ -165,7 +123,7 @@ def _train_parser() -> argparse.ArgumentParser:
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
-        type=_path("--workdir"),
+        type=path_of("--workdir"),
         metavar="DIR",
         help="what the run leaves (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
     )
@@ -185,9 +143,8 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _study_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} study",
-        allow_abbrev=False,
         description="Train every arm with every seed, paired, and write the report with its "
         "statistics. An arm is a norm, or a norm at one value of a swept setting. The same command "
         "goes on with a study that was interrupted.",
@@ -195,7 +152,7 @@ def _study_parser() -> argparse.ArgumentParser:
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
-        type=_path("--workdir"),
+        type=path_of("--workdir"),
         metavar="DIR",
         help="what the study leaves (default: runs/study-<dataset>-<model>)",
     )
@@ -206,15 +163,14 @@ def _study_parser() -> argparse.ArgumentParser:
 
 
 def _report_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} report",
-        allow_abbrev=False,
         description="Write the report of a study again, or the page of a single run, without "
         "training.",
     )
     parser.add_argument(
         "--workdir",
-        type=_path("--workdir"),
+        type=path_of("--workdir"),
         required=True,
         metavar="DIR",
         help="a study's directory, or a run's",
@@ -224,14 +180,13 @@ def _report_parser() -> argparse.ArgumentParser:
 
 
 def _evaluate_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} evaluate",
-        allow_abbrev=False,
         description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
     )
     parser.add_argument(
         "--checkpoint",
-        type=_path("--checkpoint"),
+        type=path_of("--checkpoint"),
         required=True,
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
@@ -241,25 +196,22 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_config(arguments: argparse.Namespace) -> Config:
-    """The configuration that a command line asks for: defaults, then the file, then flags.
+def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:
+    """The configuration that a command line asks for: its file or `saved`, then flags.
+
+    Args:
+        arguments: of the command line.
+        saved: what the directory in use was begun with; None for the defaults.
 
     Raises:
         UserError: if the file or the combination of flags is not allowed.
     """
-    config = configuration.load(arguments.config) if arguments.config else Config()
+    config = configuration.load(arguments.config) if arguments.config else saved or Config()
     given = vars(arguments)
-    if "bn" in given:
-        if given.get("model.norm", "batch") != "batch":
-            raise UserError(f"--bn and --norm {given['model.norm']} contradict each other")
-        given = {**given, "model.norm": "batch"}
     for destination, value in given.items():
         section, _, name = destination.partition(".")
         if name:
-            flag = _flag(
-                section, next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name)
-            )
-            config = configuration.override(config, section, name, value, flag)
+            config = configuration.override(config, section, name, value, _flag_of(section, name))
     return config
 
 
@@ -280,10 +232,46 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
     use_compilation_cache(cache_root() / "compiled")
 
 
+def _saved_run(arguments: argparse.Namespace) -> Config | None:
+    """What the run in `--workdir` was begun with."""
+    from cifar_jax.resume import saved_config
+
+    found = saved_config(arguments.workdir)
+    if found is None and not any("." in name for name in vars(arguments)):
+        raise UserError(
+            f"--resume --workdir {arguments.workdir}: holds no run to go on with; "
+            "to begin one, give its flags or --config"
+        )
+    return found
+
+
+def _saved_study(arguments: argparse.Namespace) -> Config | None:
+    """What the study in `--workdir` was begun with."""
+    from cifar_jax.study.record import saved_config
+
+    return saved_config(arguments.workdir)
+
+
+def _read_config(
+    arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
+) -> Config:
+    """The configuration of a command line, and JAX made ready.
+
+    Args:
+        arguments: of the command line.
+        saved: reads what `--workdir` was begun with; None for a run that is to begin.
+    """
+    if saved is None or arguments.config is not None or arguments.workdir is None:
+        config = parse_config(arguments)
+        _prepare_jax(arguments)
+        return config
+    _prepare_jax(arguments)
+    return parse_config(arguments, saved(arguments))
+
+
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
-    config = parse_config(arguments)
-    _prepare_jax(arguments)
+    config = _read_config(arguments, _saved_run if arguments.resume else None)
     from cifar_jax.host import Interrupted
     from cifar_jax.run import Diverged, train_run
 
@@ -304,10 +292,25 @@ def _train(argv: list[str]) -> int:
     return 0
 
 
+def _refuse_overruled(given: dict[str, Any]) -> None:
+    """Refuse flags that a study would overrule without a word."""
+    if "model.norm" in given:
+        raise UserError("--norm and --bn: a study trains each norm of --arms; name them there")
+    from cifar_jax.study.grid import FIXED
+
+    swept = {field.strip() for field in given.get("study.sweep", "").partition("=")[0].split("+")}
+    for destination in given:
+        section, _, name = destination.partition(".")
+        if name and swept & {name, destination} and destination not in FIXED:
+            raise UserError(
+                f"{_flag_of(section, name)}: is swept by --sweep; give its values there alone"
+            )
+
+
 def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
-    config = parse_config(arguments)
-    _prepare_jax(arguments)
+    _refuse_overruled(vars(arguments))
+    config = _read_config(arguments, _saved_study)
     from cifar_jax.host import Interrupted
     from cifar_jax.run_study import study_run
 

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
 from cifar_jax.config import Config
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
@@ -22,6 +21,7 @@ from cifar_jax.experiment import train_spec
 from cifar_jax.inputs import expand_home, fits, is_name
 from cifar_jax.models.paths import named_leaves
 from cifar_jax.models.torch_names import our_axes, our_layout, our_name
+from cifar_jax.resume import behind, find_checkpoints, read_record
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.state import TrainState, init_state
 from cifar_jax.training.transfer import Taken, own_shapes, replaced, take
@@ -89,10 +89,10 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
 
 
 def _open_checkpoint(path: Path) -> Source:
-    directory = rundir.find_checkpoints(path, "--init-from")
+    directory = find_checkpoints(path, "--init-from")
     checkpoints = Checkpoints(directory, create=False)
     try:
-        record = rundir.read_record(checkpoints)
+        record = read_record(checkpoints)
         config = configuration.from_dict(record["config"], str(directory))
         classes = record["dataset"].get("classes")
         if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
@@ -106,8 +106,7 @@ def _open_checkpoint(path: Path) -> Source:
         checkpoints.close()
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
-    behind = rundir.behind(record["history"], record.get("unfinished"))
-    where = f"{directory} after {behind}"
+    where = f"{directory} after {behind(record['history'], record.get('unfinished'))}"
     shapes = {name: value.shape for name, value in tensors.items()}
     return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
 

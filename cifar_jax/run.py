@@ -32,7 +32,8 @@ from cifar_jax.models.cnn import count_parameters
 from cifar_jax.report import provenance
 from cifar_jax.report.console import Display, class_lines, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
-from cifar_jax.rundir import Row, Start
+from cifar_jax.resume import Start, behind, find_checkpoints, read_record, resumed
+from cifar_jax.rundir import Row
 from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.loop import (
@@ -162,7 +163,7 @@ def train_group(
         _begin(spec, c, prepared, workdir, resume)
         for c, workdir in zip(configs, workdirs, strict=True)
     ]
-    if not any(progress.label):
+    if not any(progress.label) and not (starts[0].history or starts[0].unfinished):
         _say_origin(starts[0].origin, display)
     num_params = count_parameters(starts[0].state.params)
     device = next(iter(prepared.data.val_images.devices()))
@@ -178,9 +179,7 @@ def train_group(
         if start.damaged:
             display.say(f"{start.damaged[0]}; going back to the one before")
         if start.history or start.unfinished:
-            display.say(
-                f"resuming {workdir} after {rundir.behind(start.history, start.unfinished)}"
-            )
+            display.say(f"resuming {workdir} after {behind(start.history, start.unfinished)}")
         if start.computed_on and computing != start.computed_on[-1]:
             display.say(
                 f"begun on {start.computed_on[-1]}; going on with {computing}: the last bits may "
@@ -286,14 +285,16 @@ def _begin(
     initial = jax.jit(init_state, static_argnums=(0, 2))
     key = jax.random.key(config.training.seed)
     state = initial(spec, key, prepared.data.val_images.shape[1:])
+    dataset = prepared.dataset
+    found = resumed(state, config, dataset.fingerprint, workdir) if resume else None
+    if found is not None:
+        return found
     source = pretrained.source_path(config)
-    origin = None
-    if source is not None:
-        classes = prepared.dataset.classes
-        state, origin = pretrained.start_from(
-            pretrained.open_source(source), config, state, classes
-        )
-    return rundir.begin(state, config, prepared.dataset.fingerprint, workdir, resume, origin)
+    if source is None:
+        return Start(state, [], 0.0)
+    opened = pretrained.open_source(source)
+    state, origin = pretrained.start_from(opened, config, state, dataset.classes)
+    return Start(state, [], 0.0, origin)
 
 
 def _memory(results: Row) -> str:
@@ -407,10 +408,10 @@ def evaluate_run(
         UserError: if there is no checkpoint, or the data are not those of the run.
     """
     display = display or Display()
-    directory = rundir.find_checkpoints(checkpoint)
+    directory = find_checkpoints(checkpoint)
     checkpoints = Checkpoints(directory, create=False)
     try:
-        record = rundir.read_record(checkpoints)
+        record = read_record(checkpoints)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; going back to the one before")
         config = configuration.from_dict(record["config"], str(directory))
@@ -431,8 +432,8 @@ def evaluate_run(
         state = checkpoints.read_state(like)
     finally:
         checkpoints.close()
-    behind = rundir.behind(record["history"], record.get("unfinished"))
-    display.say(f"checkpoint after {behind} in {directory}")
+    done = behind(record["history"], record.get("unfinished"))
+    display.say(f"checkpoint after {done} in {directory}")
     evaluation, _, _ = evaluate_state(Programs(), spec, state, images)
     say_evaluation(evaluation, images, display)
     return evaluation

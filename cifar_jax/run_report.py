@@ -15,7 +15,8 @@ from cifar_jax.report.console import Display
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.run_page import as_study, write_run_page
 from cifar_jax.storage import read_sealed
-from cifar_jax.study.collect import STUDY, Run, read_divergence, read_run
+from cifar_jax.study.collect import Run, read_divergence, read_run
+from cifar_jax.study.record import STUDY
 
 _COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 # What the page needs of the results of a run that diverged.

@@ -30,40 +30,24 @@ from cifar_jax.experiment import (
     train_spec,
 )
 from cifar_jax.host import Interrupted, Progress
-from cifar_jax.inputs import Shape, fits, is_count, is_name, is_part
 from cifar_jax.interrupt import GRACE
-from cifar_jax.lock import LOCK
-from cifar_jax.pretrained import check_source
-from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.run import Programs, open_data, train_group
-from cifar_jax.storage import read_sealed
 from cifar_jax.study.collect import (
-    STUDY,
-    Plan,
     damaged,
     divergence_line,
-    read_divergence,
-    read_plan,
     read_study,
     read_sweep,
-    run_path,
 )
-from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
+from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
+from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
-from cifar_jax.training.checkpoint import Place, newest_whole
-
-Cell = tuple[Arm, int]
-_STUDY: Shape = {
-    "arms": [is_part],
-    "seeds": [is_count],
-    "config": dict,
-    "dataset": {"fingerprint": is_name},
-}
+from cifar_jax.study_directory import Cell, check_sources, claim, unfinished, write_plan
+from cifar_jax.training.checkpoint import Place
 
 
 @dataclass(frozen=True)
@@ -140,84 +124,6 @@ def plan(
     return groups
 
 
-def _behind(workdir: Path) -> Place:
-    return newest_whole(workdir / rundir.CHECKPOINTS) or Place(0)
-
-
-def _read_study_file(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = read_sealed(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as a study ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: cannot be read as a study ({error})") from None
-    if not fits(found, _STUDY):
-        raise UserError(f"{path}: cannot be read as a study (arms, seeds, config or dataset)")
-    configuration.from_dict(found["config"], str(path))
-    return found
-
-
-def _joined_sweep(found: Sweep | None, asked: Sweep | None, workdir: Path) -> Sweep | None:
-    """The values of both; a study is of one setting or of none."""
-    fields = [sweep.field if sweep else "nothing" for sweep in (found, asked)]
-    if fields[0] != fields[1]:
-        raise UserError(
-            f"--workdir {workdir}: holds another study: it sweeps {fields[0]}, not {fields[1]}"
-        )
-    if found is None or asked is None:
-        return None
-    return Sweep(found.field, ordered([*found.values, *asked.values]))
-
-
-def _claim(workdir: Path, prepared: Prepared, asked: Plan) -> None:
-    """Write `study.json`, or check that the study there is this one.
-
-    More epochs or other runs would be another study; more seeds, norms or values of the swept
-    setting are the same one, longer.
-    """
-    path = workdir / STUDY
-    arms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
-    if path.exists():
-        before = configuration.from_dict(_read_study_file(path)["config"], str(path))
-        found = read_plan(path)
-        sweep = _joined_sweep(found.sweep, sweep, workdir)
-        free = ["study.", "data.dataset:", "data.data_dir:", "data.pipeline:", "model.norm:"]
-        free.append("data.folder_is_cifar10:")
-        free += [f"{field}:" for field in sweep.field.split("+")] if sweep else []
-        changed = [
-            d
-            for d in configuration.differences(before, prepared.config)
-            if not d.startswith(tuple(free))
-        ]
-        if changed:
-            raise UserError(f"--workdir {workdir}: holds another study: {'; '.join(changed)}")
-        if found.dataset["fingerprint"] != prepared.dataset.fingerprint:
-            raise UserError(f"--workdir {workdir}: holds a study of other images")
-        arms = tuple(dict.fromkeys([*found.arms, *arms]))
-        seeds = tuple(sorted({*found.seeds, *seeds}))
-    elif any(path.name != LOCK for path in workdir.iterdir()):
-        raise UserError(f"--workdir {workdir}: is not empty and holds no study")
-    record: dict[str, Any] = {"arms": arms, "seeds": seeds, "config": asked.config}
-    if sweep:
-        record["sweep"] = dataclasses.asdict(sweep)
-    files.write_sealed(path, {**record, "dataset": prepared.record()})
-
-
-def _unfinished(
-    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
-) -> tuple[dict[Cell, Place], list[str]]:
-    """What is behind every run that is not finished, and a line for each that diverged."""
-    left, failed = {}, []
-    for seed, arm in itertools.product(seeds, arms):
-        path = run_path(workdir, arm.directory, seed)
-        diverged = read_divergence(path)
-        if diverged:
-            failed.append(divergence_line(diverged, path))
-        elif not (path / rundir.RESULTS).exists() or damaged(path):
-            left[arm, seed] = _behind(path)
-    return left, failed
-
-
 def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
     """Refuse arms whose norm, batches or images cannot be had, before anything is written."""
     for arm in arms:
@@ -226,27 +132,6 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
         check_precision(config.training)
         check_layers(config, prepared.dataset.train_images.shape[1:])
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
-
-
-def _check_origins(
-    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int], prepared: Prepared
-) -> None:
-    """Refuse initial values that cannot be had, or are no longer those of a finished run."""
-    for arm, seed in itertools.product(arms, seeds):
-        config = arm.config(prepared.config, seed)
-        digest = check_source(config, prepared.dataset.classes)
-        path = run_path(workdir, arm.directory, seed) / rundir.RESULTS
-        if digest is None or not path.exists():
-            continue
-        try:
-            found = read_sealed(path)["init_from"]["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
-            found = None
-        if found != digest:
-            raise UserError(
-                f"--init-from {config.transfer.init_from}: {path.parent} was begun from other "
-                "initial values than those that it holds now"
-            )
 
 
 Shared = Callable[[DataConfig], tuple[Prepared, Programs]]
@@ -299,8 +184,8 @@ def study_run(
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
     rundir.check_workdir(workdir, resume=True)
-    _check_origins(workdir, arms, seeds, prepared)
-    asked = Plan(norms, seeds, configuration.to_dict(prepared.config), {}, sweep)
+    check_sources(workdir, arms, seeds, prepared)
+    asked = Plan(norms, seeds, configuration.to_dict(prepared.config), prepared.record(), sweep)
     with rundir.held(workdir, "study"):
         return _run(workdir, prepared, asked, arms, together, grace, display)
 
@@ -316,8 +201,8 @@ def _run(
 ) -> list[str]:
     """The study, once its directory is held."""
     norms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
-    _claim(workdir, prepared, asked)
-    left, failed = _unfinished(workdir, arms, seeds)
+    claim(workdir, asked, display)
+    left, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
     what = " and ".join(norms) + (f" by {counted(len(sweep.values), 'value')}" if sweep else "")
     display.say(
@@ -411,6 +296,16 @@ def _say_damaged(workdir: Path, display: Display) -> None:
             )
 
 
+def _say_mixture(summary: dict[str, Any], display: Display) -> None:
+    """Warn where the runs were made with different code."""
+    made = {**summary["versions"], "revision": summary["git_revision"] or ""}
+    mixed = [
+        f"{name} {texts.replace('; ', ' and ')}" for name, texts in made.items() if ";" in texts
+    ]
+    if mixed:
+        display.say(f"warning: the runs were made with different code: {', '.join(mixed)}")
+
+
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
     _say_damaged(workdir, display)
@@ -419,6 +314,7 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         return
     study = read_study(workdir)
     summary = summarise(study)
+    _say_mixture(summary, display)
     written = write_report(study, summary, images, display.say)
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
@@ -437,6 +333,7 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
     """Likewise of a sweep."""
     study = read_sweep(workdir)
     summary = summarise_sweep(study)
+    _say_mixture(summary, display)
     written = write_sweep_report(study, summary, images, display.say)
     for row in summary["cells"]:
         arm = Arm(row["arm"], study.sweep.field, row["value"])
@@ -482,8 +379,8 @@ def redraw(
         UserError: if there is no study, or it has no finished run.
     """
     display = display or Display()
-    record = _read_study_file(workdir / STUDY)
-    config = configuration.from_dict(record["config"], str(workdir / STUDY))
+    found, warning = find_plan(workdir)
+    config = configuration.from_dict(found.config, str(workdir / STUDY))
     if dataset is not None:
         config = configuration.override(config, "data", "dataset", dataset, "--dataset")
     if data_dir is not None:
@@ -495,8 +392,11 @@ def redraw(
         display.say(f"without the images: {error}")
         images = None
     display.end_progress()
-    if images is not None and images.fingerprint != record["dataset"]["fingerprint"]:
+    if images is not None and images.fingerprint != found.dataset["fingerprint"]:
         display.say(f"without the images: those of {images.name} are not those of the study")
         images = None
     with rundir.held(workdir, "report"):
+        if warning:
+            display.say(warning)
+            write_plan(workdir, found)
         _write(workdir, images, display)

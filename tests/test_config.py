@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cifar_jax import config as configuration
+from cifar_jax.changes import changes
 from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.study.grid import parse_sweep
@@ -62,9 +63,9 @@ def test_report_configs_differ_in_the_norm_alone():
     baseline, batchnorm = (
         configuration.load(CONFIGS[0].parent / f"{name}.toml") for name in ("baseline", "batchnorm")
     )
-    assert configuration.differences(baseline, batchnorm) == ["model.norm: none -> batch"]
+    assert list(map(str, changes(baseline, batchnorm))) == ["model.norm: none -> batch"]
     # The files spell the defaults out; only the dataset is not the default.
-    assert configuration.differences(Config(), baseline) == ["data.dataset: auto -> cifar10"]
+    assert changes(Config(), baseline) == [("data.dataset", "auto", "cifar10")]
 
 
 def test_toml_round_trip(tmp_path):
@@ -115,7 +116,17 @@ def test_bad_file_is_one_line_that_names_file_and_field(tmp_path, text, said):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "binary"])
+def test_other_ends_of_line_and_a_byte_order_mark_are_read(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_bytes("\ufeff[training]\r\nepochs = 3\r\n".encode())
+    assert configuration.load(path).training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"\xff\xfe\x00", "# \xe9".encode("latin-1"), "epochs = 3".encode("utf-16")],
+    ids=["missing", "binary", "latin-1", "utf-16"],
+)
 def test_unreadable_file_is_named(tmp_path, content):
     path = tmp_path / "c.toml"
     if content is not None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import last_of_each
 from safetensors.numpy import save_file
 
 from cifar_jax import config as configuration
@@ -26,7 +27,8 @@ FLAGS = ("--bn", "--val-examples", "11", "--batch-size", "16", "--seed", "3")
 
 
 def run(folder, workdir, *flags: str) -> int:
-    return main(["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *flags])
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *flags]
+    return main(last_of_each(argv))
 
 
 def results_of(workdir):
@@ -87,22 +89,20 @@ def test_results_record_what_they_were_initialised_from(two, tuned):
     ]
 
 
-def test_resume_compares_the_source(two, tuned, folder, tmp_path, capsys):
+def test_a_fine_tuned_run_needs_its_source_no_more(two, tuned, folder, tmp_path, capsys):
     workdir, flags = tuned
-    other = tmp_path / "other"
-    assert run(folder, other, "--classes", "left,right", "--epochs", "1", "--seed", "4") == 0
-    kept = two.with_name("kept")
-    two.rename(kept)
-    other.rename(two)
+    origin = results_of(workdir)["init_from"]
+    two.rename(tmp_path / "moved")
     try:
+        assert main(["evaluate", "--checkpoint", str(workdir)]) == 0
+        assert run(folder, workdir, *flags, "--epochs", "2", "--resume") == 0
         capsys.readouterr()
-        assert run(folder, workdir, *flags, "--epochs", "2", "--resume") == 2
-        assert "was begun from other initial values" in capsys.readouterr().err
+        assert run(folder, tmp_path / "new", *flags, "--epochs", "1") == 2
+        assert f"--init-from {two}: is neither" in capsys.readouterr().err
     finally:
-        two.rename(other)
-        kept.rename(two)
-    assert run(folder, workdir, *flags, "--epochs", "2", "--resume") == 0
+        (tmp_path / "moved").rename(two)
     assert len(results_of(workdir)["history"]) == 2
+    assert results_of(workdir)["init_from"] == origin
 
 
 def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, capsys):
@@ -121,6 +121,9 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
         for path in sorted(workdir.glob("*/seed3/results.json"))
     ]
     assert sorted(map(str, digests)) == sorted(["None", pretrained.open_source(two).digest])
+    # Finished runs do not need what they began from.
+    two.with_name("t3").unlink()
+    assert main([*argv, "--workdir", str(workdir)]) == 0
     report = (workdir / "report.md").read_text()
     assert f"digest {pretrained.open_source(two).digest[:12]}" in report
 
@@ -136,6 +139,9 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
         (["--freeze", "conv9"], "'conv9' matches no parameter; there are: conv1, "),
         (["--freeze", "*"], "--freeze *: leaves no parameter to train"),
         (["--lr-multipliers", "conv1=0"], "'0' is not a factor"),
+        (["--lr-multipliers", "conv1=2,conv1 =3"], "a pattern is named twice"),
+        (["--freeze", "conv1,norm1,conv1"], "a pattern is named twice"),
+        (["--classes", "left,top,left"], "a class is named twice"),
         (["--classes", "left,up"], "'up' is not a class; there are: left, right, top"),
         (["--zero-init-residual"], "--zero-init-residual: cnn with norm batch"),
         (["--model", "resnet20", "--norm-groups", "32"], None),

@@ -11,8 +11,10 @@ import tomllib
 
 import numpy as np
 import pytest
+from commands import last_of_each
 from PIL import Image
 
+from cifar_jax import resume
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 
@@ -23,7 +25,8 @@ FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", 
 
 
 def run(folder, workdir, *flags: str) -> int:
-    return main(["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *flags])
+    argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *flags]
+    return main(last_of_each(argv))
 
 
 def results_of(workdir):
@@ -140,7 +143,8 @@ def test_resumed_run_is_bitwise_the_run_never_stopped(whole, folder, tmp_path):
     # As after a crash between checkpoint and metrics: a row too many, half written.
     with open(workdir / "metrics.jsonl", "a") as metrics:
         metrics.write('{"epoch": 3, "train_lo')
-    assert run(folder, workdir, "--epochs", "4", "--resume") == 0
+    # Its config.toml has the rest; more epochs are asked for.
+    assert main(["--resume", "--workdir", str(workdir), "--epochs", "4"]) == 0
     assert curves(results_of(workdir)) == curves(results_of(whole))
     assert np.array_equal(logits_of(workdir), logits_of(whole))
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -190,7 +194,9 @@ def test_everything_beyond_the_protocol_at_once(folder, tmp_path, capsys):
     accuracy = 100 * results_of(resident)["test_accuracy"]
     assert f"test accuracy {accuracy:.2f} %" in capsys.readouterr().out
     assert run(folder, resident, *BEYOND, "--epochs", "3", "--resume") == 2
-    assert "begun with another config: training.epochs: 2 -> 3" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "begun with --schedule cosine over 2 epochs, and its learning rate" in error
+    assert error.count("\n") == 1
 
 
 def test_settings_that_do_not_go_together_leave_nothing(folder, tmp_path, capsys):
@@ -231,7 +237,7 @@ def test_an_existing_run_is_refused_and_left_alone(whole, folder, capsys):
     ("flags", "said"),
     [
         (["--resume", "--lr", "0.5"], "training.learning_rate: 0.01 -> 0.5"),
-        (["--resume", "--norm", "none"], "contradict"),
+        (["--resume", "--norm", "none"], "--bn and --norm: are the same setting"),
         (["--resume", "--precision", "bfloat16"], "training.precision: float32 -> bfloat16"),
         (["--resume", "--epochs", "3"], "--epochs 3: "),
     ],
@@ -239,6 +245,41 @@ def test_an_existing_run_is_refused_and_left_alone(whole, folder, capsys):
 def test_resume_refuses_another_experiment(whole, folder, flags, said, capsys):
     assert run(folder, whole, "--epochs", "4", *flags) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lr", "0.5"], "training.learning_rate: 0.01 -> 0.5"),
+        (["--norm", "none"], "model.norm: batch -> none"),
+        (["--epochs", "3"], "--epochs 3: "),
+    ],
+)
+def test_flags_beside_the_directory_are_checked_too(whole, flags, said, capsys):
+    assert main(["--resume", "--workdir", str(whole), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_a_directory_was_begun_with(whole, tmp_path):
+    found = resume.saved_config(whole)
+    assert found.training.decay_every == 2
+    copied = shutil.copytree(whole, tmp_path / "w")
+    (copied / "config.toml").write_bytes(b"\xff")
+    assert resume.saved_config(copied) == found
+    (copied / "results.json").unlink()
+    assert resume.saved_config(copied) == found
+    shutil.rmtree(copied / "checkpoints")
+    assert resume.saved_config(copied) is None
+
+
+def test_results_of_another_run_are_not_overwritten(whole, folder, tmp_path, capsys):
+    """Even where no checkpoint tells that it is another."""
+    copied = shutil.copytree(whole, tmp_path / "w")
+    shutil.rmtree(copied / "checkpoints")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    assert run(folder, copied, "--epochs", "4", "--lr", "0.5", "--resume") == 2
+    assert "begun with another config: training.learning_rate" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 import dataclasses
 import itertools
 import json
+import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from commands import last_of_each
 
 from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
@@ -16,6 +19,7 @@ from cifar_jax.experiment import open_dataset
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 from cifar_jax.run_study import plan
+from cifar_jax.storage import seal
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -24,8 +28,14 @@ FLAGS = ("--val-examples", "27", "--batch-size", "16", "--epochs", "2", "--seed"
 
 
 def study(folder, workdir, *flags: str) -> int:
+    swept = flags[flags.index("--sweep") + 1] if "--sweep" in flags else ""
+    pairs = zip(FLAGS[::2], FLAGS[1::2], strict=True)
+    # What is swept may not be given as a flag too.
+    common = [
+        w for pair in pairs if pair[0].strip("-").replace("-", "_") not in swept for w in pair
+    ]
     argv = ["study", "--dataset", str(folder), "--workdir", str(workdir), "--seeds", "2"]
-    return main([*argv, *FLAGS, *flags])
+    return main(last_of_each([*argv, *common, *flags]))
 
 
 def results_of(workdir, arm: str, seed: int):
@@ -47,7 +57,7 @@ def finished(folder, cache, tmp_path_factory):
 
 def test_every_run_leaves_what_a_single_run_leaves(finished, folder, tmp_path):
     argv = ["--dataset", str(folder), "--workdir", str(tmp_path / "one"), "--bn", *FLAGS]
-    assert main([*argv, "--seed", "4"]) == 0
+    assert main(last_of_each([*argv, "--seed", "4"])) == 0
     assert np.array_equal(
         logits_of(finished, "batch", 4), np.load(tmp_path / "one" / "predictions.npz")["logits"]
     )
@@ -116,7 +126,7 @@ def test_a_study_that_was_stopped_goes_on(finished, folder, tmp_path):
     assert study(folder, workdir, "--arms", "batch", "--seeds", "1") == 0
     # As if it had been killed before it wrote its results.
     (workdir / "batch" / "seed3" / "results.json").unlink()
-    assert study(folder, workdir) == 0
+    assert study(folder, workdir, "--arms", "none,batch") == 0
     for arm in ("none", "batch"):
         for seed in (3, 4):
             assert np.array_equal(logits_of(workdir, arm, seed), logits_of(finished, arm, seed))
@@ -165,6 +175,93 @@ def test_bad_study_is_one_line_and_leaves_nothing(folder, tmp_path, flags, said,
 
 def test_another_study_in_the_directory_is_refused(finished, folder, capsys):
     assert study(folder, finished, "--lr", "0.5") == 2
+    assert "holds another study: training.learning_rate: 0.01 -> 0.5" in capsys.readouterr().err
+
+
+def contents(workdir):
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_run_of_another_experiment_is_refused_by_name(finished, folder, tmp_path, capsys):
+    """Also one that the command does not ask for; nothing is trained or written."""
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    path = workdir / "batch" / "seed4" / "results.json"
+    results = json.loads(path.read_text())
+    results["config"]["training"] |= {"learning_rate": 0.3, "weight_decay": 0.1}
+    results["config"]["data"]["augment"] = False
+    path.write_text(json.dumps(seal(results)))
+    before = contents(workdir)
+    said = (
+        f"{path.parent}: is not a run of this study: data.augment is False, must be True; "
+        "training.learning_rate is 0.3, must be 0.01; training.weight_decay is 0.1, must be 0.0005"
+    )
+    commands = (
+        lambda: study(folder, workdir),
+        lambda: study(folder, workdir, "--seeds", "1", "--arms", "none"),
+        lambda: main(["report", "--workdir", str(workdir)]),
+    )
+    for command in commands:
+        assert command() == 2
+        error = capsys.readouterr().err
+        assert error == f"cifar_jax: error: {said}\n"
+        assert contents(workdir) == before
+
+
+def test_an_unfinished_run_of_another_experiment_is_refused(finished, folder, tmp_path, capsys):
+    """By its checkpoint: it would be trained to its end, or spoil the hours of the others."""
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    (workdir / "none").rename(workdir / "n")
+    (workdir / "batch").rename(workdir / "none")
+    (workdir / "n").rename(workdir / "batch")
+    for path in workdir.glob("*/*/results.json"):
+        path.unlink()
+    before = contents(workdir)
+    assert study(folder, workdir) == 2
+    assert "none/seed3: is not a run of this study: model.norm is batch, must be none" in (
+        capsys.readouterr().err
+    )
+    assert contents(workdir) == before
+
+
+@pytest.mark.parametrize("content", [None, b""], ids=["lost", "empty"])
+def test_a_lost_record_is_made_again_from_the_runs(finished, folder, tmp_path, content, capsys):
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    path = workdir / "study.json"
+    whole = json.loads(path.read_text())
+
+    def lose():
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    lose()
+    # One of the runs is an older program's.
+    older = workdir / "none" / "seed3" / "results.json"
+    older.write_text(json.dumps(seal({**json.loads(older.read_text()), "git_revision": "0ld"})))
+    assert main(["report", "--workdir", str(workdir)]) == 0
+    said = f"{path}: .*; made again from its runs: none, batch; seeds 3, 4\n"
+    out = capsys.readouterr().out
+    assert re.search(said, out)
+    assert "warning: the runs were made with different code: revision 0ld" in out
+    found = json.loads(path.read_text())
+    for key in ("arms", "seeds", "dataset"):
+        assert found[key] == whole[key]
+    assert found["config"]["training"] == whole["config"]["training"]
+    lose()
+    assert study(folder, workdir) == 0
+    out = capsys.readouterr().out
+    assert re.search(said, out)
+    assert "4 runs, 4 finished" in out
+    assert json.loads(path.read_text()) == whole
+
+
+def test_a_study_goes_on_with_nothing_but_its_directory(finished, tmp_path, capsys):
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    (workdir / "batch" / "seed4" / "results.json").unlink()
+    assert main(["study", "--workdir", str(workdir)]) == 0
+    assert "4 runs, 3 finished" in capsys.readouterr().out
+    assert np.array_equal(logits_of(workdir, "batch", 4), logits_of(finished, "batch", 4))
+    assert main(["study", "--workdir", str(workdir), "--lr", "0.5"]) == 2
     assert "holds another study: training.learning_rate: 0.01 -> 0.5" in capsys.readouterr().err
 
 
@@ -288,13 +385,13 @@ def test_a_grid_trained_together_gives_the_same_results(swept, folder, tmp_path)
 
 def test_a_sweep_is_extended_and_guarded(swept, folder, capsys):
     workdir, _ = swept
-    # The rate in the config is that of no run, so another one does not matter.
-    argv = ("--sweep", "training.learning_rate=0.05", "--lr", "0.3", "--seeds", "1")
+    argv = ("--sweep", "training.learning_rate=0.05", "--seeds", "1")
     assert study(folder, workdir, *argv) == 0
     assert "2 runs, 2 finished" in capsys.readouterr().out
     assert json.loads((workdir / "study.json").read_text())["sweep"]["values"] == [0.01, 0.05]
-    assert study(folder, workdir) == 2
-    assert "it sweeps training.learning_rate, not nothing" in capsys.readouterr().err
+    # The directory says what is swept.
+    assert study(folder, workdir) == 0
+    assert "8 runs, 8 finished" in capsys.readouterr().out
     assert study(folder, workdir, "--sweep", "momentum=0.5") == 2
     assert "not training.momentum" in capsys.readouterr().err
     (workdir / "report.html").unlink()
@@ -391,4 +488,4 @@ def test_report_is_drawn_again_without_training(finished, capsys):
     assert main(["report", "--workdir", str(finished)]) == 0
     assert (finished / "report.html").is_file()
     assert main(["report", "--workdir", str(finished / "batch")]) == 2
-    assert "study.json" in capsys.readouterr().err
+    assert "holds neither a study nor a run" in capsys.readouterr().err

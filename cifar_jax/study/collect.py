@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax.errors import UserError, counted
+from cifar_jax.errors import UserError
 from cifar_jax.inputs import (
     Shape,
     fits,
     is_count,
     is_name,
     is_number,
-    is_part,
     optional,
     read_bytes,
 )
 from cifar_jax.storage import read_sealed
-from cifar_jax.study.grid import Arm, Sweep, Value, ordered
+from cifar_jax.study.grid import Arm, Sweep, Value
+from cifar_jax.study.identity import check_origins, check_results
 from cifar_jax.study.measures import cross_entropy
+from cifar_jax.study.record import STUDY, Plan, read_plan, run_path
 
-STUDY = "study.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.npz"
 
@@ -145,25 +146,6 @@ class Study:
         return [(run, others[run.seed]) for run in self.runs[first] if run.seed in others]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What `study.json` says.
-
-    Attributes:
-        arms: norms.
-        seeds: increasing.
-        config: what the study was started with.
-        dataset: the record of the data.
-        sweep: the swept setting, if any.
-    """
-
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    config: dict[str, Any]
-    dataset: dict[str, Any]
-    sweep: Sweep | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class SweepStudy:
     """A study with a swept setting: a study of the norms at each of its values.
@@ -186,11 +168,6 @@ class SweepStudy:
     def first(self) -> Study:
         """The study at the first value with a finished run."""
         return next(study for study in self.studies if any(study.runs.values()))
-
-
-def run_path(workdir: Path, arm: str, seed: int) -> Path:
-    """Directory of one run of a study; `arm` is that of `Arm.directory`."""
-    return workdir / arm / f"seed{seed}"
 
 
 def _is_whole(results: Any) -> bool:
@@ -251,6 +228,7 @@ def _agree(
 ) -> bool:
     """Whether predictions are those of a run with these results."""
     n, classes = results["dataset"]["n_test"], len(results["dataset"]["classes"])
+    matrix = np.array(results["confusion_matrix"])
     return (
         n > 0
         and predicted.shape == label.shape == (n,)
@@ -259,6 +237,9 @@ def _agree(
         and logits.dtype.kind == "f"
         and bool(np.isfinite(logits).all())
         and all(int(x.min()) >= 0 and int(x.max()) < classes for x in (predicted, label))
+        and np.array_equal(
+            matrix.ravel(), np.bincount(classes * label + predicted, minlength=matrix.size)
+        )
     )
 
 
@@ -280,10 +261,34 @@ def read_run(directory: Path, arm: str, seed: int) -> Run | None:
     return Run(arm, seed, directory, results, predicted, label, logits)
 
 
+_ENDED: Shape = {
+    "dataset": {"fingerprint": is_name, "classes": [is_name]},
+    "config": dict,
+    "model": is_name,
+    "norm": is_name,
+    "seed": int,
+    "history": list,
+}
+
+
 _DIVERGED: Shape = {
     "status": lambda value: value == "diverged",
     "diverged": {"epoch": is_count, "step": optional(is_count)},
 }
+
+
+def ended_results(directory: Path) -> dict[str, Any] | None:
+    """A run's `results.json`, of one that finished or diverged, if it says what was run."""
+    try:
+        results: dict[str, Any] = read_sealed(directory / RESULTS)
+        return results if fits(results, _ENDED) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _diverged_results(directory: Path) -> dict[str, Any] | None:
+    results = ended_results(directory)
+    return results if fits(results, _DIVERGED) else None
 
 
 def read_divergence(directory: Path) -> dict[str, Any] | None:
@@ -293,14 +298,8 @@ def read_divergence(directory: Path) -> dict[str, Any] | None:
         `epoch` and `step`, counted from 1, the step None where only validation shows it; with
         `--debug-nans` also `operation`.
     """
-    try:
-        results = read_sealed(directory / RESULTS)
-    except (OSError, ValueError):
-        return None
-    if not fits(results, _DIVERGED):
-        return None
-    found: dict[str, Any] = results["diverged"]
-    return found
+    results = _diverged_results(directory)
+    return results["diverged"] if results else None
 
 
 def divergence_line(found: dict[str, Any], directory: Path) -> str:
@@ -322,69 +321,20 @@ def damaged(directory: Path) -> bool:
     )
 
 
-def _check_same_data(run: Run, first: Run) -> None:
-    """Refuse runs that cannot be compared."""
-    if run.results["seed"] != run.seed:
-        raise UserError(f"{run.directory}: is a run with seed {run.results['seed']}")
-    data = [[r.results["dataset"][k] for k in ("fingerprint", "classes")] for r in (run, first)]
-    if data[0] != data[1] or not np.array_equal(run.label, first.label):
-        raise UserError(f"{run.directory}: was trained on other data than {first.directory}")
+def _check_same_labels(run: Run, first: Run) -> None:
+    if not np.array_equal(run.label, first.label):
+        raise UserError(f"{run.directory}: was tested on other images than {first.directory}")
 
 
-def _check_same_length(run: Run, first: Run) -> None:
-    epochs = [len(r.results["history"]) for r in (run, first)]
-    if epochs[0] != epochs[1]:
-        raise UserError(
-            f"{run.directory}: has {counted(epochs[0], 'epoch')}, {first.directory} has {epochs[1]}"
+def _check_same_origins(runs: Iterable[Run]) -> None:
+    """Refuse runs that began from other versions of the same initial values."""
+    check_origins(
+        (
+            run.directory,
+            configuration.from_dict(run.results["config"], RESULTS),
+            run.results.get("init_from"),
         )
-
-
-def _is_value(value: Any) -> bool:
-    return type(value) is bool or is_number(value) or is_name(value)
-
-
-def _read_sweep_plan(found: Any, path: Path) -> Sweep | None:
-    """The sweep of `study.json`, of any setting: that of a later version can be read too."""
-    if found is None:
-        return None
-    if not fits(found, {"field": is_name, "values": [_is_value]}) or not found["values"]:
-        raise UserError(f"{path}: its sweep needs a field, section.name, and a list of values")
-    fields = found["field"].split("+")
-    for section, _, name in (field.partition(".") for field in fields):
-        if not (section.isidentifier() and name.isidentifier()):
-            raise UserError(f"{path}: its sweep's field, {found['field']!r}, is no section.name")
-    if len(fields) > 1 and not all(
-        isinstance(value, str) and value.count(":") == len(fields) - 1 for value in found["values"]
-    ):
-        raise UserError(f"{path}: its sweep's values must each be {len(fields)}, joined by ':'")
-    return Sweep(found["field"], ordered(found["values"]))
-
-
-def read_plan(path: Path) -> Plan:
-    """Read `study.json`.
-
-    Raises:
-        UserError: if it cannot be read or is something else.
-    """
-    try:
-        plan = read_sealed(path)
-        arms, seeds, config = plan["arms"], plan["seeds"], plan["config"]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); no study is there") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is not the record of a study") from None
-    # The model card of an arm is written to the folder of its name.
-    if not (fits(arms, [is_part]) and fits(seeds, [is_count]) and arms and seeds):
-        raise UserError(
-            f"{path}: needs a list of arms, each a folder's name, and a list of whole-number seeds"
-        )
-    dataset = plan.get("dataset", {})
-    return Plan(
-        arms=tuple(dict.fromkeys(arms)),
-        seeds=tuple(sorted(set(seeds))),
-        config=configuration.to_dict(configuration.from_dict(config, str(path))),
-        dataset=dataset if isinstance(dataset, dict) else {},
-        sweep=_read_sweep_plan(plan.get("sweep"), path),
+        for run in runs
     )
 
 
@@ -398,10 +348,16 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
     }
     found = {(norm, seed): read_run(path, norm, seed) for (norm, seed), path in paths.items()}
     finished = [run for run in found.values() if run is not None]
-    for run in finished:
-        _check_same_data(run, finished[0])
-        _check_same_length(run, finished[0])
     missing = tuple(key for key, run in found.items() if run is None)
+    config = configuration.from_dict(plan.config, STUDY)
+    data = {**finished[0].results["dataset"], **plan.dataset} if finished else plan.dataset
+    for (norm, seed), path in paths.items():
+        run = found[norm, seed]
+        results = run.results if run else _diverged_results(path)
+        if results is not None:
+            check_results(path, results, Arm(norm, field, value).config(config, seed), data)
+    for run in finished:
+        _check_same_labels(run, finished[0])
     return Study(
         workdir=workdir,
         arms=plan.arms,
@@ -423,6 +379,7 @@ def read_study(workdir: Path) -> Study:
     study = _read_runs(workdir, read_plan(workdir / STUDY), None)
     if not any(study.runs.values()):
         raise UserError(f"{workdir}: holds no finished run of its study")
+    _check_same_origins(run for row in study.runs.values() for run in row)
     return study
 
 
@@ -442,5 +399,6 @@ def read_sweep(workdir: Path) -> SweepStudy:
     if not first:
         raise UserError(f"{workdir}: holds no finished run of its study")
     for run in first:
-        _check_same_data(run, first[0])
+        _check_same_labels(run, first[0])
+    _check_same_origins(run for at in studies for row in at.runs.values() for run in row)
     return SweepStudy(workdir, plan.sweep, studies, first[0].results["dataset"], plan.config)

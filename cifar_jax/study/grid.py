@@ -139,6 +139,11 @@ class Sweep:
     values: tuple[Value, ...]
 
     @property
+    def text(self) -> str:
+        """As `parse_sweep` reads it."""
+        return f"{self.field}={','.join(map(value_text, self.values))}"
+
+    @property
     def name(self) -> str:
         """For names of files: `learning_rate`, or `optimizer-learning_rate`."""
         return _last_names(self.field)
@@ -192,14 +197,39 @@ def parse_arms(config: Config) -> tuple[str, ...]:
     return arms
 
 
-def _swept_field(name: str) -> str:
-    """`section.name` of a field given as that or by its name alone."""
-    fields = [
+def _all_fields() -> list[str]:
+    """`section.name` of every field of a run."""
+    return [
         f"{section}.{field.name}"
         for section, kind in SECTIONS.items()
         if section != "study"
         for field in dataclasses.fields(kind)
     ]
+
+
+def arm_of(directory: str, config: Config) -> Arm | None:
+    """The arm of a run, by the name of its folder and its config; None if they do not agree."""
+    norm = config.model.norm
+    if directory == norm:
+        return Arm(norm)
+    known = {_last_names(field): field for field in _all_fields()}
+    fields: list[str] = []
+    for name in directory.removeprefix(f"{norm}-").split("-"):
+        if name not in known:
+            return None
+        fields.append(known[name])
+        sections = [field.split(".") for field in fields]
+        values = [getattr(getattr(config, section), field) for section, field in sections]
+        value = values[0] if len(values) == 1 else ":".join(map(value_text, values))
+        arm = Arm(norm, "+".join(fields), value)
+        if arm.directory == directory:
+            return arm
+    return None
+
+
+def _swept_field(name: str) -> str:
+    """`section.name` of a field given as that or by its name alone."""
+    fields = _all_fields()
     found = [field for field in fields if name in (field, field.split(".")[1])]
     if not found:
         raise configuration.unknown(name, [f.split(".")[1] for f in fields], "--sweep")

@@ -113,6 +113,15 @@ def joined(runs: Sequence[Run], key: str) -> str | None:
     return "; ".join(value for value in values if value) or None
 
 
+def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
+    """The versions of packages, of one that differs between runs all of them: "0.5.0; 0.10.2"."""
+    names = dict.fromkeys(name for run in runs for name in run.results["versions"])
+    return {
+        name: "; ".join(dict.fromkeys(run.results["versions"].get(name, "none") for run in runs))
+        for name in names
+    }
+
+
 def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
     """Which two arms are compared: baseline and BatchNorm if both are there, else the first two."""
     if BASELINE in arms and BATCHNORM in arms:
@@ -181,7 +190,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "diverged": [list(pair) for pair in study.diverged],
         "epochs": len(runs[0].results["history"]),
         "device": joined(runs, "device"),
-        "versions": runs[0].results["versions"],
+        "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
         "paired": paired,

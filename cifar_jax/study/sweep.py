@@ -16,7 +16,13 @@ from cifar_jax.study.collect import Study, SweepStudy
 from cifar_jax.study.grid import Value, setting_name
 from cifar_jax.study.samples import Sample, accuracy, compare, describe, difference, with_holm
 from cifar_jax.study.statistics import ROUNDING
-from cifar_jax.study.summary import chosen_pair, joined, summarise, summarise_arm
+from cifar_jax.study.summary import (
+    chosen_pair,
+    joined,
+    joined_versions,
+    summarise,
+    summarise_arm,
+)
 
 # What `summarise` says about the norms at one value; the claims are about the protocol alone.
 _KEPT = ("arms", "missing", "diverged", "epochs", "per_arm", "paired", "mcnemar", "convergence")
@@ -205,7 +211,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         "diverged": named("diverged"),
         "chance": chance,
         "device": joined(runs, "device"),
-        "versions": runs[0].results["versions"],
+        "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),
         "compared": list(pair) if pair else [],
         "cells": [

@@ -21,13 +21,15 @@ def parse_patterns(text: str | None, flag: str) -> tuple[str, ...]:
     """Patterns separated by commas; none for None or "none".
 
     Raises:
-        UserError: if one is empty.
+        UserError: if one is empty or named twice.
     """
     if text in (None, "none"):
         return ()
     patterns = tuple(part.strip() for part in str(text).split(","))
     if not all(patterns):
         raise UserError(f"{flag} {text}: a pattern is empty; must be like 'conv*,norm1'")
+    if len({part.rpartition("=")[0].strip() or part for part in patterns}) < len(patterns):
+        raise UserError(f"{flag} {text}: a pattern is named twice")
     return patterns
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
+from commands import last_of_each
 from faulty import FLAGS, outcome
 
 from cifar_jax import host
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 def train(folder: Path, workdir: Path, *flags: str) -> int:
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--epochs", "4"]
-    return main([*argv, *flags])
+    return main(last_of_each([*argv, *flags]))
 
 
 def study(folder: Path, workdir: Path) -> int:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import last_of_each
 from runs import (
     FLAGS,
     INT,
@@ -26,7 +27,7 @@ from runs import (
     train,
 )
 
-from cifar_jax import host, rundir
+from cifar_jax import host, resume
 from cifar_jax.errors import UserError
 from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
@@ -180,7 +181,7 @@ def checkpoints_of(workdir) -> set[str]:
 
 def argv_of(folder, workdir, *flags: str) -> list[str]:
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, "--bn", "--epochs", "2"]
-    return [*argv, *flags]
+    return last_of_each([*argv, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
         assert checkpoints_of(tmp_path / "w") == names
     assert main(["evaluate", "--checkpoint", str(tmp_path / "w")]) == 0
     assert "checkpoint after epoch 1 and 2 steps in" in capsys.readouterr().out
-    assert main([*argv, "--epochs", "1"]) == 2
+    assert main(last_of_each([*argv, "--epochs", "1"])) == 2
     assert "is already behind epoch 1 and 2 steps" in capsys.readouterr().err
     assert main(argv) == 0
     assert "after epoch 1 and 2 steps" in capsys.readouterr().out
@@ -214,7 +215,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
 
 def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, capsys, signals):
     argv = argv_of(folder, tmp_path / "w", "--pipeline", "stream")
-    assert main([*argv, "--workdir", str(tmp_path / "whole")]) == 0
+    assert main(last_of_each([*argv, "--workdir", str(tmp_path / "whole")])) == 0
     signals("places", [(1, 2)])
     signals("signum", INT)
     capsys.readouterr()
@@ -259,11 +260,11 @@ class Kept:
     """Stands for the files of a run: keeps what is to be saved, through JSON."""
 
     def __init__(self) -> None:
-        self.starts: list[rundir.Start] = []
+        self.starts: list[resume.Start] = []
 
     def add_unfinished(self, state, part) -> None:
         part = json.loads(json.dumps(part, allow_nan=False))
-        self.starts.append(rundir.Start(state, [], 0.0, unfinished=part))
+        self.starts.append(resume.Start(state, [], 0.0, unfinished=part))
 
 
 def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
@@ -296,9 +297,9 @@ def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
 @pytest.mark.parametrize("change", [{"steps": 3}, {"loss": [None, 1.0]}, {"seconds": "long"}])
 def test_steps_that_cannot_be_are_refused(change):
     part = {"steps": 2, "seconds": 0.5, "loss": [2.0, 1.0], "correct": [1, 2]}
-    assert rundir._holds_unfinished({"unfinished": part})
-    assert rundir._holds_unfinished({})
-    assert not rundir._holds_unfinished({"unfinished": {**part, **change}})
+    assert resume._holds_unfinished({"unfinished": part})
+    assert resume._holds_unfinished({})
+    assert not resume._holds_unfinished({"unfinished": {**part, **change}})
 
 
 def test_sigterm_while_compiling_leaves_nothing(folder, tmp_path):

@@ -92,6 +92,8 @@ _NEEDS = {
     "--erasing-ratio": "--random-erasing=0.5",
 }
 
+_SWEPT = ("--dropout", "--lr", "--epochs")  # by one of the sweeps
+
 _BAD_PATHS = st.sampled_from(
     ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
 )
@@ -109,19 +111,23 @@ def command_lines(draw: Any) -> tuple[list[str], list[str]]:
         chosen.remove("--pipeline")  # stream and several seeds exclude each other
     if "--milestones" in chosen and "--final-fraction" in chosen:
         chosen.remove("--final-fraction")  # each needs a schedule of its own
-    needed = [_NEEDS[flag] for flag in chosen if flag in _NEEDS]
+    if command == "study":  # It would be overruled, and is refused.
+        chosen = [flag for flag in chosen if flag != "--norm"]
+    if "--sweep" in chosen:
+        chosen = [flag for flag in chosen if flag not in _SWEPT]
+    needed = list(dict.fromkeys(_NEEDS[flag] for flag in chosen if flag in _NEEDS))
     chosen = [flag for flag in chosen if not any(need.startswith(flag) for need in needed)]
     culprits = draw(st.lists(st.sampled_from(chosen), max_size=2, unique=True)) if chosen else []
     argv = [*([command] if command else []), *needed]
     for flag in chosen:
         good, bad = _FIELDS[flag]
         text = draw(bad if flag in culprits else good)
-        if draw(st.booleans()) and not text.startswith("-"):
+        if draw(st.booleans()) and not text.startswith("--"):
             argv += [flag, text]
         else:
             argv.append(f"{flag}={text}")
-    for switch in draw(st.lists(st.sampled_from(["--augment", "--no-augment", "--resize"]))):
-        argv.append(switch)
+    switches = st.sampled_from(["--augment", "--no-augment", "--resize"])
+    argv += draw(st.lists(switches, unique_by=lambda switch: switch.replace("no-", "")))
     return argv, culprits
 
 

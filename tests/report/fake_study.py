@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.config import NORMS as REAL_NORMS
+from cifar_jax import config as configuration
+from cifar_jax.config import NORMS, Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.report.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
-from cifar_jax.study.grid import Sweep, grid
+from cifar_jax.study.grid import Arm, Sweep, grid
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HARD = {"cat": 0.75, "dog": 0.85, "bird": 0.85, "deer": 0.9}
 FINGERPRINT = "ab" * 32
-NORMS = ("none", "batch", "layer", "instance", "group", "other")
 
 
 def fake_images(name: str, classes: Sequence[str], n_train: int, n_test: int) -> Dataset:
@@ -57,10 +57,35 @@ def history(seed: int, batch: bool, epochs: int, n_train: int) -> list[dict[str,
     return rows
 
 
+def run_config(dataset: Dataset, n_val: int, arm: Arm, seed: int, epochs: int) -> dict[str, Any]:
+    """The tables of a run of an arm."""
+    base = configuration.from_dict(config(dataset, n_val, "none", seed, epochs), "made-up")
+    return configuration.to_dict(arm.config(base, seed))
+
+
+def write_divergence(
+    directory: Path, seed: int, arm: Arm, dataset: Dataset, epochs: int, n_val: int
+) -> None:
+    """`results.json` of a run that diverged."""
+    directory.mkdir(parents=True)
+    ended = {
+        "status": "diverged",
+        "diverged": {"epoch": 1, "step": 2},
+        "dataset": record(dataset, n_val),
+        "model": arm.config(Config(), seed).model.name,
+        "norm": arm.norm,
+        "seed": seed,
+        "config": run_config(dataset, n_val, arm, seed, epochs),
+        "history": [],
+    }
+    (directory / "results.json").write_text(json.dumps(ended))
+
+
 def write_run(
-    directory: Path, seed: int, norm: str, dataset: Dataset, epochs: int, n_val: int
+    directory: Path, seed: int, arm: Arm, dataset: Dataset, epochs: int, n_val: int
 ) -> None:
     """`results.json` and `predictions.npz` of one run."""
+    norm = arm.norm
     label = np.asarray(dataset.test_labels)
     classes = dataset.classes
     shared = np.random.default_rng(5).normal(size=(len(label), len(classes)))
@@ -84,11 +109,11 @@ def write_run(
     results = {
         "status": "finished",
         "dataset": record(dataset, n_val),
-        "model": "cnn",
+        "model": arm.config(Config(), seed).model.name,
         "norm": norm,
         "seed": seed,
         "num_params": 621_322 if norm == "batch" else 620_362,
-        "config": config(dataset, n_val, norm, seed, epochs),
+        "config": run_config(dataset, n_val, arm, seed, epochs),
         "history": rows,
         "train_seconds": sum(row["seconds"] for row in rows),
         "compile_seconds": 12.5,
@@ -121,7 +146,7 @@ def config(dataset: Dataset, n_val: int, norm: str, seed: int, epochs: int) -> d
         },
         "model": {
             "name": "cnn",
-            "norm": norm if norm in REAL_NORMS else "none",
+            "norm": norm,
             "dropout": 0.5,
             "num_classes": len(dataset.classes),
         },
@@ -177,11 +202,9 @@ def write_study(
         for seed in seeds:
             directory = run_path(workdir, arm.directory, seed)
             if (arm.directory, seed) in diverged:
-                directory.mkdir(parents=True)
-                ended = {"status": "diverged", "diverged": {"epoch": 1, "step": 2}}
-                (directory / "results.json").write_text(json.dumps(ended))
+                write_divergence(directory, seed, arm, dataset, epochs, n_val)
             elif (arm.directory, seed) not in missing:
-                write_run(directory, seed, arm.norm, dataset, epochs, n_val)
+                write_run(directory, seed, arm, dataset, epochs, n_val)
     study = {
         "arms": list(arms),
         "seeds": list(seeds),

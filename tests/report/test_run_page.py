@@ -12,12 +12,13 @@ from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.report import image_plots, run_page
 from cifar_jax.report.console import Display
+from cifar_jax.study.grid import Arm
 
 
 def write(directory, name="cifar10", classes=CLASSES, epochs=4):
     """A run with BatchNorm and seed 7; returns its images."""
     images = fake_images(name, classes, 100, max(60, len(classes)))
-    write_run(directory, 7, "batch", images, epochs, 10)
+    write_run(directory, 7, Arm("batch"), images, epochs, 10)
     return images
 
 

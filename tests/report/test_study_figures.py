@@ -243,9 +243,9 @@ def test_many_arms_classes_and_an_empty_class(tmp_path):
     """Three arms, sixty classes, one without a test image."""
     classes = [f"$kind_{number}$ with a long name" for number in range(60)]
     images = write_study(
-        tmp_path, arms=("none", "batch", "other"), seeds=(1,), classes=classes, n_test=59, epochs=2
+        tmp_path, arms=("none", "batch", "layer"), seeds=(1,), classes=classes, n_test=59, epochs=2
     )
-    for arm in ("none", "batch", "other"):
+    for arm in ("none", "batch", "layer"):
         path = tmp_path / arm / "seed1" / "results.json"
         path.write_text(path.read_text().replace("NaN", "null"))
     study = read_study(tmp_path)

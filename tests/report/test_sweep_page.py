@@ -134,7 +134,7 @@ def test_scale(values, positions, numbers):
 @pytest.mark.parametrize(
     ("sweep", "options"),
     [
-        (Sweep("model.name", ("cnn", "a network with a long name")), {"seeds": (1,)}),
+        (Sweep("model.name", ("cnn", "resnet20")), {"seeds": (1,)}),
         (RATES, {"arms": ("batch",)}),
         (Sweep("training.momentum", (0.9,)), {"arms": ("none", "batch", "group")}),
     ],
@@ -203,6 +203,9 @@ def test_a_protocol_that_is_not_the_published_one_is_named(tmp_path):
         results = json.loads(path.read_text())
         results["config"]["training"]["learning_rate"] = 0.05
         path.write_text(json.dumps(results))
+    plan = json.loads((tmp_path / "study.json").read_text())
+    plan["config"]["training"]["learning_rate"] = 0.05
+    (tmp_path / "study.json").write_text(json.dumps(plan))
     study = read_study(tmp_path)
     note = tables.main_table(study, summarise(study)).note
     assert "not the published one: learning rate 0.05 instead of 0.01." in note

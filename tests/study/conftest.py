@@ -68,7 +68,7 @@ def write_run(workdir: Path, arm: str, seed: int, epochs: int, n: int) -> None:
         "norm": arm,
         "seed": seed,
         "num_params": 621_322 if batch else 620_362,
-        "config": {},
+        "config": {"model": {"norm": arm}, "training": {"seed": seed, "epochs": epochs}},
         "history": history,
         "train_seconds": (112.0 if batch else 100.0) + float(rng.normal()),
         "compile_seconds": 1.0,
@@ -99,7 +99,12 @@ def make_study(tmp_path: Path) -> MakeStudy:
         for arm in arms:
             for seed in seeds:
                 write_run(tmp_path, arm, seed, epochs, n)
-        plan = {"arms": arms, "seeds": seeds, "config": {"name": "made-up"}, "dataset": {}}
+        plan = {
+            "arms": arms,
+            "seeds": seeds,
+            "config": {"name": "made-up", "training": {"seed": min(seeds), "epochs": epochs}},
+            "dataset": {"name": "made-up", "fingerprint": "f" * 64},
+        }
         (tmp_path / "study.json").write_text(json.dumps(plan))
         return tmp_path
 

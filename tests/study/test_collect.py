@@ -72,6 +72,7 @@ def test_no_finished_run(make_study):
     [
         (None, "cannot be read"),
         ("{", "not the record of a study"),
+        ("", "not the record of a study"),
         ("[]", "not the record of a study"),
         ('{"arms": ["none"]}', "not the record of a study"),
         ('{"arms": "none", "seeds": [1], "config": {}}', "list of arms"),
@@ -92,13 +93,13 @@ def test_runs_that_cannot_be_compared(make_study):
     path = run_path(workdir, "none", 2) / "results.json"
     before = path.read_text()
     edit(path, seed=1)
-    with pytest.raises(UserError, match="is a run with seed 1"):
+    with pytest.raises(UserError, match="none/seed2: is not a run of this study: seed is 1, must"):
         read_study(workdir)
     data = json.loads(before)["dataset"]
     for change in ({"fingerprint": "0" * 64}, {"classes": data["classes"][::-1]}):
         path.write_text(before)
         edit(path, dataset={**data, **change})
-        with pytest.raises(UserError, match="other data"):
+        with pytest.raises(UserError, match=r"none/seed2.*dataset.*must be"):
             read_study(workdir)
 
 
@@ -106,5 +107,63 @@ def test_runs_of_different_length(make_study):
     workdir = make_study(seeds=(1, 2), n=50)
     path = run_path(workdir, "none", 2) / "results.json"
     edit(path, history=json.loads(path.read_text())["history"][:7])
-    with pytest.raises(UserError, match="has 7 epochs"):
+    with pytest.raises(UserError, match="history is 7 epochs, must be 30"):
+        read_study(workdir)
+
+
+def test_folders_that_were_swapped(make_study):
+    workdir = make_study(seeds=(1, 2), n=50)
+    (workdir / "none").rename(workdir / "n")
+    (workdir / "batch").rename(workdir / "none")
+    (workdir / "n").rename(workdir / "batch")
+    with pytest.raises(UserError, match=r"none/seed1: .*: model.norm is batch, must be none"):
+        read_study(workdir)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("training", {"learning_rate": 0.3}),
+        ("data", {"augment": False, "split_seed": 7}),
+        ("model", {"dropout": 0.1}),
+        ("transfer", {"init_from": "runs/a"}),
+    ],
+)
+def test_a_run_with_another_config(make_study, section, changes):
+    workdir = make_study(seeds=(1, 2), n=50)
+    path = run_path(workdir, "batch", 2) / "results.json"
+    config = json.loads(path.read_text())["config"]
+    edit(path, config={**config, section: {**config.get(section, {}), **changes}})
+    with pytest.raises(UserError, match="batch/seed2: is not a run of this study: ") as caught:
+        read_study(workdir)
+    for name, value in changes.items():
+        assert f"{section}.{name} is {value}, must be " in str(caught.value)
+
+
+def test_the_same_images_at_another_path_are_the_same_data(make_study):
+    workdir = make_study(seeds=(1, 2), n=50)
+    path = run_path(workdir, "batch", 2) / "results.json"
+    config = json.loads(path.read_text())["config"]
+    elsewhere = {"dataset": "/moved", "data_dir": "/d", "pipeline": "stream"}
+    edit(path, config={**config, "data": elsewhere, "name": "other"})
+    assert read_study(workdir).missing == ()
+
+
+def test_predictions_of_another_run_are_not_used(make_study):
+    workdir = make_study(seeds=(1, 2), n=50)
+    other = run_path(workdir, "batch", 1) / "predictions.npz"
+    (run_path(workdir, "batch", 2) / "predictions.npz").write_bytes(other.read_bytes())
+    assert read_study(workdir).missing == (("batch", 2),)
+
+
+def test_runs_that_began_from_other_versions_of_a_source(make_study):
+    workdir = make_study(arms=("batch",), seeds=(1, 2), n=50)
+    files = [run_path(workdir, "batch", seed) / "results.json" for seed in (1, 2)]
+    transfer = {"init_from": "runs/a"}
+    for path, digest in zip((*files, workdir / "study.json"), "aab", strict=True):
+        config = {**json.loads(path.read_text())["config"], "transfer": transfer}
+        edit(path, config=config, init_from={"source": "runs/a", "digest": digest * 64})
+    assert read_study(workdir).missing == ()
+    edit(files[1], init_from={"source": "runs/a", "digest": "b" * 64})
+    with pytest.raises(UserError, match=r"seed2: begins from other initial values than .*seed1"):
         read_study(workdir)

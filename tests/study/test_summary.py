@@ -19,11 +19,12 @@ def test_is_strict_json(make_study):
 def test_says_on_what_the_runs_were_made(make_study):
     workdir = make_study(seeds=(1, 2), n=200)
     path = run_path(workdir, "batch", 2) / "results.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "gpu: another"}))
+    other = {"device": "gpu: another", "versions": {"python": "3.12", "jax": "0.10.2"}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **other}))
     summary = summarise(read_study(workdir))
     assert summary["device"] == "cpu: made-up; gpu: another"
     assert summary["git_revision"] is None
-    assert summary["versions"] == {"python": "3.11"}
+    assert summary["versions"] == {"python": "3.11; 3.12", "jax": "none; 0.10.2"}
     assert summary["epochs"] == 30
 
 

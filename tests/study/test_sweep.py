@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cifar_jax.errors import UserError
 from cifar_jax.study.collect import read_sweep, run_path
 from cifar_jax.study.sweep import summarise_sweep
 
@@ -30,14 +31,16 @@ def workdir(make_study):
     for (norm, rate), row in ACCURACY.items():
         for seed, accuracy in enumerate(row, start=1):
             directory = run_path(workdir, f"{norm}-learning_rate-{rate}", seed)
-            if accuracy is None:
-                ended = {"status": "diverged", "diverged": {"epoch": 1, "step": None}}
-                (directory / "results.json").write_text(json.dumps(ended))
-                continue
             path = directory / "results.json"
             results = json.loads(path.read_text())
+            results["norm"] = results["config"]["model"]["norm"] = norm
+            results["config"]["training"]["learning_rate"] = rate
+            if accuracy is None:
+                ended = {"status": "diverged", "diverged": {"epoch": 1, "step": None}}
+                path.write_text(json.dumps({**results, **ended}))
+                continue
             results["history"][-1]["val_accuracy"] = accuracy - 0.01
-            path.write_text(json.dumps({**results, "test_accuracy": accuracy, "norm": norm}))
+            path.write_text(json.dumps({**results, "test_accuracy": accuracy}))
     path = workdir / "study.json"
     plan = {
         **json.loads(path.read_text()),
@@ -212,3 +215,12 @@ def test_differences_stay_within_what_is_possible(workdir):
     assert low == -1.0
     assert high == 1.0
     assert -2.0 <= summary["interaction"]["ci_t"][0] < -1.0
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["finished", "diverged"])
+def test_a_run_at_another_value_is_refused(workdir, seed):
+    path = run_path(workdir, "none-learning_rate-0.1", seed) / "results.json"
+    path.write_text(path.read_text().replace('"learning_rate": 0.1}', '"learning_rate": 0.05}'))
+    said = f"0.1/seed{seed}: .*: training.learning_rate is 0.05, must be 0.1"
+    with pytest.raises(UserError, match=said):
+        read_sweep(workdir)

@@ -1,0 +1,98 @@
+"""A command line, read strictly: each setting once, each error in one line."""
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cifar_jax.errors import UserError, shown
+from cifar_jax.inputs import is_name
+
+
+class Parser(argparse.ArgumentParser):
+    """Like argparse's; abbreviations are refused, and so is a setting that is given twice."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse a command line, without the program's name.
+
+        Raises:
+            UserError: if an option is unknown, wrong or given twice.
+        """
+        joined = self._join_values(args)
+        self._refuse_twice(joined)
+        return super().parse_args(joined, namespace)
+
+    def _join_values(self, args: Sequence[str]) -> list[str]:
+        """`--lr -1e-3` as `--lr=-1e-3`: argparse takes such a value for an option."""
+        joined: list[str] = []
+        for text in args:
+            action = self._option_string_actions.get(joined[-1]) if joined else None
+            dashed = text.startswith("-") and not text.startswith("--")
+            if action and action.nargs != 0 and dashed and text not in self._option_string_actions:
+                joined[-1] += f"={text}"
+            else:
+                joined.append(text)
+        return joined
+
+    def _refuse_twice(self, args: Sequence[str]) -> None:
+        first: dict[str, str] = {}
+        for text in args:
+            if text == "--":
+                break
+            option = text.partition("=")[0]
+            action = self._option_string_actions.get(option)
+            if action is None or option in ("-h", "--help"):
+                continue
+            if first.get(action.dest) == option:
+                raise UserError(f"{option}: is given twice; give it once")
+            if action.dest in first:
+                raise UserError(
+                    f"{first[action.dest]} and {option}: are the same setting; give one of them"
+                )
+            first[action.dest] = option
+
+
+def path_of(flag: str) -> Callable[[str], Path]:
+    """Turn a flag's text into a path that a file system can hold."""
+
+    def convert(text: str) -> Path:
+        if not is_name(text):
+            raise UserError(f"{flag}: {shown(text)} is not a path; not empty, and printable")
+        try:
+            os.stat(text)
+        except FileNotFoundError:
+            pass  # For the command to judge.
+        except OSError as error:
+            raise UserError(f"{flag} {text}: cannot be used ({error.strerror})") from None
+        return Path(text)
+
+    return convert
+
+
+def threads(text: str) -> int:
+    """Turn `--threads` into a number."""
+    if not re.fullmatch("0*[1-9][0-9]{0,2}", text):
+        raise UserError(f"--threads: {shown(text)} is not a number from 1 to 999")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Turn `--grace` into seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 86_400:
+        raise UserError(f"--grace: {shown(text)} is not a number of seconds from 0 to 86400")
+    return value

@@ -1,0 +1,99 @@
+"""Whether what a directory holds is the run that a study means by it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cifar_jax import config as configuration
+from cifar_jax.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config import Config
+from cifar_jax.errors import UserError, counted, shown
+
+# In these a run's config may differ from its arm's.
+FREE = (*SAME_EXPERIMENT, "study")
+
+Wrong = tuple[str, Any, Any]
+
+
+def _refuse(path: Path, wrong: list[Wrong]) -> None:
+    if wrong:
+        listed = "; ".join(f"{field} is {was}, must be {wanted}" for field, was, wanted in wrong)
+        raise UserError(f"{path}: is not a run of this study: {listed}")
+
+
+def _wrong_fields(found: Config, wanted: Config) -> list[Wrong]:
+    return [tuple(change) for change in changes(found, wanted, FREE)]
+
+
+def _wrong_data(found: dict[str, Any], wanted: dict[str, Any]) -> list[Wrong]:
+    return [
+        (f"dataset.{key}", shown(found[key]), shown(wanted[key]))
+        for key in ("fingerprint", "classes")
+        if key in wanted and found[key] != wanted[key]
+    ]
+
+
+def check_begun(
+    path: Path, found: Config, dataset: dict[str, Any] | None, wanted: Config, data: dict[str, Any]
+) -> None:
+    """Refuse a directory whose run was begun as another.
+
+    Args:
+        path: of the run.
+        found: what it was begun with.
+        dataset: the record of its images; None if there is none.
+        wanted: the config of the study's run.
+        data: the record of the study's images.
+
+    Raises:
+        UserError: naming each field, what it is and what it must be.
+    """
+    _refuse(path, _wrong_fields(found, wanted) + (_wrong_data(dataset, data) if dataset else []))
+
+
+def check_results(
+    path: Path, results: dict[str, Any], wanted: Config, data: dict[str, Any]
+) -> None:
+    """Refuse results that are not those of the study's run.
+
+    Args:
+        path: of the run.
+        results: its `results.json`, of a run that finished or diverged.
+        wanted, data: as of `check_begun`.
+
+    Raises:
+        UserError: as `check_begun`.
+    """
+    found = configuration.from_dict(results["config"], f"{path}/results.json")
+    check_begun(path, found, results["dataset"], wanted, data)
+    model, training = wanted.model, wanted.training
+    said = {"model": model.name, "norm": model.norm, "seed": training.seed}
+    wrong = [(key, results[key], value) for key, value in said.items() if results[key] != value]
+    epochs = len(results["history"])
+    if results.get("status") != "diverged" and epochs != training.epochs:
+        wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))
+    _refuse(path, wrong)
+
+
+def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) -> None:
+    """Refuse runs that name the same initial values and began from different ones.
+
+    Args:
+        runs: directory, config, and what is recorded of the initial values.
+
+    Raises:
+        UserError: naming two of them.
+    """
+    first: dict[str, tuple[Path, str | None]] = {}
+    for path, config, origin in runs:
+        source = config.transfer.init_from
+        if source in (None, "none"):
+            continue
+        digest = origin.get("digest") if origin else None
+        named = str(source).replace("{seed}", str(config.training.seed))
+        other, before = first.setdefault(named, (path, digest))
+        if before != digest:
+            raise UserError(
+                f"{path}: begins from other initial values than {other}: the digest of "
+                f"{named} is {str(digest)[:12]}, must be {str(before)[:12]}"
+            )

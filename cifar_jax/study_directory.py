@@ -1,0 +1,151 @@
+"""The directory of a study: which study it holds, and what of it is finished."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar_jax import config as configuration
+from cifar_jax import rundir
+from cifar_jax.changes import SAME_EXPERIMENT, changes
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Prepared
+from cifar_jax.lock import LOCK
+from cifar_jax.pretrained import check_source, source_path
+from cifar_jax.report import files
+from cifar_jax.report.console import Display
+from cifar_jax.resume import recorded
+from cifar_jax.study.collect import damaged, divergence_line, ended_results, read_divergence
+from cifar_jax.study.grid import Arm, Sweep, grid, ordered
+from cifar_jax.study.identity import check_begun, check_origins, check_results
+from cifar_jax.study.record import STUDY, LostPlan, Plan, find_plan, run_path
+from cifar_jax.training.checkpoint import Place, newest_whole
+
+Cell = tuple[Arm, int]
+
+
+def write_plan(workdir: Path, plan: Plan) -> None:
+    """Write `study.json`."""
+    record: dict[str, Any] = {"arms": plan.arms, "seeds": plan.seeds, "config": plan.config}
+    if plan.sweep:
+        record["sweep"] = dataclasses.asdict(plan.sweep)
+    files.write_sealed(workdir / STUDY, {**record, "dataset": plan.dataset})
+
+
+def _joined_sweep(found: Sweep | None, asked: Sweep | None, workdir: Path) -> Sweep | None:
+    """The values of both; a study is of one setting or of none."""
+    fields = [sweep.field if sweep else "nothing" for sweep in (found, asked)]
+    if fields[0] != fields[1]:
+        raise UserError(
+            f"--workdir {workdir}: holds another study: it sweeps {fields[0]}, not {fields[1]}"
+        )
+    if found is None or asked is None:
+        return None
+    return Sweep(found.field, ordered([*found.values, *asked.values]))
+
+
+def _begun(workdir: Path) -> tuple[Plan | None, str]:
+    """The study that a directory holds, None if it is empty; and a line for the user."""
+    try:
+        return find_plan(workdir)
+    except LostPlan as lost:
+        if (workdir / STUDY).exists():
+            raise UserError(f"{lost}; remove it to begin anew") from None
+        if any(path.name != LOCK for path in workdir.iterdir()):
+            raise UserError(f"--workdir {workdir}: is not empty and holds no study") from None
+        return None, ""
+
+
+def _joined(found: Plan, asked: Plan, workdir: Path) -> Plan:
+    """The arms, seeds and values of both.
+
+    More epochs or other runs would be another study; more seeds, norms or values of the swept
+    setting are the same one, longer.
+
+    Raises:
+        UserError: if they are not the same study.
+    """
+    sweep = _joined_sweep(found.sweep, asked.sweep, workdir)
+    swept = sweep.field.split("+") if sweep else ()
+    before, after = (configuration.from_dict(plan.config, STUDY) for plan in (found, asked))
+    changed = changes(before, after, (*SAME_EXPERIMENT, "study", "model.norm", *swept))
+    if changed:
+        listed = "; ".join(map(str, changed))
+        raise UserError(f"--workdir {workdir}: holds another study: {listed}")
+    if found.dataset["fingerprint"] != asked.dataset["fingerprint"]:
+        raise UserError(f"--workdir {workdir}: holds a study of other images")
+    arms = tuple(dict.fromkeys([*found.arms, *asked.arms]))
+    seeds = tuple(sorted({*found.seeds, *asked.seeds}))
+    return dataclasses.replace(asked, arms=arms, seeds=seeds, sweep=sweep)
+
+
+def _check_runs(workdir: Path, plan: Plan) -> None:
+    """Refuse a directory in which a run is not the one that the study means.
+
+    Raises:
+        UserError: naming it.
+    """
+    config = configuration.from_dict(plan.config, STUDY)
+    for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
+        path = run_path(workdir, arm.directory, seed)
+        said, wanted = recorded(path), arm.config(config, seed)
+        if said is None:
+            continue
+        check_begun(path, said.config, said.dataset, wanted, plan.dataset)
+        if not damaged(path) and (results := ended_results(path)) is not None:
+            check_results(path, results, wanted, plan.dataset)
+
+
+def claim(workdir: Path, asked: Plan, display: Display) -> None:
+    """Write `study.json`, unless the directory holds another study or a run of another.
+
+    Raises:
+        UserError: if it does; nothing is written.
+    """
+    found, warning = _begun(workdir)
+    if found is not None:
+        # What is made again from runs does not know in which order they were asked for.
+        first, second = (asked, found) if warning else (found, asked)
+        joined = _joined(first, second, workdir)
+        asked = dataclasses.replace(joined, config=asked.config, dataset=asked.dataset)
+    if warning:
+        display.say(warning)
+    _check_runs(workdir, asked)
+    write_plan(workdir, asked)
+
+
+def unfinished(
+    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
+) -> tuple[dict[Cell, Place], list[str]]:
+    """What is behind every run that is not finished, and a line for each that diverged."""
+    left, failed = {}, []
+    for seed, arm in itertools.product(seeds, arms):
+        path = run_path(workdir, arm.directory, seed)
+        diverged = read_divergence(path)
+        if diverged:
+            failed.append(divergence_line(diverged, path))
+        elif not (path / rundir.RESULTS).exists() or damaged(path):
+            left[arm, seed] = newest_whole(path / rundir.CHECKPOINTS) or Place(0)
+    return left, failed
+
+
+def check_sources(
+    workdir: Path, arms: Sequence[Arm], seeds: Sequence[int], prepared: Prepared
+) -> None:
+    """Refuse initial values that a run to begin cannot have, or that others did not have.
+
+    Raises:
+        UserError: naming them.
+    """
+    begun, new = [], []
+    for arm, seed in itertools.product(arms, seeds):
+        config = arm.config(prepared.config, seed)
+        path = run_path(workdir, arm.directory, seed)
+        said = recorded(path) if source_path(config) is not None else None
+        if said is not None and said.dataset is not None:
+            begun.append((path, said.config, said.origin))
+        else:
+            digest = check_source(config, prepared.dataset.classes)
+            new.append((path, config, {"digest": digest}))
+    check_origins([*begun, *new])
