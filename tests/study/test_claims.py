@@ -263,7 +263,8 @@ def test_no_rule_decides_without_a_spread(make_study, seeds):
         for seed in seeds[1:]:
             directory = run_path(workdir, arm, seed)
             results = json.loads((first / "results.json").read_text())
-            (directory / "results.json").write_text(json.dumps({**results, "seed": seed}))
+            results["seed"] = results["config"]["training"]["seed"] = seed
+            (directory / "results.json").write_text(json.dumps(results))
             shutil.copy(first / "predictions.npz", directory)
     for name, row in rows(workdir).items():
         if name in ("accuracy_gain", "nearly_every_class", "hard_classes_gain_most"):

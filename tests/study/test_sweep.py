@@ -193,7 +193,7 @@ def test_all_runs_at_the_first_value_diverged(workdir):
     for norm in ("none", "batch"):
         for seed in (1, 2, 3):
             path = run_path(workdir, f"{norm}-learning_rate-0.01", seed) / "results.json"
-            path.write_text(json.dumps(ended))
+            path.write_text(json.dumps({**json.loads(path.read_text()), **ended}))
     summary = summarise_sweep(read_sweep(workdir))
     rows = {(row["arm"], row["value"]): row for row in summary["against_first_value"]}
     wanted = np.array(ACCURACY["batch", 0.05]) - CHANCE
