@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from cifar_jax.pretrained import check_source
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
+from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.run import Programs, open_data, train_group
 from cifar_jax.storage import read_sealed
@@ -51,6 +52,7 @@ from cifar_jax.study.collect import (
     read_sweep,
     run_path,
 )
+from cifar_jax.study.comparable import other_ways, unlike
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered, parse_arms, parse_sweep, set_values
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
@@ -323,6 +325,8 @@ def _run(
         f"{total - len(left)} finished; {workdir}"
     )
 
+    _warn_of_other_ways(workdir, prepared, arms, left, display)
+
     def program(arm: Arm) -> Hashable:
         config = arm.config(prepared.config, 0)
         return train_spec(config), config.data
@@ -341,6 +345,25 @@ def _run(
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed
+
+
+def _warn_of_other_ways(
+    workdir: Path,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    left: Collection[Cell],
+    display: Display,
+) -> None:
+    """Say how finished runs of seeds that are still to train were computed, if not as now."""
+    device = next(iter(prepared.data.val_images.devices()))
+    way = describe_computing(device.device_kind, device.platform)
+    cells = itertools.product(arms, {seed for _, seed in left})
+    finished = [run_path(workdir, a.directory, seed) for a, seed in cells if (a, seed) not in left]
+    if others := other_ways(finished, way):
+        display.say(
+            f"warning: runs of the same seeds were computed on {' | '.join(others)}; the others "
+            f"will be on {way}, and the report will say so"
+        )
 
 
 def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
@@ -416,6 +439,8 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
+    for notice in unlike([study]):
+        display.say(f"warning: {notice}")
     summary = summarise(study)
     written = write_report(study, summary, images, display.say)
     for arm in summary["arms"]:
@@ -433,6 +458,8 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
 def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Likewise of a sweep."""
     study = read_sweep(workdir)
+    for notice in unlike(study.studies):
+        display.say(f"warning: {notice}")
     summary = summarise_sweep(study)
     written = write_sweep_report(study, summary, images, display.say)
     for row in summary["cells"]:
