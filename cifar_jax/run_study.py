@@ -336,6 +336,8 @@ def _run(
     shared = _shared(prepared)
     try:
         for number, group in enumerate(groups):
+            if not (workdir / STUDY).exists():
+                raise MachineError(f"{workdir}: was moved or removed while the study ran")
             later = sum(epochs[number + 1 :])
             failed += _train_group(prepared.config, group, workdir, later, grace, shared, display)
     except Interrupted as stop:

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cifar_jax.errors import MachineError, UserError
+from cifar_jax.failures import is_lack
 from cifar_jax.inputs import read_bytes, read_json
 from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
 from cifar_jax.training.state import TrainState
@@ -105,6 +106,8 @@ def damage(checkpoint: Path) -> str | None:
         lines = read_bytes(checkpoint / SEAL, _LARGEST_SEAL).decode("utf-8").split("\n")
         found = _digests(checkpoint)
     except OSError as error:
+        if is_lack(error):
+            raise
         name = Path(error.filename).name if error.filename else "a file"
         return f"{name} cannot be read: {error.strerror}"
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ from cifar_jax.data.sources.contents import (
     fingerprint,
 )
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.failures import FULL
+from cifar_jax.failures import FULL, is_lack
 from cifar_jax.inputs import expand_home
 from cifar_jax.storage import read_sealed, seal, temporary_directory
 
@@ -119,9 +119,9 @@ def read(entry: Path, name: str) -> Dataset | None:
             return None
         dataset = as_dataset(name, contents, record["fingerprint"])
         return dataclasses.replace(dataset, repeats=_repeats(record, contents))
-    except MemoryError:
-        raise
-    except Exception:  # NumPy raises many types on a damaged header, even of its tokenizer
+    except Exception as error:  # NumPy raises many types on a damaged header, even of its tokenizer
+        if is_lack(error):
+            raise
         return None
 
 
