@@ -8,7 +8,6 @@ gradients are far slower. The step in our formulation is timed as it is used, sc
 where installed, runs eagerly in both memory layouts.
 """
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import numpy as np
 from benchmarks._cli import make_parser, parse, positive
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.device import cpu_count
+from cifar_jax.errors import one_line
 from cifar_jax.models import convolution, layers, pooling
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.compiler import jit
@@ -329,10 +329,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive, default=16, help="steps a repeat (16)")
     parser.add_argument("--only", choices=["layers", "steps"], help="one half of the table")
     args = parse(parser, argv, steps=3, repeats=3)
-    with_torch = importlib.util.find_spec("torch") is not None
-    if with_torch:
+    try:
         import torch
-
+    except Exception as error:  # Also of a library that it loads.
+        print(f"without PyTorch, which cannot be imported ({one_line(error)})")
+        with_torch = False
+    else:
+        with_torch = True
         torch.set_num_threads(cpu_count())
 
     measured: dict[str, dict[str, Timing]] = {}

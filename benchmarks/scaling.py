@@ -105,10 +105,8 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
 
     A dashed line says what time in proportion to the quantity would be.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
+    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
     quantities = {
@@ -116,13 +114,8 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
         "images/s": lambda m: m["images/s"],
         "peak resident MiB": lambda m: m["peak resident MiB"],
     }
-    figure, axes = plt.subplots(
-        len(quantities),
-        len(curves),
-        figsize=(max(3 * len(curves), 5), 7.5),
-        squeeze=False,
-        sharex="col",
-    )
+    figure = Figure(figsize=(max(3 * len(curves), 5), 7.5))
+    axes = figure.subplots(len(quantities), len(curves), squeeze=False, sharex="col")
     figure.suptitle(title)
     for column, (name, curve) in enumerate(curves.items()):
         whole = [entry for entry in curve if "failed" not in entry]
@@ -149,7 +142,6 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
     axes[0, 0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def _device() -> str:

@@ -22,7 +22,7 @@ sums need fewer operations.
 """
 
 import argparse
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -40,6 +40,7 @@ from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.device import cpu_count
+from cifar_jax.errors import UserError, one_line
 from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
@@ -107,25 +108,35 @@ def step_cost(problem: Problem) -> _roofline.Cost:
     return _roofline.count(lowered.compile(), batch * training_flops())
 
 
-def training_candidates(problem: Problem) -> Candidates:
-    """Our ways to train an epoch."""
+def _not_available(error: Exception) -> str:
+    """Why a candidate is left out, in a line."""
+    reason = (str(error).splitlines() or [""])[0]
+    return f"not available: {type(error).__name__}: {reason}"[:200]
+
+
+def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
+    """Our ways to train an epoch; one that cannot be had here leaves its reason in `failed`."""
     spec, hyper, data, host = problem
     n = len(host.rows)
     step = _step(problem)
     jitted = jit(step, donate_argnums=0)
     state = problem.state()
     epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
-    stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)
     full = n // spec.batch_size
     few = min(NO_JIT_STEPS, full)
-    return {
+    found = {
         "epoch": Candidate(_advance(epoch, state), n),
         "step": Candidate(_advance(_run_steps(jitted, problem, full), problem.state()), n),
-        "stream": Candidate(_advance(stream, problem.state()), n),
         "no jit": Candidate(
             _advance(_run_steps(step, problem, few), problem.state()), few * spec.batch_size
         ),
     }
+    try:
+        stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)
+        found["stream"] = Candidate(_advance(stream, problem.state()), n)
+    except UserError as error:  # Grain cannot be imported.
+        failed["stream"] = _not_available(error)
+    return found
 
 
 def evaluation_candidates(problem: Problem) -> Candidates:
@@ -187,8 +198,7 @@ def torch_candidates(
                     call()
                 except Exception as error:
                     # Whatever is missing here (a C++ compiler, say) is a result.
-                    reason = (str(error).splitlines() or [""])[0]
-                    failed[name] = f"not available: {type(error).__name__}: {reason}"[:200]
+                    failed[name] = _not_available(error)
                     continue
             yield name, Candidate(call, n)
 
@@ -215,8 +225,10 @@ def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, An
     n = args.steps * args.batch if training else args.eval_images
     problem = make_problem(norm, args.batch, n, precision=args.precision)
     show_progress("compiling")
-    candidates = training_candidates(problem) if training else evaluation_candidates(problem)
     failed: dict[str, str] = {}
+    candidates = (
+        training_candidates(problem, failed) if training else evaluation_candidates(problem)
+    )
     if args.peer == "torch":
         candidates |= torch_candidates(problem, norm, training, failed)
     calls = {name: candidate.call for name, candidate in candidates.items()}
@@ -229,7 +241,7 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
     lines = []
     for name, rate in results.items():
         if isinstance(rate, str):
-            lines.append([f"{what}: {name}", rate, "", "", "", ""])
+            lines.append([f"{what}: {name}", "left out", "", "", "", ""])
             continue
         ratio = rate["ratio to best torch"]
         lines.append(
@@ -275,8 +287,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=positive, default=9, help="of each candidate (9)")
     add_precision(parser)
     args = parse(parser, argv, batch=128, steps=3, eval_images=1000, repeats=3)
-    if args.peer == "torch" and importlib.util.find_spec("torch") is None:
-        parser.error("--peer torch needs PyTorch: pip install torch")
+    if args.peer == "torch":
+        try:
+            importlib.import_module("torch")
+        except Exception as error:  # Also of a library that it loads.
+            parser.error(f"--peer torch needs PyTorch, pip install torch ({one_line(error)})")
 
     results: dict[str, Any] = {}
     lines: list[list[str]] = []
@@ -288,6 +303,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             lines += rows(what, results[what], flops)
     show_progress("")
     print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
+    for what, found in results.items():
+        for name, rate in found.items():
+            if isinstance(rate, str):
+                print(f"{what}: {name}: {rate}")
     if args.only != "evaluation":
         results["roofline"] = roofline(args, results)
         print("\n" + _roofline.describe(results["roofline"]))

@@ -169,18 +169,20 @@ def use_compilation_cache(directory: Path) -> None:
 
 
 def _empty_when_damaged(cache: Path) -> None:
-    """Have a damaged compiled program replaced.
+    """Have a damaged compiled program replaced; say nothing of one that cannot be kept.
 
     JAX does not write over what is there: it would warn of the damage and compile again, at every
     start, for example of a file that was half written when the process was killed.
     """
-    show = warnings.showwarning
+    show, about = warnings.showwarning, "Error (reading|writing) persistent compilation cache entry"
+    warnings.filterwarnings("always", message=about)
 
     def show_or_empty(message: Warning | str, *place: Any, **where: Any) -> None:
-        if str(message).startswith("Error reading persistent compilation cache entry"):
+        found = re.match(about, str(message))
+        if not found:
+            show(message, *place, **where)
+        elif found[1] == "reading":
             for path in cache.glob("*"):
                 remove(path)
-        else:
-            show(message, *place, **where)
 
     warnings.showwarning = show_or_empty

@@ -1,6 +1,7 @@
 """From a config to the arguments of the training program."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def open_dataset(
     if source == "auto":
         source = "synthetic" if is_synthetic(dataset.name) else "cifar10"
     elif dataset.name.startswith("folder-"):
-        source = str(Path(source).expanduser().absolute())
+        source = str(Path(os.path.expanduser(source)).absolute())
     if data.drop_duplicates:
         dataset = drop_repeats(dataset)
     classes = len(dataset.classes)

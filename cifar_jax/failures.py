@@ -1,6 +1,7 @@
 """What the machine lacks: disk, directories, permission, memory."""
 
 import errno
+import re
 import sys
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -17,7 +18,34 @@ _ENVIRONMENT = (
     errno.EROFS,
     errno.ESTALE,
 )
+_NO_LIBRARY = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
 _LESS_MEMORY = "lower --batch-size or --seed-parallelism, or use --pipeline stream"
+
+
+def is_lack(error: BaseException) -> bool:
+    """Whether memory or open files ran out: what was to be read may be whole."""
+    files = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    return files or _is_memory(error)
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, ImportError):
+        return bool(_NO_LIBRARY.search(str(error)))
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError)
+
+
+def _limit() -> str:
+    """How much memory the shell allows, in words; "" if it sets no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return f" (this shell allows {limit / 2**20:,.0f} MiB, ulimit -v)"
 
 
 def line(error: BaseException) -> str | None:
@@ -25,8 +53,10 @@ def line(error: BaseException) -> str | None:
 
     Of disks, directories and limits the error's own words; of memory, the settings to lower.
     """
-    if isinstance(error, MemoryError):
-        return f"out of memory on the host; {_LESS_MEMORY}"
+    if _is_memory(error):
+        return f"out of memory on the host{_limit()}; {_LESS_MEMORY}"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return f"no more threads can be started{_limit()}; raise the limit of processes (ulimit -u)"
     if isinstance(error, OSError):
         if error.errno not in _ENVIRONMENT:
             return None

@@ -62,12 +62,12 @@ def expand_home(path: str | Path, what: str) -> Path:
     """`path` with a leading `~` or `~user` replaced.
 
     Raises:
-        UserError: beginning with `what`, if there is no such user.
+        UserError: beginning with `what`, if there is no such user or home directory.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"{what} {path}: there is no such user here") from None
+        raise UserError(f"{what} {path}: the home directory is not known here") from None
 
 
 Shape = type | Callable[[Any], bool] | dict[str, Any] | list[Any]

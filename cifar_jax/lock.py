@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cifar_jax.errors import UserError
-from cifar_jax.storage import open_descriptor, remove_unfinished
+from cifar_jax.storage import naming, open_descriptor, remove_unfinished
 
 LOCK = "lock"
 # A file system without locks: two processes in one directory are then the user's business.
@@ -58,8 +58,9 @@ def locked(directory: Path, what: str) -> Iterator[None]:
             # Else its holder removed it, as the last thing before letting go.
         remove_unfinished(directory)
         try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{_holder(what)}\n".encode(), 0)
+            with naming(path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{_holder(what)}\n".encode(), 0)
             yield
         finally:
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import config as configuration
-from cifar_jax import failures
+from cifar_jax import failures, libraries
 from cifar_jax.arguments import Parser, path_of, seconds, threads
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
@@ -215,21 +215,25 @@ def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> 
     return config
 
 
-def _quiet() -> None:
-    """Keep the libraries' own chatter off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import logging
+def _warn(line: str) -> None:
+    print(printable(f"{PROGRAM}: warning: {line}"), file=sys.stderr)
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+
+def _start_libraries() -> None:
+    if unused := libraries.start():
+        _warn(f"not used, as results must not depend on it: {', '.join(unused)}")
 
 
 def _prepare_jax(arguments: argparse.Namespace) -> None:
-    _quiet()
-    from cifar_jax.data.dataset import cache_root
+    _start_libraries()
+    from cifar_jax.data.sources.cache import cache_root, is_homeless
     from cifar_jax.device import select_device, use_compilation_cache
 
     select_device(arguments.device, arguments.threads)
-    use_compilation_cache(cache_root() / "compiled")
+    cache = cache_root()
+    if is_homeless(cache):
+        _warn(f"there is no home directory; the cache is {cache}, or set CIFAR_JAX_CACHE")
+    use_compilation_cache(cache / "compiled")
 
 
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
@@ -326,7 +330,7 @@ def _study(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     arguments = _report_parser().parse_args(argv)
-    _quiet()
+    _start_libraries()
     from cifar_jax.run_report import is_run, report_run
     from cifar_jax.run_study import redraw
 
@@ -377,6 +381,7 @@ def main_cli() -> NoReturn:
         # A class name that the terminal's encoding lacks must not stop a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    libraries.silence()
     raise_on_sigterm()
     status = main(sys.argv[1:])
     if status > 128:

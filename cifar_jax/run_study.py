@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from cifar_jax.host import Interrupted, Progress
 from cifar_jax.interrupt import GRACE
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
+from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.run import Programs, open_data, train_group
@@ -42,6 +43,7 @@ from cifar_jax.study.collect import (
     read_study,
     read_sweep,
 )
+from cifar_jax.study.comparable import other_ways, unlike
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
 from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
 from cifar_jax.study.summary import summarise
@@ -210,6 +212,8 @@ def _run(
         f"{total - len(left)} finished; {workdir}"
     )
 
+    _warn_of_other_ways(workdir, prepared, arms, left, display)
+
     def program(arm: Arm) -> Hashable:
         config = arm.config(prepared.config, 0)
         return train_spec(config), config.data
@@ -219,6 +223,8 @@ def _run(
     shared = _shared(prepared)
     try:
         for number, group in enumerate(groups):
+            if not (workdir / STUDY).exists():
+                raise MachineError(f"{workdir}: was moved or removed while the study ran")
             later = sum(epochs[number + 1 :])
             failed += _train_group(prepared.config, group, workdir, later, grace, shared, display)
     except Interrupted as stop:
@@ -228,6 +234,25 @@ def _run(
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed
+
+
+def _warn_of_other_ways(
+    workdir: Path,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    left: Collection[Cell],
+    display: Display,
+) -> None:
+    """Say how finished runs of seeds that are still to train were computed, if not as now."""
+    device = next(iter(prepared.data.val_images.devices()))
+    way = describe_computing(device.device_kind, device.platform)
+    cells = itertools.product(arms, {seed for _, seed in left})
+    finished = [run_path(workdir, a.directory, seed) for a, seed in cells if (a, seed) not in left]
+    if others := other_ways(finished, way):
+        display.say(
+            f"warning: runs of the same seeds were computed on {' | '.join(others)}; the others "
+            f"will be on {way}, and the report will say so"
+        )
 
 
 def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
@@ -313,6 +338,8 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
+    for notice in unlike([study]):
+        display.say(f"warning: {notice}")
     summary = summarise(study)
     _say_mixture(summary, display)
     written = write_report(study, summary, images, display.say)
@@ -332,6 +359,8 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
 def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Likewise of a sweep."""
     study = read_sweep(workdir)
+    for notice in unlike(study.studies):
+        display.say(f"warning: {notice}")
     summary = summarise_sweep(study)
     _say_mixture(summary, display)
     written = write_sweep_report(study, summary, images, display.say)

@@ -33,6 +33,17 @@ def open_descriptor(path: str | Path, flags: int = os.O_RDONLY) -> Iterator[int]
         os.close(handle)
 
 
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name a path in what the disk says of a file that is open: the error itself names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def sync(path: str | Path) -> None:
     """Have a file or directory reach the disk."""
     with open_descriptor(path) as handle:

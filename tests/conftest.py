@@ -32,6 +32,8 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores or 1, _MOST_WORKERS)
 
 
+os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
+
 # XLA's newer emitters of loops take as long as all the rest of a fast compilation.
 _FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": "2"}
 _users_options, _users_flags = compiler.compiler_options, os.environ.get("XLA_FLAGS", "")
@@ -54,7 +56,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # XLA reads its flags once: what is set here is for child processes.
     flags = [f"--{name}={str(value).lower()}" for name, value in _faster().items()]
     os.environ["XLA_FLAGS"] = " ".join([_users_flags, *flags]) if fast else _users_flags
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1" if fast else "0"
+    if fast:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    else:
+        os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     jax.config.update("jax_disable_most_optimizations", fast)
     compiler.compiler_options = _fast_options if fast else _users_options
 

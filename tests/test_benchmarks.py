@@ -84,6 +84,21 @@ def test_throughput(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "repeat 2/2" in printed.err
 
 
+@pytest.mark.usefixtures("_one_convolution")
+def test_throughput_without_grain_leaves_out_what_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)
+    arguments = ["--norm", "none", "--only", "training", "--batch", "2", "--steps", "1"]
+    output = tmp_path / "throughput.json"
+    results = measured("throughput", output, *arguments, "--repeats", "1")
+    rates = results["training, norm none"]
+    assert rates.keys() == {"epoch", "step", "stream", "no jit"}
+    assert rates["stream"].startswith("not available: UserError: --pipeline stream: Grain cannot")
+    printed = capsys.readouterr().out
+    assert "training, norm none: stream: not available: UserError: --pipeline stream" in printed
+
+
 def test_roofline_counts_a_program_whose_cost_is_known() -> None:
     from benchmarks import _roofline
 

@@ -5,9 +5,27 @@ from typing import Any
 
 import numpy as np
 
+from cifar_jax.errors import UserError, one_line
+
 # Batches read ahead while the device computes.
 PREFETCH = 8
 THREADS = 2
+
+
+def import_grain() -> Any:
+    """Grain, which only streaming needs.
+
+    Raises:
+        UserError: if it cannot be imported here.
+    """
+    try:
+        import grain
+    except Exception as error:  # Also of a library that it loads.
+        why = one_line(error)
+        raise UserError(
+            f"--pipeline stream: Grain cannot be imported ({why}); use --pipeline device"
+        ) from error
+    return grain
 
 
 class _Batches:
@@ -41,8 +59,7 @@ def stream_batches(
     Yields:
         uint8 (B, H, W, 3) and int32 (B,).
     """
-    import grain
-
+    grain = import_grain()
     source: Any = _Batches(images, labels, order, batch_size)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
     yield from grain.MapDataset.source(source).to_iter_dataset(options)

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cifar_jax.errors import printable
+from cifar_jax.storage import naming
 
 # Seconds between two plain progress lines where there is no terminal.
 PLAIN_INTERVAL = 10.0
@@ -83,7 +84,8 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, shown as it is: no markup, no control characters."""
-        self.console.print(printable(text), markup=False, emoji=False)
+        with naming("standard output"):
+            self.console.print(printable(text), markup=False, emoji=False)
 
     def banner(self, text: str) -> None:
         """A text that cannot be overlooked."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from cifar_jax.errors import UserError
-from cifar_jax.storage import WRITING, seal, sync
+from cifar_jax.storage import WRITING, naming, seal, sync
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file through a temporary one beside it, renamed when it has reached the disk."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name}-")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming(path), os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -40,6 +40,7 @@ from cifar_jax.report.tables import (
 )
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.study.collect import Study
+from cifar_jax.study.comparable import unlike
 from cifar_jax.study.statistics import ALPHA
 from cifar_jax.study.summary import is_cifar10
 
@@ -176,6 +177,7 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
     if absent:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Runs that are missing, and in no number: {runs}.")
+    found += unlike([study])
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
     return found

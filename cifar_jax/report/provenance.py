@@ -1,8 +1,6 @@
 """What made a result: versions, device, revision of the code."""
 
-import os
 import platform
-import re
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar_jax
+from cifar_jax import variables
 from cifar_jax.device import cpu_count, fixed_threads
 
 _GPU_FLAG = "--xla_gpu_deterministic_ops=true"
@@ -45,12 +44,13 @@ def describe_device(kind: str, device_platform: str) -> str:
 
 
 def describe_computing(kind: str, device_platform: str) -> str:
-    """What decides the last bits of what a JAX device computes, apart from its input, in a line."""
+    """What decides the bits of what a JAX device computes, besides its input, in a line."""
     if device_platform == "cpu":
         where = f"cpu: {_cpu_name()}, --threads {fixed_threads() or cpu_count()}"
     else:
         where = f"{device_platform}: {kind}"
-    return f"{where}, jax {metadata.version('jax')}"
+    set_ = variables.in_words(variables.recorded(device_platform))
+    return f"{where}, jax {metadata.version('jax')}" + (f", {set_}" if set_ else "")
 
 
 def git_revision() -> str | None:
@@ -72,34 +72,35 @@ def git_revision() -> str | None:
         return None
 
 
-def determinism(
-    device_platform: str, computed_on: Sequence[str], xla_flags: str | None = None
-) -> dict[str, Any]:
+def determinism(device_platform: str, computed_on: Sequence[str]) -> dict[str, Any]:
     """Whether the same seed, device and versions give bitwise the same run; the entries of results.
 
     Args:
         device_platform: of the JAX device.
         computed_on: from begin to end, each once: see `describe_computing`.
-        xla_flags: those in force; by default the environment variable `XLA_FLAGS`.
 
     Returns:
-        `computed_on`, `deterministic`, and `determinism_note`: on what that depends, or why not.
+        `computed_on`; `variables`, see `variables.recorded`; `deterministic`; and
+        `determinism_note`: on what that depends, or why not.
     """
-    flags = os.environ.get("XLA_FLAGS", "") if xla_flags is None else xla_flags
     promised, note = False, f"not verified on {device_platform}"
+    found = variables.recorded(device_platform)
     if len(computed_on) > 1:
         note = f"begun on one and gone on with on another: {'; '.join(computed_on)}"
+    elif found:
+        note = f"variables that can change the numbers are set: {variables.in_words(found)}"
     elif device_platform == "cpu":
         promised = fixed_threads() is not None
         fixed = "the same bits on any number of cores, since --threads was given"
         unless = "one thread a core, and their number decides the order of sums: --threads fixes it"
         note = fixed if promised else unless
     elif device_platform == "gpu":
-        promised = _GPU_FLAG in re.findall(r"--xla_gpu_deterministic_ops(?:=\w+)?", flags)
+        promised = _GPU_FLAG in variables.xla_flags()
         unless = f"XLA chooses kernels by timing them, unless XLA_FLAGS has {_GPU_FLAG}"
         note = f"XLA_FLAGS has {_GPU_FLAG}" if promised else unless
     return {
         "computed_on": list(computed_on),
+        "variables": found,
         "deterministic": promised,
         "determinism_note": note,
     }

@@ -22,6 +22,7 @@ from cifar_jax.report.sweep_tables import (
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import difference, interval, percent, probability, undecided
 from cifar_jax.study.collect import SweepStudy
+from cifar_jax.study.comparable import unlike
 from cifar_jax.study.grid import Sweep, value_text
 from cifar_jax.study.statistics import ALPHA
 
@@ -137,6 +138,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
             for arm, value, seed in summary["missing"]
         )
         found.append(f"Runs that are missing, and in no number: {runs}.")
+    found += unlike(study.studies)
     if max(cell["test_accuracy"]["n"] for cell in summary["cells"]) < 2:
         found.append(
             "No arm has two seeds: the spread between seeds, and with it an interval, cannot be "

@@ -7,6 +7,8 @@ its callers wait for ever. These events are written where they are made, and fai
 from pathlib import Path
 from typing import Any
 
+from cifar_jax.storage import naming
+
 
 class Events:
     """Scalars of a run, in a new file of a directory.
@@ -21,10 +23,12 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         directory.mkdir(exist_ok=True)
-        # The name has the time in seconds; a second start within one must not overwrite the first.
-        self._writer = EventsWriter(str(directory / "events"), f".{first}")
+        self._directory = directory
         start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(step=first, session_log=start))
+        with naming(directory):
+            # The name has the time in seconds; a second start within one must not overwrite it.
+            self._writer = EventsWriter(str(directory / "events"), f".{first}")
+            self._writer.write_event(Event(step=first, session_log=start))
 
     def add(self, epoch: int, scalars: dict[str, float]) -> None:
         """Write one epoch's values, by name; they reach the disk."""
@@ -33,11 +37,13 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        for name, value in scalars.items():
-            event: Any = Event(step=epoch, wall_time=time.time(), summary=scalar(name, value))
-            self._writer.write_event(event)
-        self._writer.flush()
+        with naming(self._directory):
+            for name, value in scalars.items():
+                event: Any = Event(step=epoch, wall_time=time.time(), summary=scalar(name, value))
+                self._writer.write_event(event)
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        with naming(self._directory):
+            self._writer.close()

@@ -13,6 +13,7 @@ import numpy as np
 
 from cifar_jax import config as configuration
 from cifar_jax.errors import UserError
+from cifar_jax.failures import is_lack
 from cifar_jax.inputs import (
     Shape,
     fits,
@@ -253,7 +254,9 @@ def read_run(directory: Path, arm: str, seed: int) -> Run | None:
         wanted = results.get("predictions_sha256")
         predicted, label, logits = _read_predictions(directory / PREDICTIONS, wanted)
     # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
-    except Exception:
+    except Exception as error:
+        if is_lack(error):
+            raise
         return None
     if not _agree(results, predicted, label, logits):
         return None

@@ -5,9 +5,12 @@ Orbax's own files have checksums in some places and not in others, so each check
 compared with its seal before anything in it is decoded.
 """
 
+import contextlib
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cifar_jax.errors import MachineError, UserError
+from cifar_jax.failures import is_lack
 from cifar_jax.inputs import read_bytes, read_json
 from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
 from cifar_jax.training.state import TrainState
@@ -45,6 +49,21 @@ def _from_numpy(tree: dict[str, Any]) -> TrainState:
     # cache that is given the buffers of its state writes into it, though NumPy frees it.
     arrays = jax.tree.map(jax.numpy.array, tree)
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
+
+
+@contextlib.contextmanager
+def _plain(directory: Path) -> Iterator[Path]:
+    """A directory by a path without `[`, `*` and the like.
+
+    Orbax merges its files by a glob of the whole path, and leaves out what it does not find.
+    """
+    if str(directory).isprintable() and not re.search(r"[][*?:\\]", str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="cifar_jax-") as temporary:
+        link = Path(temporary) / "link"
+        link.symlink_to(directory)
+        yield link
 
 
 def _reason(error: Exception) -> str:
@@ -87,6 +106,8 @@ def damage(checkpoint: Path) -> str | None:
         lines = read_bytes(checkpoint / SEAL, _LARGEST_SEAL).decode("utf-8").split("\n")
         found = _digests(checkpoint)
     except OSError as error:
+        if is_lack(error):
+            raise
         name = Path(error.filename).name if error.filename else "a file"
         return f"{name} cannot be read: {error.strerror}"
     except UnicodeDecodeError:
@@ -143,6 +164,7 @@ class Checkpoints:
         # Not Orbax's composite handler: its threads wait for each other by the wall clock, which
         # may jump, and report a full disk in tracebacks.
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._proven = False
 
     def places(self) -> list[Place]:
         """See `saved_places`."""
@@ -187,13 +209,14 @@ class Checkpoints:
             remove(new)
             (new / _RECORD).mkdir(parents=True)
             (new / _RECORD / "metadata").write_text(json.dumps(record), encoding="utf-8")
-            self._orbax.save(new / _STATE, args=ocp.args.StandardSave(tree))
+            with _plain(new) as plain:
+                self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
+            self._prove(new, tree)
             seal(new)
             os.replace(new, self.directory / str(place))
             sync(self.directory)
         except Exception as error:  # Orbax and tensorstore wrap what the disk says in many kinds.
-            for left in self.directory.glob(f"{WRITING}*"):
-                remove(left)
+            remove(new)
             raise MachineError(
                 f"{self.directory}: the checkpoint of epoch {place} cannot be written "
                 f"({_reason(error)})"
@@ -206,6 +229,27 @@ class Checkpoints:
             gone = self.directory / f"{WRITING}{old}"
             os.replace(self.directory / str(old), gone)
             remove(gone)
+
+    def _prove(self, checkpoint: Path, tree: dict[str, Any]) -> None:
+        """Read the first checkpoint back: a disk or path that loses a part of one loses it of each.
+
+        Raises:
+            ValueError: if it is not what was saved.
+        """
+        if self._proven:
+            return
+        found = jax.tree.leaves(self._restore(checkpoint, tree))
+        for leaf, saved in zip(found, jax.tree.leaves(tree), strict=True):
+            if np.asarray(leaf).tobytes() != saved.tobytes():
+                raise ValueError("what was written is not what is read back")
+        self._proven = True
+
+    def _restore(self, checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
+        """The state in a checkpoint, as a tree of NumPy arrays."""
+        with _plain(checkpoint) as plain:
+            args = ocp.args.StandardRestore(like)
+            tree: dict[str, Any] = self._orbax.restore(plain / _STATE, args=args)
+        return tree
 
     def read_record(self) -> dict[str, Any]:
         """The newest checkpoint's record.
@@ -232,7 +276,7 @@ class Checkpoints:
         template = _to_numpy(like)
         path = self._newest()
         try:
-            tree = self._orbax.restore(path / _STATE, args=ocp.args.StandardRestore(template))
+            tree = self._restore(path, template)
         except Exception as error:  # Orbax and tensorstore raise many kinds.
             raise self._unreadable(path, error) from error
         for (key, wanted), found in zip(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from cifar_jax.data.streaming import stream_batches
+from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.models.convolution import RUNS
 from cifar_jax.training.compiler import jit
 from cifar_jax.training.epoch import (
@@ -270,7 +270,11 @@ def compile_stream_epoch(
         hyper: an example; the programs take any values.
         source: the training images.
         val: only its validation images, which live on the device, are used.
+
+    Raises:
+        UserError: if Grain cannot be imported.
     """
+    import_grain()  # Before the long work.
     n, batch = len(source.rows), spec.batch_size
     full, partial_batch = n // batch, n % batch
     image_shape = source.images.shape[1:]

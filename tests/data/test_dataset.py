@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import pwd
+import tempfile
 import threading
 from pathlib import Path
 
@@ -133,6 +135,61 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataset.cache_root() == Path("/xdg/cifar_jax")
     monkeypatch.setenv("CIFAR_JAX_CACHE", "~/own")
     assert dataset.cache_root() == Path.home() / "own"
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No home directory, as an unknown user in a container has; the temporary directory."""
+    for name in ("HOME", "CIFAR_JAX_CACHE", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_home_the_cache_is_the_users_own_temporary_directory(homeless: Path) -> None:
+    root = dataset.cache_root()
+    assert root == homeless / f"cifar_jax-{os.getuid()}"
+    assert cache.is_homeless(root)
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert dataset.cache_root() == root
+    assert not cache.is_homeless(homeless)
+
+
+def test_without_a_home_nobody_elses_directory_is_the_cache(homeless: Path) -> None:
+    """Programs in it are run."""
+    root = homeless / f"cifar_jax-{os.getuid()}"
+    (homeless / "elsewhere").mkdir(mode=0o700)
+    root.symlink_to(homeless / "elsewhere")
+    with pytest.raises(UserError, match=r"others can change it.* set CIFAR_JAX_CACHE"):
+        dataset.cache_root()
+    root.unlink()
+    root.mkdir()
+    root.chmod(0o770)
+    with pytest.raises(UserError, match="others can change it"):
+        dataset.cache_root()
+    root.rmdir()
+    root.write_text("")
+    with pytest.raises(UserError, match=r"File exists.* set CIFAR_JAX_CACHE"):
+        dataset.cache_root()
+
+
+def test_without_a_home_auto_blames_no_variable(homeless: Path) -> None:
+    with pytest.raises(UserError, match=r"home directory.* --data-dir") as refused:
+        dataset.load("cifar10", cache_dir=homeless)
+    assert "TFDS_DATA_DIR" not in str(refused.value)
+
+
+def test_only_entries_of_the_same_folder_are_replaced(tmp_path: Path) -> None:
+    """Whatever the folder's name has in it."""
+    for entry in ("[a]*-old", "[a]*-older", "other-old"):
+        (tmp_path / entry).mkdir()
+    cache.open_or_build(tmp_path, "[a]*-new", "name", small, family="[a]*-")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["[a]*-new", "other-old"]
 
 
 def test_cached_arrays_are_mapped_and_read_only(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.sources import decode, folder
 from cifar_jax.data.sources.contents import FolderOptions
 from cifar_jax.errors import MachineError, UserError
+from cifar_jax.experiment import open_dataset
 
 
 def pixels(seed: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
@@ -54,6 +56,18 @@ def test_pixels_labels_and_classes(images: Path) -> None:
     assert data.test_labels.tolist() == [0, 1]
     assert data.train_images.dtype == np.uint8
     assert data.train_labels.dtype == np.int32
+
+
+def test_a_folder_named_like_a_home_directory(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.rename(images.parent / "~nobody-here")
+    monkeypatch.chdir(images.parent)
+    config = Config(data=DataConfig(dataset="~nobody-here"))
+    monkeypatch.setenv("CIFAR_JAX_CACHE", str(images.parent / "cache"))
+    found, dataset = open_dataset(config)
+    assert found.data.dataset == str(images.parent / "~nobody-here")
+    assert "nobody-here" in dataset.name
 
 
 def test_order_is_natural_and_classes_are_sorted_by_name(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """Streamed batches are those that the device pipeline takes."""
 
+import sys
+
 import jax
 import numpy as np
+import pytest
 
 from cifar_jax.data.streaming import stream_batches
+from cifar_jax.errors import UserError
 from cifar_jax.training.epoch import epoch_order
+from cifar_jax.training.loop import compile_stream_epoch
 
 
 def test_stream_gives_the_batches_of_the_device_pipeline():
@@ -21,3 +26,9 @@ def test_stream_gives_the_batches_of_the_device_pipeline():
         assert np.array_equal(y, device_labels[rows])
         assert x.dtype == np.uint8
         assert y.dtype == np.int32
+
+
+def test_without_grain_streaming_is_refused_before_it_compiles(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(UserError, match="--pipeline stream: Grain cannot be imported"):
+        compile_stream_epoch(None, None, None, None, None)

@@ -17,7 +17,7 @@ import pytest
 from commands import last_of_each
 from faulty import FLAGS, outcome
 
-from cifar_jax import host
+from cifar_jax import host, run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
 from cifar_jax.storage import temporary_directory
@@ -168,6 +168,22 @@ def test_a_directory_that_vanishes_is_one_line(
     assert train(folder, tmp_path / "w") == 1
     one_line(capsys, str(tmp_path / "w"), "No such file or directory")
     assert not (tmp_path / "w").exists()
+
+
+def test_a_study_that_is_moved_while_it_runs_trains_no_more(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train_and_move(_: Any, configs: list[Any], *__: Any, **___: Any) -> list[dict[str, Any]]:
+        os.rename(tmp_path / "s", tmp_path / "moved")
+        return [{"status": "finished", "test_accuracy": 0.5}] * len(configs)
+
+    monkeypatch.setattr(run_study, "train_group", train_and_move)
+    assert study(folder, tmp_path / "s") == 1
+    one_line(capsys, f"{tmp_path}/s: was moved or removed while the study ran")
+    assert not (tmp_path / "s").exists()
 
 
 # --- other processes -----------------------------------------------------------------------------

@@ -8,23 +8,43 @@ from cifar_jax.report.provenance import describe_computing, determinism
 FLAG = "--xla_gpu_deterministic_ops=true"
 
 
+@pytest.fixture(autouse=True)
+def clean_shell(monkeypatch):
+    """No variable that can change the numbers."""
+    for name in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "NPROC"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize(
     ("platform", "flags", "promised", "said"),
     [
         ("cpu", "", False, "--threads fixes it"),
         ("gpu", "", False, FLAG),
         ("gpu", "--xla_gpu_deterministic_ops=false", False, FLAG),
-        ("gpu", f"--xla_x=1 {FLAG}", True, FLAG),
+        ("gpu", f"--xla_dump_to=/x {FLAG}", True, FLAG),
+        ("gpu", f"--xla_x=1 {FLAG}", False, "--xla_x=1"),
         ("METAL", "", False, "not verified"),
         ("tpu", FLAG, False, "not verified"),
     ],
 )
 def test_determinism_is_promised_only_where_it_holds(platform, flags, promised, said, monkeypatch):
-    monkeypatch.delenv("NPROC", raising=False)
-    found = determinism(platform, ["a"], flags)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    found = determinism(platform, ["a"])
     assert found["deterministic"] is promised
     assert said in found["determinism_note"]
     assert found["computed_on"] == ["a"]
+
+
+def test_a_flag_that_can_change_the_numbers_is_part_of_what_computed(monkeypatch):
+    monkeypatch.setenv("NPROC", "2")
+    before = describe_computing("cpu", "cpu")
+    assert determinism("cpu", [before])["variables"] == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true --xla_dump_to=/x")
+    found = determinism("cpu", [describe_computing("cpu", "cpu")])
+    assert found["computed_on"] == [f"{before}, XLA_FLAGS=--xla_cpu_enable_fast_math=true"]
+    assert found["variables"] == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
+    assert found["deterministic"] is False
+    assert "XLA_FLAGS=--xla_cpu_enable_fast_math=true" in found["determinism_note"]
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

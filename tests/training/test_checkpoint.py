@@ -1,12 +1,15 @@
 """Checkpoints: everything comes back bitwise, and what cannot is said."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import MachineError, UserError
 from cifar_jax.models.cnn import CNN
 from cifar_jax.models.paths import named_leaves
+from cifar_jax.training import checkpoint
 from cifar_jax.training.checkpoint import KEEP, Checkpoints
 from cifar_jax.training.state import TrainSpec, init_state
 from cifar_jax.training.transfer import replaced
@@ -130,3 +133,44 @@ def test_values_taken_over_have_memory_of_their_own():
     places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(replaced(params, values))}
     assert len(places) == len(values)
     assert places.isdisjoint(leaf.ctypes.data for leaf in values.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["My [old] project", "*", "a?", "back\\slash", "b:", "line\nend", "\u732b \udcff '\"#%~"],
+)
+def test_any_path_that_a_disk_can_have_will_do(name, tmp_path, tiny_state):
+    """Orbax takes the path for a pattern when it merges its files."""
+    opened = Checkpoints(tmp_path / name / "checkpoints")
+    opened.save(1, tiny_state, {})
+    restored = opened.read_state(tiny_state)
+    opened.close()
+    for found, wanted in zip(
+        jax.tree.leaves(restored.params), jax.tree.leaves(tiny_state.params), strict=True
+    ):
+        assert np.array_equal(found, wanted)
+
+
+def test_a_checkpoint_that_cannot_be_read_back_is_found_when_it_is_saved(
+    tmp_path, tiny_state, monkeypatch
+):
+    opened = Checkpoints(tmp_path / "[old]")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_plain", contextlib.nullcontext)  # Orbax loses its files there.
+        with pytest.raises(MachineError, match="the checkpoint of epoch 1 cannot be written"):
+            opened.save(1, tiny_state, {})
+    assert list(opened.directory.iterdir()) == []
+    opened.save(1, tiny_state, {})
+    restore, read = opened._orbax.restore, []
+    monkeypatch.setattr(
+        opened._orbax, "restore", lambda *a, **k: read.append(1) or restore(*a, **k)
+    )
+    opened.save(2, tiny_state, {})
+    assert not read  # Once is enough.
+    opened._proven = False
+    monkeypatch.setattr(
+        opened._orbax, "restore", lambda *a, **k: jax.tree.map(np.zeros_like, restore(*a, **k))
+    )
+    with pytest.raises(MachineError, match="what was written is not what is read back"):
+        opened.save(3, tiny_state, {})
+    opened.close()

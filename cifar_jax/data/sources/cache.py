@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cifar_jax.data.sources.contents import (
     fingerprint,
 )
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.failures import FULL
+from cifar_jax.failures import FULL, is_lack
 from cifar_jax.inputs import expand_home
 from cifar_jax.storage import read_sealed, seal, temporary_directory
 
@@ -35,17 +36,47 @@ FORMAT = 1
 _RECORD = "contents.json"
 
 
+def _homeless() -> Path:
+    return Path(tempfile.gettempdir()) / f"cifar_jax-{os.getuid()}"
+
+
+def is_homeless(root: Path) -> bool:
+    """Whether this cache is the one for users without a home directory."""
+    return root == _homeless()
+
+
+def _homeless_root() -> Path:
+    """The cache for users without a home directory: of one user alone, as it holds programs.
+
+    Raises:
+        UserError: if it cannot be made, or another user can write in it.
+    """
+    root = _homeless()
+    advice = "there is no home directory; set CIFAR_JAX_CACHE to a directory for the cache"
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        found = root.lstat()
+    except OSError as error:
+        raise UserError(f"{root}: cannot be made ({error.strerror}); {advice}") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UserError(f"{root}: others can change it, so it is no cache; {advice}")
+    return root
+
+
 def cache_root() -> Path:
     """Where decoded datasets are kept.
 
     The environment variable CIFAR_JAX_CACHE, else $XDG_CACHE_HOME/cifar_jax, else
-    ~/.cache/cifar_jax.
+    ~/.cache/cifar_jax, else, without a home directory, <temporary directory>/cifar_jax-<uid>.
     """
     if own := os.environ.get("CIFAR_JAX_CACHE"):
         return expand_home(own, "CIFAR_JAX_CACHE")
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return expand_home(shared, "XDG_CACHE_HOME") / "cifar_jax"
-    return Path("~/.cache/cifar_jax").expanduser()
+    try:
+        return Path("~/.cache/cifar_jax").expanduser()
+    except RuntimeError:
+        return _homeless_root()
 
 
 def _valid(contents: Contents) -> bool:
@@ -88,9 +119,9 @@ def read(entry: Path, name: str) -> Dataset | None:
             return None
         dataset = as_dataset(name, contents, record["fingerprint"])
         return dataclasses.replace(dataset, repeats=_repeats(record, contents))
-    except MemoryError:
-        raise
-    except Exception:  # NumPy raises many types on a damaged header, even of its tokenizer
+    except Exception as error:  # NumPy raises many types on a damaged header, even of its tokenizer
+        if is_lack(error):
+            raise
         return None
 
 
@@ -166,8 +197,8 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
             failure = error
             continue
         if family:
-            for older in root.glob(family + "*"):
-                if older != path:
+            for older in root.iterdir():
+                if older.name.startswith(family) and older != path:
                     shutil.rmtree(older, ignore_errors=True)
         if (found := read(path, name)) is not None:
             return found

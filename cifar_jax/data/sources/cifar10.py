@@ -45,11 +45,22 @@ _FEATURES = (
 
 
 def data_directory(data_dir: str | Path | None) -> Path:
-    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds users expect."""
+    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds users expect.
+
+    Raises:
+        UserError: if it is in a home directory that is not known.
+    """
     if data_dir:
         return expand_home(data_dir, "--data-dir")
-    chosen = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return expand_home(chosen, "TFDS_DATA_DIR")
+    if chosen := os.environ.get("TFDS_DATA_DIR"):
+        return expand_home(chosen, "TFDS_DATA_DIR")
+    try:
+        return Path("~/tensorflow_datasets").expanduser()
+    except RuntimeError:
+        raise UserError(
+            "CIFAR-10 is kept in the home directory, and there is none; name another directory "
+            "with --data-dir"
+        ) from None
 
 
 @contextlib.contextmanager

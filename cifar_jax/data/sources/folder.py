@@ -109,7 +109,7 @@ def load(
         UserError: one line naming the files or folders that cannot be used.
         MachineError: if memory or disk do not suffice.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(os.path.expanduser(folder)).resolve()
     listing = list_folder(folder, options, classes)
     name, family = dataset_name(folder), _family(folder, options, classes)
     dataset = open_or_build(

@@ -1,0 +1,55 @@
+"""Whether the runs of a seed were computed alike: on one device, JAX, and the shell's variables.
+
+A pair of runs shares its seed. A difference between runs that were computed in different ways
+includes what these ways change.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.inputs import fits, is_name
+from cifar_jax.storage import read_sealed
+from cifar_jax.study.collect import RESULTS, Study
+
+
+def _way(results: dict[str, Any]) -> str:
+    """What computed a run, in words; "" if its results do not say."""
+    found: Any = results.get("computed_on")
+    return ", then ".join(found) if fits(found, [is_name]) else ""
+
+
+def unlike(studies: Sequence[Study]) -> list[str]:
+    """A sentence for the reader if runs of one seed were computed in different ways."""
+    ways: dict[int, dict[str, None]] = {}
+    for study in studies:
+        for run in (run for runs in study.runs.values() for run in runs):
+            if way := _way(run.results):
+                ways.setdefault(run.seed, {})[way] = None
+    mixed = {seed: found for seed, found in ways.items() if len(found) > 1}
+    if not mixed:
+        return []
+    seeds = "seed" + "s" * (len(mixed) > 1) + " " + ", ".join(map(str, sorted(mixed)))
+    different = dict.fromkeys(way for found in mixed.values() for way in found)
+    return [
+        f"The runs of {seeds} were computed in different ways: {' | '.join(different)}. "
+        "Their differences include what that changes."
+    ]
+
+
+def other_ways(finished: Iterable[Path], way: str) -> list[str]:
+    """How finished runs were computed, in words, if not in this way; each once.
+
+    Args:
+        finished: directories of runs.
+        way: see `provenance.describe_computing`.
+    """
+    found: dict[str, None] = {}
+    for directory in finished:
+        try:
+            results = read_sealed(directory / RESULTS)
+        except (OSError, ValueError):
+            continue
+        if isinstance(results, dict) and (other := _way(results)) not in ("", way):
+            found[other] = None
+    return list(found)
