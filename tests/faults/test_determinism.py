@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runs import FLAGS, bits, results_of, train
 
-from cifar_jax import rundir
+from cifar_jax import resume
 from cifar_jax.main import main
 from cifar_jax.models.cnn import CNN
 from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stream_epoch
@@ -60,10 +60,10 @@ def test_gone_on_with_another_number_of_threads_is_not_called_deterministic(fold
 
 
 def test_what_a_checkpoint_says_of_its_devices_is_checked():
-    assert rundir._says_where({"computed_on": ["cpu: a, --threads 2, jax 0.10.2"]})
-    assert rundir._says_where({})
+    assert resume._says_where({"computed_on": ["cpu: a, --threads 2, jax 0.10.2"]})
+    assert resume._says_where({})
     for wrong in ("cpu", [2], None, [""]):
-        assert not rundir._says_where({"computed_on": wrong})
+        assert not resume._says_where({"computed_on": wrong})
 
 
 def test_resumed_at_every_epoch(whole, folder, tmp_path):
