@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from cifar_jax import config as configuration
+from cifar_jax.changes import changes
 from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Prepared, open_dataset, place
@@ -85,7 +86,7 @@ def test_the_written_config_has_the_resolved_sizes(images: Path) -> None:
     again = configuration.from_dict(configuration.to_dict(resolved), "x")
     assert again == resolved
     assert open_dataset(again)[0] == resolved
-    assert configuration.differences(again, open_dataset(Config(data=again.data))[0]) == []
+    assert changes(again, open_dataset(Config(data=again.data))[0]) == []
     assert not [note for note in open_dataset(again)[1].notes if "instead of" in note]
     assert dataset.fingerprint == open_dataset(again)[1].fingerprint
 

@@ -105,7 +105,7 @@ def test_a_finished_study_can_be_told_that_its_folder_is_cifar10(
     assert "78.15 %" in (finished / "report.md").read_text()
     argv = ["--dataset", str(folder), "--workdir", str(finished / "none" / "seed3"), *FLAGS]
     assert main([*argv, "--resume", "--folder-is-cifar10"]) == 0
-    assert study(folder, finished) == 0
+    assert study(folder, finished, "--no-folder-is-cifar10") == 0
     assert "ublished" not in (finished / "report.md").read_text()
 
 

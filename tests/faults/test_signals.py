@@ -28,7 +28,7 @@ from runs import (
 )
 
 from cifar_jax import host, resume
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
 from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, Unfinished
@@ -199,7 +199,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
         assert main(argv) == 143
         out, error = capsys.readouterr()
         assert "SIGTERM: finishing the steps under way, for at most 25 s" in out
-        assert f"Stopped in epoch {epoch} of 2, after {steps} steps" in error
+        assert f"Stopped in epoch {epoch} of 2, after {counted(steps, 'step')};" in error
         assert error.count("\n") == 1
         assert checkpoints_of(tmp_path / "w") == names
     assert main(["evaluate", "--checkpoint", str(tmp_path / "w")]) == 0
