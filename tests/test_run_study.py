@@ -91,22 +91,23 @@ def test_a_finished_study_trains_nothing_again(finished, folder, capsys):
 
 
 def test_a_finished_study_can_be_told_that_its_folder_is_cifar10(
-    finished, folder, capsys, monkeypatch
+    finished, folder, tmp_path, capsys, monkeypatch
 ):
     """It is the same experiment: nothing is trained, and published numbers stand beside it."""
-    assert "ublished" not in (finished / "report.md").read_text()
-    assert study(folder, finished, "--folder-is-cifar10") == 2
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    assert "ublished" not in (workdir / "report.md").read_text()
+    assert study(folder, workdir, "--folder-is-cifar10") == 2
     assert "the classes of" in capsys.readouterr().err
     names = ("left", "right", "top")
     monkeypatch.setattr("cifar_jax.data.sources.cifar10_archive.CLASSES", names)
     monkeypatch.setattr("cifar_jax.study.summary.CLASSES", names)
-    assert study(folder, finished, "--folder-is-cifar10") == 0
+    assert study(folder, workdir, "--folder-is-cifar10") == 0
     assert "4 runs, 4 finished" in capsys.readouterr().out
-    assert "78.15 %" in (finished / "report.md").read_text()
-    argv = ["--dataset", str(folder), "--workdir", str(finished / "none" / "seed3"), *FLAGS]
+    assert "78.15 %" in (workdir / "report.md").read_text()
+    argv = ["--dataset", str(folder), "--workdir", str(workdir / "none" / "seed3"), *FLAGS]
     assert main([*argv, "--resume", "--folder-is-cifar10"]) == 0
-    assert study(folder, finished, "--no-folder-is-cifar10") == 0
-    assert "ublished" not in (finished / "report.md").read_text()
+    assert study(folder, workdir, "--no-folder-is-cifar10") == 0
+    assert "ublished" not in (workdir / "report.md").read_text()
 
 
 @pytest.mark.parametrize("source", ["synthetic", "auto"])
