@@ -68,7 +68,9 @@ def path_of(flag: str) -> Callable[[str], Path]:
 
     def convert(text: str) -> Path:
         if not is_name(text):
-            raise UserError(f"{flag}: {shown(text)} is not a path; not empty, and printable")
+            raise UserError(
+                f"{flag}: {shown(text)} is not a path; allowed: printable text, not empty"
+            )
         try:
             os.stat(text)
         except FileNotFoundError:

@@ -95,10 +95,11 @@ class DataConfig:
         "the image folder holds CIFAR-10's images: reports compare with its published numbers",
     )
     resize: bool = _field(
-        False, "resize images of an image folder that are not 32x32, by their centred square"
+        False,
+        "in an image folder: crop images that are not 32x32 to their centred square, and resize it",
     )
     test_split: str = _field(
-        "test", "name of the folder with the test images, in an image folder; for example val"
+        "test", "in an image folder: name of the folder with the test images, for example val"
     )
     white_level: float | None = _field(
         None,
@@ -109,8 +110,7 @@ class DataConfig:
     )
     drop_duplicates: bool = _field(
         False,
-        "drop training images that are also in the test set, that have two labels, or that "
-        "repeat another",
+        "drop training images that are also in the test set, have two labels, or repeat another",
     )
     pipeline: str = _field(
         "device",
@@ -165,7 +165,7 @@ class TrainingConfig:
     epochs: int = _field(30, "passes over the training images", low=1, high=100_000)
     batch_size: int = _field(
         Fitted(128),
-        "images a step; the default is at most all training images",
+        "images a step; the default is at most the number of training images",
         low=1,
         high=65_536,
     )

@@ -91,8 +91,8 @@ def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
         return
     if not dataset.name.startswith("folder-"):
         raise UserError(
-            f"--folder-is-cifar10: --dataset {data.dataset} is no image folder; allowed with one "
-            "that holds CIFAR-10's images"
+            f"--folder-is-cifar10: --dataset {data.dataset} is not an image folder; give this "
+            "flag only with a folder of CIFAR-10's images"
         )
     if data.classes is None and dataset.classes != cifar10_archive.CLASSES:
         raise UserError(
@@ -199,7 +199,7 @@ def check_batches(config: Config, n_train: int) -> None:
             f"--batch-size {batch}: the last batch of {n_train} images would be a single one, "
             "which has no batch variance; change it or --train-examples"
             if batch > 1
-            else "--norm batch: batches of one image have no variance; allowed: at least two"
+            else "--norm batch: a batch of one image has no variance; give --batch-size 2 or more"
         )
 
 

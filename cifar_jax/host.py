@@ -80,8 +80,8 @@ def resumed_epoch(
         raise ValueError("runs that train together stand at different steps")
     if not 0 < steps <= program.full:
         raise UserError(
-            f"--resume: the newest checkpoint is said to be after {counted(steps, 'step')} of an "
-            f"epoch; it has {program.full}, and perhaps a last one of fewer images"
+            f"--resume: the newest checkpoint says that it is after {counted(steps, 'step')} of an "
+            f"epoch; an epoch has {counted(program.full, 'full batch')}"
         )
 
     def column(name: str, empty: jax.Array) -> jax.Array:

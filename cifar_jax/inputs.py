@@ -67,7 +67,7 @@ def expand_home(path: str | Path, what: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"{what} {path}: the home directory is not known here") from None
+        raise UserError(f"{what} {path}: the home directory is not known") from None
 
 
 Shape = type | Callable[[Any], bool] | dict[str, Any] | list[Any]

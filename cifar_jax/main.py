@@ -221,7 +221,7 @@ def _warn(line: str) -> None:
 
 def _start_libraries() -> None:
     if unused := libraries.start():
-        _warn(f"not used, as results must not depend on it: {', '.join(unused)}")
+        _warn(f"ignored, because results must not depend on it: {', '.join(unused)}")
 
 
 def _prepare_jax(arguments: argparse.Namespace) -> None:
@@ -232,7 +232,7 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
     select_device(arguments.device, arguments.threads)
     cache = cache_root()
     if is_homeless(cache):
-        _warn(f"there is no home directory; the cache is {cache}, or set CIFAR_JAX_CACHE")
+        _warn(f"there is no home directory, so the cache is {cache}; CIFAR_JAX_CACHE names another")
     use_compilation_cache(cache / "compiled")
 
 
@@ -243,7 +243,7 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
     found = saved_config(arguments.workdir)
     if found is None and not any("." in name for name in vars(arguments)):
         raise UserError(
-            f"--resume --workdir {arguments.workdir}: holds no run to go on with; "
+            f"--resume --workdir {arguments.workdir}: holds no run to resume; "
             "to begin one, give its flags or --config"
         )
     return found
@@ -307,7 +307,7 @@ def _refuse_overruled(given: dict[str, Any]) -> None:
         section, _, name = destination.partition(".")
         if name and swept & {name, destination} and destination not in FIXED:
             raise UserError(
-                f"{_flag_of(section, name)}: is swept by --sweep; give its values there alone"
+                f"{_flag_of(section, name)}: --sweep varies it; give its values only there"
             )
 
 

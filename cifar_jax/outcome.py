@@ -104,6 +104,6 @@ def draw(workdir: Path, results: Row, confusion: np.ndarray) -> tuple[Row, list[
     try:
         files.write_sealed(workdir / RESULTS, {**results, **peak})
     except OSError as error:
-        why = f"keeps the peak of memory before the figures ({error.strerror})"
+        why = f"the peak memory leaves out the figures ({error.strerror})"
         problems.append(f"warning: {workdir / RESULTS}: {why}")
     return {**results, **peak}, problems

@@ -100,8 +100,8 @@ def read_record(checkpoints: Checkpoints) -> Row:
     record = checkpoints.read_record()
     if not (fits(record, _RECORD) and _holds_unfinished(record) and _says_where(record)):
         raise UserError(
-            f"{checkpoints.directory}: the newest checkpoint holds no record of a run: config, "
-            "dataset, history and compile_seconds"
+            f"{checkpoints.directory}: the newest checkpoint holds no record of a run: it "
+            "needs config, dataset, history and compile_seconds"
         )
     return record
 
@@ -198,8 +198,8 @@ def _check_config(before: Config, config: Config, where: Path) -> None:
     if epochs[0] != epochs[1] and depends_on_length(before.training):
         raise UserError(
             f"--epochs {epochs[1]}: {where} was begun with --schedule {before.training.schedule} "
-            f"over {epochs[0]} epochs, and its learning rate at every step depends on that number; "
-            f"go on with {epochs[0]}, or begin another run with --init-from {where}"
+            f"over {epochs[0]} epochs, and its learning rate depends on that number; "
+            f"resume with --epochs {epochs[0]}, or begin another run with --init-from {where}"
         )
 
 
@@ -219,7 +219,7 @@ def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path)
     part = record.get("unfinished")
     if done + bool(part) > config.training.epochs:
         raise UserError(
-            f"--epochs {config.training.epochs}: {where} is already behind "
+            f"--epochs {config.training.epochs}: {where} is already past "
             f"{behind(record['history'], part)}"
         )
 

@@ -60,8 +60,8 @@ def _unfinished(workdir: Path) -> str:
         behind = (workdir / rundir.METRICS).read_bytes().count(b"\n")
     epochs = f"{behind} epoch{'s' * (behind != 1)}"
     return (
-        f"{workdir}: this run is not finished ({epochs} so far), so it has no page yet; train on "
-        "with the command that began it and --resume"
+        f"{workdir}: this run is not finished ({epochs} so far), so it has no page yet; "
+        f"resume it with --resume --workdir {workdir}"
     )
 
 
@@ -94,8 +94,8 @@ def read_outcome(workdir: Path) -> Run:
         run = read_run(workdir, results["norm"], results["seed"])
     if run is None:
         raise UserError(
-            f"{path}: cannot be used: it, or {rundir.PREDICTIONS} beside it, is damaged or is not "
-            "what a run leaves"
+            f"{path}: cannot be used: it or {rundir.PREDICTIONS} is damaged, or is not what a run "
+            "writes"
         )
     return run
 
@@ -112,12 +112,12 @@ def _images(
     try:
         _, images = open_dataset(config, display.progress)
     except UserError as error:
-        display.say(f"without the images: {error}")
+        display.say(f"the page shows no images: {error}")
         return None
     finally:
         display.end_progress()
     if images.fingerprint != run.results["dataset"]["fingerprint"]:
-        display.say(f"without the images: those of {images.name} are not those of the run")
+        display.say(f"the page shows no images: those of {images.name} are not the run's")
         return None
     return images
 

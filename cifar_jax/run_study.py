@@ -251,7 +251,7 @@ def _warn_of_other_ways(
     if others := other_ways(finished, way):
         display.say(
             f"warning: runs of the same seeds were computed on {' | '.join(others)}; the others "
-            f"will be on {way}, and the report will say so"
+            f"will be computed on {way}, and the report will say so"
         )
 
 
@@ -418,11 +418,11 @@ def redraw(
     try:
         _, images = open_dataset(config, display.progress)
     except UserError as error:
-        display.say(f"without the images: {error}")
+        display.say(f"the report shows no images: {error}")
         images = None
     display.end_progress()
     if images is not None and images.fingerprint != found.dataset["fingerprint"]:
-        display.say(f"without the images: those of {images.name} are not those of the study")
+        display.say(f"the report shows no images: those of {images.name} are not the study's")
         images = None
     with rundir.held(workdir, "report"):
         if warning:

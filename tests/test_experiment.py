@@ -47,10 +47,10 @@ def shown(config: Config) -> tuple[Prepared, list[str]]:
 
 
 SAID = [
-    "1 entry that is no image is skipped; the first: train/cat/labels.csv",
+    "skipped 1 entry that is not an image; the first: train/cat/labels.csv",
     "1 image of one constant colour; the first: train/cat/clear.png",
     "1 image with transparent pixels, blended with white; the first: train/cat/clear.png",
-    "1 image of the test set that the training set has too; the first: test/dog/same.png, equal to "
+    "1 image of the test set also in the training set; the first: test/dog/same.png, equal to "
     "train/dog/0.png",
 ]
 HINT = "--drop-duplicates drops such training images; test images always stay"
@@ -114,5 +114,5 @@ def test_batch_norm_of_one_image_is_refused(images: Path) -> None:
     config = Config(
         data=DataConfig(dataset=str(images)), model=ModelConfig(norm="batch"), training=training
     )
-    with pytest.raises(UserError, match="--norm batch: batches of one image"):
+    with pytest.raises(UserError, match="--norm batch: a batch of one image"):
         place(*open_dataset(config))

@@ -118,7 +118,7 @@ def test_only_a_folder_can_be_said_to_be_cifar10(source):
     config = Config(data=DataConfig(dataset=source, folder_is_cifar10=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cifar_jax.experiment.load", lambda *_, **__: loaded)
-        with pytest.raises(UserError, match="is no image folder"):
+        with pytest.raises(UserError, match="is not an image folder"):
             open_dataset(config)
 
 
@@ -240,7 +240,7 @@ def test_a_lost_record_is_made_again_from_the_runs(finished, folder, tmp_path, c
     older = workdir / "none" / "seed3" / "results.json"
     older.write_text(json.dumps(seal({**json.loads(older.read_text()), "git_revision": "0ld"})))
     assert main(["report", "--workdir", str(workdir)]) == 0
-    said = f"{path}: .*; made again from its runs: none, batch; seeds 3, 4\n"
+    said = f"{path}: .*; rebuilt from its runs: none, batch; seeds 3, 4\n"
     out = capsys.readouterr().out
     assert re.search(said, out)
     assert "warning: the runs were made with different code: revision 0ld" in out

@@ -13,10 +13,10 @@ Name = Callable[[str, int], str]
 """From "train" or "test" and a row to what an image is called."""
 
 _SAID = {
-    "test": "{} of the test set that the training set has too",
-    "labels": "{} of the training set that are there under another label too",
-    "test labels": "{} of the test set that are there under another label too",
-    "copies": "{} of the training set that repeat one of the same class, and may be in validation",
+    "test": "{} of the test set also in the training set",
+    "labels": "{} of the training set with a copy under another label",
+    "test labels": "{} of the test set with a copy under another label",
+    "copies": "{} of the training set with an earlier copy in the class (validation may have one)",
 }
 
 
@@ -136,7 +136,10 @@ def drop_repeats(dataset: Dataset) -> Dataset:
         drop += train[keep_first:]
     n = len(dataset.train_labels)
     if n - len(drop) < 2:
-        raise UserError(f"--drop-duplicates: leaves {n - len(drop)} of {n} training images")
+        raise UserError(
+            f"--drop-duplicates: leaves {n - len(drop)} of {n} training images; at least 2 are "
+            "needed"
+        )
     note = f"--drop-duplicates: {len(drop):,} of {counted(n, 'training image')} dropped"
     all_notes = (*dataset.notes, *notes(dataset, hint=False), note)
     if not drop:

@@ -39,7 +39,7 @@ def sorted_note(classes: Sequence[str]) -> str:
     """What a caption adds where the classes are too many to name; else empty."""
     if len(classes) <= MOST_NAMED:
         return ""
-    return f" The {len(classes):,} classes are too many to name, and sorted by value."
+    return f" The {len(classes):,} classes are too many to name, so they are sorted by value."
 
 
 def counts_caption(classes: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ def draw_run(
             save(build(), workdir / name)
         except Exception as error:
             problems.append(
-                f"{workdir / name}: could not be drawn ({reason(error)}); the results are whole"
+                f"{workdir / name}: could not be drawn ({reason(error)}); the results are complete"
             )
     return [f"warning: {problem}" for problem in problems if problem]
 

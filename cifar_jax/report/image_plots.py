@@ -96,7 +96,7 @@ def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Seque
                 color=colour,
             )
     if not len(images):
-        grid[0, 0].text(0, 0.5, "There is none.", transform=grid[0, 0].transAxes)
+        grid[0, 0].text(0, 0.5, "No such image.", transform=grid[0, 0].transAxes)
 
 
 def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:

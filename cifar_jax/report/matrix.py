@@ -17,7 +17,7 @@ def cells_note(classes: Sequence[str]) -> str:
     """What a caption adds where classes share cells; else empty."""
     if len(classes) <= MOST_CELLS:
         return ""
-    return " Neighbouring classes share a cell: it shows their extreme value."
+    return " Neighbouring classes share a cell. It shows the value furthest from zero."
 
 
 def blocks(values: np.ndarray, most: int = MOST_CELLS) -> tuple[np.ndarray, int]:

@@ -223,7 +223,7 @@ def attempt(figure: StudyFigure, draw: Callable[[Build], Shown], warn: Warn) -> 
         return draw(figure.build)
     except Exception as error:
         why = reason(error)
-        warn(f"warning: figure {figure.stem} could not be drawn ({why}); the numbers are whole")
+        warn(f"warning: figure {figure.stem} could not be drawn ({why}); the numbers are complete")
         failed = f"It could not be drawn: {why}."
         return Shown(dataclasses.replace(figure, build=None, reason=failed))
 

@@ -86,7 +86,7 @@ def determinism(device_platform: str, computed_on: Sequence[str]) -> dict[str, A
     promised, note = False, f"not verified on {device_platform}"
     found = variables.recorded(device_platform)
     if len(computed_on) > 1:
-        note = f"begun on one and gone on with on another: {'; '.join(computed_on)}"
+        note = f"begun in one way and resumed in another: {'; '.join(computed_on)}"
     elif found:
         note = f"variables that can change the numbers are set: {variables.in_words(found)}"
     elif device_platform == "cpu":

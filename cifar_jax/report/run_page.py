@@ -64,7 +64,7 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
         stem = title.lower().replace(" ", "_")
         return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
 
-    dropout = "The training images are augmented and dropout is on."
+    dropout = "The training values include augmentation and dropout."
     no_epoch = "" if run.results["history"] else "No epoch was finished."
     found = [
         entry(
@@ -101,7 +101,7 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
         entry(
             "Calibration",
             "accuracy of the test predictions against their confidence. Below the diagonal the "
-            "network is too sure of itself.",
+            "network is overconfident.",
             lambda title: reliability(study, per_arm, title),
         ),
     ]
@@ -140,7 +140,7 @@ def classes_table(run: Run) -> Table:
         taken = f"{names[other]} ({int(row[other]):,})" if row[other] else NONE
         accuracy = percent(right / total, 1) if total else NONE
         rows.append((name, f"{total:,}", accuracy, taken))
-    head = ("class", "test images", "accuracy", "most often taken for")
+    head = ("class", "test images", "accuracy", "most often predicted as")
     return Table("Each class", "", head, rows)
 
 

@@ -84,7 +84,7 @@ def study_figures(
     number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
-    whisker = " Whiskers are 95 % intervals by the rule of the page." if several else ""
+    whisker = " Whiskers are 95 % intervals as in the tables." if several else ""
     mean = ", mean over the seeds" if several else ""
     no_images = missing_images(study, images)
     no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
@@ -111,7 +111,7 @@ def study_figures(
     seed = f"seed {pairs[0][0].seed}" if pairs else ""
     gained, lost = map(len, disagreements(study)) if pairs else (0, 0)
     many = bool(sorted_note(classes))
-    extremes = f" Shown are the {MOST_EXTREME} classes at either end." if many else ""
+    extremes = f" Only the {MOST_EXTREME} classes at each end are shown." if many else ""
     figures = [
         entry(
             "01_samples",
@@ -158,8 +158,9 @@ def study_figures(
         entry(
             "07_confusion_difference",
             "Difference of the confusion matrices",
-            f"{b} minus {a}, in points of each true class{mean}. On the diagonal orange is "
-            f"better with {b}, off it purple is (fewer such errors).{cells_note(classes)}",
+            f"{b} minus {a}, in points of each true class{mean}. On the diagonal orange means that "
+            f"{b} is better. Off the diagonal purple means that {b} makes fewer such errors."
+            f"{cells_note(classes)}",
             lambda title: confusion_difference(study, classes, title),
             no_pair,
         ),
@@ -167,8 +168,8 @@ def study_figures(
             "08_disagreements",
             f"Where {b} and {a} disagree" if both else "Where two arms disagree",
             f"with {seed}, {b} gets {gained:,} test images right that {a} gets wrong, and "
-            f"{lost:,} wrong that {a} gets right. Shown are up to {MOST_OF_EACH} of each, spread "
-            "over the classes, those first for which it holds with most seeds.",
+            f"{lost:,} wrong that {a} gets right. Up to {MOST_OF_EACH} of each are shown, spread "
+            "over the classes. Images on which this is true for most seeds come first.",
             with_images(lambda found, title: disagreement_images(study, found, title)),
             no_pair or no_images,
         ),
@@ -182,10 +183,10 @@ def study_figures(
         entry(
             "10_paired_differences",
             "Paired differences",
-            f"test accuracy of {b} minus that of {a}, with each seed (same split, initial "
-            "values, data order and augmentation); diamonds are means of all seeds, over all "
-            "test images and for each class"
-            f"{', bars 95 % intervals by the rule of the page' if len(pairs) > 1 else ''}."
+            f"test accuracy of {b} minus that of {a}, with each seed, over all test images and for "
+            "each class. Both runs of a seed share split, initial values, data order and "
+            "augmentation. Diamonds are means over the seeds"
+            f"{', bars 95 % intervals as in the tables' if len(pairs) > 1 else ''}."
             f"{extremes}",
             lambda title: differences(study, difference, classes, published, title),
             no_pair,
@@ -194,8 +195,8 @@ def study_figures(
             "11_reliability",
             "Calibration",
             f"accuracy of the test predictions against their confidence, {number}. Below the "
-            "diagonal the network is too sure of itself; the expected calibration error is the "
-            "distance from it, weighted by the number of predictions.",
+            "diagonal the network is overconfident. The expected calibration error is the mean "
+            "distance from the diagonal, weighted by the number of predictions.",
             lambda title: reliability(study, summary["per_arm"], title),
         ),
         entry(
@@ -209,14 +210,15 @@ def study_figures(
     others = summary["against_first"]
     if len(others) > 1:
         against = arm_name(others[0]["arms"][0])
-        bars = ", bars 95 % intervals by the rule of the page" if several else ""
+        bars = ", bars 95 % intervals as in the tables" if several else ""
         figures.append(
             entry(
                 "13_all_arms",
                 "All arms",
-                "above, test accuracy of every arm, a small mark a seed, and below, its "
-                f"difference to {against} with the same seed. Diamonds are means{bars}, not "
-                "adjusted for the number of arms; the table has p-values that are.",
+                "the upper part shows the test accuracy of every arm, a small mark a seed. The "
+                f"lower part shows its difference to {against} with the same seed. Diamonds are "
+                f"means{bars}. They are not adjusted for the number of arms; the table has "
+                "adjusted p-values.",
                 lambda title: all_arms(study, summary["per_arm"], others, title),
             )
         )

@@ -273,12 +273,14 @@ def sweep_figures(
     where, name = dataset_name(first), summary["sweep"]["name"]
     arms = listed([arm_name(arm) for arm in summary["arms"]])
     several = len(summary["seeds"]) > 1
-    band = ", with its 95 % interval by the rule of the page" if several else ""
+    band = ", with its 95 % interval as in the tables" if several else ""
     lost = " A run that diverged is marked and counts as chance." if summary["diverged"] else ""
     a, b = (arm_name(arm) for arm in summary["compared"]) if summary["compared"] else ("", "")
     no_images = missing_images(first, images)
     many = len(study.sweep.values)
-    panels = f" Shown are the first {MOST_PANELS} of {many} values." if many > MOST_PANELS else ""
+    panels = (
+        f" Only the first {MOST_PANELS} of {many} values are shown." if many > MOST_PANELS else ""
+    )
     device = summary["device"] or "an unknown device"
     data = study_config(first)["data"]
 
@@ -313,8 +315,8 @@ def sweep_figures(
             "03_accuracy_by_setting",
             f"Test accuracy by {name}",
             f"test accuracy against {name}, {arms}. Small dots are single seeds, large marks "
-            f"their mean{band}.{lost} The highest mark is no choice: a value is chosen on the "
-            "validation images, in the table of chosen values.",
+            f"their mean{band}.{lost} Do not choose by the highest mark: the table of chosen "
+            "values chooses on the validation images.",
             partial(accuracy_by_setting, study, summary),
         ),
         entry(

@@ -27,9 +27,9 @@ from cifar_jax.study.grid import Sweep, value_text
 from cifar_jax.study.statistics import ALPHA
 
 CONVENTION = (
-    "A run that diverged (its loss is not finite) has no accuracy of its own. Left out it would "
-    "flatter the arm that fails, so its test accuracy counts as chance, {chance}, here and in the "
-    "differences; it is in no other number."
+    "A run that diverged (its loss is not finite) has no accuracy of its own. Leaving it out would "
+    "flatter its arm, so its test accuracy counts as chance, {chance}, also in the differences. It "
+    "is in no other number."
 )
 
 
@@ -94,7 +94,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
     accuracy = row["test_accuracy"]
     chosen = f"of {counted(row['among'], 'value')} the validation accuracy chooses "
     if row["among"] == 1:
-        chosen = "there is one value to choose, "
+        chosen = "there is only one value to choose, "
     tied = f" (it ties with {listed(list(map(sweep.value_name, row['tied'])))})"
     ends = f", 95 % interval {interval(accuracy['ci_t'], 100)}" * bool(accuracy["ci_t"])
     text = (
@@ -104,7 +104,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
     )
     against = row["against_first_value"]
     if row["value"] == sweep.values[0]:
-        return f"{text}; it is the first value, with which the others are compared"
+        return f"{text}; this is the first value, and the others are compared with it"
     if against is None:
         return text
     p = against["p_t_holm"]
@@ -115,7 +115,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
     tests = counted(row["adjusted_for"], "difference")
     holm = f", p {probability(p)} after Holm's correction for {tests}"
     return (
-        f"{text}, minus that at {sweep.value_name(sweep.values[0])} {difference(against)}"
+        f"{text}; the difference to {sweep.value_name(sweep.values[0])} is {difference(against)}"
         f"{holm * (p is not None)}: {verdict}"
     )
 

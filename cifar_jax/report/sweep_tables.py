@@ -90,9 +90,10 @@ def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     return Table(
         "Gain",
         f"Test accuracy of {b} minus that of {a} with the same seed. {HOLM_NOTE} Rows without an "
-        "adjusted p-value are single questions: whether the gain differs between the ends, seed by "
-        "seed, and what it is with each arm at the value that its validation accuracy chooses "
-        f"among {summary['chosen'][0]['among'] if summary['chosen'] else len(rows)}.",
+        "adjusted p-value ask one question each. The row of the change compares the gains at both "
+        "ends, seed by seed. The row of the chosen values takes each arm at the value that its "
+        "validation accuracy chooses among "
+        f"{summary['chosen'][0]['among'] if summary['chosen'] else len(rows)}.",
         ("", "pairs", *TESTED_HEAD),
         rows,
     )
@@ -142,10 +143,10 @@ def chosen_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     first = sweep.value_name(sweep.values[0])
     return Table(
         "Chosen values",
-        "For each arm the value with the highest mean validation accuracy, of those that tie the "
-        "first; the test images take no part in the choice. The difference is that of the test "
-        f"accuracy to the value {first}; its p-value is adjusted for all differences to that "
-        "value, by Holm's method.",
+        "For each arm: the value with the highest mean validation accuracy, or the first of those "
+        "that tie. The test images take no part in the choice. The difference is the test accuracy "
+        f"at that value minus that at {first}. Its p-value is adjusted for all differences to "
+        f"{first}, by Holm's method.",
         (
             "",
             "chosen",
@@ -218,5 +219,5 @@ def protocol(study: SweepStudy, summary: dict[str, Any]) -> Table:
     values = "; ".join(map(study.sweep.value_name, study.sweep.values))
     swept = (f"swept: {summary['sweep']['name']}", values)
     shown = study.sweep.value_name(study.sweep.values[at])
-    note = f"Where a row names the swept setting it shows one value, {shown}."
+    note = f"A row that names the swept setting shows one of its values, {shown}."
     return Table(found.title, note, found.head, [swept, *rows.items()])

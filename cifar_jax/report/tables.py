@@ -46,15 +46,17 @@ class Table:
 
 
 INTERVAL_NOTE = (
-    f"Intervals are Student's over the seeds, for these test images; with fewer than "
-    f"{ENOUGH_IMAGES:,} test images, or where all seeds give the same value, they also count the "
-    "error of the test images (Banerjee 1960). A dash: neither has a spread, so nothing is decided."
+    "Intervals are Student's t intervals over the seeds, for these test images. With fewer than "
+    f"{ENOUGH_IMAGES:,} test images, or if all seeds give the same value, they also include the "
+    "error of the test images (Banerjee 1960). A dash means that no interval can be computed, so "
+    "nothing is decided."
 )
 
 
 # Bootstrap, sign flips, Cohen's d_z and the number of seeds look at the seeds alone.
 SEEDS_ALONE_NOTE = (
-    "What looks at the seeds alone is a dash where the interval counts the test images too."
+    "Statistics that use the seeds alone, such as the bootstrap, show a dash if the interval also "
+    "includes the error of the test images."
 )
 
 
@@ -283,11 +285,11 @@ def paired_table(summary: dict[str, Any]) -> Table:
     return Table(
         "Paired differences",
         f"{second} minus {first}, {counted(pairs, 'pair')} of runs with the same split, "
-        "initial values, data order and augmentation. p (paired t) is below 0.05 just where the "
-        "interval leaves out 0. p (sign flips): exact permutation test, two "
+        "initial values, data order and augmentation. p (paired t) is below 0.05 exactly if the "
+        "interval excludes 0. p (sign flips): exact permutation test, two "
         f"sides; with {counted(pairs, 'pair')} it cannot be below "
         f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
-        f"needs to see a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
+        f"needs to detect a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
         (
             "",
             "difference",
@@ -326,8 +328,8 @@ TESTED_HEAD = (
     "Holm",
 )
 HOLM_NOTE = (
-    "The intervals are for one difference at a time; where several are tested one will look real "
-    "by chance, so each p-value is also given adjusted by Holm's method. "
+    "Each interval is for one difference alone. Of several differences one may look real by "
+    "chance, so each p-value is also given adjusted by Holm's method. "
     f"{SEEDS_ALONE_NOTE}"
 )
 

@@ -45,7 +45,7 @@ def _rule(what: str, bound: str, *, above: bool = True) -> str:
     side, other = ("above", "below") if above else ("below", "above")
     return (
         f"{what}: supported if the 95 % paired interval lies entirely {side} {bound}, "
-        f"not supported if entirely {other}, else (or without an interval) undecided"
+        f"not supported if entirely {other}; otherwise, or without an interval, undecided"
     )
 
 
@@ -182,8 +182,8 @@ def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
     if total >= FEWEST_CLASSES:
         rule = (
             f"supported if the 95 % paired intervals of at least {total - 1} of {total} classes "
-            "lie entirely above 0 and none entirely below, not supported if two or more lie below "
-            f"after Holm's correction for {total} classes, else (or with one seed) undecided"
+            "lie entirely above 0 and none entirely below; not supported if two or more lie below "
+            f"after Holm's correction for {total} classes; otherwise, or with one seed, undecided"
         )
     else:
         rule = f"undecided with fewer than {FEWEST_CLASSES} classes"

@@ -33,7 +33,7 @@ def unlike(studies: Sequence[Study]) -> list[str]:
     different = dict.fromkeys(way for found in mixed.values() for way in found)
     return [
         f"The runs of {seeds} were computed in different ways: {' | '.join(different)}. "
-        "Their differences include what that changes."
+        "That may be part of their differences."
     ]
 
 

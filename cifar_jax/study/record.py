@@ -132,7 +132,7 @@ def _members(workdir: Path) -> list[_Member]:
         arm = arm_of(path.parent.name, said.config)
         if arm is None or path.name != f"seed{seed}":
             raise UserError(
-                f"{path}: its run, of norm {norm} and seed {seed}, is not the one of this name"
+                f"{path}: its run has norm {norm} and seed {seed}, which do not fit this name"
             )
         members.append(_Member(path, arm, said))
     return sorted(members, key=lambda m: (m.said.finished or "~", NORMS.index(m.arm.norm)))
@@ -211,10 +211,10 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
     except UserError as error:
         raise UserError(f"{lost}, and its runs are not one study: {error}") from None
     if plan is None:
-        raise LostPlan(f"{lost}; there are no runs to make it again from")
+        raise LostPlan(f"{lost}; there are no runs to rebuild it from")
     swept = f", {setting_name(plan.sweep.field)}" if plan.sweep else ""
     seeds = ", ".join(map(str, plan.seeds))
-    return plan, f"{lost}; made again from its runs: {', '.join(plan.arms)}{swept}; seeds {seeds}"
+    return plan, f"{lost}; rebuilt from its runs: {', '.join(plan.arms)}{swept}; seeds {seeds}"
 
 
 def saved_config(workdir: Path) -> Config | None:

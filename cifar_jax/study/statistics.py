@@ -48,7 +48,7 @@ MOST_SEEDS = 1_000_000
 MOST_EXACT_FLIPS = 20
 
 ONE_SEED = "one seed gives no interval"
-NO_SPREAD = "all seeds give the same value, and without a spread there is no interval"
+NO_SPREAD = "all seeds give the same value, so there is no spread and no interval"
 
 
 def _sample(values: ArrayLike) -> np.ndarray:

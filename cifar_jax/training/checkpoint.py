@@ -241,7 +241,7 @@ class Checkpoints:
         found = jax.tree.leaves(self._restore(checkpoint, tree))
         for leaf, saved in zip(found, jax.tree.leaves(tree), strict=True):
             if np.asarray(leaf).tobytes() != saved.tobytes():
-                raise ValueError("what was written is not what is read back")
+                raise ValueError("what was read back differs from what was written")
         self._proven = True
 
     def _restore(self, checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:

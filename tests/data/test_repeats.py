@@ -51,7 +51,7 @@ def test_each_kind_is_counted_with_its_first_pair() -> None:
 def test_notes_say_them(dataset) -> None:
     said = notes(dataset(TRAIN, TEST))
     assert said[0] == (
-        "3 images of the test set that the training set has too; the first: test image 0 (cat), "
+        "3 images of the test set also in the training set; the first: test image 0 (cat), "
         "equal to train image 0 (cat)"
     )
     assert len(said) == 5

@@ -104,7 +104,7 @@ def test_what_is_no_image_is_skipped_and_said(images: Path) -> None:
         path.write_bytes(b"nothing")
     found = load(images)
     assert found.fingerprint == before.fingerprint
-    said = "10 entries that are no images are skipped; the first: train/.ipynb_checkpoints"
+    said = "skipped 10 entries that are not images; the first: train/.ipynb_checkpoints"
     assert (before.notes, found.notes) == ((), (said,))
     assert load(images).notes == (said,)
 
@@ -234,7 +234,7 @@ def test_a_split_of_another_name_is_used_when_asked_for(images: Path) -> None:
 
 def test_a_split_that_is_not_used_is_said(images: Path) -> None:
     save(images / "val" / "cat" / "1.png")
-    said = "not used: val/; validation images are taken from train/, test images from test/"
+    said = "not used: val/; validation images come from train/, test images from test/"
     assert load(images).notes == (said,)
 
 

@@ -189,7 +189,7 @@ def test_colours_of_16_bits_keep_the_high_byte(read: Any) -> None:
     np.testing.assert_array_equal(found.pixels, RGB)
     assert found.changes == {"depth"}
     dark = png(16, 2, (RGB * np.uint16(16)).astype(">u2"))
-    with pytest.raises(UserError, match=r"no value above 4095 .*--white-level"):
+    with pytest.raises(UserError, match=r"no value is above 4095 .*--white-level"):
         read(dark)
     kept = read(dark, FolderOptions(white_level=65535))
     np.testing.assert_array_equal(kept.pixels, RGB // 16)
@@ -297,7 +297,7 @@ def test_one_transparent_value_is_white(read: Any) -> None:
     np.testing.assert_array_equal(grey(found), np.where(GREY == 40, 255, GREY))
     colours = (b"tRNS", struct.pack(">HHH", *RGB[3, 4].tolist()))
     assert read(png(8, 2, RGB, colours)).pixels[3, 4].tolist() == [255, 255, 255]
-    with pytest.raises(UserError, match="one is transparent"):
+    with pytest.raises(UserError, match="one transparent colour"):
         read(png(16, 2, RGB.astype(">u2") * 257, colours))
 
 

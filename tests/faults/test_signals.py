@@ -205,7 +205,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
     assert main(["evaluate", "--checkpoint", str(tmp_path / "w")]) == 0
     assert "checkpoint after epoch 1 and 2 steps in" in capsys.readouterr().out
     assert main(last_of_each([*argv, "--epochs", "1"])) == 2
-    assert "is already behind epoch 1 and 2 steps" in capsys.readouterr().err
+    assert "is already past epoch 1 and 2 steps" in capsys.readouterr().err
     assert main(argv) == 0
     assert "after epoch 1 and 2 steps" in capsys.readouterr().out
     assert checkpoints_of(tmp_path / "w") == {"1", "2"}

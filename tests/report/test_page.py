@@ -251,7 +251,7 @@ def test_headline_without_an_interval_is_undecided_and_says_why(tmp_path):
     same = read_study(tmp_path / "same")
     summary = summarise(same)
     assert "undecided" in page.headline(same, summary)
-    assert "without a spread there is no interval" in page.headline(same, summary)
+    assert "so there is no spread and no interval" in page.headline(same, summary)
     assert summary["reason_no_intervals"] in page.notices(same, summary)
     row = summary["paired"]["test_accuracy"]
     assert {row[key] for key in ("ci_t", "ci_bootstrap", "p_t", "p_sign_flip", "cohens_dz")} == {

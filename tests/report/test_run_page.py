@@ -108,7 +108,7 @@ def test_without_the_images_the_page_says_why(tmp_path, capsys):
     write(tmp_path / "run", name="folder-moved")
     assert main(["report", "--workdir", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
-    assert "without the images: --dataset /home/somebody/moved: no such dataset" in said
+    assert "the page shows no images: --dataset /home/somebody/moved: no such dataset" in said
     html = (tmp_path / "run" / "report.html").read_text()
     assert "Most confident mistakes</b> is left out. The images were not found" in html
     assert html.count("data:image/png") == 5
@@ -118,7 +118,7 @@ def test_other_images_are_not_shown(tmp_path, monkeypatch):
     images = write(tmp_path / "run")
     other = type(images)(**{**vars(images), "fingerprint": "cd" * 32})
     html, said = report(tmp_path / "run", other, monkeypatch)
-    assert said[0] == "without the images: those of cifar10 are not those of the run"
+    assert said[0] == "the page shows no images: those of cifar10 are not the run's"
     assert html.count('src="PICTURE"') == 5
 
 

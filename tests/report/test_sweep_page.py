@@ -249,7 +249,9 @@ def test_a_choice_says_what_holm_says(splits):
     row = {**row, "value": 3, "tied": [4], "against_first_value": against}
     found = sweep_page.choice_text(study.sweep, row)
     assert "chooses split seed 3 (it ties with 4) for baseline" in found
-    assert "minus that at 1 +2.00 points (95 % interval +1.00 to +3.00), p 0.060 after" in found
+    assert (
+        "the difference to 1 is +2.00 points (95 % interval +1.00 to +3.00), p 0.060 after" in found
+    )
     assert found.endswith(": undecided")
     clear = {**row, "against_first_value": {**against, "p_t_holm": 0.00001}}
     assert sweep_page.choice_text(study.sweep, clear).endswith(

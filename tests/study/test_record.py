@@ -52,7 +52,7 @@ def test_a_lost_one_is_made_again(make_study, content):
     assert plan.config["training"] == whole.config["training"]
     assert plan.dataset["fingerprint"] == whole.dataset["fingerprint"]
     assert warning.startswith(str(workdir / STUDY))
-    assert warning.endswith("made again from its runs: none, batch; seeds 1, 2, 4")
+    assert warning.endswith("rebuilt from its runs: none, batch; seeds 1, 2, 4")
     study = saved_config(workdir).study
     assert (study.arms, study.seeds, study.sweep) == ("none,batch", 4, None)
 
@@ -89,11 +89,11 @@ def test_runs_that_cannot_be_one_study_are_named(make_study):
     with pytest.raises(UserError, match=r"batch/seed2.*training.momentum is 0.5, must be 0.9"):
         find_plan(workdir)
     edit_config(path, training={"momentum": 0.9}, model={"norm": "none"})
-    with pytest.raises(UserError, match="batch/seed2: its run, of norm none and seed 2, is not"):
+    with pytest.raises(UserError, match="batch/seed2: its run has norm none and seed 2"):
         find_plan(workdir)
 
 
 def test_without_runs_nothing_is_made(tmp_path):
-    with pytest.raises(LostPlan, match="no runs to make it again from"):
+    with pytest.raises(LostPlan, match="no runs to rebuild it from"):
         find_plan(tmp_path)
     assert saved_config(tmp_path) is None

@@ -59,7 +59,7 @@ def _homeless_root() -> Path:
     except OSError as error:
         raise UserError(f"{root}: cannot be made ({error.strerror}); {advice}") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise UserError(f"{root}: others can change it, so it is no cache; {advice}")
+        raise UserError(f"{root}: others can change it, so it is not used as the cache; {advice}")
     return root
 
 

@@ -58,8 +58,7 @@ def data_directory(data_dir: str | Path | None) -> Path:
         return Path("~/tensorflow_datasets").expanduser()
     except RuntimeError:
         raise UserError(
-            "CIFAR-10 is kept in the home directory, and there is none; name another directory "
-            "with --data-dir"
+            "there is no home directory to keep CIFAR-10 in; name a directory with --data-dir"
         ) from None
 
 

@@ -50,12 +50,12 @@ _NOTES = {
     "constant": "{} of one constant colour",
     pixels.TRANSPARENT: "{} with transparent pixels, blended with white",
     pixels.DEPTH: "{} of more than 8 bits a channel, reduced to 8",
-    pixels.CHANNELS: "{} with channels beside the colours, which are dropped",
+    pixels.CHANNELS: "{} with extra channels, which are dropped",
     pixels.CMYK: "{} in CMYK, converted to RGB without a colour profile",
-    pixels.PROFILE: "{} with a colour profile or gamma other than sRGB's, which is not applied",
-    "frames": "{} with more than one picture (animation, pages), of which the first is used",
+    pixels.PROFILE: "{} with a colour profile or gamma other than sRGB's, which is ignored",
+    "frames": "{} with several frames or pages, reduced to the first",
     "turned": "{} turned as the EXIF orientation says",
-    "cropped": "{} not square, of which the centred square is used",
+    "cropped": "{} not square, cropped to the centred square",
     "resized": f"{{}} resized to {_SIZE}",
 }
 
@@ -168,7 +168,7 @@ def decode(path: str, options: FolderOptions) -> Decoded:
     except UnidentifiedImageError:
         kinds = ", ".join(_FORMATS)
         raise Unusable(
-            f"cannot be read (not an image, or of a kind that is not read; allowed: {kinds})"
+            f"cannot be read (not an image, or not of an allowed format: {kinds})"
         ) from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         if isinstance(error, MemoryError) or "out of memory" in str(error):

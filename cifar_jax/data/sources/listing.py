@@ -133,7 +133,7 @@ class _Lister:
                 self.skipped.append(inner)
         if not files and len(self.problems) == before:
             allowed = ", ".join(EXTENSIONS)
-            self.problems.append((path, f"this class has no images; allowed: {allowed}"))
+            self.problems.append((path, f"this class has no images; allowed file types: {allowed}"))
         return files
 
 
@@ -142,7 +142,7 @@ def _wrong(status: os.stat_result, suffix: str) -> str | None:
     if stat.S_ISDIR(status.st_mode):
         return "a folder inside a class folder"
     if suffix in _OTHER_IMAGES:
-        return f"images of this kind are not read; allowed: {', '.join(EXTENSIONS)}"
+        return f"this image format is not supported; allowed: {', '.join(EXTENSIONS)}"
     if suffix in EXTENSIONS:
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
@@ -156,13 +156,13 @@ def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     alike: dict[str, str] = {}
     for name in names:
         if not name.isprintable():
-            yield f"{split}/{name}", "not usable as a class name: it is not printable"
+            yield f"{split}/{name}", "the class name is not printable"
         # One name in two spellings of Unicode is a mistake: nobody could tell them apart.
         other = alike.setdefault(unicodedata.normalize("NFKC", name), name)
         if other != name:
             yield (
                 f"{split}/{name}",
-                f"two classes look the same, {other!a} and {name!a}; rename or join them",
+                f"two classes look the same, {other!a} and {name!a}; rename or merge them",
             )
 
 
@@ -173,7 +173,7 @@ def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[st
         UserError: if one is missing.
     """
     if not is_part(test_split) or test_split == "train":
-        raise UserError(f"--test-split {test_split}: must be the name of a folder beside train/")
+        raise UserError(f"--test-split {test_split}: must be the name of a folder next to train/")
     there = [name for name in ("test", *_VALIDATION) if os.path.isdir(folder / name)]
     for split in ("train", test_split):
         if not os.path.isdir(folder / split):
@@ -186,7 +186,7 @@ def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[st
     notes = []
     if unused:
         notes.append(
-            f"not used: {', '.join(unused)}; validation images are taken from train/, test images "
+            f"not used: {', '.join(unused)}; validation images come from train/, test images "
             f"from {test_split}/"
         )
     return {"train": "train", "test": test_split}, notes
@@ -226,10 +226,6 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
         raise UserError(f"{folder / 'train'}: {found}; at least 2 are needed")
     if lister.skipped:
         count = len(lister.skipped)
-        said = (
-            "1 entry that is no image is"
-            if count == 1
-            else f"{count:,} entries that are no images are"
-        )
-        notes.append(f"{said} skipped; the first: {lister.skipped[0]}")
+        what = "entry that is not an image" if count == 1 else "entries that are not images"
+        notes.append(f"skipped {count:,} {what}; the first: {lister.skipped[0]}")
     return Listing(files, names, len(known), tuple(notes))

@@ -78,8 +78,8 @@ def _white(image: Image.Image, how: Stored) -> int | None:
 
 def _too_dark(largest: float) -> str:
     return (
-        f"16 bits, but no value above {largest:g} of {FULL}, so nearly black; --white-level says "
-        f"which value is white ({FULL} if the image is so dark)"
+        f"16 bits, but no value is above {largest:g} of {FULL}, which is nearly black; give the "
+        f"value of white with --white-level ({FULL} if the image is really so dark)"
     )
 
 
@@ -99,7 +99,7 @@ def _grey(image: Image.Image, how: Stored, white_level: float | None) -> Image.I
     if white is None:
         raise Unusable(
             f"grey values from {low:g} to {high:g}, and the file does not say which is white; "
-            "--white-level says it"
+            "give it with --white-level"
         )
     if low < 0 or high > white:
         raise Unusable(f"grey values from {low:g} to {high:g}; allowed: 0 to {white:g}")
@@ -120,9 +120,9 @@ def _colour(image: Image.Image, how: Stored, white_level: float | None) -> Image
         Unusable: if they use no more than 12 bits, or their low byte decides something.
     """
     if white_level not in (None, FULL):
-        raise Unusable(f"16-bit colours, whose --white-level can only be {FULL}")
+        raise Unusable(f"16-bit colours allow only --white-level {FULL}")
     if isinstance(image.info.get("transparency"), tuple):
-        raise Unusable("16-bit colours of which one is transparent; allowed: an alpha channel")
+        raise Unusable("16-bit colours with one transparent colour; allowed: an alpha channel")
     extrema: Any = image.getextrema()
     bands = extrema[: len(image.getbands()) - (image.mode[-1] in "Aa")]
     high = max(most for _, most in bands)
@@ -172,7 +172,7 @@ def to_rgb(
     """
     found = set()
     if how.signed:
-        raise Unusable("signed values of 8 bits; allowed: unsigned ones")
+        raise Unusable("signed 8-bit values; allowed: unsigned")
     if image.mode[0] in "IF":
         found.add(DEPTH)
         image = _grey(image, how, white_level)
