@@ -20,8 +20,7 @@ from cifar_jax.interrupt import GRACE, exit_status, raise_on_sigterm
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
-# Beside them 130 and 143: stopped by Ctrl-C and by SIGTERM.
+EXIT_FAILED = 1  # Beside it 2, see UserError, and 130 and 143, by Ctrl-C and by SIGTERM.
 
 
 def _flag(section: str, field: dataclasses.Field[Any]) -> str:
@@ -296,13 +295,18 @@ def _train(argv: list[str]) -> int:
     return 0
 
 
-def _refuse_overruled(given: dict[str, Any]) -> None:
-    """Refuse flags that a study would overrule without a word."""
+def _refuse_overruled(given: dict[str, Any], sweep: str | None) -> None:
+    """Refuse flags that a study would overrule without a word.
+
+    Args:
+        given: what the command line says.
+        sweep: of the study, by a flag, its file or its directory.
+    """
     if "model.norm" in given:
         raise UserError("--norm and --bn: a study trains each norm of --arms; name them there")
     from cifar_jax.study.grid import FIXED
 
-    swept = {field.strip() for field in given.get("study.sweep", "").partition("=")[0].split("+")}
+    swept = {field.strip() for field in (sweep or "").partition("=")[0].split("+")}
     for destination in given:
         section, _, name = destination.partition(".")
         if name and swept & {name, destination} and destination not in FIXED:
@@ -313,8 +317,10 @@ def _refuse_overruled(given: dict[str, Any]) -> None:
 
 def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
-    _refuse_overruled(vars(arguments))
+    given = vars(arguments)
+    _refuse_overruled(given, given.get("study.sweep"))  # Before what is slow to import.
     config = _read_config(arguments, _saved_study)
+    _refuse_overruled(given, config.study.sweep)
     from cifar_jax.host import Interrupted
     from cifar_jax.run_study import study_run
 

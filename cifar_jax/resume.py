@@ -115,20 +115,18 @@ class Recorded:
         dataset: the record of its images; None where only `config.toml` is there.
         origin: of the initial values, where they are another network's.
         finished: when, ISO 8601; empty for a run that is not.
-        results: all of `results.json`, where it says it.
     """
 
     config: Config
     dataset: Row | None = None
     origin: Row | None = None
     finished: str = ""
-    results: Row | None = None
 
 
 _SAID: Shape = {"config": dict, "dataset": {"fingerprint": is_name, "classes": [is_name]}}
 
 
-def _recorded(found: Any, where: Path, results: bool) -> Recorded | None:
+def _recorded(found: Any, where: Path) -> Recorded | None:
     if not fits(found, _SAID):
         return None
     origin, finished = found.get("init_from"), found.get("finished")
@@ -137,7 +135,6 @@ def _recorded(found: Any, where: Path, results: bool) -> Recorded | None:
         found["dataset"],
         origin if isinstance(origin, dict) else None,
         finished if isinstance(finished, str) else "",
-        found if results else None,
     )
 
 
@@ -146,7 +143,7 @@ def _in_checkpoint(workdir: Path) -> Recorded | None:
         return None
     checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
     try:
-        return _recorded(checkpoints.read_record(), checkpoints.directory, False)
+        return _recorded(checkpoints.read_record(), checkpoints.directory)
     finally:
         checkpoints.close()
 
@@ -158,7 +155,7 @@ def recorded(workdir: Path) -> Recorded | None:
         None if it holds none of them that can be read.
     """
     for read in (
-        lambda: _recorded(read_sealed(workdir / RESULTS), workdir / RESULTS, True),
+        lambda: _recorded(read_sealed(workdir / RESULTS), workdir / RESULTS),
         lambda: _in_checkpoint(workdir),
         lambda: Recorded(configuration.load(workdir / CONFIG)),
     ):

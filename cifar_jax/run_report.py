@@ -7,10 +7,9 @@ import numpy as np
 
 from cifar_jax import config as configuration
 from cifar_jax import rundir
-from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import UserError
-from cifar_jax.experiment import open_dataset
+from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
+from cifar_jax.moved import Moved, find_images
 from cifar_jax.report.console import Display
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.run_page import as_study, write_run_page
@@ -55,13 +54,11 @@ def is_run(workdir: Path) -> bool:
 
 def _unfinished(workdir: Path) -> str:
     """Why a directory without results has no page."""
-    behind = 0
-    if (workdir / rundir.METRICS).is_file():
-        behind = (workdir / rundir.METRICS).read_bytes().count(b"\n")
-    epochs = f"{behind} epoch{'s' * (behind != 1)}"
+    metrics = workdir / rundir.METRICS
+    epochs = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
     return (
-        f"{workdir}: this run is not finished ({epochs} so far), so it has no page yet; "
-        f"resume it with --resume --workdir {workdir}"
+        f"{workdir}: this run is not finished ({counted(epochs, 'epoch')} so far), so it has no "
+        f"page yet; resume it with --resume --workdir {workdir}"
     )
 
 
@@ -100,28 +97,6 @@ def read_outcome(workdir: Path) -> Run:
     return run
 
 
-def _images(
-    run: Run, dataset: str | None, data_dir: str | None, display: Display
-) -> Dataset | None:
-    """The run's images; None, and a line that says why, where they cannot be had."""
-    config = configuration.from_dict(run.results["config"], rundir.RESULTS)
-    given = {k: v for k, v in (("dataset", dataset), ("data_dir", data_dir)) if v is not None}
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        config = configuration.override(config, "data", name, value, flag)
-    try:
-        _, images = open_dataset(config, display.progress)
-    except UserError as error:
-        display.say(f"the page shows no images: {error}")
-        return None
-    finally:
-        display.end_progress()
-    if images.fingerprint != run.results["dataset"]["fingerprint"]:
-        display.say(f"the page shows no images: those of {images.name} are not the run's")
-        return None
-    return images
-
-
 def report_run(
     workdir: Path,
     *,
@@ -146,7 +121,11 @@ def report_run(
     display = display or Display()
     run = read_outcome(workdir)
     finished = len(run.label) > 0
-    images = _images(run, dataset, data_dir, display) if finished else None
+    images = None
+    if finished:
+        config = configuration.from_dict(run.results["config"], rundir.RESULTS)
+        digest = run.results["dataset"]["fingerprint"]
+        images = find_images(config, digest, Moved(dataset, data_dir), display)
     data = as_study(run).dataset
     problem = font_warning([data["name"], *data["classes"]])
     if problem:

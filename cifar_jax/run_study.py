@@ -24,13 +24,13 @@ from cifar_jax.experiment import (
     check_layers,
     check_norm,
     check_precision,
-    open_dataset,
     place,
     split_rows,
     train_spec,
 )
 from cifar_jax.host import Interrupted, Progress
 from cifar_jax.interrupt import GRACE
+from cifar_jax.moved import Moved, find_images
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.provenance import describe_computing
@@ -57,6 +57,11 @@ class Group:
     """Runs, each an arm and a seed, that are trained together."""
 
     runs: tuple[Cell, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each run is called on the terminal."""
+        return tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in self.runs)
 
 
 def study_seeds(config: Config) -> tuple[int, ...]:
@@ -189,20 +194,20 @@ def study_run(
     check_sources(workdir, arms, seeds, prepared)
     asked = Plan(norms, seeds, configuration.to_dict(prepared.config), prepared.record(), sweep)
     with rundir.held(workdir, "study"):
-        return _run(workdir, prepared, asked, arms, together, grace, display)
+        return _run(workdir, prepared, asked, together, grace, display)
 
 
 def _run(
     workdir: Path,
     prepared: Prepared,
     asked: Plan,
-    arms: Sequence[Arm],
     together: int,
     grace: float,
     display: Display,
 ) -> list[str]:
     """The study, once its directory is held."""
     norms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
+    arms = grid(norms, sweep)
     claim(workdir, asked, display)
     left, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
@@ -225,8 +230,8 @@ def _run(
         for number, group in enumerate(groups):
             if not (workdir / STUDY).exists():
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
-            later = sum(epochs[number + 1 :])
-            failed += _train_group(prepared.config, group, workdir, later, grace, shared, display)
+            progress = Progress(group.labels, sum(epochs[number + 1 :]), grace)
+            failed += _train_group(prepared.config, group, workdir, progress, shared, display)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Go on with the same command.", stop.status) from None
     if len(failed) < total:
@@ -272,15 +277,13 @@ def _train_group(
     config: Config,
     group: Group,
     workdir: Path,
-    later: int,
-    grace: float,
+    progress: Progress,
     shared: Shared,
     display: Display,
 ) -> list[str]:
     """Train a group of runs; returns a line for each that failed."""
     configs = [arm.config(config, seed) for arm, seed in group.runs]
     paths = [run_path(workdir, arm.directory, seed) for arm, seed in group.runs]
-    labels = tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in group.runs)
     prepared, programs = shared(configs[0].data)
     try:
         with contextlib.ExitStack() as stack:
@@ -293,7 +296,7 @@ def _train_group(
                 resume=True,
                 display=display,
                 programs=programs,
-                progress=Progress(labels, later, grace),
+                progress=progress,
             )
     except MachineError:  # The other runs would fare no better.
         raise
@@ -301,7 +304,7 @@ def _train_group(
         display.say(str(error))
         return [str(error)]
     failed = []
-    for path, label, outcome in zip(paths, labels, outcomes, strict=True):
+    for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
         if outcome["status"] == "diverged":
             failed.append(divergence_line(outcome["diverged"], path))
             display.say(f"{label}: {failed[-1]}")
@@ -410,20 +413,8 @@ def redraw(
     display = display or Display()
     found, warning = find_plan(workdir)
     config = configuration.from_dict(found.config, str(workdir / STUDY))
-    if dataset is not None:
-        config = configuration.override(config, "data", "dataset", dataset, "--dataset")
-    if data_dir is not None:
-        config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
-    images: Dataset | None
-    try:
-        _, images = open_dataset(config, display.progress)
-    except UserError as error:
-        display.say(f"the report shows no images: {error}")
-        images = None
-    display.end_progress()
-    if images is not None and images.fingerprint != found.dataset["fingerprint"]:
-        display.say(f"the report shows no images: those of {images.name} are not the study's")
-        images = None
+    digest = found.dataset["fingerprint"]
+    images = find_images(config, digest, Moved(dataset, data_dir), display)
     with rundir.held(workdir, "report"):
         if warning:
             display.say(warning)

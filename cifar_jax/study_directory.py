@@ -33,18 +33,6 @@ def write_plan(workdir: Path, plan: Plan) -> None:
     files.write_sealed(workdir / STUDY, {**record, "dataset": plan.dataset})
 
 
-def _joined_sweep(found: Sweep | None, asked: Sweep | None, workdir: Path) -> Sweep | None:
-    """The values of both; a study is of one setting or of none."""
-    fields = [sweep.field if sweep else "nothing" for sweep in (found, asked)]
-    if fields[0] != fields[1]:
-        raise UserError(
-            f"--workdir {workdir}: holds another study: it sweeps {fields[0]}, not {fields[1]}"
-        )
-    if found is None or asked is None:
-        return None
-    return Sweep(found.field, ordered([*found.values, *asked.values]))
-
-
 def _begun(workdir: Path) -> tuple[Plan | None, str]:
     """The study that a directory holds, None if it is empty; and a line for the user."""
     try:
@@ -57,27 +45,40 @@ def _begun(workdir: Path) -> tuple[Plan | None, str]:
         return None, ""
 
 
-def _joined(found: Plan, asked: Plan, workdir: Path) -> Plan:
-    """The arms, seeds and values of both.
+def _check_same(found: Plan, asked: Plan, workdir: Path, free: tuple[str, ...]) -> None:
+    """Refuse another study than the one that was found.
 
     More epochs or other runs would be another study; more seeds, norms or values of the swept
     setting are the same one, longer.
 
+    Args:
+        found, asked: the studies.
+        workdir: of both.
+        free: fields that may differ too.
+
     Raises:
-        UserError: if they are not the same study.
+        UserError: naming what differs.
     """
-    sweep = _joined_sweep(found.sweep, asked.sweep, workdir)
-    swept = sweep.field.split("+") if sweep else ()
+    other = f"--workdir {workdir}: holds another study"
+    fields = [plan.sweep.field if plan.sweep else "nothing" for plan in (found, asked)]
+    if fields[0] != fields[1]:
+        raise UserError(f"{other}: it sweeps {fields[0]}, not {fields[1]}")
     before, after = (configuration.from_dict(plan.config, STUDY) for plan in (found, asked))
-    changed = changes(before, after, (*SAME_EXPERIMENT, "study", "model.norm", *swept))
-    if changed:
-        listed = "; ".join(map(str, changed))
-        raise UserError(f"--workdir {workdir}: holds another study: {listed}")
+    free = (*free, *SAME_EXPERIMENT, "study", "model.norm", *fields[0].split("+"))
+    if changed := changes(before, after, free):
+        raise UserError(f"{other}: {'; '.join(map(str, changed))}")
     if found.dataset["fingerprint"] != asked.dataset["fingerprint"]:
         raise UserError(f"--workdir {workdir}: holds a study of other images")
-    arms = tuple(dict.fromkeys([*found.arms, *asked.arms]))
-    seeds = tuple(sorted({*found.seeds, *asked.seeds}))
-    return dataclasses.replace(asked, arms=arms, seeds=seeds, sweep=sweep)
+
+
+def _joined(first: Plan, second: Plan) -> dict[str, Any]:
+    """The arms, seeds and values of both, in the order of the first."""
+    sweep = None
+    if first.sweep and second.sweep:
+        values = ordered([*first.sweep.values, *second.sweep.values])
+        sweep = Sweep(first.sweep.field, values)
+    arms = tuple(dict.fromkeys([*first.arms, *second.arms]))
+    return {"arms": arms, "seeds": tuple(sorted({*first.seeds, *second.seeds})), "sweep": sweep}
 
 
 def _check_runs(workdir: Path, plan: Plan) -> None:
@@ -105,10 +106,10 @@ def claim(workdir: Path, asked: Plan, display: Display) -> None:
     """
     found, warning = _begun(workdir)
     if found is not None:
-        # What is made again from runs does not know in which order they were asked for.
+        # Runs do not tell the order in which they were asked for, nor the first seed.
+        _check_same(found, asked, workdir, ("training.seed",) if warning else ())
         first, second = (asked, found) if warning else (found, asked)
-        joined = _joined(first, second, workdir)
-        asked = dataclasses.replace(joined, config=asked.config, dataset=asked.dataset)
+        asked = dataclasses.replace(asked, **_joined(first, second))
     if warning:
         display.say(warning)
     _check_runs(workdir, asked)

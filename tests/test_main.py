@@ -90,6 +90,14 @@ def test_bad_usage_is_one_line_and_status_2(argv, said, capsys):
     assert captured.err.count("\n") == 1
 
 
+def test_a_flag_that_the_file_sweeps_is_refused(tmp_path, capsys):
+    path = tmp_path / "study.toml"
+    path.write_text('[study]\nsweep = "learning_rate=0.01,0.05"\n')
+    argv = ["study", "--config", str(path), "--dataset", str(tmp_path / "none"), "--lr", "0.3"]
+    assert door.main(argv) == 2
+    assert "--lr: is swept by --sweep; give its values there alone" in capsys.readouterr().err
+
+
 SLOW_IMPORTS = """
 import sys
 from cifar_jax.main import main

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cifar_jax.data.sources.contents import Contents, Dataset, Repeats, as_dataset
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, counted
 
 Images = Contents | Dataset
 Name = Callable[[str, int], str]
@@ -18,11 +18,6 @@ _SAID = {
     "test labels": "{} of the test set with a copy under another label",
     "copies": "{} of the training set with an earlier copy in the class (validation may have one)",
 }
-
-
-def counted(number: int, what: str) -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _hashes(images: np.ndarray) -> np.ndarray:

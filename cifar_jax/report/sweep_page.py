@@ -23,7 +23,7 @@ from cifar_jax.report.tables import Table
 from cifar_jax.report.text import difference, interval, percent, probability, undecided
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.comparable import unlike
-from cifar_jax.study.grid import Sweep, value_text
+from cifar_jax.study.grid import Sweep
 from cifar_jax.study.statistics import ALPHA
 
 CONVENTION = (
@@ -147,11 +147,6 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def sweep_text(study: SweepStudy) -> str:
-    """The sweep as `--sweep` takes it."""
-    return f"{study.sweep.field}={','.join(value_text(v) for v in study.sweep.values)}"
-
-
 def write_sweep_report(
     study: SweepStudy, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
 ) -> list[Path]:
@@ -189,7 +184,7 @@ def write_sweep_report(
             interval_table(study.sweep, summary),
             finished_table(study.sweep, summary),
         ],
-        toml=config_toml(first, sweep_text(study)),
+        toml=config_toml(first, study.sweep.text),
         warn=warn,
         title=f"What normalisation changes, by {name}: {dataset_name(first)}",
         headline=headline(study, summary),

@@ -168,7 +168,7 @@ def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
         verdicts.count("supported"),
         verdicts.count("not supported"),
     )
-    adjusted = holm([one.p for one in found])
+    adjusted = holm([1.0 if one.p is None else one.p for one in found])
     surely_worse = sum(
         v == "not supported" and p is not None and p < ALPHA
         for v, p in zip(verdicts, adjusted, strict=True)

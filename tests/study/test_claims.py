@@ -271,3 +271,16 @@ def test_no_rule_decides_without_a_spread(make_study, seeds):
             continue  # decided by the test images' error
         assert row["verdict"] == "undecided"
         assert row["interval"] is None
+
+
+def test_classes_without_an_interval_count_among_the_comparisons():
+    """Two of ten are worse, each with p = 0.02: too little for ten comparisons."""
+    step = np.array([-1.0, 0.0, 1.0])
+    level = stats.t.isf(0.01, 2) / np.sqrt(3)
+    images = np.tile([-1.0, 0.0], 500)
+    gains = {str(at): Sample((step - level).tolist(), images) for at in range(2)}
+    gains |= {str(at): Sample([0.0] * 3, np.zeros(1000)) for at in range(2, 10)}
+    assert [gain.estimate().p for gain in gains.values()] == [pytest.approx(0.02)] * 2 + [None] * 8
+    row = nearly_every_class(gains)
+    assert "2 clearly lower" in row["measured"]
+    assert row["verdict"] == "undecided"

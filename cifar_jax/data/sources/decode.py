@@ -20,7 +20,7 @@ from cifar_jax.data.sources import pixels
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, FolderOptions
 from cifar_jax.data.sources.pixels import Unusable
 from cifar_jax.device import cpu_count
-from cifar_jax.errors import MachineError, UserError, one_line
+from cifar_jax.errors import MachineError, UserError, counted, one_line
 from cifar_jax.inputs import read_bytes
 
 # What Pillow may take a file for, whatever its name says. Left to itself it would also run
@@ -182,8 +182,7 @@ def _notes(names: Sequence[str], changes: Sequence[frozenset[str]]) -> list[str]
     notes = []
     for kind, text in _NOTES.items():
         if found := [name for name, of in zip(names, changes, strict=True) if kind in of]:
-            count = f"{len(found):,} image{'s' if len(found) > 1 else ''}"
-            notes.append(f"{text.format(count)}; the first: {found[0]}")
+            notes.append(f"{text.format(counted(len(found), 'image'))}; the first: {found[0]}")
     return notes
 
 
