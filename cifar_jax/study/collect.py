@@ -228,8 +228,9 @@ def _agree(
     results: dict[str, Any], predicted: np.ndarray, label: np.ndarray, logits: np.ndarray
 ) -> bool:
     """Whether predictions are those of a run with these results."""
-    n, classes = results["dataset"]["n_test"], len(results["dataset"]["classes"])
-    matrix = results["confusion_matrix"]
+    n, names = results["dataset"]["n_test"], results["dataset"]["classes"]
+    matrix, classes = results["confusion_matrix"], len(names)
+    given = [results["per_class_accuracy"][name] is not None for name in names]
     return (
         n > 0
         and predicted.shape == label.shape == (n,)
@@ -238,6 +239,7 @@ def _agree(
         and logits.dtype.kind == "f"
         and bool(np.isfinite(logits).all())
         and all(int(x.min()) >= 0 and int(x.max()) < classes for x in (predicted, label))
+        and given == (np.bincount(label, minlength=classes) > 0).tolist()
         and (
             matrix is None
             or np.ravel(matrix).tolist()

@@ -8,7 +8,7 @@ import fuzzing
 import pytest
 
 # Imported before anything in them is replaced: what they import by name must be the real thing.
-from cifar_jax import run, run_study
+from cifar_jax import moved, run, run_study
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))  # for fake_study
 
@@ -27,5 +27,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("cifar_jax.main._prepare_jax", lambda device: None)
         for module in (run, run_study):
             patch.setattr(module, "open_data", accept)
+        for module in (run, moved):
             patch.setattr(module, "open_dataset", accept)
         yield root

@@ -60,7 +60,7 @@ class _Tags(HTMLParser):
 def _redraw(study: Path) -> None:
     """`report` without its images; what it writes is harmless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_jax.run_study.open_dataset", _no_images)
+        patch.setattr("cifar_jax.moved.open_dataset", _no_images)
         status, said = run(["report", "--workdir", str(study)], study)
     event(f"status {status}")
     if status:

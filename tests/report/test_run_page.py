@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, fake_images, write_run
 
-from cifar_jax import run_report
+from cifar_jax import moved, run_report
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.report import image_plots, run_page
@@ -40,7 +40,7 @@ class Lines(Display):
 
 def report(directory, images, monkeypatch):
     """The text of the page, without pictures, and what was said."""
-    monkeypatch.setattr(run_report, "open_dataset", lambda config, _: (config, images))
+    monkeypatch.setattr(moved, "open_dataset", lambda config, _: (config, images))
     display = Lines()
     page = run_report.report_run(directory, display=display)
     text = page.read_text(encoding="utf-8")

@@ -32,6 +32,10 @@ def test_reads_all_runs_by_seed(make_study):
     assert [(a.seed, b.seed) for a, b in study.pairs("none", "batch")] == [(1, 1), (3, 3)]
 
 
+def accuracies(path, **changed):
+    return {**json.loads(path.read_text())["per_class_accuracy"], **changed}
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -45,6 +49,8 @@ def truncate(path):
         ("results.json", lambda path: edit(path, history=[])),
         ("results.json", lambda path: edit(path, history=[1])),
         ("results.json", lambda path: edit(path, test_loss=None)),
+        # It has test images.
+        ("results.json", lambda path: edit(path, per_class_accuracy=accuracies(path, cat=None))),
         ("predictions.npz", lambda path: path.unlink()),
         ("predictions.npz", truncate),
         ("predictions.npz", lambda path: path.write_bytes(b"")),
