@@ -95,7 +95,7 @@ def test_a_flag_that_the_file_sweeps_is_refused(tmp_path, capsys):
     path.write_text('[study]\nsweep = "learning_rate=0.01,0.05"\n')
     argv = ["study", "--config", str(path), "--dataset", str(tmp_path / "none"), "--lr", "0.3"]
     assert door.main(argv) == 2
-    assert "--lr: is swept by --sweep; give its values there alone" in capsys.readouterr().err
+    assert "--lr: --sweep varies it; give its values only there" in capsys.readouterr().err
 
 
 SLOW_IMPORTS = """
