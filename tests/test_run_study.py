@@ -394,7 +394,7 @@ def test_a_sweep_is_extended_and_guarded(swept, folder, capsys):
     assert study(folder, workdir) == 0
     assert "8 runs, 8 finished" in capsys.readouterr().out
     assert study(folder, workdir, "--lr", "0.3") == 2
-    assert "--lr: is swept by --sweep" in capsys.readouterr().err
+    assert "--lr: --sweep varies it" in capsys.readouterr().err
     assert study(folder, workdir, "--sweep", "momentum=0.5") == 2
     assert "not training.momentum" in capsys.readouterr().err
     (workdir / "report.html").unlink()
