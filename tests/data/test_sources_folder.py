@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_images_of_other_kinds_are_refused(images: Path, name: str) -> None:
     refused(images, f"train/cat/{name}", "png, jpg")
 
 
-def refused(images: Path, *parts: str, **options: object) -> None:
+def refused(images: Path, *parts: str, **options: object) -> str:
     """Loading fails in one line that holds all the parts, and leaves no new cache entry."""
     cache = images.parent / "cache"
     before = set(cache.iterdir()) if cache.exists() else set()
@@ -126,6 +127,7 @@ def refused(images: Path, *parts: str, **options: object) -> None:
     for part in parts:
         assert part in message
     assert (set(cache.iterdir()) if cache.exists() else set()) == before
+    return message
 
 
 def test_another_size_names_such_files(images: Path) -> None:
@@ -182,7 +184,10 @@ def test_up_to_twenty_damaged_files_are_named(images: Path) -> None:
 def test_names_that_are_too_long_for_a_line_are_counted(images: Path) -> None:
     for i in range(20):
         (images / "train" / "cat" / f"{'x' * 150}{i}.png").write_bytes(b"")
-    refused(images, f"{images}: 20 entries cannot be used: train/cat/xxx", "; and 15 more")
+    message = refused(images, f"{images}: 20 entries cannot be used: train/cat/xxx")
+    named, left = re.findall(r"x\d+\.png", message), re.search(r"; and (\d+) more$", message)
+    assert left is not None
+    assert len(named) + int(left[1]) == 20
 
 
 def test_too_little_memory_is_the_machines_fault(
