@@ -53,7 +53,7 @@ def _training(folder: Path, workdir: Path, undisturbed: dict, seed: int, kills: 
 
 
 def test_training_quick(folder: Path, tmp_path: Path, undisturbed: dict) -> None:
-    _training(folder, tmp_path / "w", undisturbed, seed=1, kills=3)
+    _training(folder, tmp_path / "w", undisturbed, seed=1, kills=2)
 
 
 @pytest.mark.faults_long

@@ -86,8 +86,8 @@ def check_flat(samples: list[tuple], megabytes: float) -> None:
     assert max(threads) - threads[0] <= 2, threads
 
 
-def test_60_epochs(folder, tmp_path, monkeypatch):
-    check_flat(soak_epochs(folder, tmp_path / "w", 60, monkeypatch), 60)
+def test_20_epochs(folder, tmp_path, monkeypatch):
+    check_flat(soak_epochs(folder, tmp_path / "w", 20, monkeypatch), 60)
 
 
 @pytest.mark.faults_long
