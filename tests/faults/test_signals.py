@@ -290,7 +290,7 @@ def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
         assert np.asarray(found).tobytes() == wanted[[0, 2]].tobytes()
     assert not host.save_unfinished([None, runs[1], None, None], here, 1.5)
     short = dataclasses.replace(program, full=1)
-    with pytest.raises(UserError, match="after 2 steps of an epoch; it has 1"):
+    with pytest.raises(UserError, match="after 2 steps of an epoch; an epoch has 1 full batch"):
         host.resumed_epoch(starts, short)
 
 

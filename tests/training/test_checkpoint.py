@@ -163,7 +163,7 @@ def test_a_checkpoint_that_cannot_be_read_back_is_found_when_it_is_saved(
         read.append(given)
         return restore(*given, **named)
 
-    for broken, said in ((missing, "NOT_FOUND"), (altered, "not what is read back")):
+    for broken, said in ((missing, "NOT_FOUND"), (altered, "differs from what was written")):
         monkeypatch.setattr(checkpoints._orbax, "restore", broken)
         with pytest.raises(MachineError, match=f"epoch 1 cannot be written .*{said}"):
             checkpoints.save(1, tiny_state, {})
