@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cifar_jax.config import Config, Fitted
+from cifar_jax.errors import counted
 
 _MOST_NAMED = 10
 
@@ -34,7 +35,8 @@ def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
         n_val = min(n_val, max(1, most))
         if n_val < data.val_examples:
             notes.append(
-                f"--val-examples: {n_val:,} instead of {data.val_examples:,}, for {n:,} images"
+                f"--val-examples: {n_val:,} instead of {data.val_examples:,}, "
+                f"for {counted(n, 'image')}"
             )
     if isinstance(training.batch_size, Fitted):
         n_train = min(n - n_val, data.train_examples or n)
@@ -43,8 +45,8 @@ def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
             batch -= 1
         if batch < training.batch_size:
             notes.append(
-                f"--batch-size: {batch} instead of {training.batch_size}, for {n_train:,} images "
-                "to train on"
+                f"--batch-size: {batch} instead of {training.batch_size}, "
+                f"for {counted(n_train, 'image')} to train on"
             )
     config = dataclasses.replace(
         config,
