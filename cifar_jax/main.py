@@ -268,6 +268,8 @@ def _read_config(
         config = parse_config(arguments)
         _prepare_jax(arguments)
         return config
+    if arguments.workdir.exists() and not arguments.workdir.is_dir():
+        raise UserError(f"--workdir {arguments.workdir}: is not a directory")
     _prepare_jax(arguments)
     return parse_config(arguments, saved(arguments))
 

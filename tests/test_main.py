@@ -98,6 +98,13 @@ def test_a_flag_that_the_file_sweeps_is_refused(tmp_path, capsys):
     assert "--lr: --sweep varies it; give its values only there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["study"], ["train", "--resume"]])
+def test_a_workdir_that_is_a_file_is_refused(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert door.main([*command, "--workdir", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.endswith("file: is not a directory\n")
+
+
 SLOW_IMPORTS = """
 import sys
 from cifar_jax.main import main
