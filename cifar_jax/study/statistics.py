@@ -92,7 +92,7 @@ class Estimate:
 
     Attributes:
         mean: None without a value.
-        interval: None where there is none.
+        interval: None if none can be computed.
         rule: which errors the interval counts; None without an interval.
         reason: why there is no interval; None where there is one.
         errors: of the seeds, then of the test images if they have any.
