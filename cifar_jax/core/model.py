@@ -28,26 +28,17 @@ def bias_init(fan_in: int) -> Initializer:
 
 def conv3x3(x: jax.Array, features: int, name: str) -> jax.Array:
     """Apply a 3x3 convolution: (N, H, W, C) -> (N, H, W, features), stride 1, with bias."""
+    bias = bias_init(9 * x.shape[-1])
     layer = nn.Conv(
-        features,
-        (3, 3),
-        dtype=x.dtype,
-        kernel_init=kernel_init,
-        bias_init=bias_init(9 * x.shape[-1]),
-        name=name,
+        features, (3, 3), dtype=x.dtype, kernel_init=kernel_init, bias_init=bias, name=name
     )
     return layer(x)
 
 
 def dense(x: jax.Array, features: int, name: str) -> jax.Array:
     """Apply a dense layer: (N, C) -> (N, features), with bias."""
-    layer = nn.Dense(
-        features,
-        dtype=x.dtype,
-        kernel_init=kernel_init,
-        bias_init=bias_init(x.shape[-1]),
-        name=name,
-    )
+    bias = bias_init(x.shape[-1])
+    layer = nn.Dense(features, dtype=x.dtype, kernel_init=kernel_init, bias_init=bias, name=name)
     return layer(x)
 
 
@@ -114,8 +105,3 @@ class CNN(nn.Module):
         x = self.activation(self.normalise(x, len(self.widths) + 1, train))
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         return dense(wide(x), self.num_classes, "dense2")
-
-
-def count_parameters(params: object) -> int:
-    """Count the trainable scalars of a parameter tree."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))

@@ -9,7 +9,7 @@ EPSILON = 1e-5
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """Return x in float32, or unchanged if its dtype is wider.
+    """Return x in float32, or as it is if its dtype is wider.
 
     Statistics, the last layer and the loss are computed in it (Micikevicius et al. 2018,
     arXiv 1710.03740, section 3).
@@ -33,34 +33,26 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise each channel.
+        """Normalise each channel of x, float (..., C); the result has its shape and dtype.
 
-        Args:
-            x: float (..., C).
-            train: use the statistics of the batch, and update the running ones.
-
-        Returns:
-            The shape and dtype of x.
+        In training it uses the statistics of the batch and updates the running ones.
         """
-        channels = x.shape[-1]
+        shape = x.shape[-1:]
         scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        scale = self.param("scale", scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        if not train:
-            factor = scale * lax.rsqrt(var.value + EPSILON)
-            return ((wide(x) - mean.value) * factor + bias).astype(x.dtype)
-        axes = tuple(range(x.ndim - 1))
-        batch_mean = jnp.mean(wide(x), axes)
-        centred = wide(x) - batch_mean
-        batch_var = jnp.mean(jnp.square(centred), axes)
-        if not self.is_initializing():
-            count = x.size // channels
-            unbiased = batch_var * (count / (count - 1))
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-            var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
-        return (centred * (scale * lax.rsqrt(batch_var + EPSILON)) + bias).astype(x.dtype)
+        scale = self.param("scale", scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(wide(x), axes)
+            var = jnp.mean(jnp.square(wide(x) - mean), axes)
+            if not self.is_initializing():
+                n, old = x.size // x.shape[-1], self.momentum
+                running_mean.value = old * running_mean.value + (1 - old) * mean
+                running_var.value = old * running_var.value + (1 - old) * var * (n / (n - 1))
+        return ((wide(x) - mean) * (scale * lax.rsqrt(var + EPSILON)) + bias).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -70,7 +62,7 @@ class GroupNorm(nn.Module):
     channels, as in PyTorch.
 
     Attributes:
-        groups: number of groups; None for one group a channel.
+        groups: number of groups, which divides the channels; None for one group a channel.
         zero_scale: the scale starts at 0 instead of 1.
     """
 
@@ -79,22 +71,9 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise each group of each image.
-
-        Args:
-            x: float (N, ..., C).
-            train: has no effect.
-
-        Returns:
-            The shape and dtype of x.
-
-        Raises:
-            ValueError: if the groups do not divide C.
-        """
-        channels = x.shape[-1]
-        groups = channels if self.groups is None else self.groups
-        if channels % groups:
-            raise ValueError(f"{channels} channels cannot be divided into {groups} groups")
+        """Normalise x, float (N, ..., C), in training and evaluation alike."""
+        n, channels = x.shape[0], x.shape[-1]
+        groups = self.groups or channels
         scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
         scale = self.param("scale", scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -102,9 +81,8 @@ class GroupNorm(nn.Module):
 
         def mean_of_group(y: jax.Array) -> jax.Array:
             # Positions first: the channels stay the minor axis of the large sum.
-            means = jnp.mean(y, axes).reshape(len(y), groups, -1).mean(-1, keepdims=True)
-            repeated = jnp.broadcast_to(means, (len(y), groups, channels // groups))
-            return jnp.expand_dims(repeated.reshape(len(y), channels), axes)
+            means = jnp.mean(y, axes).reshape(n, groups, -1).mean(-1)
+            return jnp.expand_dims(jnp.repeat(means, channels // groups, axis=-1), axes)
 
         centred = wide(x) - mean_of_group(wide(x))
         var = mean_of_group(jnp.square(centred))
@@ -123,13 +101,8 @@ def norm_layer(
         groups: of "group".
         momentum: of "batch".
         zero_scale: the scale starts at 0 instead of 1.
-
-    Raises:
-        ValueError: if the norm is unknown.
     """
     if norm == "batch":
         return BatchNorm(momentum, zero_scale, name=name)
-    number = {"layer": 1, "instance": None, "group": groups}
-    if norm not in number:
-        raise ValueError(f"unknown norm {norm!r}; allowed: batch, {', '.join(number)}")
-    return GroupNorm(number[norm], zero_scale, name=name)
+    number = {"layer": 1, "instance": None, "group": groups}[norm]
+    return GroupNorm(number, zero_scale, name=name)

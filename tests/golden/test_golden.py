@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,12 @@ from golden_problem import (
     relative_errors,
     sketch,
 )
-from jax import lax
 
-from cifar_jax.models.cnn import CNN
+from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper, StepDecay
+from cifar_jax.core.train import Experiment, TrainState, init_state, predict, train_step
 from cifar_jax.training.compiler import jit
-from cifar_jax.training.epoch import predict_logits
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec, init_state, optimizer
-from cifar_jax.training.step import train_step
 
 try:
     from jax import enable_x64  # the name since jax 0.8
@@ -94,18 +93,16 @@ def is_momentum(part: object) -> bool:
 def trajectory(norm: str, dtype: str) -> Tensors:
     """What `make_reference.trajectory` returns, from this package."""
     # As many images an epoch as a batch has: the rate drops after DECAY_AFTER steps.
-    spec = TrainSpec(
+    experiment = Experiment(
         model=CNN(norm=norm, dropout=0.0, norm_groups=NORM_GROUPS),
+        inputs=Inputs(augment=(), dtype=dtype),
+        schedule=StepDecay(every=DECAY_AFTER),
         batch_size=BATCH_SIZE,
-        decay_every=DECAY_AFTER,
-        augment=False,
-        dtype=dtype,
     )
-    step = functools.partial(train_step, spec, Hyperparams(), BATCH_SIZE)
     with enable_x64(dtype == "float64"):
         start = {name: value.astype(dtype) for name, value in initial_parameters(norm).items()}
         image_shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
-        state = jax.jit(lambda key: init_state(spec, key, image_shape))(jax.random.key(0))
+        state = jax.jit(lambda key: init_state(experiment, key, image_shape))(jax.random.key(0))
 
         def initial(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> np.ndarray:
             value = from_torch(torch_name(path), start.pop(torch_name(path)))
@@ -117,17 +114,26 @@ def trajectory(norm: str, dtype: str) -> Tensors:
         state = state.replace(
             params=params,
             batch_stats=jax.tree.map(lambda leaf: leaf.astype(dtype), state.batch_stats),
-            opt_state=optimizer(spec, Hyperparams(), BATCH_SIZE).init(params),
+            opt_state=experiment.optimizer(Hyper(), lambda step: 0.0).init(params),
         )
         images, labels = map(np.stack, zip(*map(batch, BATCH_SEEDS[norm]), strict=True))
         labels = labels.astype(np.int32)
-        run = jit(lambda *args: lax.scan(lambda state, b: step(state, *b), *args))
-        state, metrics = run(state, (images, labels))
-        logits = predict_logits(spec, state.params, state.batch_stats, jnp.asarray(images[0]))
+
+        def step(state: TrainState, batch: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Any]:
+            # An epoch is one batch here, so its sum of losses is the batch's.
+            state = train_step(experiment, Hyper(), BATCH_SIZE, state, *batch)
+            loss = state.loss_sum
+            return state.replace(loss_sum=jnp.zeros_like(loss)), loss
+
+        losses, compiled = [], jit(step)
+        for one in zip(images, labels, strict=True):
+            state, loss = compiled(state, one)
+            losses.append(loss)
+        logits = predict(experiment, state, jnp.asarray(images[0]))
         chain = jax.tree.leaves(state.opt_state, is_leaf=is_momentum)
         (momentum,) = [part.trace for part in chain if is_momentum(part)]
         return {
-            "loss": np.asarray(metrics.loss),
+            "loss": np.asarray(losses),
             "logits": np.asarray(logits),
             **named("parameter", state.params),
             **named("momentum", momentum),
