@@ -1,5 +1,6 @@
 """Schedules of the learning rate beside the protocol's; `optim.py` says how they are called."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import jax
@@ -22,8 +23,9 @@ class MultiStepDecay:
     factor: float = 0.1
 
     def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
-        drops = {round(at * steps_per_epoch): self.factor for at in self.milestones}
-        return optax.piecewise_constant_schedule(rate, drops)
+        drops = Counter(round(at * steps_per_epoch) for at in self.milestones)
+        factors = {step: self.factor**times for step, times in drops.items()}
+        return optax.piecewise_constant_schedule(rate, factors)
 
 
 @dataclass(frozen=True)
