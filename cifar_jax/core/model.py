@@ -2,44 +2,27 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import Initializer
 
 from cifar_jax.core.norms import norm_layer, wide
 
-# PyTorch draws weights and biases of Conv2d and Linear from U(-1/sqrt(fan_in), 1/sqrt(fan_in)):
-# kaiming_uniform with a = sqrt(5) (He et al. 2015, arXiv 1502.01852).
-kernel_init: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
+def torch_init(fan_in: int) -> dict[str, Any]:
+    """Return PyTorch's initializers of a convolution or dense layer, for its kernel and its bias.
 
-def bias_init(fan_in: int) -> Initializer:
-    """Return an initializer that draws from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    Both draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): kaiming_uniform with a = sqrt(5) (He et al.
+    2015, arXiv 1502.01852). `fan_in` is kernel height * kernel width * input channels.
+    """
     bound = 1 / math.sqrt(fan_in)
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return init
-
-
-def conv3x3(x: jax.Array, features: int, name: str) -> jax.Array:
-    """Apply a 3x3 convolution: (N, H, W, C) -> (N, H, W, features), stride 1, with bias."""
-    bias = bias_init(9 * x.shape[-1])
-    layer = nn.Conv(
-        features, (3, 3), dtype=x.dtype, kernel_init=kernel_init, bias_init=bias, name=name
-    )
-    return layer(x)
-
-
-def dense(x: jax.Array, features: int, name: str) -> jax.Array:
-    """Apply a dense layer: (N, C) -> (N, features), with bias."""
-    bias = bias_init(x.shape[-1])
-    layer = nn.Dense(features, dtype=x.dtype, kernel_init=kernel_init, bias_init=bias, name=name)
-    return layer(x)
+    return {"kernel_init": init, "bias_init": init}
 
 
 class CNN(nn.Module):
@@ -71,20 +54,20 @@ class CNN(nn.Module):
     norm_momentum: float = 0.9
     frozen_norms: tuple[str, ...] = ()
 
-    HEAD: ClassVar[str] = "dense2"
+    HEAD: ClassVar[str] = "dense2"  # name of the last layer
 
     def normalise(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         """Apply the norm layer `norm<index>`, if the network has one there."""
         if self.norm == "none" or (self.norm == "instance" and x.ndim == 2):
             return x
         name = f"norm{index}"
-        layer = norm_layer(self.norm, name, groups=self.norm_groups, momentum=self.norm_momentum)
-        y: jax.Array = layer(x, train=train and name not in self.frozen_norms)
-        return y
+        layer = norm_layer(self.norm, name, self.norm_groups, self.norm_momentum)
+        return layer(x, train=train and name not in self.frozen_norms)
 
     def block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
-        """Apply block `index`, counted from 1: (N, H, W, C) -> (N, H/2, W/2, widths[index - 1])."""
-        x = conv3x3(x, self.widths[index - 1], f"conv{index}")
+        """Apply block `index`, from 1: (N, H, W, C) -> (N, H // 2, W // 2, widths[index - 1])."""
+        features, init = self.widths[index - 1], torch_init(9 * x.shape[-1])
+        x = nn.Conv(features, (3, 3), dtype=x.dtype, name=f"conv{index}", **init)(x)
         x = self.activation(self.normalise(x, index, train))
         return nn.max_pool(x, (2, 2), (2, 2))
 
@@ -93,7 +76,7 @@ class CNN(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            x: float (N, H, W, C), normalised; H and W divisible by 2 ** len(widths).
+            x: float (N, H, W, C), normalised; H and W at least 2 ** len(widths).
             train: use dropout (random numbers "dropout") and the batch's statistics.
 
         Returns:
@@ -101,7 +84,8 @@ class CNN(nn.Module):
         """
         for index in range(1, len(self.widths) + 1):
             x = self.block(x, index, train)
-        x = dense(x.reshape(x.shape[0], -1), self.hidden, "dense1")
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dense(self.hidden, dtype=x.dtype, name="dense1", **torch_init(x.shape[-1]))(x)
         x = self.activation(self.normalise(x, len(self.widths) + 1, train))
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
-        return dense(wide(x), self.num_classes, "dense2")
+        return nn.Dense(self.num_classes, name="dense2", **torch_init(self.hidden))(wide(x))

@@ -1,8 +1,11 @@
 """Normalisation layers with PyTorch's conventions. Only Batch Normalization keeps statistics."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Initializer
 from jax import lax
 
 EPSILON = 1e-5
@@ -25,21 +28,21 @@ class BatchNorm(nn.Module):
 
     Attributes:
         momentum: weight of the old running value, 1 - PyTorch's `momentum`.
-        zero_scale: the scale starts at 0 instead of 1.
+        scale_init: initializer of the scale.
     """
 
     momentum: float = 0.9
-    zero_scale: bool = False
+    scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise each channel of x, float (..., C); the result has its shape and dtype.
 
-        In training it uses the statistics of the batch and updates the running ones.
+        In training it uses the statistics of the batch, of 2 values a channel or more, and updates
+        the running ones. In evaluation it uses the running ones.
         """
         shape = x.shape[-1:]
-        scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        scale = self.param("scale", scale_init, shape)
+        scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
@@ -55,54 +58,29 @@ class BatchNorm(nn.Module):
         return ((wide(x) - mean) * (scale * lax.rsqrt(var + EPSILON)) + bias).astype(x.dtype)
 
 
-class GroupNorm(nn.Module):
-    """Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7).
-
-    Each image is normalised by its own mean and biased variance, group by group of neighbouring
-    channels, as in PyTorch.
-
-    Attributes:
-        groups: number of groups, which divides the channels; None for one group a channel.
-        zero_scale: the scale starts at 0 instead of 1.
-    """
-
-    groups: int | None
-    zero_scale: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise x, float (N, ..., C), in training and evaluation alike."""
-        n, channels = x.shape[0], x.shape[-1]
-        groups = self.groups or channels
-        scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        scale = self.param("scale", scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        axes = tuple(range(1, x.ndim - 1))
-
-        def mean_of_group(y: jax.Array) -> jax.Array:
-            # Positions first: the channels stay the minor axis of the large sum.
-            means = jnp.mean(y, axes).reshape(n, groups, -1).mean(-1)
-            return jnp.expand_dims(jnp.repeat(means, channels // groups, axis=-1), axes)
-
-        centred = wide(x) - mean_of_group(wide(x))
-        var = mean_of_group(jnp.square(centred))
-        return (centred * (scale * lax.rsqrt(var + EPSILON)) + bias).astype(x.dtype)
-
-
 def norm_layer(
-    norm: str, name: str, *, groups: int = 8, momentum: float = 0.9, zero_scale: bool = False
-) -> nn.Module:
-    """Build a norm layer.
+    norm: str,
+    name: str,
+    groups: int = 8,
+    momentum: float = 0.9,
+    scale_init: Initializer = nn.initializers.ones,
+) -> Callable[..., jax.Array]:
+    """Return a norm layer, a function of (x, train=...) like `BatchNorm.__call__`.
 
     Args:
-        norm: "batch", "layer", "instance" or "group". "layer" takes its statistics over positions
-            and channels of an image, and has an affine map a channel, as in Wu & He.
+        norm: "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7):
+            "layer" with one group, "instance" with a group a channel, or "group". Each image is
+            normalised by its own mean and biased variance, in training and evaluation alike. All
+            have a scale and a bias a channel.
         name: of the sub-module.
-        groups: of "group".
-        momentum: of "batch".
-        zero_scale: the scale starts at 0 instead of 1.
+        groups: of "group"; divides the channels. A group has neighbouring channels.
+        momentum, scale_init: see `BatchNorm`; only "batch" has a momentum.
     """
     if norm == "batch":
-        return BatchNorm(momentum, zero_scale, name=name)
-    number = {"layer": 1, "instance": None, "group": groups}[norm]
-    return GroupNorm(number, zero_scale, name=name)
+        return BatchNorm(momentum, scale_init, name=name)
+    number, size = {"layer": (1, None), "instance": (None, 1), "group": (groups, None)}[norm]
+    # The fast variance, mean(x^2) - mean(x)^2, loses digits.
+    layer = nn.GroupNorm(
+        number, size, EPSILON, scale_init=scale_init, use_fast_variance=False, name=name
+    )
+    return lambda x, train: layer(x).astype(x.dtype)

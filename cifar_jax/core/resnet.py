@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cifar_jax.core.model import dense
+from cifar_jax.core.model import torch_init
 from cifar_jax.core.norms import norm_layer, wide
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -54,13 +54,10 @@ class Layers:
         """Apply the norm layer `name` of `parent`, if the network has norms."""
         if self.norm == "none":
             return x
-        groups, momentum = self.norm_groups, self.norm_momentum
-        layer = norm_layer(
-            self.norm, name, groups=groups, momentum=momentum, zero_scale=zero_scale
-        )
+        scale_init = nn.initializers.zeros if zero_scale else nn.initializers.ones
+        layer = norm_layer(self.norm, name, self.norm_groups, self.norm_momentum, scale_init)
         frozen = ".".join((*parent.path, name)) in self.frozen_norms
-        y: jax.Array = layer(x, train=train and not frozen)
-        return y
+        return layer(x, train=train and not frozen)
 
 
 class Downsample(nn.Module):
@@ -161,7 +158,7 @@ class ResNet(nn.Module):
     norm_momentum: float = 0.9
     frozen_norms: tuple[str, ...] = ()
 
-    HEAD: ClassVar[str] = "fc"
+    HEAD: ClassVar[str] = "fc"  # name of the last layer
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -182,4 +179,4 @@ class ResNet(nn.Module):
             x = Stage(*stage, name=f"layer{i}")(x, train=train)
         x = jnp.mean(wide(x), axis=(1, 2))
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
-        return dense(x, self.num_classes, "fc")
+        return nn.Dense(self.num_classes, name="fc", **torch_init(x.shape[-1]))(x)
