@@ -5,17 +5,15 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 PADDING = 4
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-"""(key, uint8 images) -> uint8 images, both (B, H, W, C)."""
-Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(key, float images, targets) -> (float images, targets); for targets see `Inputs.train`."""
+Augment = Callable[[Array, Array], Array]
+Mix = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def random_crop_and_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+def random_crop_and_flip(key: Array, images: Array) -> Array:
     """Flip with probability 0.5, pad by 4 black pixels, cut a random window: uint8 (B, H, W, C)."""
     n = images.shape[0]
     flip_key, offset_key = jax.random.split(key)
@@ -24,7 +22,7 @@ def random_crop_and_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return crop_and_flip(images, flip, top, left)
 
 
-def crop_and_flip(images: jax.Array, flip: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+def crop_and_flip(images: Array, flip: Array, top: Array, left: Array) -> Array:
     """Flip some images left to right, then cut a window out of each padded image.
 
     Args:
@@ -44,8 +42,9 @@ class Inputs:
     """How images become inputs of the network.
 
     Attributes:
-        augment: functions of raw pixels, applied in this order in training.
-        mix: functions of normalised pixels and targets, applied after them in training.
+        augment: applied in this order in training: (key, uint8 images) -> uint8 images.
+        mix: applied after them: (key, normalised images, targets) -> (images, targets). For
+            targets see `train`.
         mean, std: of each channel, of pixels in [0, 1]. The defaults are CIFAR-10's.
         dtype: of the result; the layers compute in it.
     """
@@ -56,16 +55,13 @@ class Inputs:
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
     dtype: str = "float32"
 
-    def evaluate(self, images: jax.Array) -> jax.Array:
+    def evaluate(self, images: Array) -> Array:
         """Normalise: uint8 (B, H, W, C) -> (B, H, W, C) of `dtype`."""
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        mean = jnp.asarray(self.mean, wide)
-        scale = jnp.asarray([1.0 / (255.0 * s) for s in self.std], wide)
-        return ((images.astype(wide) - 255 * mean) * scale).astype(self.dtype)
+        mean, std = jnp.asarray(self.mean, wide), jnp.asarray(self.std, wide)
+        return ((images.astype(wide) / 255 - mean) / std).astype(self.dtype)
 
-    def train(
-        self, key: jax.Array, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
         """Augment, normalise and mix a batch.
 
         Returns:

@@ -6,24 +6,25 @@ depends on how many came before it, so a resumed or streamed training sees the s
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+from flax import struct
+from jax import Array, lax
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
-from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
+from cifar_jax.core.optim import Hyper, Optimizer, Scalar, Schedule, StepDecay, sgd
 
 INIT, ORDER, INPUTS, DROPOUT = range(4)  # purposes of random numbers
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean softmax cross-entropy in nats, float ().
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Return the mean softmax cross-entropy in nats, float ().
 
     Args:
         logits: float (B, classes).
@@ -34,8 +35,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
-def count_correct(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Count the images whose largest logit is the right class, by its share of the target."""
+def count_correct(logits: Array, targets: Array) -> Array:
+    """Return how many images have their largest logit at the right class, float32 ().
+
+    With shares as targets an image counts by the share of the class that its largest logit names.
+    Arguments as in `cross_entropy`.
+    """
     predicted = jnp.argmax(logits, axis=-1)
     if targets.ndim == 1:
         return jnp.sum(predicted == targets, dtype=jnp.float32)
@@ -60,7 +65,7 @@ class Experiment:
 
     model: nn.Module = CNN()
     inputs: Inputs = Inputs()
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy
+    loss: Callable[[Array, Array], Array] = cross_entropy
     optimizer: Optimizer = sgd
     schedule: Schedule = StepDecay()
     batch_size: int = 128
@@ -81,63 +86,47 @@ class Experiment:
 class Data(NamedTuple):
     """Images, uint8 (N, H, W, C), and labels, int32 (N,), on the device."""
 
-    train_images: jax.Array
-    train_labels: jax.Array
-    val_images: jax.Array
-    val_labels: jax.Array
+    train_images: Array
+    train_labels: Array
+    val_images: Array
+    val_labels: Array
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
-    """Everything that changes during training.
+    """Everything that changes during training. Sums are over the steps of the current epoch."""
 
-    Attributes:
-        step: int32 (), number of steps taken.
-        params: trainable parameters.
-        batch_stats: running statistics; an empty dict if the model has none.
-        opt_state: optax's, with the momentum.
-        key: of the run; never changes.
-        loss_sum: float32 (), over the steps of this epoch, each before its update and in units of a
-            full batch.
-        correct_sum: float32 (), likewise, see `count_correct`.
-        bad_step: int32 (), first step of this epoch whose loss is not finite; -1 for none.
-    """
-
-    step: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: optax.OptState
-    key: jax.Array
-    loss_sum: Any = 0.0
-    correct_sum: Any = 0.0
-    bad_step: Any = -1
+    step: Array  # int32 (), number of steps taken
+    params: Any  # trainable parameters
+    batch_stats: Any  # running statistics; an empty dict if the model has none
+    opt_state: optax.OptState  # optax's, with the momentum
+    key: Array  # of the run; never changes
+    loss_sum: Array  # float32 (), of each step's loss times its share of a full batch
+    correct_sum: Array  # float32 (), of `count_correct`
+    bad_step: Array  # int32 (), first step of the epoch, from 0, with a loss not finite; or -1
 
 
 class Metrics(NamedTuple):
-    """One epoch of a run's history, float32 () unless said.
+    """One epoch of a run's history, float32 () unless said."""
 
-    Attributes:
-        train_loss, train_accuracy: means over the epoch's steps, in train mode.
-        val_loss, val_accuracy: after the epoch, in evaluation mode; the loss is `cross_entropy`.
-        learning_rate: at the epoch's first step.
-        bad_step: int32 (), see `TrainState`.
-    """
-
-    train_loss: jax.Array
-    train_accuracy: jax.Array
-    val_loss: jax.Array
-    val_accuracy: jax.Array
-    learning_rate: jax.Array
-    bad_step: jax.Array
+    train_loss: Array  # mean over the epoch's images, in train mode, each before its update
+    train_accuracy: Array  # likewise
+    val_loss: Array  # mean `cross_entropy` after the epoch, in evaluation mode
+    val_accuracy: Array  # likewise
+    learning_rate: Array  # at the epoch's first step
+    bad_step: Array  # int32 (), see `TrainState`
 
 
-def draw_key(key: jax.Array, purpose: int, index: jax.Array | int) -> jax.Array:
+def draw_key(key: Array, purpose: int, index: Array | int) -> Array:
     """Return the key of one draw: of a purpose (INIT, ORDER, ...) at a step or epoch."""
     return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
 
 
-def init_state(experiment: Experiment, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
-    """Return the state of a run, for example with `jax.random.key(42)`, before its first step."""
+def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...]) -> TrainState:
+    """Return the state of a run before its first step.
+
+    `key` is the run's, for example `jax.random.key(42)`; `image_shape` is (H, W, C).
+    """
     example = experiment.inputs.evaluate(jnp.zeros((1, *image_shape), jnp.uint8))
     variables = experiment.model.init(draw_key(key, INIT, 0), example, train=False)
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
@@ -150,29 +139,23 @@ def init_state(experiment: Experiment, key: jax.Array, image_shape: tuple[int, .
         key=key,
         loss_sum=jnp.zeros(()),
         correct_sum=jnp.zeros(()),
-        bad_step=jnp.full((), -1, jnp.int32),
+        bad_step=jnp.int32(-1),
     )
 
 
 def train_step(
-    experiment: Experiment,
-    hyper: Hyper,
-    n_train: int,
-    state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
 ) -> TrainState:
     """Train on one batch: augment, differentiate, update.
 
     Args:
-        n_train: training images of an epoch.
+        n: training images of an epoch.
         images: uint8 (B, H, W, C).
         labels: int32 (B,).
     """
-    key = draw_key(state.key, INPUTS, state.step)
-    x, targets = experiment.inputs.train(key, images, labels)
+    x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), images, labels)
 
-    def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
         logits, updated = experiment.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             x,
@@ -186,35 +169,30 @@ def train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (logits, batch_stats)), grads = gradient(state.params)
 
-    optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n_train))
+    optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
 
     is_first_bad = (state.bad_step < 0) & ~jnp.isfinite(loss)
-    step_of_epoch = state.step % experiment.steps_per_epoch(n_train)
-    return TrainState(
+    step_of_epoch = state.step % experiment.steps_per_epoch(n)
+    return replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
-        key=state.key,
         loss_sum=state.loss_sum + loss * (len(labels) / experiment.batch_size),
         correct_sum=state.correct_sum + count_correct(logits, targets),
         bad_step=jnp.where(is_first_bad, step_of_epoch, state.bad_step),
     )
 
 
-def epoch_order(key: jax.Array, epoch: jax.Array | int, n: int) -> jax.Array:
+def epoch_order(key: Array, epoch: Array | int, n: int) -> Array:
     """Return the order of an epoch's training images, a permutation: int32 (n,)."""
     return jax.random.permutation(draw_key(key, ORDER, epoch), n)
 
 
 def train_steps(
-    experiment: Experiment,
-    hyper: Hyper,
-    data: Data,
-    state: TrainState,
-    start: jax.Array | int,
-    stop: jax.Array | int,
+    experiment: Experiment, hyper: Hyper, data: Data, state: TrainState, start: Scalar, stop: Scalar
 ) -> TrainState:
     """Train on the full batches `start` to `stop - 1` of an epoch, in one loop.
 
@@ -223,11 +201,13 @@ def train_steps(
         start, stop: int32 (); one compiled program takes any values.
     """
     n, size = len(data.train_labels), experiment.batch_size
+    if n < size:
+        return state
     order = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)
-    batches = order[: n // size * size].reshape(-1, size)
 
-    def body(i: jax.Array, state: TrainState) -> TrainState:
-        images, labels = data.train_images[batches[i]], data.train_labels[batches[i]]
+    def body(i: Array, state: TrainState) -> TrainState:
+        rows = lax.dynamic_slice_in_dim(order, i * size, size)
+        images, labels = data.train_images[rows], data.train_labels[rows]
         return train_step(experiment, hyper, n, state, images, labels)
 
     return lax.fori_loop(start, stop, body, state)
@@ -238,51 +218,47 @@ def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainSta
 
     It is a step of its own shape: padding would change BatchNorm's statistics.
     """
-    n, size = len(data.train_labels), experiment.batch_size
-    if n % size == 0:
+    n = len(data.train_labels)
+    full = n - n % experiment.batch_size
+    if full == n:
         return state
-    order = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)
-    rows = order[n // size * size :]
-    images, labels = data.train_images[rows], data.train_labels[rows]
-    return train_step(experiment, hyper, n, state, images, labels)
+    rows = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)[full:]
+    return train_step(experiment, hyper, n, state, data.train_images[rows], data.train_labels[rows])
 
 
 def end_epoch(
-    experiment: Experiment,
-    hyper: Hyper,
-    n_train: int,
-    state: TrainState,
-    val_images: jax.Array,
-    val_labels: jax.Array,
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
 ) -> tuple[TrainState, Metrics]:
-    """Validate after all steps of an epoch, and set the sums to zero."""
-    logits = predict(experiment, state, val_images)
-    first_step = state.step - experiment.steps_per_epoch(n_train)
+    """Summarise an epoch after its last step, validate, and set the sums to zero.
+
+    Args:
+        n: training images of an epoch.
+        images, labels: of validation, see `Data`.
+    """
+    logits = predict(experiment, state, images)
+    first_step = state.step - experiment.steps_per_epoch(n)
     metrics = Metrics(
-        train_loss=state.loss_sum * (experiment.batch_size / n_train),
-        train_accuracy=state.correct_sum / n_train,
-        val_loss=cross_entropy(logits, val_labels),
-        val_accuracy=jnp.mean(jnp.argmax(logits, axis=-1) == val_labels),
-        learning_rate=jnp.asarray(experiment.learning_rate(hyper, n_train)(first_step)),
+        train_loss=state.loss_sum * (experiment.batch_size / n),
+        train_accuracy=state.correct_sum / n,
+        val_loss=cross_entropy(logits, labels),
+        val_accuracy=count_correct(logits, labels) / len(labels),
+        learning_rate=jnp.asarray(experiment.learning_rate(hyper, n)(first_step)),
         bad_step=state.bad_step,
     )
-    zero = jnp.zeros_like(state.loss_sum)
-    return replace(
-        state, loss_sum=zero, correct_sum=zero, bad_step=zero.astype(jnp.int32) - 1
-    ), metrics
+    zero = jnp.zeros(())
+    return replace(state, loss_sum=zero, correct_sum=zero, bad_step=jnp.int32(-1)), metrics
 
 
-def predict(experiment: Experiment, state: TrainState, images: jax.Array) -> jax.Array:
+def predict(experiment: Experiment, state: TrainState, images: Array) -> Array:
     """Return logits in evaluation mode, float (N, classes), of uint8 images (N, H, W, C)."""
     n, size = len(images), min(experiment.eval_batch_size, len(images))
     # Repeats of the last image fill the last batch. No image changes another's logits.
     batches = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1).reshape(-1, size)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
-    def forward(rows: jax.Array) -> Any:
-        return experiment.model.apply(
-            variables, experiment.inputs.evaluate(images[rows]), train=False
-        )
+    def forward(rows: Array) -> Any:
+        x = experiment.inputs.evaluate(images[rows])
+        return experiment.model.apply(variables, x, train=False)
 
     with jax.default_matmul_precision(experiment.precision):
         logits = lax.map(forward, batches)
@@ -292,7 +268,7 @@ def predict(experiment: Experiment, state: TrainState, images: jax.Array) -> jax
 def run_epoch(
     experiment: Experiment, hyper: Hyper, data: Data, state: TrainState
 ) -> tuple[TrainState, Metrics]:
-    """Train for one epoch and validate."""
+    """Train for one epoch, from its first step on, and validate."""
     n = len(data.train_labels)
     state = train_steps(experiment, hyper, data, state, 0, n // experiment.batch_size)
     state = train_last(experiment, hyper, data, state)
@@ -300,19 +276,13 @@ def run_epoch(
 
 
 def train(
-    experiment: Experiment, hyper: Hyper, data: Data, key: jax.Array
+    experiment: Experiment, hyper: Hyper, data: Data, key: Array
 ) -> tuple[TrainState, Metrics]:
-    """Train from the initial values to the last epoch, as one program.
+    """Train all epochs. Return the final state and the history, whose fields are (epochs,).
 
     `experiment` is static; `hyper` and `key` are traced. `jax.vmap` over them trains several seeds
     and settings at once.
-
-    Returns:
-        The final state and the history, whose fields have shape (epochs,).
     """
-
-    def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        return run_epoch(experiment, hyper, data, state)
-
     state = init_state(experiment, key, data.train_images.shape[1:])
-    return lax.scan(body, state, length=experiment.epochs)
+    epoch = partial(run_epoch, experiment, hyper, data)
+    return lax.scan(lambda state, _: epoch(state), state, length=experiment.epochs)
