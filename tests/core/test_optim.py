@@ -11,28 +11,21 @@ import optax
 import pytest
 from jax import lax
 
-from cifar_jax.config import OPTIMIZERS
-from cifar_jax.models.cnn import CNN
-from cifar_jax.training.optimizer import Hyperparams, Make, make_optimizer, muon, sgd
-from cifar_jax.training.schedules import step_schedule
-from cifar_jax.training.state import (
-    TrainSpec,
-    TrainState,
-    init_state,
-    learning_rate_schedule,
-    optimizer,
-    steps_per_epoch,
-)
+from cifar_jax.core.optim import Hyper, Optimizer, StepDecay, sgd
+from cifar_jax.core.optimizers import Muon, adamw, nesterov
+from cifar_jax.core.schedules import Cosine, Warmup
+from cifar_jax.core.train import Experiment, TrainState, init_state
 
-PROTOCOL = TrainSpec(CNN())
+OPTIMIZERS = ("sgd", "nesterov", "adamw", "muon")
+PROTOCOL = Experiment()
 STEPS = 352
 """45,000 images in batches of 128, the last one of 72."""
 
 
 def test_an_epoch_of_the_protocol_has_352_steps() -> None:
-    assert steps_per_epoch(45_000, 128) == STEPS
-    assert steps_per_epoch(45_056, 128) == STEPS
-    assert steps_per_epoch(45_057, 128) == STEPS + 1
+    assert PROTOCOL.steps_per_epoch(45_000) == STEPS
+    assert PROTOCOL.steps_per_epoch(45_056) == STEPS
+    assert PROTOCOL.steps_per_epoch(45_057) == STEPS + 1
 
 
 @pytest.mark.parametrize("step_of_epoch", [0, STEPS - 1])
@@ -42,7 +35,7 @@ def test_an_epoch_of_the_protocol_has_352_steps() -> None:
 def test_learning_rate_drops_tenfold_every_ten_epochs(
     epoch: int, rate: float, step_of_epoch: int
 ) -> None:
-    schedule = learning_rate_schedule(PROTOCOL, Hyperparams(), 45_000)
+    schedule = PROTOCOL.learning_rate(Hyper(), 45_000)
     step = jnp.asarray(epoch * STEPS + step_of_epoch, jnp.int32)
     assert float(schedule(step)) == pytest.approx(rate, rel=1e-6)
 
@@ -52,8 +45,8 @@ def test_compiled_schedule_drops_at_the_very_step(n_train: int) -> None:
     """XLA divides by a constant by multiplying with its reciprocal, which rounds: a quotient in
     floating point may stay below a whole number for one step too many.
     """
-    schedule = jax.jit(learning_rate_schedule(PROTOCOL, Hyperparams(), n_train))
-    steps = steps_per_epoch(n_train, PROTOCOL.batch_size)
+    schedule = jax.jit(PROTOCOL.learning_rate(Hyper(), n_train))
+    steps = PROTOCOL.steps_per_epoch(n_train)
     for epoch, rate in ((10, 1e-3), (20, 1e-4), (30, 1e-5), (70, 1e-9)):
         first = jnp.asarray(epoch * steps, jnp.int32)
         assert float(schedule(first)) == pytest.approx(rate, rel=1e-5)
@@ -66,9 +59,8 @@ def test_trajectory_is_that_of_the_rule() -> None:
     gradients = rng.normal(size=(9, 6))
     p, buffer = rng.normal(size=6), np.zeros(6)
     rates = [0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 0.001]
-    hyper = Hyperparams(learning_rate=0.1, momentum=0.8, weight_decay=0.3)
-    spec = TrainSpec(CNN(), batch_size=1, decay_every=3)
-    transformation = optimizer(spec, hyper, 1)
+    hyper = Hyper(learning_rate=0.1, momentum=0.8, weight_decay=0.3)
+    transformation = sgd(hyper, StepDecay(every=3)(hyper.learning_rate, 1, 9))
     params = jnp.asarray(p, jnp.float32)
     state = transformation.init(params)
     for gradient, rate in zip(gradients, rates, strict=True):
@@ -82,7 +74,7 @@ def test_trajectory_is_that_of_the_rule() -> None:
 def test_weight_decay_reaches_every_parameter(tiny_state: TrainState) -> None:
     """Biases and the norms' scale and offset too: a step without gradient shrinks them all."""
     params = jax.tree.map(lambda p: p + 1, tiny_state.params)  # no zeros, which would not shrink
-    transformation = sgd(Hyperparams(weight_decay=0.5), lambda step: 0.1)
+    transformation = sgd(Hyper(weight_decay=0.5), lambda step: 0.1)
     gradients = jax.tree.map(jnp.zeros_like, params)
     updates, _ = transformation.update(gradients, transformation.init(params), params)
     leaves = {
@@ -96,16 +88,7 @@ def test_weight_decay_reaches_every_parameter(tiny_state: TrainState) -> None:
     )
 
 
-def test_first_optimiser_state_is_that_of_any_setting(
-    tiny_spec: TrainSpec, tiny_state: TrainState
-) -> None:
-    hyper = Hyperparams(jnp.float32(0.3), jnp.float32(0.2), jnp.float32(0.1))
-    expected = optimizer(tiny_spec, hyper, 20).init(tiny_state.params)
-    assert jax.tree.structure(tiny_state.opt_state) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, tiny_state.opt_state, expected)
-
-
-# Beside the protocol's optimiser. The gradients are given, so that only the rule counts.
+# The other optimisers. The gradients are given, so that only the rule counts.
 
 SHAPES = {
     "conv": {"kernel": (3, 3, 2, 5), "bias": (5,)},
@@ -131,13 +114,13 @@ def draw(seed: int) -> Any:
     )
 
 
-def trajectory(make: Make) -> list[Arrays]:
+def trajectory(make: Optimizer) -> list[Arrays]:
     """The parameters after each step, in float32, over a drop of the rate."""
-    hyper = Hyperparams(jnp.float32(RATES[0]), jnp.float32(MOMENTUM), jnp.float32(DECAY))
+    hyper = Hyper(jnp.float32(RATES[0]), jnp.float32(MOMENTUM), jnp.float32(DECAY))
 
     @jax.jit
-    def run(hyper: Hyperparams, params: Any, gradients: Any) -> Any:
-        transformation = make(hyper, step_schedule(hyper.learning_rate, 0.1, 3))
+    def run(hyper: Hyper, params: Any, gradients: Any) -> Any:
+        transformation = make(hyper, StepDecay(every=3)(hyper.learning_rate, 1, len(RATES)))
 
         def step(carry: Any, gradient: Any) -> Any:
             params, state = carry
@@ -212,18 +195,22 @@ def muon_rule(name, p, g, memory, step, rate, nesterov=True):
 
 
 # Six steps in float32 against the rule in float64; Newton and Schulz's iteration amplifies.
-RULES = {"nesterov": (nesterov_rule, 1e-5), "adamw": (adamw_rule, 1e-5), "muon": (muon_rule, 1e-4)}
+RULES = {
+    "nesterov": (nesterov, nesterov_rule, 1e-5),
+    "adamw": (adamw, adamw_rule, 1e-5),
+    "muon": (Muon(num_classes=3), muon_rule, 1e-4),
+}
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_trajectory_of_other_optimisers_is_that_of_the_rule(name: str) -> None:
-    rule, limit = RULES[name]
-    assert_same(trajectory(make_optimizer(name, num_classes=3)), by_rule(rule), limit)
+    optimizer, rule, limit = RULES[name]
+    assert_same(trajectory(optimizer), by_rule(rule), limit)
 
 
 def test_muon_takes_the_last_layer_by_its_classes() -> None:
     """With another number of classes the last kernel is a hidden layer's."""
-    last = [trajectory(make_optimizer("muon", classes))[-1] for classes in (3, 4)]
+    last = [trajectory(Muon(classes))[-1] for classes in (3, 4)]
     assert (last[0]["last/kernel"] != last[1]["last/kernel"]).all()
     for name in ("conv/kernel", "conv/bias", "dense/kernel"):
         np.testing.assert_array_equal(last[0][name], last[1][name])
@@ -231,7 +218,7 @@ def test_muon_takes_the_last_layer_by_its_classes() -> None:
 
 def test_muon_makes_a_convolution_orthogonal_as_a_matrix() -> None:
     """The singular values of an update come near 1: within Newton and Schulz's 0.7 to 1.2."""
-    transformation = muon(Hyperparams(1.0, 0.9, 0.0), lambda step: 1.0)
+    transformation = Muon()(Hyper(1.0, 0.9, 0.0), lambda step: 1.0)
     kernel = jnp.float32(np.random.default_rng(0).normal(size=(3, 3, 8, 16)))
     updates, _ = transformation.update(kernel, transformation.init(kernel), kernel)
     values = np.linalg.svd(np.asarray(updates).reshape(72, 16), compute_uv=False)
@@ -270,11 +257,15 @@ def test_trajectory_is_that_of_pytorch_run_now(name: str) -> None:
         if name == "adamw":
             betas = (MOMENTUM, 0.999)
             return [torch.optim.AdamW(params, RATES[0], betas, weight_decay=DECAY)]
-        nesterov = name == "nesterov"
-        return [torch.optim.SGD(params, RATES[0], MOMENTUM, weight_decay=DECAY, nesterov=nesterov)]
+        return [
+            torch.optim.SGD(
+                params, RATES[0], MOMENTUM, weight_decay=DECAY, nesterov=name == "nesterov"
+            )
+        ]
 
     expected = pytorch_trajectory(torch, make)
-    assert_same(trajectory(make_optimizer(name, num_classes=3)), expected, 1e-5)
+    ours = {"sgd": sgd, "nesterov": nesterov, "adamw": adamw}[name]
+    assert_same(trajectory(ours), expected, 1e-5)
 
 
 def test_muon_is_that_of_pytorch_run_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,19 +287,19 @@ def test_muon_is_that_of_pytorch_run_now(monkeypatch: pytest.MonkeyPatch) -> Non
     kernels = ("conv/kernel", "dense/kernel", "last/kernel")
     expected = [{name: step[name] for name in kernels} for step in pytorch_trajectory(torch, make)]
 
-    def ours(hyper: Hyperparams, schedule: optax.Schedule) -> optax.GradientTransformation:
-        return muon(hyper, schedule, num_classes=None, nesterov=False)
-
-    assert_same(trajectory(ours), expected, 1e-4)
+    assert_same(trajectory(Muon(nesterov=False)), expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", [sgd, nesterov, adamw, Muon(10)], ids=OPTIMIZERS)
 def test_first_state_of_each_optimiser_is_that_of_any_setting(
-    tiny_spec: TrainSpec, tiny_state: TrainState, name: str
+    tiny_experiment: Experiment, tiny_state: TrainState, optimizer: Optimizer
 ) -> None:
-    spec = replace(tiny_spec, optimizer=name, schedule="cosine", warmup_epochs=1.0)
-    state = init_state(spec, jax.random.key(0), (8, 8, 3))
-    hyper = Hyperparams(jnp.float32(0.3), jnp.float32(0.2), jnp.float32(0.1))
-    expected = optimizer(spec, hyper, 20).init(tiny_state.params)
+    schedule = Warmup(1.0, Cosine(), delay=True)
+    experiment = replace(tiny_experiment, optimizer=optimizer, schedule=schedule)
+    first = jax.jit(init_state, static_argnums=(0, 2))
+    state = first(experiment, jax.random.key(0), (8, 8, 3))
+    hyper = Hyper(jnp.float32(0.3), jnp.float32(0.2), jnp.float32(0.1))
+    rate = experiment.learning_rate(hyper, 20)
+    expected = optimizer(hyper, rate).init(tiny_state.params)
     assert jax.tree.structure(state.opt_state) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, expected)
