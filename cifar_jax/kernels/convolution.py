@@ -1,27 +1,32 @@
-"""Convolutions as matrix products, channels last.
+"""Convolutions of any rank, channels last, in the form that is fastest on a platform.
 
-XLA's CPU backend computes the weight gradient of a convolution at a tenth of the speed of a matrix
-product, and in a loop a hundred times slower still. Under `jax.vmap` with a kernel a run XLA makes
-one grouped convolution, which on GPUs is slower than one after the other (jax issue 26568). The
-products here have neither fault. benchmarks/layers.py measures them.
+XLA's CPU backend calls Eigen's fast convolution for one layout alone. It brings others into it only
+at the outermost level of a program, so in a loop the gradients of a convolution take up to a
+hundred times as long. Here they are convolutions in that layout. Wide 3x3 kernels take Winograd's
+products. Under `jax.vmap` with a kernel a run XLA makes one grouped convolution, which on GPUs is
+slower than one after the other (jax issue 26568); here it becomes a product.
+benchmarks/layers.py measures the forms.
 """
 
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from cifar_jax.kernels import depthwise, pooling, winograd
 from cifar_jax.kernels.taps import output_size, taps
 
 _BLOCK = 2
 _SPLIT = 4
-_MIN_WINOGRAD_CHANNELS = 16
+_MIN_TILED_CHANNELS = 16
+_MIN_WINOGRAD_CHANNELS = 64
 _MAX_PATCHES_BYTES = 1 << 29
 
 
@@ -158,6 +163,10 @@ def blocks(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None)
     return y.reshape(n, h, w, -1)[:, :height, :width]
 
 
+def _is_depthwise(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
+    return kernel.shape[-2] == 1 and geometry.groups == x.shape[-1] > 1
+
+
 def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
     return (
         kernel.shape[:-2] == (3, 3)
@@ -166,26 +175,75 @@ def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
     )
 
 
-def same_conv3x3(
-    platform: str, x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None
-) -> jax.Array:
-    """3x3 convolution by products, stride 1, one zero around."""
-    if platform == "cpu" and x.shape[-1] >= _MIN_WINOGRAD_CHANNELS:
-        return winograd.conv3x3(x, kernel)
-    return blocks(x, kernel, precision)
-
-
 def products(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Any convolution as sums of products, in the form that is fastest on a platform."""
-    if kernel.shape[-2] == 1 and geometry.groups == x.shape[-1]:
+    """Any convolution as sums of products that `jax.vmap` keeps as such."""
+    if _is_depthwise(x, kernel, geometry):
         padded = pad(x, geometry.padding)
         return depthwise.conv(padded, kernel[..., 0, :], geometry.strides, geometry.dilation)
     if not _is_dense3x3(kernel, geometry):
         return patches(x, kernel, geometry)
     # One zero around is what the 3x3 forms add: pad by what is wanted beyond, cut off the excess.
     x = pad(x, tuple((max(0, low - 1), max(0, high - 1)) for low, high in geometry.padding))
-    y = same_conv3x3(platform, x, kernel, geometry.precision)
+    if platform == "cpu" and x.shape[-1] >= _MIN_TILED_CHANNELS:
+        y = winograd.conv3x3(x, kernel)
+    else:
+        y = blocks(x, kernel, geometry.precision)
     return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
+
+
+def _canonical_gradients(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `xla` as convolutions in the layout that XLA's CPU backend is fast in.
+
+    Elsewhere than in a program's outermost level it takes no other layout to Eigen's convolution.
+    """
+    axes = range(1, x.ndim - 1)
+    strides, dilation = geometry.strides, geometry.dilation
+    reach = [step * (kernel.shape[i] - 1) for i, step in enumerate(dilation)]
+    span = [stride * (g.shape[i] - 1) + 1 for i, stride in zip(axes, strides, strict=True)]
+    spatial = "DHW"[3 - len(axes) :]
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        precision=geometry.precision,
+    )
+    before = [low for low, _ in geometry.padding]
+    ends = zip(before, reach, span, axes, strict=True)
+    padding = [(r - low, x.shape[axis] - size + low) for low, r, size, axis in ends]
+    flipped = jnp.flip(kernel, range(len(axes))).swapaxes(-1, -2)
+    ones = (1,) * len(axes)
+    d_x = convolve(g, flipped, ones, padding, lhs_dilation=strides, rhs_dilation=dilation)
+    ends = zip(before, reach, span, axes, strict=True)
+    padding = [(low, r + size - x.shape[axis] - low) for low, r, size, axis in ends]
+    images, weights = jnp.moveaxis(x, -1, 0), jnp.moveaxis(g, 0, -2)
+    images = jnp.moveaxis(images, 1, -1)  # (C, ..., N) and (..., N, K)
+    d_kernel = convolve(images, weights, dilation, padding, rhs_dilation=strides)
+    return d_x, jnp.moveaxis(d_kernel, 0, -2)
+
+
+def _xla_gradients(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    d_x, d_kernel = jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+    return d_x, d_kernel
+
+
+def _unless_mapped(plain: Callable[..., Any], mapped: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `plain` as a function that becomes `mapped` under `jax.vmap`."""
+    function = custom_vmap(plain)
+
+    @function.def_vmap
+    def rule(_: int, in_batched: Sequence[bool], *operands: jax.Array) -> tuple[Any, Any]:
+        if list(in_batched) == [True, False]:  # Images alone: one larger batch.
+            x, kernel = operands
+            y = function(x.reshape(-1, *x.shape[2:]), kernel)
+            return y.reshape(*x.shape[:2], *y.shape[1:]), True
+        axes = [0 if batched else None for batched in in_batched]
+        y = jax.vmap(mapped, axes)(*operands)
+        return y, jax.tree.map(lambda _: True, y)
+
+    return function
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -193,38 +251,31 @@ def xla_unless_mapped(
     x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
 ) -> jax.Array:
     """XLA's convolution; products under `jax.vmap`, where XLA would make a grouped convolution."""
-    return _mapped_otherwise(xla, products, platform, geometry)(x, kernel)
+    y: jax.Array = _unless_mapped(
+        lambda x, kernel: xla(x, kernel, geometry),
+        lambda x, kernel: products(platform, x, kernel, geometry),
+    )(x, kernel)
+    return y
 
 
-def _mapped_otherwise(plain, mapped, platform, geometry):  # type: ignore[no-untyped-def]
-    """`plain(*operands, geometry)`, but under vmap `mapped(platform, *operands, geometry)`."""
-    function = jax.custom_batching.custom_vmap(lambda *operands: plain(*operands, geometry))
-
-    @function.def_vmap
-    def rule(axis_size, in_batched, *operands):  # type: ignore[no-untyped-def]
-        if in_batched == [True, False]:  # Images alone: one larger batch.
-            x, kernel = operands
-            y = function(x.reshape(-1, *x.shape[2:]), kernel)
-            return y.reshape(*x.shape[:2], *y.shape[1:]), True
-        axes = [0 if batched else None for batched in in_batched]
-        y = jax.vmap(lambda *one: mapped(platform, *one, geometry), axes)(*operands)
-        return y, jax.tree.map(lambda _: True, y)
-
-    return function
-
-
-def _forward(x, kernel, platform, geometry):  # type: ignore[no-untyped-def]
+def _forward(
+    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return xla_unless_mapped(x, kernel, platform, geometry), (x, kernel)
 
 
-def _backward(platform, geometry, saved, g):  # type: ignore[no-untyped-def]
-    def plain(g, x, kernel, geometry):  # type: ignore[no-untyped-def]
-        return jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+def _backward(
+    platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def plain(g: jax.Array, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gradients = _canonical_gradients if platform == "cpu" else _xla_gradients
+        return gradients(g, x, kernel, geometry)
 
-    def mapped(platform, g, x, kernel, geometry):  # type: ignore[no-untyped-def]
-        return jax.vjp(lambda x, kernel: products(platform, x, kernel, geometry), x, kernel)[1](g)
+    def mapped(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
+        return jax.vjp(lambda *two: products(platform, *two, geometry), x, kernel)[1](g)
 
-    return _mapped_otherwise(plain, mapped, platform, geometry)(g, *saved)
+    d_x, d_kernel = _unless_mapped(plain, mapped)(g, *saved)
+    return d_x, d_kernel
 
 
 xla_unless_mapped.defvjp(_forward, _backward)
@@ -242,7 +293,15 @@ def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
         (N, ..., Cout), the dtype of x.
     """
     if platform == "cpu":
-        return products(platform, x, kernel, geometry)
+        wide = min(kernel.shape[-2:]) >= _MIN_WINOGRAD_CHANNELS
+        pointwise = math.prod(kernel.shape[:-2]) == 1
+        if (
+            geometry.groups > 1
+            or pointwise
+            or (wide and _is_dense3x3(kernel, geometry))
+            or x.dtype == jnp.float64  # XLA's CPU backend has no fast convolution of it.
+        ):
+            return products(platform, x, kernel, geometry)
     return xla_unless_mapped(x, kernel, platform, geometry)
 
 
@@ -278,7 +337,7 @@ def conv3x3_windows(platform: str, x: jax.Array, kernel: jax.Array) -> Windows:
     """
     _, h, w, c = x.shape
     if platform == "cpu":
-        if c < _MIN_WINOGRAD_CHANNELS:
+        if c < _MIN_TILED_CHANNELS:
             return Windows(conv3x3_in_blocks(x, kernel), (3, 4))
         if h % winograd.TILE == w % winograd.TILE == 0:
             y = winograd.tiled_conv3x3(x, kernel)

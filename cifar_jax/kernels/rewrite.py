@@ -1,5 +1,6 @@
 """Evaluate a traced function with other bodies for some of its operations."""
 
+import itertools
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
@@ -14,25 +15,27 @@ _KEPT = "custom_"
 """Calls with derivatives of their own are evaluated as they are: prefix of their names."""
 
 
+_FAST = "custom_vmap_call"
+"""A call that only our own bodies make."""
+
+
 def _inner(eqn: JaxprEqn) -> list[Jaxpr]:
     """The programs that an operation calls, such as a loop's body."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr | Jaxpr):
-                found.append(getattr(item, "jaxpr", item))
-    return found
+    values = [v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()]
+    programs = [p for p in itertools.chain(*values) if isinstance(p, ClosedJaxpr | Jaxpr)]
+    return [getattr(program, "jaxpr", program) for program in programs]
 
 
 def operations(jaxpr: Jaxpr, names: Container[str], layer: str = "") -> list[tuple[str, str]]:
-    """Return the primitive and the layer of each operation whose primitive is in `names`."""
+    """Return primitive and layer of each operation that is in `names` and has no other body."""
     found = []
     for eqn in jaxpr.eqns:
         here = "/".join(filter(None, (layer, str(eqn.source_info.name_stack))))
         if eqn.primitive.name in names:
             found.append((eqn.primitive.name, here))
-        for inner in _inner(eqn):
-            found += operations(inner, names, here)
+        if eqn.primitive.name != _FAST:
+            for inner in _inner(eqn):
+                found += operations(inner, names, here)
     return found
 
 
