@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 Rule = Callable[..., jax.Array | None]
 """`rule(equation, *operands)` returns the result, or None to leave the operation as it is."""
@@ -46,15 +46,15 @@ def _rewritten(closed: ClosedJaxpr, rules: Mapping[str, Rule]) -> ClosedJaxpr:
     return jax.make_jaxpr(function)(*closed.in_avals)
 
 
-def _run(jaxpr: Jaxpr, eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """Evaluate one operation of a program as JAX does."""
-    inputs = {
-        atom: value
-        for atom, value in zip(eqn.invars, operands, strict=True)
-        if not isinstance(atom, Literal)
-    }
-    one = Jaxpr([], [*inputs], eqn.outvars, [eqn], jaxpr.effects)
-    return list(jaxpr_as_fun(ClosedJaxpr(one, ()))(*inputs.values()))
+def _run(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """Evaluate one operation as `jax.core.eval_jaxpr` does."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    if isinstance(params, tuple):  # jax before 0.10
+        functions, params = params
+        operands = [*functions, *operands]
+    with eqn.ctx.manager:
+        result = eqn.primitive.bind(*operands, **params)
+    return list(result) if eqn.primitive.multiple_results else [result]
 
 
 def _checkpoint(eqn: JaxprEqn, operands: Sequence[Any], rules: Mapping[str, Rule]) -> list[Any]:
@@ -107,8 +107,8 @@ def evaluate(
                 outputs = None if result is None else [result]
             elif calls and name == "checkpoint":
                 outputs = _checkpoint(eqn, operands, rules)
-        if outputs is None:
-            outputs = _run(jaxpr, _with_rules(eqn, rules) if calls else eqn, operands)
+            if outputs is None:
+                outputs = _run(_with_rules(eqn, rules) if calls else eqn, operands)
         known |= dict(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
