@@ -14,16 +14,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from cifar_jax.models import pooling, winograd
+from cifar_jax.kernels import pooling, winograd
+from cifar_jax.kernels.convolution import blocks, conv3x3_in_blocks
 
 RUNS = "runs"
 """Axis over which runs are stacked: `jax.vmap(..., axis_name=RUNS)`."""
 
-_BLOCK = 2
-_SPLIT = 4
 _MIN_WINOGRAD_CHANNELS = 16
 
 
@@ -32,61 +30,6 @@ def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-
-
-def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
-    """(M, K) @ (K, L) as `_SPLIT` products, so that the matrix's gradient is a sum of as many.
-
-    As one product over very many rows with a small result it would take twice as long.
-    """
-    if len(rows) % _SPLIT:
-        return rows @ matrix
-    split = rows.reshape(_SPLIT, -1, rows.shape[-1])
-    copies = jnp.broadcast_to(matrix, (_SPLIT, *matrix.shape))
-    return (split @ copies).reshape(len(rows), -1)
-
-
-def _patches(x: jax.Array) -> jax.Array:
-    """The 4x4 inputs that each 2x2 block of outputs reads: (N, H, W, C) -> (N, H/2, W/2, 16 * C).
-
-    They are copied in pairs of neighbours, 2x2 pairs of rows and columns a patch: for few channels
-    what a copy costs is the number of its runs. The four are stacked at once, since a loop of XLA's
-    over nested concatenations is several times slower.
-    """
-    n, h, w, c = x.shape
-    rows, cols = h // _BLOCK, w // _BLOCK
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    x = x.reshape(n, rows + 1, _BLOCK, cols + 1, _BLOCK * c)
-    pairs = jnp.stack([x[:, i : i + rows, :, j : j + cols] for i in (0, 1) for j in (0, 1)])
-    pairs = pairs.reshape(2, 2, *pairs.shape[1:])
-    return pairs.transpose(2, 3, 5, 0, 4, 1, 6).reshape(n, rows, cols, -1)
-
-
-def _block_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`blocks` that leaves its result in blocks: (N, H/2, W/2, 2, 2, Cout); H and W even."""
-    n, h, w, c = x.shape
-    rows, cols, features = h // _BLOCK, w // _BLOCK, kernel.shape[-1]
-    side = _BLOCK + 2
-    shifts = range(_BLOCK)
-    matrix = jnp.stack(
-        [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in shifts for j in shifts],
-        axis=3,
-    ).reshape(side * side * c, _BLOCK * _BLOCK * features)
-    y = _product(_patches(x).reshape(-1, side * side * c), matrix)
-    return y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
-
-
-def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
-
-    The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
-    the usual (9 * Cin, Cout), which for three channels has too little work per element read.
-    """
-    height, width = x.shape[1:3]
-    x = winograd.pad_to_tiles(x, _BLOCK)
-    n, h, w, _ = x.shape
-    y = _block_conv3x3(x, kernel).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(n, h, w, -1)[:, :height, :width]
 
 
 FORMULATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -158,7 +101,7 @@ class Windows(NamedTuple):
         n, rows, cols, features = (
             size for axis, size in enumerate(self.values.shape) if axis not in self.axes
         )
-        y = jnp.moveaxis(self.values, self.axes, pooling.NHWC_AXES)
+        y = jax.numpy.moveaxis(self.values, self.axes, pooling.NHWC_AXES)
         return y.reshape(n, 2 * rows, 2 * cols, features)
 
     def image(self, pooled: jax.Array) -> jax.Array:
@@ -186,5 +129,5 @@ def conv3x3_windows(x: jax.Array, kernel: jax.Array, *, formulation: str | None 
         y = winograd.tiled_conv3x3(x, kernel)
         return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)
     if name == "blocks" and h % 2 == w % 2 == 0:
-        return Windows(_block_conv3x3(x, kernel), (3, 4))
+        return Windows(conv3x3_in_blocks(x, kernel), (3, 4))
     return Windows(pooling.split_windows(FORMULATIONS[name](x, kernel)), pooling.NHWC_AXES)

@@ -1,45 +1,5 @@
-"""How the programs of training are compiled: options of XLA's that pay, where it knows them."""
+"""How the programs of training are compiled."""
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from cifar_jax.kernels.compiler import compiler_options, jit, known_options
 
-import jax
-
-_OPTIONS: dict[str, dict[str, str | bool]] = {
-    "cpu": {
-        # By default YNNPACK also takes the matrix products, and a batch of small ones, such as
-        # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    }
-}
-
-
-def known_options(options: dict[str, str | bool]) -> dict[str, str | bool]:
-    """Those of the options that this version of XLA knows.
-
-    In a program's own options an unknown one is an error that can be caught, while one in the
-    environment variable `XLA_FLAGS` ends the process.
-    """
-    lowered = jax.jit(lambda x: x).lower(0.0)
-
-    def known(name: str, value: str | bool) -> bool:
-        try:
-            lowered.compile(compiler_options={name: value})
-        except RuntimeError:
-            return False
-        return True
-
-    return {k: v for k, v in options.items() if known(k, v)}
-
-
-@functools.cache
-def compiler_options(platform: str) -> dict[str, str | bool]:
-    """Options for a backend, without those that this version of XLA does not know."""
-    return known_options(_OPTIONS.get(platform, {}))
-
-
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit` with `compiler_options` for the default backend."""
-    chosen = compiler_options(jax.default_backend())
-    return jax.jit(function, compiler_options=chosen, **options)
+__all__ = ["compiler_options", "jit", "known_options"]

@@ -6,9 +6,12 @@ matrix products leave it, and no transposition of the largest arrays of the netw
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+
+from cifar_jax.kernels.taps import taps
 
 NOWHERE = 4
 """Position that no window has: none of its elements gets a gradient."""
@@ -104,6 +107,59 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
         ValueError: x is not four-dimensional, or H or W is odd.
     """
     return _max_pool_windows(split_windows(x), NHWC_AXES)
+
+
+_Shape = tuple[int, ...]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_of_taps(x: jax.Array, axes: _Shape, window: _Shape, strides: _Shape) -> jax.Array:
+    return functools.reduce(jnp.maximum, taps(x, axes, window, strides))
+
+
+def _taps_fwd(
+    x: jax.Array, axes: _Shape, window: _Shape, strides: _Shape
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    read = taps(x, axes, window, strides)
+    largest = functools.reduce(jnp.maximum, read)
+    square = jnp.full(largest.shape, (len(read) - 1) ** 2, jnp.float32)
+    for i in reversed(range(len(read) - 1)):
+        square = jnp.where(read[i] == largest, i**2, square)
+    # The input's shape and dtype alone are needed; XLA keeps nothing of an unused array.
+    return largest, (_stored_root(square), x)
+
+
+def _taps_bwd(
+    axes: _Shape,
+    window: _Shape,
+    strides: _Shape,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
+) -> tuple[jax.Array]:
+    position, x = saved
+    parts = [jnp.where(position == i, g, 0) for i in range(math.prod(window))]
+    pull = jax.linear_transpose(lambda x: taps(x, axes, window, strides), x)
+    return tuple(pull(parts))
+
+
+_max_of_taps.defvjp(_taps_fwd, _taps_bwd)
+
+
+def max_pool(x: jax.Array, axes: _Shape, window: _Shape, strides: _Shape) -> jax.Array:
+    """Maximum over windows; the gradient of a tie goes to the first element in row-major order.
+
+    Args:
+        x: any shape, padded.
+        axes: that the window slides over.
+        window: its size along each of them.
+        strides: likewise.
+
+    Returns:
+        x's shape, with the number of windows along `axes`.
+    """
+    if axes == (1, 2) and window == strides == (2, 2) and x.ndim == 4:
+        return max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
+    return _max_of_taps(x, axes, window, strides)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

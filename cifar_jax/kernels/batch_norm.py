@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cifar_jax.models import pooling
-from cifar_jax.models.dtypes import wide
+from cifar_jax.core.norms import wide
+from cifar_jax.kernels import pooling
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

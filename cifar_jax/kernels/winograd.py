@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cifar_jax.models.dtypes import wide
+from cifar_jax.core.norms import wide
 
 TILE = 4
 """Outputs a side of one tile."""
