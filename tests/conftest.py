@@ -16,7 +16,7 @@ from PIL import Image
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState, init_state, train
-from cifar_jax.training import compiler
+from cifar_jax.kernels import compiler
 
 Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 

@@ -25,7 +25,7 @@ from cifar_jax.core.train import (
     train_steps,
 )
 from cifar_jax.data.streaming import import_grain, stream_batches
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import jit
 
 Tree = TypeVar("Tree")
 
@@ -230,7 +230,7 @@ def compile_stream_epoch(
         jitted = jit(train_step, static_argnums=(0, 2), donate_argnums=3)
         return jitted.lower(experiment, hyper, n, state, images, labels).compile()
 
-    step = compile_step(batch) if full else None
+    step: Any = compile_step(batch) if full else None
     last_step = compile_step(n % batch) if n % batch else None
     end = _compile_end(experiment, hyper, state, data, n, 1)
     order = jit(epoch_order, static_argnums=2)

@@ -19,7 +19,7 @@ from jax.extend.core import Jaxpr, Literal
 
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, epoch_order, train_step
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import jit
 from cifar_jax.training.loop import HostData
 
 # Primitives that only call another program, and where they keep it.
