@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from cifar_jax.core.train import epoch_order
 from cifar_jax.data.streaming import stream_batches
-from cifar_jax.training.epoch import epoch_order
 
 
 def test_stream_gives_the_batches_of_the_device_pipeline():

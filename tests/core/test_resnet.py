@@ -1,77 +1,76 @@
-"""The residual networks: strided convolutions, names, shared layers, initial values, options."""
+"""The residual networks: names, shared layers, initial values, options. Their numbers: golden."""
 
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from cifar_jax.config import MODELS
-from cifar_jax.models import strided
-from cifar_jax.models.paths import named_leaves
-from cifar_jax.models.registry import first_width, network
-from cifar_jax.models.resnet import ResNet, pad_channels
-
-pytestmark = pytest.mark.optimised
+from cifar_jax.core.resnet import Block, Layers, ResNet
 
 SMALL = {"blocks": (1, 1), "widths": (4, 8), "num_classes": 5, "norm_groups": 2}
 X = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 
 
-def shapes(model: ResNet) -> Any:
+def shapes(model: nn.Module) -> Any:
     """Of the variables of a network."""
     return jax.eval_shape(lambda key: model.init(key, X, train=False), jax.random.key(0))
 
 
-def made_up(model: ResNet) -> Any:
-    """Variables with values of a network that has been trained, but for scales of zero."""
+def made_up(model: nn.Module) -> Any:
+    """Variables with values of a network that has been trained."""
     rng = np.random.default_rng(3)
     return jax.tree.map(lambda s: rng.uniform(0.1, 0.5, s.shape).astype(s.dtype), shapes(model))
 
 
 def initial(model: ResNet, name: str, seed: int = 0) -> np.ndarray:
-    """One parameter's initial values; of the rest nothing is compiled."""
+    """One parameter's initial values; nothing else is compiled."""
 
     def draw(key: jax.Array) -> jax.Array:
-        return named_leaves(model.init(key, X, train=False)["params"])[name]
+        return flatten_dict(model.init(key, X, train=False)["params"], sep=".")[name]
 
     return np.asarray(jax.jit(draw)(jax.random.key(seed)))
 
 
+@pytest.mark.parametrize("size", [3, 1])
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 5, 7, 4)])
-def test_strided_convolutions_are_xlas_in_values_and_gradients(shape: tuple[int, ...]) -> None:
+def test_strided_convolutions_are_numpys_windows(shape: tuple[int, ...], size: int) -> None:
+    """PyTorch's padding, of size // 2 on all sides; XLA's "SAME" would begin a pixel later."""
+
+    class Conv(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return Layers("batch", 8, 0.9, ()).conv(x, 5, size, 2, "conv")
+
     rng = np.random.default_rng(1)
     x = rng.normal(size=shape).astype(np.float32)
-    kernel = rng.normal(size=(3, 3, shape[-1], 5)).astype(np.float32)
-    functions = [
-        functools.partial(strided.conv3x3_stride2, formulation=f) for f in ("patches", "xla")
-    ]
-    y, pull = zip(*(jax.vjp(f, x, kernel) for f in functions), strict=True)
-    assert y[0].shape == (2, -(-shape[1] // 2), -(-shape[2] // 2), 5)
-    g = rng.normal(size=y[0].shape).astype(np.float32)
-    for ours, theirs in zip((y[0], *pull[0](g)), (y[1], *pull[1](g)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    kernel = rng.normal(size=(size, size, shape[-1], 5)).astype(np.float32)
+    border = size // 2
+    padded = np.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    expected = np.einsum("nhwcij,ijck->nhwk", windows[:, ::2, ::2], kernel)
+    found = Conv().apply({"params": {"conv": {"kernel": kernel}}}, x)
+    assert found.shape == (2, -(-shape[1] // 2), -(-shape[2] // 2), 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_projection_is_xlas() -> None:
-    kernel = np.random.default_rng(2).normal(size=(1, 1, 3, 5)).astype(np.float32)
-    expected = jax.lax.conv_general_dilated(
-        X, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(strided.conv1x1(X, kernel, 2), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_padding_shortcut_skips_positions_and_adds_zero_channels() -> None:
-    y = pad_channels(jnp.asarray(X), 8, 2)
-    np.testing.assert_array_equal(y[..., :3], X[:, ::2, ::2])
+@pytest.mark.parametrize("side", [8, 7])
+def test_padding_shortcut_skips_positions_and_adds_zero_channels(side: int) -> None:
+    """With a last scale of zero a block is its shortcut."""
+    x = X[:, :side, :side]
+    block = Block(Layers("batch", 8, 0.9, ()), 8, 2, shortcut="pad", zero_init=True)
+    y = block.apply(block.init(jax.random.key(0), x, train=False), x, train=False)
+    np.testing.assert_array_equal(y[..., :3], np.maximum(x[:, ::2, ::2], 0))
     assert y.shape == (3, 4, 4, 8)
     assert not y[..., 3:].any()
 
 
 def test_names_are_torchvisions() -> None:
-    names = list(named_leaves(shapes(ResNet(**SMALL, shortcut="project"))))
+    names = list(flatten_dict(shapes(ResNet(**SMALL, shortcut="project")), sep="."))
     expected = {
         "params.conv1.kernel",
         "params.norm1.scale",
@@ -88,7 +87,7 @@ def test_names_are_torchvisions() -> None:
 def test_only_batch_norm_has_state_and_only_without_norm_there_are_biases() -> None:
     found = {norm: shapes(ResNet(**SMALL, norm=norm)) for norm in ("none", "batch", "group")}
     assert [norm for norm, variables in found.items() if "batch_stats" in variables] == ["batch"]
-    none, batch, group = (named_leaves(v["params"]) for v in found.values())
+    none, batch, group = (flatten_dict(v["params"], sep=".") for v in found.values())
     assert {name for name in none if name not in batch} == {
         name.replace("kernel", "bias") for name in none if "conv" in name and "kernel" in name
     }
@@ -137,26 +136,47 @@ def test_a_block_whose_last_norm_is_zero_is_its_shortcut(shortcut: str) -> None:
 
 def test_a_frozen_norm_normalises_as_in_evaluation_and_keeps_its_statistics() -> None:
     options = {"blocks": (1,), "widths": (4,), "num_classes": 5}
-    model = ResNet(**options, frozen=("norm1", "layer*"))
+    norms = ("norm1", "layer1.0.norm1", "layer1.0.norm2")
+    model = ResNet(**options, frozen_norms=norms)
     variables = made_up(model)
     frozen, state = model.apply(variables, X, train=True, mutable=["batch_stats"])
     np.testing.assert_array_equal(frozen, model.apply(variables, X, train=False))
     jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
-    partly = ResNet(**options, frozen=("*.scale",))
-    trained, _ = partly.apply(variables, X, train=True, mutable=["batch_stats"])
+    partly = ResNet(**options, frozen_norms=norms[:2])
+    trained, state = partly.apply(variables, X, train=True, mutable=["batch_stats"])
     assert not np.allclose(trained, frozen)
+    changed = jax.tree.map(
+        lambda new, old: bool((new != old).all()), state["batch_stats"], variables["batch_stats"]
+    )
+    names = {name for name, all_ in flatten_dict(changed, sep=".").items() if all_}
+    assert names == {"layer1.0.norm2.mean", "layer1.0.norm2.var"}
 
 
-def test_every_name_is_a_network_whose_widths_its_first_divides() -> None:
-    for name in MODELS:
-        model = network(
-            name, num_classes=3, norm="batch", dropout=0.1, norm_groups=4, norm_momentum=0.9
-        )
-        assert (model.num_classes, model.dropout, model.norm_groups) == (3, 0.1, 4)
-        assert model.widths[0] == first_width(name)
-        assert all(width % first_width(name) == 0 for width in model.widths)
+def test_dropout_is_of_the_means_before_the_last_layer() -> None:
+    model = ResNet(**SMALL, dropout=0.5, norm="none")
+    variables = made_up(model)
+    apply = functools.partial(model.apply, variables, X)
+    first, second = (apply(train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1))
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(
+        apply(train=False), ResNet(**SMALL, norm="none").apply(variables, X, train=False)
+    )
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 channels cannot be divided into 3 groups"):
+    with pytest.raises(ValueError, match=r"groups \(3\) does not divide.* channels \(4\)"):
         shapes(ResNet(**SMALL | {"norm": "group", "norm_groups": 3}))
+
+
+def test_logits_are_float32_and_layers_compute_in_the_dtype_of_the_input() -> None:
+    model = ResNet(**SMALL)
+    logits, state = model.apply(
+        made_up(model),
+        jnp.asarray(X, jnp.bfloat16),
+        train=False,
+        capture_intermediates=lambda module, _: module.name not in (None, "fc", "dropout"),
+        mutable=["intermediates"],
+    )
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(state["intermediates"])}
+    assert kinds == {jnp.dtype("bfloat16")}
+    assert logits.dtype == jnp.float32
