@@ -226,7 +226,7 @@ def compile_stream_epoch(
         jitted = jit(train_step, static_argnums=(0, 2), donate_argnums=3)
         return jitted.lower(experiment, hyper, n, state, images, labels).compile()
 
-    step = compile_step(batch) if full else None
+    step: Any = compile_step(batch) if full else None
     last_step = compile_step(n % batch) if n % batch else None
     end = _compile_end(experiment, hyper, state, data, n, 1)
     order = jit(epoch_order, static_argnums=2)
