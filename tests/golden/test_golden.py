@@ -33,7 +33,7 @@ from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, StepDecay
 from cifar_jax.core.train import Experiment, TrainState, init_state, predict, train_step
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import jit
 
 # Float32 is what users run, compiled as it is for them. Float64 is for the mathematics: XLA's own
 # convolution on a CPU is a slow loop there, so that the plain layers take two steps of the twenty.

@@ -29,7 +29,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, TrainState, init_state, train_step
 from cifar_jax.models.torch_names import our_layout, our_name
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import jit
 from cifar_jax.training.transfer import replaced
 
 NETWORKS = {

@@ -22,7 +22,7 @@ from cifar_jax.core.train import (
     predict,
     run_epoch,
 )
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import jit
 from cifar_jax.training.loop import (
     CompiledEpoch,
     HostData,
@@ -33,8 +33,6 @@ from cifar_jax.training.loop import (
     stack_runs,
     unstack_state,
 )
-
-pytestmark = pytest.mark.optimised
 
 HYPER = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
 FULL = 3
@@ -88,6 +86,7 @@ def in_pieces(
     return program.finish(hyper, state)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines(norm) -> None:
     one_program = jit(lambda state: run_epoch(experiment_of(norm), HYPER, noise(), state))
@@ -108,6 +107,7 @@ def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines(norm) -> None
     np.testing.assert_allclose(row, metrics, rtol=1e-6)  # Its means may be rounded otherwise.
 
 
+@pytest.mark.optimised
 def test_with_a_plain_convolution_each_pipeline_has_its_bits() -> None:
     """On a CPU XLA takes another convolution inside a loop, which rounds otherwise."""
     ends = []
@@ -199,6 +199,7 @@ def test_an_epoch_refuses_host_numbers_under_the_guard_and_keeps_its_arguments()
     assert bits(state) == bits(before)
 
 
+@pytest.mark.optimised
 def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
     """All programs that train write over the copy; the arguments of a call stay."""
     compile_, programs = jax.stages.Lowered.compile, []
