@@ -118,7 +118,7 @@ def claim(workdir: Path, asked: Plan, display: Display) -> None:
 def unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
 ) -> tuple[dict[Cell, Place], list[str]]:
-    """What is behind every run that is not finished, and a line for each that diverged."""
+    """The newest checkpoint of each unfinished run, and a line for each run that diverged."""
     left, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)

@@ -155,7 +155,7 @@ def _common_sweep(members: Sequence[_Member]) -> Sweep | None:
     return Sweep(field, ordered(values)) if field else None
 
 
-def _without_place(config: Config) -> Config:
+def _comparable(config: Config) -> Config:
     data = dataclasses.replace(config.data, dataset="", data_dir=None, pipeline="device")
     return dataclasses.replace(config, name="", data=data)
 
@@ -178,12 +178,12 @@ def _rebuilt(workdir: Path) -> Plan | None:
         return first.config(member.said.config, seeds[0])
 
     usual, _ = Counter(
-        (_without_place(whole(member)), data["fingerprint"]) for member, data in known
+        (_comparable(whole(member)), data["fingerprint"]) for member, data in known
     ).most_common(1)[0]
     config, dataset = next(
         (whole(member), data)
         for member, data in known
-        if (_without_place(whole(member)), data["fingerprint"]) == usual
+        if (_comparable(whole(member)), data["fingerprint"]) == usual
     )
     for member in members:
         wanted = member.arm.config(config, member.seed)

@@ -246,6 +246,8 @@ def test_headline_without_an_interval_is_undecided_and_says_why(tmp_path):
         shutil.copytree(
             tmp_path / "same" / "none" / f"seed{seed}", tmp_path / "same" / "batch" / f"seed{seed}"
         )
+        path = tmp_path / "same" / "batch" / f"seed{seed}" / "results.json"
+        path.write_text(path.read_text().replace('"norm": "none"', '"norm": "batch"'))
     same = read_study(tmp_path / "same")
     summary = summarise(same)
     assert "undecided" in page.headline(same, summary)
