@@ -30,6 +30,7 @@ OPTIMIZERS = ("sgd", "nesterov", "adamw", "muon")
 SCHEDULES = ("step", "constant", "multistep", "cosine", "onecycle")
 LR_SCALINGS = ("none", "linear")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+KERNELS = ("auto", "plain")
 
 LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
@@ -251,6 +252,11 @@ class TrainingConfig:
         "float32, in full on GPUs too; tf32: its products with 10-bit factors, on NVIDIA GPUs; "
         "bfloat16: of activations and products, while parameters, statistics and loss stay float32",
         choices=PRECISIONS,
+    )
+    kernels: str = _field(
+        "auto",
+        "auto: faster bodies for layers where they are known; plain: the layers as Flax has them",
+        choices=KERNELS,
     )
 
 

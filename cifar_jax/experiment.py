@@ -1,4 +1,4 @@
-"""From a config to the arguments of the training program."""
+"""The data of a config: opened, checked, split and put on the device."""
 
 import dataclasses
 import os
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.combinations import milestones
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig, TransferConfig
+from cifar_jax.build import build_model, first_width, layer_rates, parameter_names
+from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.core.optim import sgd
+from cifar_jax.core.optimizers import LayerRates
+from cifar_jax.core.train import Data
 from cifar_jax.data.dataset import Dataset, FolderOptions, load
 from cifar_jax.data.repeats import drop_repeats, notes
 from cifar_jax.data.sources import cifar10_archive
@@ -21,25 +22,11 @@ from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
-from cifar_jax.models.paths import named_leaves
-from cifar_jax.models.registry import first_width, network
 from cifar_jax.sizes import fit_defaults, split_notes
-from cifar_jax.training.layerwise import (
-    Rates,
-    check_patterns,
-    parse_patterns,
-    parse_rates,
-    rate_of,
-)
+from cifar_jax.training.layerwise import check_patterns
 from cifar_jax.training.loop import HostData
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.precision import PRECISIONS
-from cifar_jax.training.state import Regularisers, TrainData, TrainSpec
 
 ProgressCallback = Callable[[str, int, int], None]
-
-# Batch size for which a linearly scaled learning rate is given; the protocol's.
-REFERENCE_BATCH = 128
 
 
 def open_dataset(
@@ -138,16 +125,6 @@ def check_norm(model: ModelConfig) -> None:
         )
 
 
-def _frozen(transfer: TransferConfig) -> tuple[str, ...]:
-    return parse_patterns(transfer.freeze, "--freeze")
-
-
-def _rates(transfer: TransferConfig) -> Rates:
-    """Factors of the learning rate; what is frozen is so whatever its factor."""
-    frozen = tuple((pattern, 0.0) for pattern in _frozen(transfer))
-    return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
-
-
 def check_precision(training: TrainingConfig) -> None:
     """Refuse a precision that the device does not have; it would be float32 under another name.
 
@@ -172,16 +149,13 @@ def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
     Raises:
         UserError: naming them.
     """
-    rates = _rates(config.transfer)
+    rates = layer_rates(config.transfer)
     if not rates:
         return
-    example = jnp.zeros((1, *image_shape))
-    init = build_model(config).init
-    variables = jax.eval_shape(lambda key: init(key, example, train=False), jax.random.key(0))
-    names = list(named_leaves(variables["params"]))
+    names = parameter_names(build_model(config), image_shape)
     check_patterns([pattern for pattern, factor in rates if factor], names, "--lr-multipliers")
     check_patterns([pattern for pattern, factor in rates if not factor], names, "--freeze")
-    if not any(rate_of(name, rates) for name in names):
+    if not any(LayerRates(sgd, rates).factor(name) for name in names):
         raise UserError(f"--freeze {config.transfer.freeze}: leaves no parameter to train")
 
 
@@ -218,7 +192,7 @@ class Prepared:
     dataset: Dataset
     train_rows: np.ndarray
     val_rows: np.ndarray
-    data: TrainData
+    data: Data
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -267,7 +241,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
     check_batches(config, len(train))
     images, labels = dataset.train_images, dataset.train_labels
     resident = train[:0] if config.data.pipeline == "stream" else train
-    data = TrainData(images[resident], labels[resident], images[val], labels[val])
+    data = Data(images[resident], labels[resident], images[val], labels[val])
     return Prepared(config, dataset, train, val, jax.device_put(data))
 
 
@@ -277,65 +251,4 @@ def run_directory(config: Config, dataset: Dataset) -> Path:
     model = config.model
     return Path("runs") / (
         f"{prefix}{dataset.name}-{model.name}-{model.norm}-seed{config.training.seed}"
-    )
-
-
-def build_model(config: Config) -> nn.Module:
-    """The network of a config whose class count is known."""
-    model = config.model
-    assert model.num_classes is not None
-    return network(
-        model.name,
-        num_classes=model.num_classes,
-        norm=model.norm,
-        dropout=model.dropout,
-        norm_groups=model.norm_groups,
-        norm_momentum=model.norm_momentum,
-        zero_init=model.zero_init_residual,
-        frozen=_frozen(config.transfer),
-    )
-
-
-def train_spec(config: Config) -> TrainSpec:
-    """The static half of a config whose class count is known."""
-    training = config.training
-    return TrainSpec(
-        model=build_model(config),
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        decay_every=training.decay_every,
-        decay_factor=training.decay_factor,
-        augment=config.data.augment,
-        **PRECISIONS[training.precision]._asdict(),
-        optimizer=training.optimizer,
-        schedule=training.schedule,
-        milestones=milestones(training),
-        final_fraction=training.final_fraction,
-        warmup_epochs=training.warmup_epochs,
-        regularisers=Regularisers(
-            label_smoothing=training.label_smoothing,
-            cutout=training.cutout,
-            random_erasing=training.random_erasing,
-            erasing_area=(training.erasing_area_low, training.erasing_area_high),
-            erasing_ratio=training.erasing_ratio,
-            mixup=training.mixup,
-        ),
-        rates=_rates(config.transfer),
-    )
-
-
-def initial_learning_rate(training: TrainingConfig) -> float:
-    """The initial rate, or peak; linear scaling is Goyal et al. 2017, arXiv 1706.02677, 2.1."""
-    if training.lr_scaling == "linear":
-        return training.learning_rate * training.batch_size / REFERENCE_BATCH
-    return training.learning_rate
-
-
-def hyperparams(config: Config) -> Hyperparams:
-    """The traced half of a config, as float32 scalars."""
-    training = config.training
-    return Hyperparams(
-        learning_rate=np.float32(initial_learning_rate(training)),
-        momentum=np.float32(training.momentum),
-        weight_decay=np.float32(training.weight_decay),
     )

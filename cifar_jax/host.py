@@ -7,30 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax import rundir
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Metrics, TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
 from cifar_jax.report.console import Display, epoch_line
 from cifar_jax.resume import Start
 from cifar_jax.rundir import RunFiles
-from cifar_jax.training.epoch import EpochMetrics
 from cifar_jax.training.loop import (
     CompiledEpoch,
     Divergence,
     EpochRow,
     SteppedEpoch,
-    Unfinished,
     epochs,
-    stack_runs,
     unstack_state,
 )
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainState
-from cifar_jax.training.step import StepMetrics
 
 
 class Interrupted(Exception):
@@ -64,59 +58,49 @@ class Progress:
     grace: float = GRACE
 
 
-def resumed_epoch(
-    starts: Sequence[Start], program: CompiledEpoch
-) -> tuple[Unfinished, float] | None:
-    """Where a group of runs stands within an epoch, and its seconds so far; None at its begin.
+def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
+    """Return how many steps of their next epoch a group of runs has taken.
 
     Raises:
-        UserError: if that is no place in an epoch.
+        UserError: if an epoch has no boundary there.
     """
-    parts = [start.unfinished for start in starts if start.unfinished]
-    if not parts:
-        return None
-    steps = parts[0]["steps"]
-    if len(parts) < len(starts) or any(part["steps"] != steps for part in parts):
-        raise ValueError("runs that train together stand at different steps")
-    if not 0 < steps <= program.full:
+    steps = {int(start.state.step) % program.steps for start in starts}
+    if len(steps) > 1:
+        raise ValueError("runs that train together must be at the same step")
+    (step,) = steps
+    if step > program.full or (step == 0) != (starts[0].unfinished is None):
         raise UserError(
-            f"--resume: the newest checkpoint says that it is after {counted(steps, 'step')} of an "
+            f"--resume: the newest checkpoint says that it is after {counted(step, 'step')} of an "
             f"epoch; an epoch has {counted(program.full, 'full batch')}"
         )
-
-    def column(name: str, empty: jax.Array) -> jax.Array:
-        filled = np.array(np.atleast_2d(empty))
-        filled[:, :steps] = [part[name] for part in parts]
-        return jnp.array(filled.reshape(empty.shape))
-
-    metrics = StepMetrics(*(column(*pair) for pair in program.empty._asdict().items()))
-    state = stack_runs([start.state for start in starts])
-    return Unfinished(steps, metrics, state), parts[0]["seconds"]
+    return step
 
 
-def save_unfinished(opened: Sequence[RunFiles | None], here: Unfinished, seconds: float) -> bool:
-    """Keep what runs have behind them of an epoch; whether any was kept.
+def save_unfinished(
+    opened: Sequence[RunFiles | None], steps: int, state: TrainState, seconds: float
+) -> bool:
+    """Save mid-epoch checkpoints. Return whether any was saved.
 
-    One whose loss is not finite is not kept: it goes on from the checkpoint before.
+    A run whose loss is not finite is not saved: it resumes from the checkpoint before.
 
     Args:
-        opened: of the runs that are stacked in `here`; None for one that is not to be kept.
+        opened: of the runs that are stacked in `state`; None for one that is not to be saved.
+        steps: of the epoch so far.
         seconds: that the steps have taken.
     """
-    kept = False
-    columns = {k: np.atleast_2d(v) for k, v in jax.device_get(here.metrics)._asdict().items()}
+    healthy = np.atleast_1d(np.asarray(state.bad_step)) < 0
+    saved = False
     for i, run in enumerate(opened):
-        part = {name: column[i, : here.steps].tolist() for name, column in columns.items()}
-        if run is not None and np.isfinite(part["loss"]).all():
-            row = {"steps": here.steps, "seconds": seconds, **part}
-            run.add_unfinished(unstack_state(here.state, i, len(opened)), row)
-            kept = True
-    return kept
+        if run is not None and healthy[i]:
+            one = unstack_state(state, i, len(opened))
+            run.add_unfinished(one, {"steps": steps, "seconds": seconds})
+            saved = True
+    return saved
 
 
 def train_epochs(
     program: CompiledEpoch,
-    hyper: Hyperparams,
+    hyper: Hyper,
     state: TrainState,
     opened: Sequence[RunFiles],
     last: int,
@@ -124,14 +108,14 @@ def train_epochs(
     progress: Progress,
     display: Display,
     on_divergence: Callable[[int, Divergence, TrainState], None],
-    begun: tuple[Unfinished, float] | None = None,
+    begun: tuple[int, float] = (0, 0.0),
 ) -> list[TrainState | None]:
     """Train a group of runs up to epoch `last`; each epoch leaves a checkpoint and a row.
 
     Args:
         on_divergence: called once for a run that diverges, with its index, where, and the state of
             the whole group at the beginning of that epoch, or where it was gone on with.
-        begun: see `resumed_epoch`.
+        begun: steps of the first epoch that are done, and the seconds that they took.
 
     Returns:
         The final states, None for a run that diverged.
@@ -156,36 +140,36 @@ def train_epochs(
         return [unstack_state(state, i, seeds) for i in range(seeds)]
     durations: list[float] = []
     before = state
-    here, spent = begun or (Unfinished(0, program.empty, state), 0.0)
-    saved = here.steps
+    saved, spent = begun
+    here = (saved, state)
     interrupts = Interrupts(on_first, progress.grace)
 
-    def at_boundary(reached: Unfinished) -> None:
+    def at_boundary(steps: int, state: TrainState) -> None:
         nonlocal here
-        here = reached
-        # The rest of an epoch is finished: it is short, and can be given up.
-        if interrupts.requested is not None and 0 < reached.steps < program.full:
+        here = (steps, state)
+        # The end of an epoch is finished: it is short, and can be given up.
+        if interrupts.requested is not None and 0 < steps < program.full:
             raise _Stopped
-        part = reached.steps / (program.full + 1)
+        part = steps / (program.full + 1)
         display.progress("epochs", epoch - 1 + part, last, plain=False)
 
-    def timed(state: TrainState) -> tuple[TrainState, EpochMetrics]:
+    def timed(state: TrainState) -> tuple[TrainState, Metrics]:
         nonlocal before
         before = state
         return run(state)
 
-    def stop_at(reached: Unfinished, epoch: int, seconds: float) -> Interrupted | None:
-        """Stopped between two steps, with what is behind saved; None where there is nothing."""
+    def stop_at(steps: int, state: TrainState, epoch: int, seconds: float) -> Interrupted | None:
+        """Save between two steps; None if there is nothing to save."""
         alive = [None if gone else files for files, gone in zip(opened, diverged, strict=True)]
-        if reached.steps != saved and not save_unfinished(alive, reached, seconds):
+        if steps != saved and not save_unfinished(alive, steps, state, seconds):
             return None
         return Interrupted(
-            f"Stopped in epoch {epoch} of {last}, after {counted(reached.steps, 'step')}; its "
+            f"Stopped in epoch {epoch} of {last}, after {counted(steps, 'step')}; its "
             f"checkpoint is in {_where(opened)}.",
             exit_status(interrupts.requested or Terminated()),
         )
 
-    run = SteppedEpoch(program, hyper, at_boundary, begun and begun[0])
+    run = SteppedEpoch(program, hyper, at_boundary, saved)
     steps = epochs(timed, state, first, last, n_train, seeds, spent)
     with interrupts:
         for epoch in range(first, last + 1):
@@ -199,7 +183,7 @@ def train_epochs(
                 state, rows = interrupts.run(advance)
             except (_Stopped, Terminated) as stop:
                 seconds = spent + (time.perf_counter() - clock) / seeds
-                stopped = stop_at(here, epoch, seconds) if here.steps else None
+                stopped = stop_at(*here, epoch, seconds) if here[0] else None
                 raise stopped or interrupts.requested or stop from None
             durations.append((time.perf_counter() - clock) / seeds)
             left = ((last - epoch) * seeds + progress.later) * float(np.median(durations))

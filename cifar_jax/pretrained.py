@@ -14,17 +14,16 @@ import jax
 import numpy as np
 
 from cifar_jax import config as configuration
+from cifar_jax.build import build_experiment
 from cifar_jax.config import Config
+from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import train_spec
 from cifar_jax.inputs import expand_home, fits, is_name
-from cifar_jax.models.paths import named_leaves
-from cifar_jax.models.torch_names import our_axes, our_layout, our_name
 from cifar_jax.resume import behind, find_checkpoints, read_record
+from cifar_jax.torch_names import our_axes, our_layout, our_name
 from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.state import TrainState, init_state
-from cifar_jax.training.transfer import Taken, own_shapes, replaced, take
+from cifar_jax.training.transfer import Taken, named_leaves, own_shapes, replaced, take
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
 LARGEST_FILE = 4 << 30  # bytes; a ResNet-18 has 45 million
@@ -97,9 +96,9 @@ def _open_checkpoint(path: Path) -> Source:
         classes = record["dataset"].get("classes")
         if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
             raise UserError(f"--init-from {directory}: the checkpoint does not say its classes")
-        spec = train_spec(config)
+        experiment = build_experiment(config)
         key = jax.random.key(0)
-        like = jax.eval_shape(partial(init_state, spec, image_shape=IMAGE_SHAPE), key)
+        like = jax.eval_shape(partial(init_state, experiment, image_shape=IMAGE_SHAPE), key)
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.replace(key=None))
         state = checkpoints.read_state(like.replace(key=key))
     finally:
@@ -163,9 +162,9 @@ def _take(source: Source, config: Config, state: TrainState, classes: tuple[str,
         UserError: if it is nothing, or not finite.
     """
     own = own_shapes(state.params, state.batch_stats)
-    spec = train_spec(config)
+    experiment = build_experiment(config)
     other = source.classes is not None and source.classes != classes
-    head: str = spec.model.HEAD
+    head: str = experiment.model.HEAD
     taken = take(own, source.shapes, source.read, head if other else None)
     if not taken.values:
         raise UserError(
@@ -187,10 +186,13 @@ def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
     path = source_path(config)
     if path is None:
         return None
-    source, spec = open_source(path), train_spec(config)
+    source, experiment = open_source(path), build_experiment(config)
     key = jax.random.key(0)
     _take(
-        source, config, jax.eval_shape(lambda key: init_state(spec, key, IMAGE_SHAPE), key), classes
+        source,
+        config,
+        jax.eval_shape(lambda key: init_state(experiment, key, IMAGE_SHAPE), key),
+        classes,
     )
     return source.digest
 

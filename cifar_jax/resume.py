@@ -8,12 +8,12 @@ from cifar_jax import config as configuration
 from cifar_jax.changes import SAME_EXPERIMENT, changes
 from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
+from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
 from cifar_jax.rundir import CHECKPOINTS, CONFIG, RESULTS, Row
 from cifar_jax.storage import read_sealed
 from cifar_jax.training.checkpoint import Checkpoints, saved_places
-from cifar_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,13 @@ _RECORD: Shape = {
     ],
     "compile_seconds": is_number,
 }
-_UNFINISHED: Shape = {
-    "steps": is_count,
-    "seconds": is_number,
-    "loss": [is_number],
-    "correct": [is_number],
-}
+_UNFINISHED: Shape = {"steps": is_count, "seconds": is_number}
 
 
 def _holds_unfinished(record: Row) -> bool:
     """Whether what a record says of an unfinished epoch, if anything, can be used."""
     part = record.get("unfinished")
-    if part is None:
-        return True
-    return fits(part, _UNFINISHED) and len(part["loss"]) == len(part["correct"]) == part["steps"]
+    return part is None or fits(part, _UNFINISHED)
 
 
 def _says_where(record: Row) -> bool:

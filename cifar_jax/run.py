@@ -12,23 +12,23 @@ import numpy as np
 
 from cifar_jax import config as configuration
 from cifar_jax import outcome, pretrained, rundir
+from cifar_jax.build import build_experiment, hyperparams
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import (
     Prepared,
     check_batches,
-    hyperparams,
     open_dataset,
     prepare,
     run_directory,
-    train_spec,
 )
-from cifar_jax.host import Interrupted, Progress, discarded, resumed_epoch, train_epochs
+from cifar_jax.host import Interrupted, Progress, discarded, resumed_steps, train_epochs
 from cifar_jax.interrupt import GRACE, apart
-from cifar_jax.models.cnn import count_parameters
 from cifar_jax.report import provenance
 from cifar_jax.report.console import Display, class_lines, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
@@ -45,8 +45,6 @@ from cifar_jax.training.loop import (
     stack_runs,
 )
 from cifar_jax.training.nonfinite import replay
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
 
@@ -59,8 +57,8 @@ class Diverged(Exception):
 class Programs:
     """Compiled programs of one dataset, kept so that the next run need not compile again."""
 
-    epoch: dict[tuple[TrainSpec, int], CompiledEpoch] = dataclasses.field(default_factory=dict)
-    predict: dict[TrainSpec, Predict] = dataclasses.field(default_factory=dict)
+    epoch: dict[tuple[Experiment, int], CompiledEpoch] = dataclasses.field(default_factory=dict)
+    predict: dict[Experiment, Predict] = dataclasses.field(default_factory=dict)
 
 
 def open_data(config: Config, display: Display) -> Prepared:
@@ -78,31 +76,31 @@ def _compiled_epoch(
     programs: Programs,
     prepared: Prepared,
     config: Config,
-    hyper: Hyperparams,
+    hyper: Hyper,
     state: TrainState,
     runs: int,
 ) -> CompiledEpoch:
     """The epoch of a config, compiled now or before; over a stack of states where runs > 1."""
-    spec, data = train_spec(config), prepared.data
-    if (spec, runs) not in programs.epoch:
+    experiment, data = build_experiment(config), prepared.data
+    if (experiment, runs) not in programs.epoch:
         if config.data.pipeline == "stream":
-            program = compile_stream_epoch(spec, hyper, state, prepared.host, data)
+            program = compile_stream_epoch(experiment, hyper, state, prepared.host, data)
         else:
-            program = compile_device_epoch(spec, hyper, state, data, runs)
-        programs.epoch[spec, runs] = program
-    return programs.epoch[spec, runs]
+            program = compile_device_epoch(experiment, hyper, state, data, runs)
+        programs.epoch[experiment, runs] = program
+    return programs.epoch[experiment, runs]
 
 
 def evaluate_state(
-    programs: Programs, spec: TrainSpec, state: TrainState, dataset: Dataset
+    programs: Programs, experiment: Experiment, state: TrainState, dataset: Dataset
 ) -> tuple[Evaluation, np.ndarray, float]:
     """Evaluation on the test images, its logits (N, classes), and seconds spent compiling."""
     images = jax.device_put(np.asarray(dataset.test_images))
     start = time.perf_counter()
-    if spec not in programs.predict:
-        programs.predict[spec] = compile_predict(spec, state, images)
+    if experiment not in programs.predict:
+        programs.predict[experiment] = compile_predict(experiment, state, images)
     compile_seconds = time.perf_counter() - start
-    logits = np.asarray(programs.predict[spec](state, images))
+    logits = np.asarray(programs.predict[experiment](state, images))
     return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
 
 
@@ -137,7 +135,7 @@ def train_group(
 
     Args:
         prepared: the data.
-        configs: one a run, with the same `train_spec` and data.
+        configs: one a run, with the same experiment and data.
         workdirs: one a run.
         resume: go on from the newest checkpoints; all must be at the same epoch.
         display: where progress is shown.
@@ -157,15 +155,15 @@ def train_group(
     progress = progress or Progress(("",) * len(configs))
     config, dataset, seeds = configs[0], prepared.dataset, len(configs)
     check_batches(config, len(prepared.train_rows))
-    spec = train_spec(config)
+    experiment = build_experiment(config)
     n_train, last = len(prepared.train_rows), config.training.epochs
     starts = [
-        _begin(spec, c, prepared, workdir, resume)
+        _begin(experiment, c, prepared, workdir, resume)
         for c, workdir in zip(configs, workdirs, strict=True)
     ]
     if not any(progress.label) and not (starts[0].history or starts[0].unfinished):
         _say_origin(starts[0].origin, display)
-    num_params = count_parameters(starts[0].state.params)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(starts[0].state.params))
     device = next(iter(prepared.data.val_images.devices()))
     device_line = provenance.describe_device(device.device_kind, device.platform)
     computing = provenance.describe_computing(device.device_kind, device.platform)
@@ -190,7 +188,8 @@ def train_group(
     begun = time.perf_counter()
     # Apart, so that a signal need not wait for the compiler.
     epoch = apart(lambda: _compiled_epoch(programs, prepared, config, hyper, state, seeds))
-    part = resumed_epoch(starts, epoch)
+    steps = resumed_steps(starts, epoch)
+    spent = starts[0].unfinished["seconds"] if starts[0].unfinished else 0.0
     compiled = time.perf_counter() - begun
     where = workdirs[0] if seeds == 1 else workdirs[0].parent
     display.say(f"compiled in {compiled:.1f} s; run directory: {where}")
@@ -233,7 +232,7 @@ def train_group(
         found: Row = dataclasses.asdict(divergence)
         if debug_nans:
             display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
-            found["operation"] = _operation(spec, hyper, before, prepared, divergence.epoch)
+            found["operation"] = _operation(experiment, hyper, before, prepared, divergence.epoch)
         written[i] = outcome.write_divergence(opened[i].workdir, found, **common(i))
 
     fresh = [not rundir.holds_run(workdir) for workdir in workdirs]
@@ -246,13 +245,24 @@ def train_group(
                 )
             ]
             states = train_epochs(
-                epoch, hyper, state, opened, last, n_train, progress, display, on_divergence, part
+                epoch,
+                hyper,
+                state,
+                opened,
+                last,
+                n_train,
+                progress,
+                display,
+                on_divergence,
+                (steps, spent),
             )
         display.end_progress()
         for i, final in enumerate(states):
             if final is None:
                 continue
-            evaluation, logits, predict_compile = evaluate_state(programs, spec, final, dataset)
+            evaluation, logits, predict_compile = evaluate_state(
+                programs, experiment, final, dataset
+            )
             rest = common(i, predict_compile)
             labels = np.asarray(dataset.test_labels)
             written[i] = outcome.write_results(workdirs[i], evaluation, logits, labels, **rest)
@@ -269,10 +279,10 @@ def train_group(
 
 
 def _operation(
-    spec: TrainSpec, hyper: Hyperparams, start: TrainState, prepared: Prepared, epoch: int
+    experiment: Experiment, hyper: Hyper, start: TrainState, prepared: Prepared, epoch: int
 ) -> str:
     """The operation at which an epoch from this state diverges, as text."""
-    found = apart(lambda: replay(spec, hyper, start, prepared.host, epoch))
+    found = apart(lambda: replay(experiment, hyper, start, prepared.host, epoch))
     if found is None:
         return "step by step every training step is finite: rounding or the validation decides"
     step, operation = found
@@ -280,11 +290,11 @@ def _operation(
 
 
 def _begin(
-    spec: TrainSpec, config: Config, prepared: Prepared, workdir: Path, resume: bool
+    experiment: Experiment, config: Config, prepared: Prepared, workdir: Path, resume: bool
 ) -> Start:
     initial = jax.jit(init_state, static_argnums=(0, 2))
     key = jax.random.key(config.training.seed)
-    state = initial(spec, key, prepared.data.val_images.shape[1:])
+    state = initial(experiment, key, prepared.data.val_images.shape[1:])
     dataset = prepared.dataset
     found = resumed(state, config, dataset.fingerprint, workdir) if resume else None
     if found is not None:
@@ -427,13 +437,13 @@ def evaluate_run(
                 f"{record['dataset']['fingerprint'][:12]}, not on {images.name} "
                 f"{images.fingerprint[:12]}"
             )
-        spec = train_spec(config)
-        like = init_state(spec, jax.random.key(0), images.test_images.shape[1:])
+        experiment = build_experiment(config)
+        like = init_state(experiment, jax.random.key(0), images.test_images.shape[1:])
         state = checkpoints.read_state(like)
     finally:
         checkpoints.close()
     done = behind(record["history"], record.get("unfinished"))
     display.say(f"checkpoint after {done} in {directory}")
-    evaluation, _, _ = evaluate_state(Programs(), spec, state, images)
+    evaluation, _, _ = evaluate_state(Programs(), experiment, state, images)
     say_evaluation(evaluation, images, display)
     return evaluation

@@ -14,6 +14,7 @@ import jax
 
 from cifar_jax import config as configuration
 from cifar_jax import rundir
+from cifar_jax.build import build_experiment
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
@@ -26,7 +27,6 @@ from cifar_jax.experiment import (
     check_precision,
     place,
     split_rows,
-    train_spec,
 )
 from cifar_jax.host import Interrupted, Progress
 from cifar_jax.interrupt import GRACE
@@ -221,7 +221,7 @@ def _run(
 
     def program(arm: Arm) -> Hashable:
         config = arm.config(prepared.config, 0)
-        return train_spec(config), config.data
+        return build_experiment(config), config.data
 
     groups = plan(arms, seeds, together, left, program)
     epochs = [_epochs(prepared.config, group) for group in groups]

@@ -9,13 +9,13 @@ from typing import Any
 
 from cifar_jax import config as configuration
 from cifar_jax.config import Config
+from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import FULL
 from cifar_jax.lock import locked
 from cifar_jax.report import files
 from cifar_jax.report.tensorboard import Events
 from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.toml"

@@ -13,14 +13,12 @@ import pytest
 from counting import counts
 from PIL import Image
 
-from cifar_jax.models.cnn import CNN
-from cifar_jax.training import compiler
-from cifar_jax.training.epoch import EpochMetrics
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
-from cifar_jax.training.train import train
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Data, Experiment, Metrics, TrainState, init_state, train
+from cifar_jax.kernels import compiler
 
-Train = Callable[[Hyperparams, jax.Array], tuple[TrainState, EpochMetrics]]
+Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 
 _MOST_WORKERS = 4  # each takes up to 2.5 GB
 
@@ -81,30 +79,30 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_spec() -> TrainSpec:
+def tiny_experiment() -> Experiment:
     """Three steps an epoch on `tiny_data`, the last with 4 images; the protocol's schedule."""
-    return TrainSpec(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
+    return Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
 
 
 @pytest.fixture(scope="session")
-def tiny_data() -> TrainData:
+def tiny_data() -> Data:
     """20 + 12 images of 8x8 noise."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
     labels = rng.integers(0, 10, 32, np.int32)
-    return TrainData(*map(jnp.asarray, (images[:20], labels[:20], images[20:], labels[20:])))
+    return Data(*map(jnp.asarray, (images[:20], labels[:20], images[20:], labels[20:])))
 
 
 @pytest.fixture(scope="session")
-def tiny_state(tiny_spec: TrainSpec) -> TrainState:
-    """Where the small problem starts from key 0."""
-    return jax.jit(lambda key: init_state(tiny_spec, key, (8, 8, 3)))(jax.random.key(0))
+def tiny_state(tiny_experiment: Experiment) -> TrainState:
+    """First state of the small problem from key 0."""
+    return jax.jit(lambda key: init_state(tiny_experiment, key, (8, 8, 3)))(jax.random.key(0))
 
 
 @pytest.fixture(scope="session")
-def tiny_train(tiny_spec: TrainSpec, tiny_data: TrainData) -> Train:
+def tiny_train(tiny_experiment: Experiment, tiny_data: Data) -> Train:
     """30 epochs of the small problem, compiled once for all tests."""
-    return jax.jit(lambda hyper, key: train(tiny_spec, hyper, tiny_data, key))
+    return jax.jit(lambda hyper, key: train(tiny_experiment, hyper, tiny_data, key))
 
 
 def _half(rng: np.random.Generator, label: int) -> Image.Image:

@@ -18,13 +18,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import is_lack
 from cifar_jax.inputs import read_bytes, read_json
 from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
-from cifar_jax.training.state import TrainState
 
 KEEP = 2
+FORMAT = 2  # 1 had no sums of the epoch in the state
 SEAL = "SHA256SUMS"
 _LARGEST_SEAL = 1 << 20
 _DAMAGED = "damaged-"
@@ -40,6 +41,9 @@ def _to_numpy(state: TrainState) -> dict[str, Any]:
         "batch_stats": state.batch_stats,
         "opt_state": state.opt_state,
         "key": jax.random.key_data(state.key),
+        "loss_sum": state.loss_sum,
+        "correct_sum": state.correct_sum,
+        "bad_step": state.bad_step,
     }
     return jax.tree.map(np.asarray, tree)
 
@@ -208,7 +212,9 @@ class Checkpoints:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
             remove(new)
             (new / _RECORD).mkdir(parents=True)
-            (new / _RECORD / "metadata").write_text(json.dumps(record), encoding="utf-8")
+            (new / _RECORD / "metadata").write_text(
+                json.dumps({"format": FORMAT, **record}), encoding="utf-8"
+            )
             with _plain(new) as plain:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
             self._prove(new, tree)
@@ -262,6 +268,11 @@ class Checkpoints:
             record: dict[str, Any] = read_json(path / _RECORD / "metadata")
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from None
+        if isinstance(record, dict) and record.pop("format", 1) != FORMAT:
+            raise UserError(
+                f"{path}: another version of cifar_jax wrote this checkpoint; resume with that "
+                "version, or train again in another directory"
+            )
         return record
 
     def read_state(self, like: TrainState) -> TrainState:

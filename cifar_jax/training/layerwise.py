@@ -1,18 +1,13 @@
-"""Layers that learn at a rate of their own, or not at all."""
+"""Reads patterns of layers that learn at a rate of their own, or not at all."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import jax
-import optax
-
+from cifar_jax.core.optimizers import matches
 from cifar_jax.errors import UserError, shown
-from cifar_jax.models.paths import matches, parameter_name
 
 Rates = tuple[tuple[str, float], ...]
-"""Patterns of parameters (`cifar_jax.models.paths.matches`) and their factor of the learning rate;
-0 is frozen, and where several match the last one counts."""
+"""Patterns of parameters and their factor of the learning rate, see `core.optimizers.LayerRates`."""
 
 LARGEST = 1e6
 
@@ -57,11 +52,6 @@ def parse_rates(text: str | None, flag: str) -> Rates:
     return tuple(rates)
 
 
-def rate_of(name: str, rates: Rates) -> float:
-    """Factor of a parameter's learning rate: of the last pattern that matches, else 1."""
-    return next((factor for pattern, factor in reversed(rates) if matches(name, pattern)), 1.0)
-
-
 def check_patterns(patterns: Iterable[str], names: Sequence[str], flag: str) -> None:
     """Refuse a pattern that no parameter matches.
 
@@ -75,27 +65,3 @@ def check_patterns(patterns: Iterable[str], names: Sequence[str], flag: str) -> 
                 f"{flag}: {shown(pattern)} matches no parameter; there are: {top}, and in them "
                 f"for example {max(names, key=lambda name: name.count('.'))}"
             )
-
-
-def layerwise(base: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
-    """The optimiser with a factor on the updates of some parameters.
-
-    Discriminative fine-tuning (Howard & Ruder 2018, arXiv 1801.06146, section 3.2). A frozen
-    parameter has no update at all, weight decay included, and no momentum.
-
-    Args:
-        base: the optimiser of all parameters whose factor is 1.
-        rates: without any, `base` is returned as it is.
-    """
-    if not rates:
-        return base
-
-    def labels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: str(rate_of(parameter_name(path), rates)), params
-        )
-
-    transformations = {"1.0": base, "0.0": optax.set_to_zero()}
-    for _, factor in rates:
-        transformations.setdefault(str(factor), optax.chain(base, optax.scale(factor)))
-    return optax.multi_transform(transformations, labels)

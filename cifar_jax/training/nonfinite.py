@@ -17,12 +17,10 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, Literal
 
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.epoch import epoch_order
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment, TrainState, epoch_order, train_step
+from cifar_jax.kernels import jit
 from cifar_jax.training.loop import HostData
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec, TrainState, steps_per_epoch
-from cifar_jax.training.step import train_step
 
 # Primitives that only call another program, and where they keep it.
 _CALLS = {
@@ -193,7 +191,7 @@ def first_nonfinite(function: Callable[..., Any], *arguments: Any) -> Operation 
 
 
 def replay(
-    spec: TrainSpec, hyper: Hyperparams, state: TrainState, source: HostData, epoch: int
+    experiment: Experiment, hyper: Hyper, state: TrainState, source: HostData, epoch: int
 ) -> tuple[int, Operation] | None:
     """Train an epoch again, step by step, up to the first value that is not finite.
 
@@ -206,18 +204,18 @@ def replay(
         The step, counted from 1, and the operation; None if all steps are finite this time (step
         by step is another program than an epoch, and rounds otherwise), or only validation is not.
     """
-    n, size = len(source.rows), spec.batch_size
+    n, size = len(source.rows), experiment.batch_size
     rows = source.rows[np.asarray(epoch_order(state.key, epoch - 1, n))]
-    step = partial(jit(train_step, static_argnums=(0, 2)), spec, hyper, n)
+    step = partial(jit(train_step, static_argnums=(0, 2)), experiment, hyper, n)
     healthy = jax.jit(lambda *trees: jnp.isfinite(_largest(jax.tree.leaves(trees))))
-    done = int(state.step) % steps_per_epoch(n, size)
+    done = int(state.step) % experiment.steps_per_epoch(n)
     for number, start in list(enumerate(range(0, n, size), start=1))[done:]:
         batch = rows[start : start + size]
         images, labels = source.images[batch], source.labels[batch]
-        after, metrics = step(state, images, labels)
-        if not healthy(after.params, after.batch_stats, after.opt_state, metrics.loss):
+        after = step(state, images, labels)
+        if not healthy(after.params, after.batch_stats, after.opt_state, after.loss_sum):
             broken = first_nonfinite(
-                lambda hyper, *batch: train_step(spec, hyper, n, *batch),
+                lambda hyper, *batch: train_step(experiment, hyper, n, *batch),
                 hyper,
                 state,
                 images,

@@ -8,9 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.models.paths import named_leaves, parameter_name
+from cifar_jax.core.optimizers import parameter_name
 
 _IMAGENET_STEM, _OUR_STEM = (7, 7), (3, 3)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree of dicts by name: "conv1.kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {parameter_name(path): leaf for path, leaf in leaves}
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from cifar_jax.core.train import epoch_order
 from cifar_jax.data.streaming import stream_batches
 from cifar_jax.errors import UserError
-from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_stream_epoch
 
 

@@ -1,7 +1,7 @@
 """Residual networks against PyTorch 2.13: counts, values in both modes, gradients, statistics."""
 
-import functools
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from golden_problem import Tensors, above, relative_errors
-from jax import lax
 from resnet_problem import (
     BATCH_SIZE,
     COUNTED_NORMS,
@@ -22,24 +22,26 @@ from resnet_problem import (
     initial_values,
     small,
 )
+from x64 import enable_x64
 
-from cifar_jax.config import MODELS
-from cifar_jax.data.augment import normalise
-from cifar_jax.models.paths import named_leaves
-from cifar_jax.models.registry import network
+from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.resnet import ResNet
+from cifar_jax.core.train import Experiment, TrainState, init_state, train_step
 from cifar_jax.models.torch_names import our_layout, our_name
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainSpec, init_state, optimizer
-from cifar_jax.training.step import train_step
+from cifar_jax.kernels import jit
 from cifar_jax.training.transfer import replaced
 
-try:
-    from jax import enable_x64  # the name since jax 0.8
-except ImportError:
-    from jax.experimental import enable_x64
-
-HYPER = Hyperparams(learning_rate=0.01, momentum=0.9, weight_decay=1e-4)
+NETWORKS = {
+    "resnet18": {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"},
+    "resnet20": {"blocks": (3, 3, 3)},
+    "resnet32": {"blocks": (5, 5, 5)},
+    "resnet56": {"blocks": (9, 9, 9)},
+    "plain20": {"blocks": (3, 3, 3), "shortcut": "none"},
+    "plain32": {"blocks": (5, 5, 5), "shortcut": "none"},
+    "plain56": {"blocks": (9, 9, 9), "shortcut": "none"},
+}
+HYPER = Hyper(learning_rate=0.01, momentum=0.9, weight_decay=1e-4)
 IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 # In float64 only rounding differs. In float32 rounding moves inputs of ReLUs over the edge, so that
 # a gradient jumps at a few of the million positions.
@@ -61,11 +63,14 @@ def reference() -> ModuleType:
     return make_resnet_reference
 
 
-def spec_of(name: str, norm: str, dtype: str) -> TrainSpec:
-    model = network(
-        name, num_classes=10, norm=norm, dropout=0.0, norm_groups=NORM_GROUPS, norm_momentum=0.9
-    )
-    return TrainSpec(model, batch_size=BATCH_SIZE, augment=False, dtype=dtype)
+def experiment_of(name: str, norm: str, dtype: str) -> Experiment:
+    model = ResNet(**NETWORKS[name], norm=norm, norm_groups=NORM_GROUPS)
+    return Experiment(model, Inputs(augment=(), dtype=dtype), batch_size=BATCH_SIZE)
+
+
+def named_leaves(tree: object) -> dict[str, jax.Array]:
+    """The leaves of a tree of dicts: "conv1.kernel"."""
+    return flatten_dict(tree, sep=".")
 
 
 def torch_shape(value: jax.Array) -> tuple[int, ...]:
@@ -89,7 +94,7 @@ def to_torch(value: np.ndarray) -> np.ndarray:
     return np.asarray(value).transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim])
 
 
-def start(state: object, dtype: str) -> object:
+def start(state: TrainState, dtype: str) -> TrainState:
     """The problem's initial values, under the names that the mapping of weight files gives them."""
     names, leaves = torch_names(state.params), named_leaves(state.params)
     shapes = {theirs: torch_shape(leaves[ours]) for theirs, ours in names.items()}
@@ -106,9 +111,9 @@ def start(state: object, dtype: str) -> object:
     )
 
 
-def initial(spec: TrainSpec) -> object:
+def initial(experiment: Experiment) -> TrainState:
     """A state of the right structure; its values do not matter."""
-    shapes = jax.eval_shape(lambda: init_state(spec, jax.random.key(0), IMAGE_SHAPE))
+    shapes = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), IMAGE_SHAPE))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes.replace(key=None))
     ones = jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf + (path[-1].key == "var"), zeros.batch_stats
@@ -116,36 +121,35 @@ def initial(spec: TrainSpec) -> object:
     return zeros.replace(batch_stats=ones, key=jax.random.key(0))
 
 
-@functools.cache
+@cache
 def trajectory(norm: str, dtype: str) -> Tensors:
     """What `make_resnet_reference.trajectory` returns, from this package."""
     with enable_x64(dtype == "float64"):
-        spec = spec_of("resnet20", norm, dtype)
-        state = start(initial(spec), dtype)
-        state = state.replace(opt_state=optimizer(spec, HYPER, BATCH_SIZE).init(state.params))
+        experiment = experiment_of("resnet20", norm, dtype)
+        state = start(initial(experiment), dtype)
+        optimizer = experiment.optimizer(HYPER, lambda step: 0.0)
+        state = state.replace(opt_state=optimizer.init(state.params))
         images, labels = map(np.stack, zip(*map(batch, range(STEPS)), strict=True))
 
-        @jit
-        def run(state, images, labels):
-            def body(state, one):
-                new, metrics = train_step(spec, HYPER, BATCH_SIZE, state, *one)
-                return new, (metrics.loss, new.params)
-
-            state, (losses, params) = lax.scan(body, state, (images, labels))
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            evaluation = spec.model.apply(variables, normalise(images[0], spec.dtype), train=False)
-            return state, losses, evaluation, jax.tree.map(lambda leaf: leaf[0], params)
-
-        before = state.params
-        state, losses, evaluation, after = run(state, images, labels.astype(np.int32))
+        # An epoch is one batch here, so that its sum of losses is the batch's.
+        step = jit(lambda *args: train_step(experiment, HYPER, BATCH_SIZE, *args))
+        states, losses = [state], []
+        for one in zip(images, labels.astype(np.int32), strict=True):
+            before = states[-1].replace(loss_sum=jnp.zeros_like(state.loss_sum))
+            states.append(step(before, *one))
+            losses.append(states[-1].loss_sum)
+        state = states[-1]
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        x = experiment.inputs.evaluate(images[0])
+        evaluation = jit(partial(experiment.model.apply, train=False))(variables, x)
         # Of the first step of SGD: the difference is the rate times gradient plus decay.
         gradients = jax.tree.map(
             lambda old, new: (old - new) / HYPER.learning_rate - HYPER.weight_decay * old,
-            before,
-            after,
+            states[0].params,
+            states[1].params,
         )
     names = torch_names(state.params)
-    found = {"loss": losses, "evaluation logits": evaluation}
+    found = {"loss": np.asarray(losses), "evaluation logits": evaluation}
     for kind, tree in (("gradient", gradients), ("parameter", state.params)):
         leaves = named_leaves(tree)
         found |= {f"{kind} {theirs}": to_torch(leaves[ours]) for theirs, ours in names.items()}
@@ -181,19 +185,21 @@ def test_resnet20_trains_as_pytorch_now(reference: ModuleType, norm: str) -> Non
     check(trajectory(norm, "float64"), reference.trajectory(norm), "float64")
 
 
-@functools.cache
+@cache
 def forward18() -> Tensors:
     """What `make_resnet_reference.forward18` returns, from this package, with batch norm."""
     with enable_x64(True):
-        spec = spec_of("resnet18", "batch", "float64")
-        state = start(initial(spec), "float64")
+        experiment = experiment_of("resnet18", "batch", "float64")
+        state = start(initial(experiment), "float64")
 
         @jax.jit
         def forward(params, batch_stats, images):
-            x = normalise(images, spec.dtype)
+            x = experiment.inputs.evaluate(images)
             variables = {"params": params, "batch_stats": batch_stats}
-            training, new = spec.model.apply(variables, x, train=True, mutable=["batch_stats"])
-            evaluation = spec.model.apply({**variables, **new}, x, train=False)
+            training, new = experiment.model.apply(
+                variables, x, train=True, mutable=["batch_stats"]
+            )
+            evaluation = experiment.model.apply({**variables, **new}, x, train=False)
             return {"training logits": training, "evaluation logits": evaluation}
 
         found = forward(state.params, state.batch_stats, batch(0)[0])
@@ -211,9 +217,9 @@ def test_resnet18_is_pytorchs_now(reference: ModuleType) -> None:
 
 def counts() -> dict[str, int]:
     found = {}
-    for name in MODELS[1:]:
+    for name in NETWORKS:
         for norm in COUNTED_NORMS:
-            init = functools.partial(init_state, spec_of(name, norm, "float32"))
+            init = partial(init_state, experiment_of(name, norm, "float32"))
             state = jax.eval_shape(lambda f=init: f(jax.random.key(0), IMAGE_SHAPE))
             found[f"{name} {norm}"] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     return found

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cifar_jax.training import compiler
+from cifar_jax.kernels import compiler
 
 pytestmark = pytest.mark.optimised
 

@@ -1,78 +1,9 @@
-"""Frozen layers and learning rates of their own."""
+"""Patterns of parameters and their factors, as users write them."""
 
-import jax
-import numpy as np
-import optax
 import pytest
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.paths import named_leaves
-from cifar_jax.training.layerwise import (
-    check_patterns,
-    layerwise,
-    parse_patterns,
-    parse_rates,
-    rate_of,
-)
-from cifar_jax.training.optimizer import Hyperparams, sgd
-
-PARAMS = {
-    "conv1": {"kernel": np.ones((2, 2), np.float32), "bias": np.full(2, 2, np.float32)},
-    "norm1": {"scale": np.ones(2, np.float32)},
-    "dense": {"kernel": np.full(3, -1, np.float32)},
-}
-GRADIENTS = jax.tree.map(lambda p: 0.5 * p + 1, PARAMS)
-RATES = (("dense", 10.0), ("conv1", 0.1), ("*.bias", 0.0))
-
-
-def two_steps(rates, rate=0.01):
-    """Change of every parameter after two steps, by name."""
-    hyper = Hyperparams(learning_rate=rate)
-    optimiser = layerwise(sgd(hyper, lambda step: hyper.learning_rate), rates)
-    params, state = PARAMS, optimiser.init(PARAMS)
-    for _ in range(2):
-        updates, state = optimiser.update(GRADIENTS, state, params)
-        params = optax.apply_updates(params, updates)
-    return named_leaves(jax.tree.map(lambda new, old: new - old, params, PARAMS)), state
-
-
-def test_without_rates_the_optimiser_is_the_same_object():
-    base = optax.sgd(0.1)
-    assert layerwise(base, ()) is base
-
-
-def test_a_factor_is_another_learning_rate_and_frozen_is_no_change_at_all():
-    found, state = two_steps(RATES)
-    plain, _ = two_steps(())
-    np.testing.assert_array_equal(found["norm1.scale"], plain["norm1.scale"])
-    np.testing.assert_array_equal(found["conv1.bias"], np.zeros(2))
-    for name, factor in (("dense.kernel", 10), ("conv1.kernel", 0.1)):
-        expected, _ = two_steps((), 0.01 * factor)
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
-    # Momentum of the four trained tensors less the frozen one; nothing is kept for that.
-    sizes = [leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim]
-    assert sorted(sizes) == [2, 3, 4]
-
-
-def test_the_learning_rate_stays_a_value():
-    traced = 0
-
-    @jax.jit
-    def change(rate):
-        nonlocal traced
-        traced += 1
-        return two_steps(RATES, rate)[0]["dense.kernel"]
-
-    low, high = change(0.01), change(0.02)
-    assert traced == 1
-    assert not np.allclose(low, high)
-
-
-def test_the_last_pattern_that_matches_counts():
-    rates = (("*", 3.0), ("conv*", 2.0))
-    assert rate_of("conv1.kernel", rates) == 2
-    assert rate_of("dense.kernel", rates) == 3
-    assert rate_of("dense.kernel", rates[1:]) == 1
+from cifar_jax.training.layerwise import check_patterns, parse_patterns, parse_rates
 
 
 def test_texts():

@@ -1,14 +1,26 @@
 """The first value that is not finite: found where it was planted, and only if it matters."""
 
+from dataclasses import replace
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.training.epoch import first_nonfinite_step
-from cifar_jax.training.loop import HostData
+from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment, init_state
+from cifar_jax.training.loop import (
+    Divergence,
+    EpochRow,
+    HostData,
+    compile_device_epoch,
+    compile_stream_epoch,
+    epochs,
+    stack_runs,
+)
 from cifar_jax.training.nonfinite import first_nonfinite, replay
-from cifar_jax.training.optimizer import Hyperparams
 
 ONES = jnp.ones(3)
 
@@ -53,33 +65,97 @@ def test_the_place_is_the_layer_and_the_pass():
     assert first_nonfinite(lambda x: {"a": {"b": x / 0}}, ONES).place == "what becomes a/b"
 
 
+class Explodes(nn.Module):
+    """Its loss is infinite in the training batches from `first` on, counted from 0."""
+
+    first: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        batches = self.variable("batch_stats", "batches", jnp.zeros, ())
+        bias = self.param("bias", nn.initializers.zeros, (10,))
+        bad = batches.value >= self.first
+        if train:
+            batches.value += 1
+        else:
+            bad = False
+        return jnp.zeros((len(x), 10)) + bias + jnp.where(bad, jnp.inf, 0.0)
+
+
+@pytest.mark.parametrize("pipeline", ["device", "stream"])
 @pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([1.0, 2.0, 3.0], -1),
-        ([np.nan, 2.0, 3.0], 0),
-        ([1.0, np.inf, np.nan], 1),
-        ([1.0, 2.0, np.nan], 2),
-        ([np.inf], 0),
-        ([1.0], -1),
-    ],
+    ("first", "epoch", "step"),
+    [(0, 1, 1), (1, 1, 2), (2, 1, 3), (3, 2, 1), (5, 2, 3), (6, 2, None)],
 )
-def test_first_step(losses, expected):
-    found = first_nonfinite_step(jnp.array(losses))
-    assert int(found) == expected
-    assert found.dtype == jnp.int32
+def test_a_divergence_names_its_epoch_and_step(tiny_data, pipeline, first, epoch, step):
+    """Three steps an epoch, the last a partial batch; 6 is after the second epoch."""
+    experiment = Experiment(Explodes(first), Inputs(augment=()), batch_size=8)
+    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
+    state = init_state(experiment, jax.random.key(0), (8, 8, 3))
+    if pipeline == "device":
+        program = compile_device_epoch(experiment, hyper, state, tiny_data)
+    else:
+        images, labels = (np.asarray(x) for x in tiny_data[:2])
+        source = HostData(images, labels, np.arange(20))
+        program = compile_stream_epoch(experiment, hyper, state, source, tiny_data)
+    found = [rows for _, rows in epochs(lambda s: program(hyper, s), state, 1, 2, 20)]
+    for number, (row,) in enumerate(found, start=1):
+        if number < epoch or step is None:
+            assert isinstance(row, EpochRow)
+            assert row.epoch == number
+        elif number == epoch:
+            assert row == Divergence(epoch, step)
 
 
-def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_spec, tiny_data, tiny_state):
+def test_one_of_two_runs_can_diverge(tiny_data, tiny_experiment, tiny_state):
+    hypers = [Hyper(*map(np.float32, (rate, 0.9, 5e-4))) for rate in (0.01, 1e30)]
+    hyper, state = stack_runs(hypers), stack_runs([tiny_state, tiny_state])
+    program = compile_device_epoch(tiny_experiment, hyper, state, tiny_data, 2)
+    ((_, (healthy, diverged)),) = epochs(lambda s: program(hyper, s), state, 1, 1, 20, runs=2)
+    assert isinstance(healthy, EpochRow)
+    assert isinstance(diverged, Divergence)
+    assert (diverged.epoch, diverged.step) in [(1, 2), (1, 3), (1, None)]
+
+
+def test_a_validation_loss_that_is_not_finite_has_no_step(tiny_data):
+    class BadInEvaluation(Explodes):
+        def __call__(self, x, *, train):
+            return super().__call__(x, train=True) if train else jnp.full((len(x), 10), jnp.nan)
+
+    experiment = Experiment(BadInEvaluation(99), Inputs(augment=()), batch_size=8)
+    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
+    state = init_state(replace(experiment, model=Explodes(99)), jax.random.key(0), (8, 8, 3))
+    program = compile_device_epoch(experiment, hyper, state, tiny_data)
+    ((_, (row,)),) = epochs(lambda s: program(hyper, s), state, 1, 1, 20)
+    assert row == Divergence(1, None)
+    assert "at the end of epoch 1" in str(row)
+
+
+def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tiny_data, tiny_state):
     images, labels = (np.asarray(x) for x in tiny_data[:2])
     source = HostData(images, labels, np.arange(len(labels)))
 
     def at(rate):
-        hyper = Hyperparams(*map(np.float32, (rate, 0.9, 5e-4)))
-        return replay(tiny_spec, hyper, tiny_state, source, 1)
+        hyper = Hyper(*map(np.float32, (rate, 0.9, 5e-4)))
+        return replay(tiny_experiment, hyper, tiny_state, source, 1)
 
     assert at(0.01) is None
     step, operation = at(1e30)
     assert step <= 3
     assert operation.value in ("NaN", "infinity")
     assert " pass of " in operation.place or "what becomes" in operation.place
+
+
+def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
+    """From the state after its steps, with their number in it."""
+    experiment = Experiment(Explodes(2), Inputs(augment=()), batch_size=8)
+    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
+    state = init_state(experiment, jax.random.key(0), (8, 8, 3))
+    program = compile_device_epoch(experiment, hyper, state, tiny_data)
+    images, labels = (np.asarray(x) for x in tiny_data[:2])
+    source = HostData(images, labels, np.arange(20))
+    for done in (0, 1, 2):
+        middle = program.advance(hyper, state, 0, done)
+        step, operation = replay(experiment, hyper, middle, source, 1)
+        assert step == 3
+        assert "forward pass" in operation.place or "what becomes" in operation.place

@@ -1,87 +1,99 @@
 """An epoch in several calls: bitwise the epoch in one, with no program compiled again."""
 
 import functools
+from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.models.cnn import CNN
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.epoch import run_epoch
+from cifar_jax.core.inputs import Inputs, random_crop_and_flip
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.regularise import Cutout, Mixup, RandomErasing
+from cifar_jax.core.train import (
+    Data,
+    Experiment,
+    Metrics,
+    TrainState,
+    init_state,
+    predict,
+    run_epoch,
+)
+from cifar_jax.kernels import jit
 from cifar_jax.training.loop import (
     CompiledEpoch,
     HostData,
     SteppedEpoch,
-    Unfinished,
     compile_device_epoch,
+    compile_predict,
     compile_stream_epoch,
     stack_runs,
     unstack_state,
 )
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 
-pytestmark = pytest.mark.optimised
-
-HYPER = Hyperparams(*map(np.float32, (0.01, 0.9, 5e-4)))
+HYPER = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
 FULL = 3
 
 
 @functools.cache
-def noise() -> TrainData:
-    """28 + 12 images of 8x8 noise: three batches of 8, and one of 4."""
+def noise() -> Data:
+    """28 + 12 images of 4x4 noise: three batches of 8, and one of 4."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    images = rng.integers(0, 256, (40, 4, 4, 3), np.uint8)
     labels = rng.integers(0, 10, 40, np.int32)
-    return TrainData(*map(jnp.asarray, (images[:28], labels[:28], images[28:], labels[28:])))
+    return Data(*map(jnp.asarray, (images[:28], labels[:28], images[28:], labels[28:])))
 
 
-def spec_of(norm: str) -> TrainSpec:
-    return TrainSpec(CNN(norm=norm, widths=(4,), hidden=16), batch_size=8)
+def experiment_of(norm: str, widths: tuple[int, ...] = ()) -> Experiment:
+    return Experiment(CNN(norm=norm, widths=widths, hidden=16), batch_size=8)
 
 
 @functools.cache
-def start(norm: str, seed: int = 0) -> TrainState:
+def start(norm: str, seed: int = 0, widths: tuple[int, ...] = ()) -> TrainState:
     make = jax.jit(init_state, static_argnums=(0, 2))
-    return make(spec_of(norm), jax.random.key(seed), (8, 8, 3))
+    return make(experiment_of(norm, widths), jax.random.key(seed), (4, 4, 3))
+
+
+def host_data(data: Data) -> HostData:
+    images, labels = np.asarray(data.train_images), np.asarray(data.train_labels)
+    return HostData(images, labels, np.arange(len(labels)))
 
 
 @functools.cache
-def compiled(norm: str, pipeline: str) -> CompiledEpoch:
-    data = noise()
+def compiled(norm: str, pipeline: str, widths: tuple[int, ...] = ()) -> CompiledEpoch:
+    experiment, state, data = experiment_of(norm, widths), start(norm, 0, widths), noise()
     if pipeline == "device":
-        return compile_device_epoch(spec_of(norm), HYPER, start(norm), data)
-    images, labels = np.asarray(data.train_images), np.asarray(data.train_labels)
-    host = HostData(images, labels, np.arange(28))
-    return compile_stream_epoch(spec_of(norm), HYPER, start(norm), host, data)
+        return compile_device_epoch(experiment, HYPER, state, data)
+    return compile_stream_epoch(experiment, HYPER, state, host_data(data), data)
 
 
-def bits(state: TrainState, metrics: object) -> list[bytes]:
-    tree: object = (state.step, state.params, state.batch_stats, state.opt_state, metrics)
+def bits(state: TrainState, metrics: object = None) -> list[bytes]:
+    tree: object = (state.replace(key=None), metrics)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
 def in_pieces(
-    program: CompiledEpoch, hyper: Hyperparams, state: TrainState, size: int
-) -> tuple[TrainState, object]:
-    """An epoch in calls of so many steps; the metrics go through the host between them."""
-    metrics = program.empty
+    program: CompiledEpoch, hyper: Hyper, state: TrainState, size: int
+) -> tuple[TrainState, Metrics]:
+    """An epoch in calls of so many steps; the state goes through the host between them."""
     for begin in range(0, FULL, size):
-        stop = min(begin + size, FULL)
-        state, metrics = program.advance(hyper, state, metrics, begin, stop)
-        metrics = jax.tree.map(lambda m: jnp.array(np.asarray(m)), metrics)
-    return program.finish(hyper, state, metrics)
+        state = program.advance(hyper, state, begin, min(begin + size, FULL))
+        kept = jax.tree.map(lambda m: jnp.array(np.asarray(m)), state.replace(key=None))
+        state = kept.replace(key=state.key)
+    return program.finish(hyper, state)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_any_number_of_calls_gives_the_same_bits(norm) -> None:
-    one_program = jit(lambda state: run_epoch(spec_of(norm), HYPER, state, noise()))
+def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines(norm) -> None:
+    one_program = jit(lambda state: run_epoch(experiment_of(norm), HYPER, noise(), state))
     ends = set()
     for pipeline in ("device", "stream"):
         program = compiled(norm, pipeline)
-        assert program.full == FULL
+        assert (program.full, program.steps) == (FULL, FULL + 1)
         for size in (1, 2, FULL):
             end = start(norm)
             for _ in range(2):
@@ -91,37 +103,64 @@ def test_any_number_of_calls_gives_the_same_bits(norm) -> None:
         ends.add(tuple(bits(*program(HYPER, middle))))
     assert len(ends) == 1
     whole, metrics = one_program(start(norm))
-    assert bits(middle, None) == bits(whole, None)
+    assert bits(middle) == bits(whole)
     np.testing.assert_allclose(row, metrics, rtol=1e-6)  # Its means may be rounded otherwise.
 
 
-def test_seeds_that_train_together_can_be_stopped_together() -> None:
+@pytest.mark.optimised
+def test_with_a_plain_convolution_each_pipeline_has_its_bits() -> None:
+    """On a CPU XLA takes another convolution inside a loop, which rounds otherwise."""
+    ends = []
+    for pipeline in ("device", "stream"):
+        program, state = compiled("batch", pipeline, (4,)), start("batch", 0, (4,))
+        end = program(HYPER, state)
+        assert bits(*in_pieces(program, HYPER, state, 2)) == bits(*end)
+        ends.append(jax.tree.leaves((end[0].replace(key=None), end[1])))
+    for resident, streamed in zip(*ends, strict=True):
+        np.testing.assert_allclose(resident, streamed, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_that_train_together_can_be_stopped_together_and_are_each_alone() -> None:
     states = stack_runs([start("batch", seed) for seed in (0, 1)])
-    hyper = stack_runs([HYPER, HYPER])
-    program = compile_device_epoch(spec_of("batch"), hyper, states, noise(), 2)
-    whole = bits(*program(hyper, states))
+    hyper = stack_runs([HYPER, HYPER.replace(learning_rate=np.float32(0.02))])
+    program = compile_device_epoch(experiment_of("batch"), hyper, states, noise(), 2)
+    whole, metrics = program(hyper, states)
     for size in (1, 2):
-        assert bits(*in_pieces(program, hyper, states, size)) == whole
-    assert whole != bits(*program(hyper, stack_runs([unstack_state(states, 1, 2)] * 2)))
+        assert bits(*in_pieces(program, hyper, states, size)) == bits(whole, metrics)
+    alone = compiled("batch", "device")
+    for i in (0, 1):
+        one, row = alone(jax.tree.map(lambda h, i=i: h[i], hyper), start("batch", i))
+        pairs = zip(
+            jax.tree.leaves((unstack_state(whole, i, 2).replace(key=None), metrics)),
+            jax.tree.leaves((one.replace(key=None), row)),
+            strict=True,
+        )
+        for found, expected in pairs:
+            found = found[i] if found.ndim > expected.ndim else found
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
-def test_stopped_at_every_boundary_and_gone_on(seconds) -> None:
-    """Whether a call is a step or what is left; what is seen at a boundary stays as it is."""
+def test_stopped_at_every_boundary_and_resumed(seconds) -> None:
+    """Whether a call is a step or all that remains; a state seen at a boundary stays as it is."""
     program = compiled("batch", "device")
     whole = bits(*program(HYPER, start("batch")))
-    seen: list[Unfinished] = []
-    run = SteppedEpoch(program, HYPER, seen.append, seconds=seconds)
+    seen: list[tuple[int, TrainState]] = []
+    run = SteppedEpoch(program, HYPER, lambda *here: seen.append(here), seconds=seconds)
     assert bits(*run(start("batch"))) == whole
-    assert [here.steps for here in seen] == ([0, 1, 2, 3] if seconds == 0 else [0, 1, 3])
-    for here in seen:
-        rest = SteppedEpoch(program, HYPER, begun=here)
-        assert bits(*rest(here.state)) == whole
+    assert [steps for steps, _ in seen] == ([0, 1, 2, 3] if seconds == 0 else [0, 1, 3])
+    for steps, state in seen:
+        assert int(state.step) == steps
+        resumed = SteppedEpoch(program, HYPER, steps=steps)
+        end = resumed(state)
+        assert bits(*end) == whole
+        # The epoch after it begins at its first step.
+        assert bits(*resumed(end[0])) == bits(*program(HYPER, end[0]))
 
 
 def test_what_a_boundary_raises_ends_the_epoch() -> None:
-    def stop(here: Unfinished) -> None:
-        if here.steps == 2:
+    def stop(steps: int, state: TrainState) -> None:
+        if steps == 2:
             raise InterruptedError
 
     run = SteppedEpoch(compiled("batch", "device"), HYPER, stop, seconds=0)
@@ -136,17 +175,33 @@ def test_other_bounds_neither_compile_nor_wait_for_the_host(caplog) -> None:
         return [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
 
     with jax.log_compiles(True):
+        for begin in range(FULL):
+            with jax.transfer_guard_device_to_host("disallow"):
+                state = program.advance(hyper, state, begin, begin + 1)
         with jax.transfer_guard("disallow"):
-            for begin in range(FULL):
-                state, metrics = program.advance(hyper, state, program.empty, begin, begin + 1)
-            program.finish(hyper, state, metrics)
+            program.finish(hyper, state)
         assert compilations() == []
         jax.jit(lambda x: x + 41)(1)
     assert compilations() != []
 
 
+def test_an_epoch_refuses_host_numbers_under_the_guard_and_keeps_its_arguments() -> None:
+    """The guard does see what is not on the device. The state before a call can be saved while it
+    runs, so that the call must not take its buffers."""
+    hyper, before = jax.device_put(HYPER), start("batch")
+    state = jax.tree.map(jnp.copy, before)
+    program = compiled("batch", "device")
+    with jax.transfer_guard("disallow"):
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            program(HYPER, state)
+        program(hyper, state)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, noise(), hyper)))
+    assert bits(state) == bits(before)
+
+
+@pytest.mark.optimised
 def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
-    """Both programs write over the copy; what they were called with stays."""
+    """All programs that train write over the copy; the arguments of a call stay."""
     compile_, programs = jax.stages.Lowered.compile, []
 
     def noted(self):
@@ -155,10 +210,63 @@ def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
     state = start("batch")
-    program = compile_device_epoch(spec_of("batch"), HYPER, state, noise())
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    program = compile_device_epoch(experiment_of("batch"), HYPER, state, noise())
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
     reused = [one.memory_analysis().alias_size_in_bytes for one in programs]
-    assert sum(size >= held for size in reused) == 2, reused
-    before = bits(state, program.empty)
+    # The full batches, the partial one and the end of the epoch; the copy itself reuses nothing.
+    assert sum(found >= size for found in reused) == 3, reused
+    before = bits(state)
     program(HYPER, state)
-    assert bits(state, program.empty) == before
+    assert bits(state) == before
+
+
+class Keeper(nn.Module):
+    """Learns nothing; keeps a batch of 8 that it is trained on, once a step."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (3, 8, 8, 8, 3))
+        if train:
+            row = jnp.zeros((8, 8, 8, 3)).at[: len(x)].set(x)
+            seen.value = jnp.roll(seen.value, -1, axis=0).at[-1].set(row)
+        return jnp.zeros((len(x), 10)) + self.param("bias", nn.initializers.zeros, (10,))
+
+
+def test_regularised_batches_are_the_same_in_both_pipelines(tiny_data: Data) -> None:
+    """Another draw would differ by about 1; mixup's products and sum are contracted differently in
+    the two programs of jax 0.5.0, which changes last bits."""
+    inputs = Inputs((random_crop_and_flip, RandomErasing()), (Cutout(4), Mixup(10)))
+    experiment = Experiment(Keeper(), inputs, batch_size=8)
+    first = jax.jit(lambda key: init_state(experiment, key, (8, 8, 3)))(jax.random.key(1))
+    host = host_data(tiny_data)
+    states = [
+        compile_device_epoch(experiment, HYPER, first, tiny_data)(HYPER, first),
+        compile_stream_epoch(experiment, HYPER, first, host, tiny_data)(HYPER, first),
+    ]
+    resident, streamed = (np.asarray(state.batch_stats["seen"]) for state, _ in states)
+    np.testing.assert_allclose(resident, streamed, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(resident == 0, streamed == 0)
+    assert (resident == 0).any()
+    assert len(np.unique(resident)) > 1000
+    assert states[0][1].train_accuracy == states[1][1].train_accuracy
+
+
+@pytest.mark.parametrize("pipeline", ["device", "stream"])
+def test_fewer_images_than_a_batch_are_one_partial_step(pipeline: str) -> None:
+    data = noise()
+    experiment = replace(experiment_of("none"), batch_size=32)
+    if pipeline == "device":
+        program = compile_device_epoch(experiment, HYPER, start("none"), data)
+    else:
+        program = compile_stream_epoch(experiment, HYPER, start("none"), host_data(data), data)
+    assert (program.full, program.steps) == (0, 1)
+    end, metrics = SteppedEpoch(program, HYPER)(start("none"))
+    assert int(end.step) == 1
+    assert np.isfinite(float(metrics.train_loss))
+
+
+def test_compiled_predictions_are_those_of_predict() -> None:
+    experiment, images = experiment_of("batch"), noise().val_images
+    found = compile_predict(experiment, start("batch"), images)(start("batch"), images)
+    expected = predict(experiment, start("batch"), images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -8,27 +8,27 @@ PROGRAM = """
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from cifar_jax.models.cnn import CNN
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.training.loop import compile_device_epoch, stack_runs
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, init_state
 
 rng = np.random.default_rng(0)
-images = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
+images = rng.integers(0, 256, (32, 4, 4, 3), np.uint8)
 labels = rng.integers(0, 10, 32, np.int32)
-data = TrainData(images[:20], labels[:20], images[20:], labels[20:])
-spec = TrainSpec(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
-hyper = stack_runs([jax.tree.map(np.float32, Hyperparams())] * 2)
+data = Data(images[:20], labels[:20], images[20:], labels[20:])
+experiment = Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
+hyper = stack_runs([jax.tree.map(np.float32, Hyper())] * 2)
 
 def train(states, images):
-    run = compile_device_epoch(spec, hyper, states, images, 2)
+    run = compile_device_epoch(experiment, hyper, states, images, 2)
     for _ in range(2):  # What comes out goes in again.
         states, metrics = run(hyper, states)
     return states, metrics
 
 mesh = Mesh(np.array(jax.devices()), ("seed",))
 divided, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("seed",), ()))
-states = stack_runs([init_state(spec, jax.random.key(seed), (8, 8, 3)) for seed in (0, 1)])
+states = stack_runs([init_state(experiment, jax.random.key(seed), (4, 4, 3)) for seed in (0, 1)])
 one, one_metrics = train(states, jax.device_put(data))
 two, two_metrics = train(jax.device_put(states, divided), jax.device_put(data, everywhere))
 for a, b in zip(*(jax.tree.leaves((s.params, s.batch_stats, m))

@@ -1,0 +1,177 @@
+"""From a config to the values that the training core takes: `Experiment` and `Hyper`."""
+
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cifar_jax.combinations import milestones
+from cifar_jax.config import Config, TrainingConfig, TransferConfig
+from cifar_jax.core import optimizers, schedules
+from cifar_jax.core.inputs import Inputs, random_crop_and_flip
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
+from cifar_jax.core.optimizers import LayerRates, Muon, matches
+from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
+from cifar_jax.core.resnet import ResNet
+from cifar_jax.core.train import Experiment, cross_entropy
+from cifar_jax.kernels import fast
+from cifar_jax.training.layerwise import Rates, parse_patterns, parse_rates
+from cifar_jax.training.transfer import named_leaves
+
+# Batch size for which a linearly scaled learning rate is given; the protocol's.
+REFERENCE_BATCH = 128
+# Images in a forward pass of evaluation. On a CPU the activations of 100 images stay in the cache.
+EVAL_BATCH, CPU_EVAL_BATCH = 250, 100
+
+_IMAGENET = {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"}
+# 6n + 2 layers have weights: a stem, three stages of n blocks of two, and the last.
+_BLOCKS = {"20": 3, "32": 5, "56": 9}
+_RESNETS: dict[str, dict[str, Any]] = {
+    "resnet18": _IMAGENET,
+    **{f"resnet{depth}": {"blocks": (n, n, n)} for depth, n in _BLOCKS.items()},
+    **{f"plain{depth}": {"blocks": (n, n, n), "shortcut": "none"} for depth, n in _BLOCKS.items()},
+}
+
+
+def first_width(name: str) -> int:
+    """Channels of a network's first convolution, of which all other widths are multiples."""
+    if name == "cnn":
+        return CNN.widths[0]
+    widths: tuple[int, ...] = _RESNETS[name].get("widths", ResNet.widths)
+    return widths[0]
+
+
+def network(name: str, *, zero_init: bool = False, **options: Any) -> nn.Module:
+    """Build a network by name, one of `cifar_jax.config.MODELS`.
+
+    Args:
+        zero_init: of residual networks, see `ResNet`.
+        options: attributes that `CNN` and `ResNet` share.
+    """
+    if name == "cnn":
+        return CNN(**options)
+    return ResNet(**_RESNETS[name], zero_init=zero_init, **options)
+
+
+def parameter_names(model: nn.Module, image_shape: tuple[int, ...] = (32, 32, 3)) -> list[str]:
+    """Return the names of all parameters, such as "conv1.kernel"; nothing is computed."""
+    example = jnp.zeros((1, *image_shape))
+    variables = jax.eval_shape(lambda key: model.init(key, example, train=False), jax.random.key(0))
+    return list(named_leaves(variables["params"]))
+
+
+def _frozen_norms(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Norm layers whose scale and bias are both frozen."""
+    frozen = {
+        name for name in parameter_names(model) if any(matches(name, part) for part in patterns)
+    }
+    layers = [name.removesuffix(".scale") for name in frozen if name.endswith(".scale")]
+    return tuple(sorted(layer for layer in layers if f"{layer}.bias" in frozen))
+
+
+def frozen_patterns(transfer: TransferConfig) -> tuple[str, ...]:
+    """Patterns of the parameters that are not trained."""
+    return parse_patterns(transfer.freeze, "--freeze")
+
+
+def layer_rates(transfer: TransferConfig) -> Rates:
+    """Factors of the learning rate; a frozen parameter stays so whatever its factor."""
+    frozen = tuple((pattern, 0.0) for pattern in frozen_patterns(transfer))
+    return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
+
+
+def build_model(config: Config) -> nn.Module:
+    """Build the network of a config whose class count is known."""
+    model = config.model
+    model_ = network(
+        model.name,
+        num_classes=model.num_classes,
+        norm=model.norm,
+        dropout=model.dropout,
+        norm_groups=model.norm_groups,
+        norm_momentum=model.norm_momentum,
+        zero_init=model.zero_init_residual,
+    )
+    patterns = frozen_patterns(config.transfer)
+    return model_.clone(frozen_norms=_frozen_norms(model_, patterns)) if patterns else model_
+
+
+def _inputs(config: Config) -> Inputs:
+    training = config.training
+    augment: list[Any] = [random_crop_and_flip] if config.data.augment else []
+    if training.random_erasing:
+        area = (training.erasing_area_low, training.erasing_area_high)
+        augment.append(RandomErasing(training.random_erasing, area, training.erasing_ratio))
+    mix: list[Any] = [Cutout(training.cutout)] if training.cutout else []
+    if training.mixup:
+        assert config.model.num_classes is not None
+        mix.append(Mixup(config.model.num_classes, training.mixup))
+    dtype = "bfloat16" if training.precision == "bfloat16" else "float32"
+    return Inputs(tuple(augment), tuple(mix), dtype=dtype)
+
+
+def _optimizer(config: Config) -> Optimizer:
+    named: dict[str, Optimizer] = {
+        "sgd": sgd,
+        "nesterov": optimizers.nesterov,
+        "adamw": optimizers.adamw,
+        "muon": Muon(config.model.num_classes),
+    }
+    rates = layer_rates(config.transfer)
+    base = named[config.training.optimizer]
+    return LayerRates(base, rates) if rates else base
+
+
+def _schedule(training: TrainingConfig) -> Schedule:
+    named: dict[str, Schedule] = {
+        "step": StepDecay(training.decay_every, training.decay_factor),
+        "constant": schedules.constant,
+        "multistep": schedules.MultiStepDecay(milestones(training), training.decay_factor),
+        "cosine": schedules.Cosine(training.final_fraction),
+        "onecycle": schedules.OneCycle(),
+    }
+    schedule = named[training.schedule]
+    if not training.warmup_epochs:
+        return schedule
+    delay = training.schedule in ("cosine", "onecycle")
+    return schedules.Warmup(training.warmup_epochs, schedule, delay)
+
+
+def build_experiment(config: Config) -> Experiment:
+    """Build the experiment of a config whose class count is known, for JAX's default backend."""
+    training, on_cpu = config.training, jax.default_backend() == "cpu"
+    model = build_model(config)
+    smoothing = training.label_smoothing
+    # CPUs always compute full float32, and products of bfloat16 are exact.
+    precisions = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
+    return Experiment(
+        model=model if training.kernels == "plain" else cast(nn.Module, fast(model)),
+        inputs=_inputs(config),
+        loss=LabelSmoothing(smoothing) if smoothing else cross_entropy,
+        optimizer=_optimizer(config),
+        schedule=_schedule(training),
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        precision=None if on_cpu else precisions[training.precision],
+        eval_batch_size=CPU_EVAL_BATCH if on_cpu else EVAL_BATCH,
+    )
+
+
+def initial_learning_rate(training: TrainingConfig) -> float:
+    """The initial rate, or peak; linear scaling is Goyal et al. 2017, arXiv 1706.02677, 2.1."""
+    if training.lr_scaling == "linear":
+        return training.learning_rate * training.batch_size / REFERENCE_BATCH
+    return training.learning_rate
+
+
+def hyperparams(config: Config) -> Hyper:
+    """The traced half of a config, as float32 scalars."""
+    training = config.training
+    return Hyper(
+        learning_rate=np.float32(initial_learning_rate(training)),
+        momentum=np.float32(training.momentum),
+        weight_decay=np.float32(training.weight_decay),
+    )

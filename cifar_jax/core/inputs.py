@@ -1,0 +1,76 @@
+"""From uint8 pixels to what the network sees, inside the compiled program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+PADDING = 4
+
+Augment = Callable[[Array, Array], Array]
+Mix = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def random_crop_and_flip(key: Array, images: Array) -> Array:
+    """Flip with probability 0.5, pad by 4 black pixels, cut a random window: uint8 (B, H, W, C)."""
+    n = images.shape[0]
+    flip_key, offset_key = jax.random.split(key)
+    flip = jax.random.bernoulli(flip_key, 0.5, (n,))
+    top, left = jax.random.randint(offset_key, (2, n), 0, 2 * PADDING + 1)
+    return crop_and_flip(images, flip, top, left)
+
+
+def crop_and_flip(images: Array, flip: Array, top: Array, left: Array) -> Array:
+    """Flip some images left to right, then cut a window out of each padded image.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        flip: bool (B,).
+        top, left: int32 (B,), corner of the window in the padded image, 0 to 2 * PADDING.
+    """
+    images = jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
+    padded = jnp.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
+    shape = images.shape[1:]
+    window = jax.vmap(lambda image, y, x: lax.dynamic_slice(image, (y, x, 0), shape))
+    return window(padded, top, left)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How images become inputs of the network.
+
+    Attributes:
+        augment: applied in this order in training: (key, uint8 images) -> uint8 images.
+        mix: applied after them: (key, normalised images, targets) -> (images, targets). For
+            targets see `train`.
+        mean, std: of each channel, of pixels in [0, 1]. The defaults are CIFAR-10's.
+        dtype: of the result; the layers compute in it.
+    """
+
+    augment: tuple[Augment, ...] = (random_crop_and_flip,)
+    mix: tuple[Mix, ...] = ()
+    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+    std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
+    dtype: str = "float32"
+
+    def evaluate(self, images: Array) -> Array:
+        """Normalise: uint8 (B, H, W, C) -> (B, H, W, C) of `dtype`."""
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        mean, std = jnp.asarray(self.mean, wide), jnp.asarray(self.std, wide)
+        return ((images.astype(wide) / 255 - mean) / std).astype(self.dtype)
+
+    def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
+        """Augment, normalise and mix a batch.
+
+        Returns:
+            (B, H, W, C) of `dtype`, and targets: the labels, int32 (B,), or the share of each
+            class, float (B, classes), if a `mix` function made them so.
+        """
+        for i, augment in enumerate(self.augment):
+            images = augment(jax.random.fold_in(key, i), images)
+        x, targets = self.evaluate(images), labels
+        for i, mix in enumerate(self.mix, start=len(self.augment)):
+            x, targets = mix(jax.random.fold_in(key, i), x, targets)
+        return x, targets

@@ -1,0 +1,86 @@
+"""Normalisation layers with PyTorch's conventions. Only Batch Normalization keeps statistics."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Initializer
+from jax import lax
+
+EPSILON = 1e-5
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """Return x in float32, or as it is if its dtype is wider.
+
+    Statistics, the last layer and the loss are computed in it (Micikevicius et al. 2018,
+    arXiv 1710.03740, section 3).
+    """
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class BatchNorm(nn.Module):
+    """Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2).
+
+    The batch is normalised by its biased variance. The running average takes the unbiased one,
+    n / (n - 1) times as large, as in PyTorch; `flax.linen.BatchNorm` takes the biased one.
+
+    Attributes:
+        momentum: weight of the old running value, 1 - PyTorch's `momentum`.
+        scale_init: initializer of the scale.
+    """
+
+    momentum: float = 0.9
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalise each channel of x, float (..., C); the result has its shape and dtype.
+
+        In training it uses the statistics of the batch, of 2 values a channel or more, and updates
+        the running ones. In evaluation it uses the running ones.
+        """
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(wide(x), axes)
+            var = jnp.mean(jnp.square(wide(x) - mean), axes)
+            if not self.is_initializing():
+                n, old = x.size // x.shape[-1], self.momentum
+                running_mean.value = old * running_mean.value + (1 - old) * mean
+                running_var.value = old * running_var.value + (1 - old) * var * (n / (n - 1))
+        return ((wide(x) - mean) * (scale * lax.rsqrt(var + EPSILON)) + bias).astype(x.dtype)
+
+
+def norm_layer(
+    norm: str,
+    name: str,
+    groups: int = 8,
+    momentum: float = 0.9,
+    scale_init: Initializer = nn.initializers.ones,
+) -> Callable[..., jax.Array]:
+    """Return a norm layer, a function of (x, train=...) like `BatchNorm.__call__`.
+
+    Args:
+        norm: "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7):
+            "layer" with one group, "instance" with a group a channel, or "group". Each image is
+            normalised by its own mean and biased variance, in training and evaluation alike. All
+            have a scale and a bias a channel.
+        name: of the sub-module.
+        groups: of "group"; divides the channels. A group has neighbouring channels.
+        momentum, scale_init: see `BatchNorm`; only "batch" has a momentum.
+    """
+    if norm == "batch":
+        return BatchNorm(momentum, scale_init, name=name)
+    number, size = {"layer": (1, None), "instance": (None, 1), "group": (groups, None)}[norm]
+    # The fast variance, mean(x^2) - mean(x)^2, loses digits.
+    layer = nn.GroupNorm(
+        number, size, EPSILON, scale_init=scale_init, use_fast_variance=False, name=name
+    )
+    return lambda x, train: layer(x).astype(x.dtype)

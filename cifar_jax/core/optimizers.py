@@ -1,0 +1,122 @@
+"""Optimisers beside the protocol's; `optim.py` says how they are called."""
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from cifar_jax.core.optim import Hyper, Optimizer
+
+
+def nesterov(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """PyTorch's `SGD(nesterov=True)`: p <- p - learning_rate * (g + momentum * buffer)."""
+    decay = optax.add_decayed_weights(hyper.weight_decay)
+    return optax.chain(decay, optax.sgd(schedule, momentum=hyper.momentum, nesterov=True))
+
+
+def adamw(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """PyTorch's `AdamW` (Loshchilov & Hutter 2019, arXiv 1711.05101), beta2 0.999, eps 1e-8.
+
+    p <- p - learning_rate * (m / (sqrt(v) + eps) + weight_decay * p), for every parameter p, with
+    Adam's corrected moments m and v of the gradient.
+    """
+    return optax.adamw(schedule, b1=hyper.momentum, weight_decay=hyper.weight_decay)
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon for the kernels of hidden layers, AdamW for all other parameters.
+
+    Jordan et al. 2024, kellerjordan.github.io/posts/muon: the momentum of a kernel, as a matrix of
+    inputs by outputs, is replaced by the nearest orthogonal one (roughly: five Newton-Schulz
+    steps), times sqrt(max(1, outputs / inputs)). optax corrects the bias of momentum and gradient
+    before it adds them; PyTorch's Muon does not. About 20 steps later the two agree.
+
+    Attributes:
+        num_classes: a dense kernel with so many outputs is the last layer's, and not hidden.
+        nesterov: Nesterov's momentum in Muon.
+        adamw_share: AdamW's learning rate over Muon's: 0.0003 to 0.02, as Jordan recommends.
+    """
+
+    num_classes: int | None = None
+    nesterov: bool = True
+    adamw_share: float = 0.015
+
+    def _label(self, kernel: jax.Array) -> str:
+        last = kernel.ndim == 2 and kernel.shape[-1] == self.num_classes
+        return "muon" if kernel.ndim >= 2 and not last else "adamw"
+
+    def __call__(self, hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
+        decay = hyper.weight_decay
+        hidden = optax.contrib.muon(
+            schedule, beta=hyper.momentum, weight_decay=decay, nesterov=self.nesterov
+        )
+        others = optax.adamw(lambda step: self.adamw_share * schedule(step), weight_decay=decay)
+        return optax.partition(
+            {"muon": _as_matrices(hidden), "adamw": others},
+            lambda params: jax.tree.map(self._label, params),
+        )
+
+
+def _as_matrices(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Apply `inner` to (3, 3, C, D) arrays as (9 * C, D), as optax does itself from 0.2.6 on."""
+
+    def flat(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), tree)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        new, state = inner.update(flat(updates), state, None if params is None else flat(params))
+        return jax.tree.map(lambda x, like: x.reshape(like.shape), new, updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(flat(params)), update)
+
+
+def parameter_name(path: Iterable[Any]) -> str:
+    """Join a leaf's path in a tree of dicts: "conv1.kernel"."""
+    return ".".join(str(part.key) for part in path)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern matches a parameter's name, or that of a module it is in.
+
+    `*`, `?` and `[...]` are as in file names, and `*` matches dots too: `conv1`, `conv*` and
+    `*.kernel` all match "conv1.kernel".
+    """
+    parts = name.split(".")
+    prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return any(fnmatch.fnmatchcase(prefix, pattern) for prefix in prefixes)
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """Discriminative fine-tuning (Howard & Ruder 2018, arXiv 1801.06146, section 3.2).
+
+    A frozen parameter (factor 0) has no update, no weight decay and no momentum.
+
+    Attributes:
+        base: optimiser of the parameters that no pattern matches.
+        factors: (pattern, factor of the update); the last pattern that matches counts.
+    """
+
+    base: Optimizer
+    factors: tuple[tuple[str, float], ...]
+
+    def factor(self, name: str) -> float:
+        """Return the factor of a parameter."""
+        found = (factor for pattern, factor in reversed(self.factors) if matches(name, pattern))
+        return float(next(found, 1.0))
+
+    def __call__(self, hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
+        base = self.base(hyper, schedule)
+        scaled = {str(float(f)): optax.chain(base, optax.scale(f)) for _, f in self.factors}
+        scaled |= {"1.0": base, "0.0": optax.set_to_zero()}
+
+        def labels(params: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(
+                lambda path, _: str(self.factor(parameter_name(path))), params
+            )
+
+        return optax.multi_transform(scaled, labels)

@@ -1,0 +1,102 @@
+"""Schedules of the learning rate beside the protocol's; `optim.py` says how they are called."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cifar_jax.core.optim import Scalar, Schedule
+
+
+def constant(rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
+    """Keep the learning rate."""
+    return optax.constant_schedule(rate)
+
+
+@dataclass(frozen=True)
+class MultiStepDecay:
+    """The learning rate times `factor` at each milestone, in epochs; PyTorch's `MultiStepLR`."""
+
+    milestones: tuple[float, ...]
+    factor: float = 0.1
+
+    def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
+        drops = Counter(round(at * steps_per_epoch) for at in self.milestones)
+        factors = {step: self.factor**times for step, times in drops.items()}
+        return optax.piecewise_constant_schedule(rate, factors)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the learning rate to `final_fraction` of it.
+
+    Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5, without restarts; PyTorch's
+    `CosineAnnealingLR` over all steps.
+    """
+
+    final_fraction: float = 0.0
+
+    def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
+        return optax.cosine_decay_schedule(rate, steps, self.final_fraction)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Up to the learning rate and down to almost nothing, each half a cosine.
+
+    Smith & Topin 2018, arXiv 1708.07120; PyTorch's `OneCycleLR(cycle_momentum=False)`.
+
+    Attributes:
+        peak_at: share of the steps before the peak.
+        start, end: first and last rate, as fractions of the peak.
+    """
+
+    peak_at: float = 0.3
+    start: float = 1 / 25
+    end: float = 1 / 250_000
+
+    def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
+        last, peak = steps - 1, self.peak_at * steps - 1
+
+        def between(start: float, end: float, progress: jax.Array) -> jax.Array:
+            return end + (start - end) * (1 + jnp.cos(jnp.pi * progress)) / 2
+
+        def schedule(step: jax.Array) -> jax.Array:
+            up = between(self.start, 1.0, step / peak)
+            down = between(1.0, self.end, (step - peak) / (last - peak))
+            return rate * jnp.where(step <= peak, up, down)
+
+        return schedule
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A linear warm-up (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
+
+    Step i of its n steps, counted from 1, has i / n of the schedule's rate.
+
+    Attributes:
+        epochs: length of the warm-up.
+        schedule: what it multiplies.
+        delay: start the schedule after the warm-up and fit it to the steps that remain; otherwise
+            it counts from the first step of training.
+    """
+
+    epochs: float
+    schedule: Schedule
+    delay: bool = False
+
+    def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
+        length = round(self.epochs * steps_per_epoch)
+        if not length:
+            return self.schedule(rate, steps_per_epoch, steps)
+        shift = length if self.delay else 0
+        later = self.schedule(rate, steps_per_epoch, max(steps - shift, 1))
+
+        def schedule(step: jax.Array) -> jax.Array:
+            share = jnp.minimum((jnp.asarray(step) + 1) / length, 1.0)
+            return share * later(jnp.maximum(step - shift, 0))
+
+        return schedule

@@ -1,0 +1,288 @@
+"""Training as a pure function: an experiment, its state, one step, one epoch, the whole.
+
+Every random number comes from the run's key, folded with a purpose and a step or epoch. No draw
+depends on how many came before it, so a resumed or streamed training sees the same numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array, lax
+
+from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper, Optimizer, Scalar, Schedule, StepDecay, sgd
+
+INIT, ORDER, INPUTS, DROPOUT = range(4)  # purposes of random numbers
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Return the mean softmax cross-entropy in nats, float ().
+
+    Args:
+        logits: float (B, classes).
+        targets: int32 (B,), or shares of each class, float (B, classes).
+    """
+    if targets.ndim == 1:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def count_correct(logits: Array, targets: Array) -> Array:
+    """Return how many images have their largest logit at the right class, float32 ().
+
+    With shares as targets an image counts by the share of the class that its largest logit names.
+    Arguments as in `cross_entropy`.
+    """
+    predicted = jnp.argmax(logits, axis=-1)
+    if targets.ndim == 1:
+        return jnp.sum(predicted == targets, dtype=jnp.float32)
+    return jnp.sum(jnp.take_along_axis(targets, predicted[:, None], 1), dtype=jnp.float32)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is fixed before a training is compiled. The defaults are the protocol.
+
+    Attributes:
+        model: Flax module; `model(x, train=...)` returns logits (B, classes).
+        inputs: from uint8 images to x.
+        loss: `loss(logits, targets)` returns float (); see `cross_entropy`.
+        optimizer, schedule: see `optim.py`.
+        batch_size: images a step.
+        epochs: passes over the training images.
+        precision: of float32 products: "highest" for float32 in full, "tensorfloat32", or None for
+            the device's default.
+        eval_batch_size: images in a forward pass of evaluation; changes speed and memory alone.
+    """
+
+    model: nn.Module = CNN()
+    inputs: Inputs = Inputs()
+    loss: Callable[[Array, Array], Array] = cross_entropy
+    optimizer: Optimizer = sgd
+    schedule: Schedule = StepDecay()
+    batch_size: int = 128
+    epochs: int = 30
+    precision: str | None = "highest"
+    eval_batch_size: int = 250
+
+    def steps_per_epoch(self, n_train: int) -> int:
+        """Return the number of steps of an epoch, with the last partial batch."""
+        return -(-n_train // self.batch_size)
+
+    def learning_rate(self, hyper: Hyper, n_train: int) -> optax.Schedule:
+        """Return the learning rate as a function of the step."""
+        steps = self.steps_per_epoch(n_train)
+        return self.schedule(hyper.learning_rate, steps, steps * self.epochs)
+
+
+class Data(NamedTuple):
+    """Images, uint8 (N, H, W, C), and labels, int32 (N,), on the device."""
+
+    train_images: Array
+    train_labels: Array
+    val_images: Array
+    val_labels: Array
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that changes during training. Sums are over the steps of the current epoch."""
+
+    step: Array  # int32 (), number of steps taken
+    params: Any  # trainable parameters
+    batch_stats: Any  # running statistics; an empty dict if the model has none
+    opt_state: optax.OptState  # optax's, with the momentum
+    key: Array  # of the run; never changes
+    loss_sum: Array  # float32 (), of each step's loss times its share of a full batch
+    correct_sum: Array  # float32 (), of `count_correct`
+    bad_step: Array  # int32 (), first step of the epoch, from 0, with a loss not finite; or -1
+
+
+class Metrics(NamedTuple):
+    """One epoch of a run's history, float32 () unless said."""
+
+    train_loss: Array  # mean over the epoch's images, in train mode, each before its update
+    train_accuracy: Array  # likewise
+    val_loss: Array  # mean `cross_entropy` after the epoch, in evaluation mode
+    val_accuracy: Array  # likewise
+    learning_rate: Array  # at the epoch's first step
+    bad_step: Array  # int32 (), see `TrainState`
+
+
+def draw_key(key: Array, purpose: int, index: Array | int) -> Array:
+    """Return the key of one draw: of a purpose (INIT, ORDER, ...) at a step or epoch."""
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
+
+
+def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...]) -> TrainState:
+    """Return the state of a run before its first step.
+
+    `key` is the run's, for example `jax.random.key(42)`; `image_shape` is (H, W, C).
+    """
+    example = experiment.inputs.evaluate(jnp.zeros((1, *image_shape), jnp.uint8))
+    variables = experiment.model.init(draw_key(key, INIT, 0), example, train=False)
+    # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
+    optimizer = experiment.optimizer(Hyper(), lambda step: jnp.zeros(()))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=key,
+        loss_sum=jnp.zeros(()),
+        correct_sum=jnp.zeros(()),
+        bad_step=jnp.int32(-1),
+    )
+
+
+def train_step(
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
+) -> TrainState:
+    """Train on one batch: augment, differentiate, update.
+
+    Args:
+        n: training images of an epoch.
+        images: uint8 (B, H, W, C).
+        labels: int32 (B,).
+    """
+    x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), images, labels)
+
+    def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
+        logits, updated = experiment.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            x,
+            train=True,
+            rngs={"dropout": draw_key(state.key, DROPOUT, state.step)},
+            mutable=["batch_stats"],
+        )
+        return experiment.loss(logits, targets), (logits, updated.get("batch_stats", {}))
+
+    with jax.default_matmul_precision(experiment.precision):
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (logits, batch_stats)), grads = gradient(state.params)
+
+    optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n))
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+    is_first_bad = (state.bad_step < 0) & ~jnp.isfinite(loss)
+    step_of_epoch = state.step % experiment.steps_per_epoch(n)
+    return replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        loss_sum=state.loss_sum + loss * (len(labels) / experiment.batch_size),
+        correct_sum=state.correct_sum + count_correct(logits, targets),
+        bad_step=jnp.where(is_first_bad, step_of_epoch, state.bad_step),
+    )
+
+
+def epoch_order(key: Array, epoch: Array | int, n: int) -> Array:
+    """Return the order of an epoch's training images, a permutation: int32 (n,)."""
+    return jax.random.permutation(draw_key(key, ORDER, epoch), n)
+
+
+def train_steps(
+    experiment: Experiment, hyper: Hyper, data: Data, state: TrainState, start: Scalar, stop: Scalar
+) -> TrainState:
+    """Train on the full batches `start` to `stop - 1` of an epoch, in one loop.
+
+    Args:
+        state: after the first `start` batches.
+        start, stop: int32 (); one compiled program takes any values.
+    """
+    n, size = len(data.train_labels), experiment.batch_size
+    if n < size:
+        return state
+    order = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)
+
+    def body(i: Array, state: TrainState) -> TrainState:
+        rows = lax.dynamic_slice_in_dim(order, i * size, size)
+        images, labels = data.train_images[rows], data.train_labels[rows]
+        return train_step(experiment, hyper, n, state, images, labels)
+
+    return lax.fori_loop(start, stop, body, state)
+
+
+def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainState) -> TrainState:
+    """Train on the last partial batch of an epoch, if there is one.
+
+    It is a step of its own shape: padding would change BatchNorm's statistics.
+    """
+    n = len(data.train_labels)
+    full = n - n % experiment.batch_size
+    if full == n:
+        return state
+    rows = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)[full:]
+    return train_step(experiment, hyper, n, state, data.train_images[rows], data.train_labels[rows])
+
+
+def end_epoch(
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
+) -> tuple[TrainState, Metrics]:
+    """Summarise an epoch after its last step, validate, and set the sums to zero.
+
+    Args:
+        n: training images of an epoch.
+        images, labels: of validation, see `Data`.
+    """
+    logits = predict(experiment, state, images)
+    first_step = state.step - experiment.steps_per_epoch(n)
+    metrics = Metrics(
+        train_loss=state.loss_sum * (experiment.batch_size / n),
+        train_accuracy=state.correct_sum / n,
+        val_loss=cross_entropy(logits, labels),
+        val_accuracy=count_correct(logits, labels) / len(labels),
+        learning_rate=jnp.asarray(experiment.learning_rate(hyper, n)(first_step)),
+        bad_step=state.bad_step,
+    )
+    zero = jnp.zeros(())
+    return replace(state, loss_sum=zero, correct_sum=zero, bad_step=jnp.int32(-1)), metrics
+
+
+def predict(experiment: Experiment, state: TrainState, images: Array) -> Array:
+    """Return logits in evaluation mode, float (N, classes), of uint8 images (N, H, W, C)."""
+    n, size = len(images), min(experiment.eval_batch_size, len(images))
+    # Repeats of the last image fill the last batch. No image changes another's logits.
+    batches = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1).reshape(-1, size)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+
+    def forward(rows: Array) -> Any:
+        x = experiment.inputs.evaluate(images[rows])
+        return experiment.model.apply(variables, x, train=False)
+
+    with jax.default_matmul_precision(experiment.precision):
+        logits = lax.map(forward, batches)
+    return logits.reshape(-1, logits.shape[-1])[:n]
+
+
+def run_epoch(
+    experiment: Experiment, hyper: Hyper, data: Data, state: TrainState
+) -> tuple[TrainState, Metrics]:
+    """Train for one epoch, from its first step on, and validate."""
+    n = len(data.train_labels)
+    state = train_steps(experiment, hyper, data, state, 0, n // experiment.batch_size)
+    state = train_last(experiment, hyper, data, state)
+    return end_epoch(experiment, hyper, n, state, data.val_images, data.val_labels)
+
+
+def train(
+    experiment: Experiment, hyper: Hyper, data: Data, key: Array
+) -> tuple[TrainState, Metrics]:
+    """Train all epochs. Return the final state and the history, whose fields are (epochs,).
+
+    `experiment` is static; `hyper` and `key` are traced. `jax.vmap` over them trains several seeds
+    and settings at once.
+    """
+    state = init_state(experiment, key, data.train_images.shape[1:])
+    epoch = partial(run_epoch, experiment, hyper, data)
+    return lax.scan(lambda state, _: epoch(state), state, length=experiment.epochs)

@@ -1,0 +1,168 @@
+"""Batch Normalization in train mode, alone and fused with the ReLU and pooling behind it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cifar_jax.core.norms import wide
+from cifar_jax.kernels import pooling
+
+_Triple = tuple[jax.Array, jax.Array, jax.Array]
+_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over all axes but the last, in float32 or x's wider dtype.
+
+    The variance is the mean square of x minus its mean (two passes): the difference of mean
+    square and squared mean loses digits where the mean is large.
+    """
+    # As rows: in the shape of x the difference would be the one that is normalised, and XLA would
+    # keep it in memory for both.
+    rows = wide(x).reshape(-1, x.shape[-1])
+    mean = jnp.mean(rows, 0)
+    return mean, jnp.mean(jnp.square(rows - mean), 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> _Triple:
+    """Normalise x, (..., C), by its own statistics over all axes but the last.
+
+    Args:
+        x: (..., C).
+        scale: (C,), float32 or wider, as is what x is computed in.
+        bias: (C,), likewise.
+        eps: added to the variance.
+
+    Returns:
+        The normalised x, in its dtype, its mean (C,) and its biased variance (C,), float32 or
+        wider. All three have gradients.
+    """
+    return _batch_norm_fwd(x, scale, bias, eps)[0]
+
+
+def _normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[_Triple, _Saved]:
+    """`batch_norm` whose first result is float32 or wider, and what the backward pass needs."""
+    mean, var = _moments(x)
+    inverse = lax.rsqrt(var + eps)
+    y = (wide(x) - mean) * (scale * inverse) + bias
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _batch_norm_fwd(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[_Triple, _Saved]:
+    (y, mean, var), saved = _normalise(x, scale, bias, eps)
+    return (y.astype(x.dtype), mean, var), saved
+
+
+def _input_gradient(
+    saved: _Saved,
+    g: jax.Array,
+    d_scale: jax.Array,
+    d_bias: jax.Array,
+    g_mean: jax.Array,
+    g_var: jax.Array,
+) -> jax.Array:
+    """Ioffe & Szegedy 2015, section 3, with the cotangents of mean and variance added.
+
+    Args:
+        g: cotangent of the normalised x, times the factor scale / sqrt(var + eps); float32 or
+            wider.
+    """
+    x, scale, mean, inverse = saved
+    # The last operation is a division by a number that varies: XLA does it once a channel. A
+    # product, or a division by a constant, it would repeat for each element.
+    deviation = 1 / inverse
+    total = x.size // x.shape[-1] * deviation
+    slope = (2 * g_var * deviation - scale * inverse * d_scale) / total
+    offset = (g_mean * deviation - scale * d_bias) / total
+    return (g + (wide(x) - mean) * slope + offset).astype(x.dtype)
+
+
+def _batch_norm_bwd(eps: float, saved: _Saved, cotangents: _Triple) -> _Triple:
+    x, scale, mean, inverse = saved
+    g, g_mean, g_var = cotangents
+    g = wide(g)
+    axes = tuple(range(x.ndim - 1))
+    d_bias = jnp.sum(g, axes)
+    d_scale = jnp.sum(g * (wide(x) - mean), axes) * inverse
+    scaled = g * (scale * inverse)
+    return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
+
+
+batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm_relu_max_pool_windows(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axes: tuple[int, int]
+) -> _Triple:
+    """ReLU and maximum over windows of `batch_norm`, values and gradients, in fewer passes.
+
+    The normalised x is never stored, and of each window at most one element has a gradient behind
+    the pooling, so that the sums of the backward pass run over a quarter of the data.
+
+    Args:
+        x: (..., C), with two axes of size 2.
+        scale, bias, eps: see `batch_norm`.
+        axes: of the window's row and column; see `pooling`.
+
+    Returns:
+        x's shape without these axes, and the mean (C,) and biased variance (C,) of x. All three
+        have gradients.
+    """
+    return _fused_fwd(x, scale, bias, eps, axes)[0]
+
+
+def _fused_fwd(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axes: tuple[int, int]
+) -> tuple[_Triple, tuple[_Saved, jax.Array]]:
+    (normalised, mean, var), saved = _normalise(x, scale, bias, eps)
+    y, position = pooling.relu_max_and_position(normalised, axes)
+    return (y.astype(x.dtype), mean, var), (saved, position.astype(x.dtype))
+
+
+def _fused_bwd(
+    eps: float,
+    axes: tuple[int, int],
+    residuals: tuple[_Saved, jax.Array],
+    cotangents: _Triple,
+) -> _Triple:
+    saved, position = residuals
+    x, scale, mean, inverse = saved
+    g, g_mean, g_var = cotangents
+    g = wide(jnp.where(position == pooling.NOWHERE, 0, g))
+    others = tuple(range(g.ndim - 1))
+    d_bias = jnp.sum(g, others)
+    largest = wide(pooling.gather(position, x, axes))
+    d_scale = jnp.sum(g * (largest - mean), others) * inverse
+    scaled = pooling.scatter(position, g * (scale * inverse), axes)
+    return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
+
+
+batch_norm_relu_max_pool_windows.defvjp(_fused_fwd, _fused_bwd)
+
+
+def batch_norm_relu_max_pool_2x2(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> _Triple:
+    """`relu_max_pool_2x2` of `batch_norm`: see `batch_norm_relu_max_pool_windows`.
+
+    Args:
+        x: (N, H, W, C), H and W even.
+        scale, bias, eps: see `batch_norm`.
+
+    Returns:
+        (N, H/2, W/2, C), and the mean (C,) and biased variance (C,) of x.
+
+    Raises:
+        ValueError: x is not four-dimensional, or H or W is odd.
+    """
+    return batch_norm_relu_max_pool_windows(
+        pooling.split_windows(x), scale, bias, eps, pooling.NHWC_AXES
+    )

@@ -1,0 +1,346 @@
+"""Convolutions of any rank, channels last, in the form that is fastest on a platform.
+
+XLA's CPU backend calls Eigen's fast convolution for one layout alone. It brings others into it only
+at the outermost level of a program, so in a loop the gradients of a convolution take up to a
+hundred times as long. Here they are convolutions in that layout. Wide 3x3 kernels take Winograd's
+products. Under `jax.vmap` with a kernel a run XLA makes one grouped convolution, which on GPUs is
+slower than one after the other (jax issue 26568); here it becomes a product.
+benchmarks/layers.py measures the forms.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from cifar_jax.kernels import depthwise, pooling, winograd
+from cifar_jax.kernels.taps import output_size, taps
+
+_BLOCK = 2
+_SPLIT = 4
+_MIN_TILED_CHANNELS = 16
+_MIN_WINOGRAD_CHANNELS = 64
+_MAX_PATCHES_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution does besides its operands; a tuple has one entry a spatial axis.
+
+    Attributes:
+        strides: of the output's positions.
+        padding: zeros before and after; negative to cut off.
+        dilation: distance of neighbouring elements of the kernel.
+        groups: each of the output's groups of channels reads one of the input's.
+        precision: of the products, as of `jax.lax.dot_general`.
+    """
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    precision: lax.PrecisionLike = None
+
+
+def xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """XLA's own convolution, (N, ..., Cin) with (..., Cin / groups, Cout) -> (N, ..., Cout)."""
+    spatial = "DHW"[3 - len(geometry.strides) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.strides,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def rows_product(
+    rows: jax.Array, matrix: jax.Array, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """(M, K) @ (K, L) as `_SPLIT` products, so that the matrix's gradient is a sum of as many.
+
+    As one product over very many rows with a small result it would take twice as long.
+    """
+    if len(rows) % _SPLIT:
+        return jnp.matmul(rows, matrix, precision=precision)
+    split = rows.reshape(_SPLIT, -1, rows.shape[-1])
+    copies = jnp.broadcast_to(matrix, (_SPLIT, *matrix.shape))
+    return jnp.matmul(split, copies, precision=precision).reshape(len(rows), -1)
+
+
+def pad(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
+    """Pad the spatial axes by zeros, or crop them where the padding is negative."""
+    if not any(itertools.chain(*padding)):
+        return x
+    config = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def patches(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Any convolution as a product of its patches (im2col) and the kernel."""
+    *window, c, k = kernel.shape
+    axes = range(1, x.ndim - 1)
+    x = pad(x, geometry.padding)
+    shape = [
+        output_size(x.shape[axis], *sizes)
+        for axis, *sizes in zip(axes, window, geometry.strides, geometry.dilation, strict=True)
+    ]
+    if math.prod(window) == 1:
+        index = (slice(None), *(slice(None, None, stride) for stride in geometry.strides))
+        read = [x[index]]
+    else:
+        read = taps(x, axes, window, geometry.strides, geometry.dilation)
+    matrices = kernel.reshape(-1, c, k)
+    rows, groups = len(x) * math.prod(shape), geometry.groups
+    # Many large patches at once would not fit into memory: sum over parts of the kernel.
+    size = max(1, _MAX_PATCHES_BYTES // max(1, rows * c * groups * x.dtype.itemsize))
+    result: jax.Array | int = 0
+    for start in range(0, len(read), size):
+        part, matrix = read[start : start + size], matrices[start : start + size]
+        if groups == 1:
+            columns = jnp.concatenate(part, -1).reshape(rows, -1)
+            result += rows_product(columns, matrix.reshape(-1, k), geometry.precision)
+        else:
+            columns = jnp.stack([tap.reshape(rows, groups, c) for tap in part], 2)
+            matrix = matrix.reshape(-1, groups, k // groups).reshape(len(part), c, groups, -1)
+            product = jnp.einsum("mgtc,tcgk->mgk", columns, matrix, precision=geometry.precision)
+            result += product.reshape(rows, k)
+    return jnp.asarray(result).reshape(len(x), *shape, k)
+
+
+def _pairs(x: jax.Array) -> jax.Array:
+    """The 4x4 inputs that each 2x2 block of outputs reads: (N, H, W, C) -> (N, H/2, W/2, 16 * C).
+
+    They are copied in pairs of neighbours, 2x2 pairs of rows and columns a patch: for few channels
+    what a copy costs is the number of its runs. The four are stacked at once, since a loop of XLA's
+    over nested concatenations is several times slower.
+    """
+    n, h, w, c = x.shape
+    rows, cols = h // _BLOCK, w // _BLOCK
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = x.reshape(n, rows + 1, _BLOCK, cols + 1, _BLOCK * c)
+    pairs = jnp.stack([x[:, i : i + rows, :, j : j + cols] for i in (0, 1) for j in (0, 1)])
+    pairs = pairs.reshape(2, 2, *pairs.shape[1:])
+    return pairs.transpose(2, 3, 5, 0, 4, 1, 6).reshape(n, rows, cols, -1)
+
+
+def conv3x3_in_blocks(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """3x3 convolution, same padding, in 2x2 blocks: (N, H/2, W/2, 2, 2, Cout); H and W even."""
+    n, h, w, c = x.shape
+    rows, cols, features = h // _BLOCK, w // _BLOCK, kernel.shape[-1]
+    side = _BLOCK + 2
+    shifts = range(_BLOCK)
+    matrix = jnp.stack(
+        [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in shifts for j in shifts],
+        axis=3,
+    ).reshape(side * side * c, _BLOCK * _BLOCK * features)
+    y = rows_product(_pairs(x).reshape(-1, side * side * c), matrix, precision)
+    return y.reshape(n, rows, cols, _BLOCK, _BLOCK, features)
+
+
+def blocks(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None) -> jax.Array:
+    """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
+
+    The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
+    the usual (9 * Cin, Cout), which for three channels has too little work per element read.
+    """
+    height, width = x.shape[1:3]
+    x = winograd.pad_to_tiles(x, _BLOCK)
+    n, h, w, _ = x.shape
+    y = conv3x3_in_blocks(x, kernel, precision).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, h, w, -1)[:, :height, :width]
+
+
+def _is_depthwise(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
+    return kernel.shape[-2] == 1 and geometry.groups == x.shape[-1] > 1
+
+
+def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
+    return (
+        kernel.shape[:-2] == (3, 3)
+        and geometry.strides == geometry.dilation == (1, 1)
+        and geometry.groups == 1
+    )
+
+
+def products(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Any convolution as sums of products that `jax.vmap` keeps as such."""
+    if _is_depthwise(x, kernel, geometry):
+        padded = pad(x, geometry.padding)
+        return depthwise.conv(padded, kernel[..., 0, :], geometry.strides, geometry.dilation)
+    if not _is_dense3x3(kernel, geometry):
+        return patches(x, kernel, geometry)
+    # One zero around is what the 3x3 forms add: pad by what is wanted beyond, cut off the excess.
+    x = pad(x, tuple((max(0, low - 1), max(0, high - 1)) for low, high in geometry.padding))
+    if platform == "cpu" and x.shape[-1] >= _MIN_TILED_CHANNELS:
+        y = winograd.conv3x3(x, kernel)
+    else:
+        y = blocks(x, kernel, geometry.precision)
+    return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
+
+
+def _canonical_gradients(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `xla` as convolutions in the layout that XLA's CPU backend is fast in.
+
+    Elsewhere than in a program's outermost level it takes no other layout to Eigen's convolution.
+    """
+    axes = range(1, x.ndim - 1)
+    strides, dilation = geometry.strides, geometry.dilation
+    reach = [step * (kernel.shape[i] - 1) for i, step in enumerate(dilation)]
+    span = [stride * (g.shape[i] - 1) + 1 for i, stride in zip(axes, strides, strict=True)]
+    spatial = "DHW"[3 - len(axes) :]
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        precision=geometry.precision,
+    )
+    before = [low for low, _ in geometry.padding]
+    ends = zip(before, reach, span, axes, strict=True)
+    padding = [(r - low, x.shape[axis] - size + low) for low, r, size, axis in ends]
+    flipped = jnp.flip(kernel, range(len(axes))).swapaxes(-1, -2)
+    ones = (1,) * len(axes)
+    d_x = convolve(g, flipped, ones, padding, lhs_dilation=strides, rhs_dilation=dilation)
+    ends = zip(before, reach, span, axes, strict=True)
+    padding = [(low, r + size - x.shape[axis] - low) for low, r, size, axis in ends]
+    images, weights = jnp.moveaxis(x, -1, 0), jnp.moveaxis(g, 0, -2)
+    images = jnp.moveaxis(images, 1, -1)  # (C, ..., N) and (..., N, K)
+    d_kernel = convolve(images, weights, dilation, padding, rhs_dilation=strides)
+    return d_x, jnp.moveaxis(d_kernel, 0, -2)
+
+
+def _xla_gradients(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    d_x, d_kernel = jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+    return d_x, d_kernel
+
+
+def _unless_mapped(plain: Callable[..., Any], mapped: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `plain` as a function that becomes `mapped` under `jax.vmap`."""
+    function = custom_vmap(plain)
+
+    @function.def_vmap
+    def rule(_: int, in_batched: Sequence[bool], *operands: jax.Array) -> tuple[Any, Any]:
+        if list(in_batched) == [True, False]:  # Images alone: one larger batch.
+            x, kernel = operands
+            y = function(x.reshape(-1, *x.shape[2:]), kernel)
+            return y.reshape(*x.shape[:2], *y.shape[1:]), True
+        axes = [0 if batched else None for batched in in_batched]
+        y = jax.vmap(mapped, axes)(*operands)
+        return y, jax.tree.map(lambda _: True, y)
+
+    return function
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def xla_unless_mapped(
+    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+) -> jax.Array:
+    """XLA's convolution; products under `jax.vmap`, where XLA would make a grouped convolution."""
+    y: jax.Array = _unless_mapped(
+        lambda x, kernel: xla(x, kernel, geometry),
+        lambda x, kernel: products(platform, x, kernel, geometry),
+    )(x, kernel)
+    return y
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return xla_unless_mapped(x, kernel, platform, geometry), (x, kernel)
+
+
+def _backward(
+    platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def plain(g: jax.Array, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gradients = _canonical_gradients if platform == "cpu" else _xla_gradients
+        return gradients(g, x, kernel, geometry)
+
+    def mapped(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
+        return jax.vjp(lambda *two: products(platform, *two, geometry), x, kernel)[1](g)
+
+    d_x, d_kernel = _unless_mapped(plain, mapped)(g, *saved)
+    return d_x, d_kernel
+
+
+xla_unless_mapped.defvjp(_forward, _backward)
+
+
+def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Convolution in the form that is fastest on a platform.
+
+    Args:
+        platform: JAX's name of the backend, "cpu" for example.
+        x: (N, ..., Cin).
+        kernel: (..., Cin / groups, Cout), the dtype of x.
+
+    Returns:
+        (N, ..., Cout), the dtype of x.
+    """
+    if platform == "cpu":
+        wide = min(kernel.shape[-2:]) >= _MIN_WINOGRAD_CHANNELS
+        pointwise = math.prod(kernel.shape[:-2]) == 1
+        if (
+            geometry.groups > 1
+            or pointwise
+            or (wide and _is_dense3x3(kernel, geometry))
+            or x.dtype == jnp.float64  # XLA's CPU backend has no fast convolution of it.
+        ):
+            return products(platform, x, kernel, geometry)
+    return xla_unless_mapped(x, kernel, platform, geometry)
+
+
+class Windows(NamedTuple):
+    """The 2x2 windows that pooling takes, in the layout in which a convolution leaves them.
+
+    Attributes:
+        values: (..., Cout), two axes of size 2 among them.
+        axes: of the row and the column in a window.
+        tiled: the other axes are (2, 2, N, H/4, W/4), two windows a tile each way, not
+            (N, H/2, W/2).
+    """
+
+    values: jax.Array
+    axes: tuple[int, int]
+    tiled: bool = False
+
+    def image(self, pooled: jax.Array) -> jax.Array:
+        """One value a window, `values` without `axes`, as (N, H/2, W/2, Cout)."""
+        if not self.tiled:
+            return pooled
+        two, _, n, rows, cols, features = pooled.shape
+        return pooled.transpose(2, 3, 0, 4, 1, 5).reshape(n, two * rows, two * cols, features)
+
+
+def conv3x3_windows(platform: str, x: jax.Array, kernel: jax.Array) -> Windows:
+    """3x3 convolution, same padding, for a 2x2 pooling after it: no transposition of its result.
+
+    Args:
+        platform: see `conv`.
+        x: (N, H, W, Cin), H and W even.
+        kernel: (3, 3, Cin, Cout), the dtype of x.
+    """
+    _, h, w, c = x.shape
+    if platform == "cpu":
+        if c < _MIN_TILED_CHANNELS:
+            return Windows(conv3x3_in_blocks(x, kernel), (3, 4))
+        if h % winograd.TILE == w % winograd.TILE == 0:
+            y = winograd.tiled_conv3x3(x, kernel)
+            return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)
+    y = conv(platform, x, kernel, Geometry((1, 1), ((1, 1), (1, 1)), (1, 1)))
+    return Windows(pooling.split_windows(y), pooling.NHWC_AXES)

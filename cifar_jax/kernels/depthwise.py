@@ -1,0 +1,99 @@
+"""Depthwise convolution as a sum of shifted products."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cifar_jax.kernels.taps import taps
+
+_CHUNK = 4
+_Shape = tuple[int, ...]
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> jax.Array:
+    """Convolve each channel by kernels of its own.
+
+    Args:
+        x: (N, ..., C), padded.
+        kernel: (..., M * C), M kernels a channel, the dtype of x.
+        strides: one a spatial axis.
+        dilation: likewise.
+
+    Returns:
+        (N, ..., M * C), the dtype of x; channels in the order of the kernels.
+    """
+    if kernel.shape[-1] != x.shape[-1]:
+        x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+    return _conv(x, kernel, strides, dilation)
+
+
+def _sum_of_shifts(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> jax.Array:
+    # Along the last axis first: two short sums, of columns and of rows, instead of a long one.
+    *outer, last = range(1, x.ndim - 1)
+    columns = taps(x, [last], kernel.shape[-2:-1], strides[-1:], dilation[-1:])
+    terms = []
+    for index in itertools.product(*map(range, kernel.shape[:-2])):
+        weights = kernel[index]
+        row = functools.reduce(jnp.add, [c * weights[j] for j, c in enumerate(columns)])
+        for axis, i, stride, step in zip(outer, index, strides, dilation, strict=False):
+            size = kernel.shape[axis - 1]
+            row = taps(row, [axis], [size], [stride], [step])[i]
+        terms.append(row)
+    return functools.reduce(jnp.add, terms)
+
+
+_conv = jax.custom_vjp(_sum_of_shifts, nondiff_argnums=(2, 3))
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(x, kernel, strides, dilation), (x, kernel)
+
+
+def _input_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape
+) -> jax.Array:
+    if set(strides) != {1}:
+        pull = jax.linear_transpose(lambda x: _sum_of_shifts(x, kernel, strides, dilation), x)
+        (d_x,) = pull(g)
+        return d_x
+    reach = [step * (size - 1) for step, size in zip(dilation, kernel.shape[:-1], strict=True)]
+    padded = jnp.pad(g, [(0, 0), *((r, r) for r in reach), (0, 0)])
+    return _sum_of_shifts(padded, jnp.flip(kernel, range(kernel.ndim - 1)), strides, dilation)
+
+
+def _kernel_gradient(
+    g: jax.Array, x: jax.Array, window: _Shape, strides: _Shape, dilation: _Shape
+) -> jax.Array:
+    """Sum over a few images a turn, elementwise: XLA's loops of sums are slower."""
+    axes = range(1, x.ndim - 1)
+
+    def chunks(images: jax.Array) -> jax.Array:
+        padding = [(0, -len(images) % _CHUNK), *[(0, 0)] * (images.ndim - 1)]
+        return jnp.pad(images, padding).reshape(-1, _CHUNK, *images.shape[1:])
+
+    def add(sums: list[jax.Array], chunk: tuple[jax.Array, jax.Array]) -> tuple[list, None]:
+        x, g = chunk
+        read = taps(x, axes, window, strides, dilation)
+        parts = [[tap[n] * g[n] for n in range(_CHUNK)] for tap in read]
+        return [functools.reduce(jnp.add, [s, *p]) for s, p in zip(sums, parts, strict=True)], None
+
+    zeros = [jnp.zeros(g.shape[1:], g.dtype)] * math.prod(window)
+    sums, _ = lax.scan(add, zeros, (chunks(x), chunks(g)))
+    return jnp.stack([jnp.sum(s, range(s.ndim - 1)) for s in sums]).reshape(*window, -1)
+
+
+def _backward(
+    strides: _Shape, dilation: _Shape, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    d_kernel = _kernel_gradient(g, x, kernel.shape[:-1], strides, dilation)
+    return _input_gradient(g, x, kernel, strides, dilation), d_kernel
+
+
+_conv.defvjp(_forward, _backward)

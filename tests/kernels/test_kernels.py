@@ -1,0 +1,297 @@
+"""Every fast body against the plain layer: values, gradients and statistics."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cifar_jax.core.model import CNN
+from cifar_jax.core.norms import BatchNorm, GroupNorm
+from cifar_jax.kernels import fast
+from cifar_jax.kernels.rewrite import operations
+
+
+class Call(nn.Module):
+    """A function, or a module without `train`, as a model."""
+
+    function: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.function(x)
+
+
+def conv(features: int, size: tuple[int, ...], *rest: Any, **more: Any) -> nn.Module:
+    return Call(nn.Conv(features, size, *rest, **more))
+
+
+def pool(function: Any, *args: Any, **more: Any) -> nn.Module:
+    return Call(partial(function, window_shape=args[0], strides=args[1], **more))
+
+
+class FlaxNorm(nn.Module):
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return nn.BatchNorm(not train, momentum=0.9, **dict(self.options))(x)
+
+
+class Nested(nn.Module):
+    """Layers inside jit, checkpoint, scan and cond."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.kind == "remat":
+            return nn.remat(nn.Conv)(4, (3, 3))(x)
+        kernel = self.param("kernel", nn.initializers.normal(), (3, 3, 4, 4))
+
+        def layer(x: jax.Array) -> jax.Array:
+            y = jax.lax.conv_general_dilated(
+                x,
+                kernel.astype(x.dtype),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            return nn.max_pool(y, (3, 3), padding="SAME")
+
+        if self.kind == "jit":
+            return jax.jit(layer)(x)
+        if self.kind == "cond":
+            return jax.lax.cond(x.sum() > 0, layer, lambda x: 2 * layer(x), x)
+        return jax.lax.scan(lambda x, _: (layer(x), None), x, length=2)[0]
+
+
+def small(norm: str, **more: Any) -> CNN:
+    return CNN(norm=norm, widths=(4, 6), hidden=8, norm_groups=2, dropout=0.0, **more)
+
+
+CASES = {
+    "3x3": (conv(5, (3, 3)), (2, 8, 8, 3)),
+    "3x3 odd": (conv(4, (3, 3), use_bias=False), (2, 7, 5, 3)),
+    "3x3 valid": (conv(4, (3, 3), padding="VALID"), (2, 9, 6, 3)),
+    "3x3 padded": (conv(4, (3, 3), padding=((2, 1), (0, 3))), (2, 6, 7, 3)),
+    "3x3 wide": (conv(64, (3, 3)), (1, 6, 5, 64)),
+    "3x3 wide valid": (conv(64, (3, 3), padding=((0, 2), (1, 0))), (1, 6, 5, 64)),
+    "3x3 stride 2": (conv(4, (3, 3), 2, padding=((1, 1), (1, 1))), (2, 8, 8, 3)),
+    "3x3 stride 2 odd": (conv(4, (3, 3), 2), (2, 7, 9, 3)),
+    "3x3 stride 2 valid": (conv(4, (3, 3), (2, 1), padding="VALID"), (2, 8, 7, 3)),
+    "3x3 dilated": (conv(4, (3, 3), kernel_dilation=2), (2, 9, 7, 3)),
+    "3x3 wider stride": (conv(4, (3, 3), 4), (2, 9, 11, 3)),
+    "5x5": (conv(4, (5, 5)), (2, 7, 6, 3)),
+    "1x1": (conv(4, (1, 1)), (2, 5, 6, 3)),
+    "1x1 stride 2": (conv(4, (1, 1), 2, use_bias=False), (2, 5, 6, 3)),
+    "2x2 patches": (conv(4, (2, 2), 2), (2, 6, 6, 3)),
+    "1-d": (conv(4, (3,)), (2, 9, 3)),
+    "3-d": (conv(4, (3, 3, 3), 2), (1, 5, 4, 6, 3)),
+    "grouped": (conv(6, (3, 3), feature_group_count=2), (2, 6, 5, 4)),
+    "depthwise": (conv(4, (5, 5), feature_group_count=4), (3, 6, 7, 4)),
+    "depthwise stride 2": (conv(8, (3, 3), 2, feature_group_count=4), (5, 7, 6, 4)),
+    "transposed": (Call(nn.ConvTranspose(4, (3, 3), (2, 2))), (2, 4, 5, 3)),
+    "max 2x2": (pool(nn.max_pool, (2, 2), (2, 2)), (2, 8, 6, 3)),
+    "max 2x2 odd": (pool(nn.max_pool, (2, 2), (2, 2)), (2, 7, 5, 3)),
+    "max 2x2 odd same": (pool(nn.max_pool, (2, 2), (2, 2), padding="SAME"), (2, 7, 5, 3)),
+    "max 3x3 stride 2": (pool(nn.max_pool, (3, 3), (2, 2), padding=((1, 1), (1, 1))), (2, 8, 7, 3)),
+    "mean 2x2": (pool(nn.avg_pool, (2, 2), (2, 2)), (2, 7, 6, 3)),
+    "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
+    "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
+    "batch norm": (BatchNorm(), (4, 3, 3, 5)),
+    "group norm": (GroupNorm(2), (4, 3, 3, 6)),
+    "flax batch norm": (FlaxNorm(), (4, 3, 3, 5)),
+    "flax batch norm alone": (FlaxNorm((("use_scale", False), ("use_bias", False))), (7, 5)),
+    "flax batch norm, first axis": (FlaxNorm((("axis", 1),)), (4, 3, 3, 5)),
+    **{
+        f"nested in {kind}": (Nested(kind), (2, 6, 5, 4))
+        for kind in ("jit", "remat", "scan", "cond")
+    },
+    **{
+        f"cnn {norm}": (small(norm), (3, 8, 8, 3))
+        for norm in ("none", "batch", "layer", "instance", "group")
+    },
+    "cnn silu": (small("none", activation=nn.silu), (3, 8, 8, 3)),
+    "cnn frozen": (small("batch", frozen_norms=("norm1",)), (3, 8, 8, 3)),
+    "cnn odd": (small("batch"), (3, 7, 7, 3)),
+}
+
+
+def perturbed(tree: Any) -> Any:
+    """Parameters and statistics that no layer could take for others."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    new = [
+        x + 0.3 * jax.random.uniform(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, new)
+
+
+def problem(layer: nn.Module, shape: tuple[int, ...], dtype: Any) -> tuple[Any, jax.Array]:
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+    variables = perturbed(layer.init(jax.random.key(1), x, train=False))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), variables), x
+
+
+def outcome(model: Any, variables: Any, x: jax.Array, train: bool = True) -> Any:
+    """Value, statistics, and gradients by parameters and images."""
+
+    def scored(params: Any, x: jax.Array) -> Any:
+        y, updates = model.apply(
+            {**variables, "params": params}, x, train=train, mutable=["batch_stats"]
+        )
+        return jnp.sum(jnp.sin(y + 0.1) * jnp.arange(1, y.size + 1).reshape(y.shape)), (y, updates)
+
+    function = jax.jit(jax.grad(scored, argnums=(0, 1), has_aux=True))
+    return function(variables.get("params", {}), x)
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    pairs = zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(actual), strict=True)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    for (path, wanted), found in pairs:
+        assert found.dtype == wanted.dtype
+        # A bias before a batch norm has no gradient: what is found there is rounding noise.
+        limit = tolerance * max(float(jnp.abs(wanted).max()), scale * 1e-2)
+        np.testing.assert_allclose(
+            found, wanted, rtol=0, atol=limit, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        yield
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", CASES)
+def test_in_float64_the_fast_body_is_the_plain_one(name: str, platform: str, float64: None) -> None:
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float64)
+    expected = outcome(layer, variables, x)
+    assert_close(outcome(fast(layer, platform), variables, x), expected, 1e-10)
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("name", CASES)
+def test_in_float32_the_fast_body_is_the_plain_one(name: str) -> None:
+    """Tolerance: 1e-4 of each array's largest element."""
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float32)
+    assert_close(outcome(fast(layer, "cpu"), variables, x), outcome(layer, variables, x), 1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn batch", "cnn none", "flax batch norm", "depthwise", "mean 3x3"]
+)
+def test_evaluation_is_the_plain_models(name: str) -> None:
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float32)
+    expected = outcome(layer, variables, x, train=False)
+    assert_close(outcome(fast(layer, "cpu"), variables, x, train=False), expected, 1e-4)
+
+
+MAPPED = [
+    "3x3",
+    "3x3 stride 2",
+    "1x1 stride 2",
+    "5x5",
+    "grouped",
+    "depthwise",
+    "cnn batch",
+    "cnn none",
+]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", MAPPED)
+def test_mapped_runs_are_the_runs_and_have_no_convolution(name: str, platform: str) -> None:
+    """Under vmap a convolution with a kernel a run would be a grouped one."""
+    layer, shape = CASES[name]
+    runs = [problem(layer, shape, jnp.float32) for _ in range(2)]
+    runs[1] = jax.tree.map(lambda leaf: leaf * 1.1, runs[1])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+    mapped = jax.vmap(partial(outcome, fast(layer, platform)))
+    jaxpr = jax.make_jaxpr(mapped)(*stacked).jaxpr
+    assert not operations(jaxpr, ["conv_general_dilated"])
+    found = jax.jit(mapped)(*stacked)
+    for i, (variables, x) in enumerate(runs):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], found)
+        assert_close(one, outcome(layer, variables, x), 1e-4)
+
+
+def test_many_batches_of_one_network_are_one_large_batch() -> None:
+    layer, shape = CASES["3x3"]
+    variables, x = problem(layer, shape, jnp.float32)
+    images = jnp.stack([x, 2 * x])
+    mapped = jax.vmap(lambda x: fast(layer, "gpu").apply(variables, x, train=False))
+    text = jax.jit(mapped).lower(images).as_text()
+    assert "stablehlo.convolution" in text
+    assert "feature_group_count = 1" in text
+    expected = [layer.apply(variables, one, train=False) for one in images]
+    np.testing.assert_allclose(mapped(images), jnp.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["3x3", "3x3 wide", "depthwise", "max 3x3 stride 2", "batch norm"])
+def test_bfloat16_stays(name: str) -> None:
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float32)
+    x = x.astype(jnp.bfloat16)
+    layer = Call(nn.Conv(5, (3, 3), dtype=jnp.bfloat16)) if name == "3x3" else layer
+    y = fast(layer, "cpu").apply(variables, x, train=False)
+    expected = layer.apply(variables, x, train=False)
+    assert y.dtype == expected.dtype
+    np.testing.assert_allclose(y.astype(float), expected.astype(float), rtol=0.05, atol=0.05)
+
+
+def test_it_is_the_model_in_all_but_speed() -> None:
+    model = CNN(num_classes=7)
+    one = fast(model, "cpu")
+    assert one == fast(model, "cpu")
+    assert hash(one) == hash(fast(model, "cpu"))
+    assert one != fast(model, "gpu")
+    assert (one.num_classes, one.HEAD) == (7, "dense2")
+    x = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: one.init(jax.random.key(0), x, train=False))
+    assert shapes == jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+
+
+def test_an_operation_keeps_the_name_of_its_layer() -> None:
+    layer, shape = CASES["cnn batch"]
+    variables, x = problem(layer, shape, jnp.float32)
+    text = jax.jit(lambda x: fast(layer, "cpu").apply(variables, x, train=False)).lower(x)
+    named = text.compile().as_text()
+    assert "CNN/conv1" in named
+    assert "CNN/CNN" not in named
+
+
+class Closed(nn.Module):
+    """A convolution with a derivative of its own, which no rule enters."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.normal(), (3, 3, 3, 4))
+
+        @jax.custom_vjp
+        def layer(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.lax.conv(x, kernel, (1, 1), "SAME")
+
+        layer.defvjp(lambda x, k: (layer(x, k), None), lambda _, g: (None, None))
+        return layer(x, kernel)
+
+
+def test_a_layer_that_stays_slow_is_named() -> None:
+    x = jax.ShapeDtypeStruct((1, 3, 3, 6), jnp.float32)
+    variables = {"params": {"kernel": jnp.zeros((3, 3, 3, 3))}}
+    slow = fast(Closed(), "cpu").slow_layers
+    assert slow(variables, x, train=True) == ["conv_general_dilated in Closed"]
+    assert fast(Closed(), "gpu").slow_layers(variables, x, train=True) == []
+    layer, shape = CASES["3x3"]
+    variables, x = problem(layer, shape, jnp.float32)
+    assert fast(layer, "cpu").slow_layers(variables, x, train=True) == []
