@@ -52,7 +52,7 @@ def test_a_run(folder: Path, tmp_path: Path, sizes: list[int], pipeline: str) ->
     argv = ["--dataset", str(folder), "--workdir", str(tmp_path), *FLAGS, "--pipeline", pipeline]
     assert main(["train", *argv]) == 0
     assert set(sizes) == BATCHES
-    assert train_losses(tmp_path) == [[LOSS, LOSS]]
+    assert train_losses(tmp_path) == [pytest.approx([LOSS, LOSS])]
 
 
 @pytest.mark.parametrize("parallel", ["1", "2"])
@@ -61,7 +61,7 @@ def test_a_study(folder: Path, tmp_path: Path, sizes: list[int], parallel: str) 
     argv += ["--arms", "none", "--seeds", "2", "--seed-parallelism", parallel]
     assert main(["study", *argv]) == 0
     assert set(sizes) == BATCHES
-    assert train_losses(tmp_path) == [[LOSS, LOSS]] * 2
+    assert train_losses(tmp_path) == [pytest.approx([LOSS, LOSS])] * 2
 
 
 def test_the_search_for_a_nan(
