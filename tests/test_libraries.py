@@ -64,12 +64,12 @@ from cifar_jax import libraries
 libraries.silence()
 libraries.start()
 import jax, numpy as np
+from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError
 from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.state import TrainState
 
 params = {str(i): np.ones((40, 40), np.float32) for i in range(8)}
-state = TrainState(np.int32(0), params, {}, (), jax.random.key(0))
+state = TrainState(np.int32(0), params, {}, (), jax.random.key(0), *np.zeros(3, np.float32))
 most = resource.getrlimit(resource.RLIMIT_NOFILE)
 for extra in range(12):
     checkpoints = Checkpoints(Path(sys.argv[1]) / str(extra))

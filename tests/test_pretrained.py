@@ -12,14 +12,13 @@ from safetensors.numpy import save_file
 
 from cifar_jax import config as configuration
 from cifar_jax import pretrained
+from cifar_jax.build import build_experiment
 from cifar_jax.config import Config
+from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import train_spec
 from cifar_jax.main import main
-from cifar_jax.models.paths import named_leaves
 from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.state import init_state
-from cifar_jax.training.transfer import own_shapes, take
+from cifar_jax.training.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -189,8 +188,8 @@ def resnet18(classes: int = 10):
     config = configuration.override(Config(), "model", "name", "resnet18", "")
     config = configuration.override(config, "model", "norm", "batch", "")
     config = configuration.override(config, "model", "num_classes", classes, "")
-    spec = train_spec(config)
-    return config, jax.eval_shape(lambda: init_state(spec, jax.random.key(0), (32, 32, 3)))
+    experiment = build_experiment(config)
+    return config, jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), (32, 32, 3)))
 
 
 def torchvision_weights(classes: int, stem: int) -> dict[str, np.ndarray]:
@@ -315,7 +314,7 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     opened.close()
     del record["dataset"]["classes"]
     config = configuration.from_dict(record["config"], "")
-    state = init_state(train_spec(config), jax.random.key(0), (32, 32, 3))
+    state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
     written.save(1, state, record)
     written.close()

@@ -7,7 +7,7 @@ from cifar_jax.core.optimizers import matches
 from cifar_jax.errors import UserError, shown
 
 Rates = tuple[tuple[str, float], ...]
-"""Patterns of parameters and their factor of the learning rate, see `core.optimizers.LayerRates`."""
+"""Patterns of parameters and their factor of the learning rate: see `LayerRates`."""
 
 LARGEST = 1e6
 

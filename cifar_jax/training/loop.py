@@ -11,19 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import (
-    Data,
-    Experiment,
-    Metrics,
-    TrainState,
-    end_epoch,
-    epoch_order,
-    predict,
-    train_last,
-    train_step,
-    train_steps,
-)
+from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit
 
@@ -157,7 +147,7 @@ def _compile_end(
     def end(
         hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        return end_epoch(experiment, hyper, n_train, state, images, labels)
+        return core.end_epoch(experiment, hyper, n_train, state, images, labels)
 
     jitted = jit(over_runs(end, 2, runs), donate_argnums=1, out_shardings=_sharding(state))
     compiled = jitted.lower(hyper, state, data.val_images, data.val_labels).compile()
@@ -180,10 +170,10 @@ def compile_device_epoch(
     def steps(
         hyper: Hyper, state: TrainState, data: Data, start: jax.Array, stop: jax.Array
     ) -> TrainState:
-        return train_steps(experiment, hyper, data, state, start, stop)
+        return core.train_steps(experiment, hyper, data, state, start, stop)
 
     def last(hyper: Hyper, state: TrainState, data: Data) -> TrainState:
-        return train_last(experiment, hyper, data, state)
+        return core.train_last(experiment, hyper, data, state)
 
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
@@ -227,13 +217,13 @@ def compile_stream_epoch(
     def compile_step(size: int) -> Any:
         images = jax.ShapeDtypeStruct((size, *source.images.shape[1:]), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-        jitted = jit(train_step, static_argnums=(0, 2), donate_argnums=3)
+        jitted = jit(core.train_step, static_argnums=(0, 2), donate_argnums=3)
         return jitted.lower(experiment, hyper, n, state, images, labels).compile()
 
     step: Any = compile_step(batch) if full else None
     last_step = compile_step(n % batch) if n % batch else None
     end = _compile_end(experiment, hyper, state, data, n, 1)
-    order = jit(epoch_order, static_argnums=2)
+    order = jit(core.epoch_order, static_argnums=2)
 
     def rows_of(state: TrainState) -> np.ndarray:
         epoch = int(state.step) // experiment.steps_per_epoch(n)
@@ -336,5 +326,5 @@ def compile_predict(
     experiment: Experiment, state: TrainState, images: jax.Array
 ) -> Callable[[TrainState, jax.Array], jax.Array]:
     """Compile evaluation of all `images`, uint8 (N, H, W, 3), to logits (N, classes)."""
-    compiled: Any = jit(partial(predict, experiment)).lower(state, images).compile()
+    compiled: Any = jit(partial(core.predict, experiment)).lower(state, images).compile()
     return compiled

@@ -17,8 +17,9 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, Literal
 
+from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Experiment, TrainState, epoch_order, train_step
+from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.kernels import jit
 from cifar_jax.training.loop import HostData
 
@@ -205,8 +206,8 @@ def replay(
         by step is another program than an epoch, and rounds otherwise), or only validation is not.
     """
     n, size = len(source.rows), experiment.batch_size
-    rows = source.rows[np.asarray(epoch_order(state.key, epoch - 1, n))]
-    step = partial(jit(train_step, static_argnums=(0, 2)), experiment, hyper, n)
+    rows = source.rows[np.asarray(core.epoch_order(state.key, epoch - 1, n))]
+    step = partial(jit(core.train_step, static_argnums=(0, 2)), experiment, hyper, n)
     healthy = jax.jit(lambda *trees: jnp.isfinite(_largest(jax.tree.leaves(trees))))
     done = int(state.step) % experiment.steps_per_epoch(n)
     for number, start in list(enumerate(range(0, n, size), start=1))[done:]:
@@ -215,7 +216,7 @@ def replay(
         after = step(state, images, labels)
         if not healthy(after.params, after.batch_stats, after.opt_state, after.loss_sum):
             broken = first_nonfinite(
-                lambda hyper, *batch: train_step(experiment, hyper, n, *batch),
+                lambda hyper, *batch: core.train_step(experiment, hyper, n, *batch),
                 hyper,
                 state,
                 images,

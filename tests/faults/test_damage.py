@@ -17,17 +17,17 @@ from faulty import FLAGS, damage, files, flip, outcome, truncate
 
 from cifar_jax import config as configuration
 from cifar_jax.config import Config
+from cifar_jax.core.model import CNN
+from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.sources import cache as image_cache
 from cifar_jax.data.sources import cifar10, cifar10_archive
 from cifar_jax.data.sources.contents import Contents
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.models.cnn import CNN
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
 from cifar_jax.training import checkpoint
 from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.state import TrainSpec, TrainState, init_state
 
 Check = Callable[[], None]
 
@@ -56,8 +56,8 @@ def each_fault(paths: list[Path], faults: int, check: Check) -> None:
 
 
 def _state(seed: int) -> TrainState:
-    spec = TrainSpec(CNN(norm="batch", widths=(4,), hidden=16))
-    make = jax.jit(lambda key: init_state(spec, key, (8, 8, 3)))
+    experiment = Experiment(CNN(norm="batch", widths=(4,), hidden=16))
+    make = jax.jit(lambda key: init_state(experiment, key, (8, 8, 3)))
     return make(jax.random.key(seed))
 
 

@@ -10,11 +10,11 @@ import pytest
 from runs import FLAGS, bits, results_of, train
 
 from cifar_jax import resume
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.main import main
-from cifar_jax.models.cnn import CNN
 from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stream_epoch
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import TrainData, TrainSpec, init_state
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.optimised]
 taskset = pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
@@ -93,15 +93,15 @@ def epoch_of(norm: str, pipeline: str, n: int) -> list[bytes]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n + 50, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, n + 50, np.int32)
-    data = TrainData(*map(jnp.asarray, (images[:n], labels[:n], images[n:], labels[n:])))
-    hyper = Hyperparams(*map(np.float32, (0.01, 0.9, 5e-4)))
-    spec = TrainSpec(CNN(norm=norm))
-    state = jax.jit(init_state, static_argnums=(0, 2))(spec, jax.random.key(1), (32, 32, 3))
+    data = Data(*map(jnp.asarray, (images[:n], labels[:n], images[n:], labels[n:])))
+    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
+    experiment = Experiment(CNN(norm=norm))
+    state = jax.jit(init_state, static_argnums=(0, 2))(experiment, jax.random.key(1), (32, 32, 3))
     if pipeline == "device":
-        run = compile_device_epoch(spec, hyper, state, data)
+        run = compile_device_epoch(experiment, hyper, state, data)
     else:
         source = HostData(images[:n], labels[:n], np.arange(n))
-        run = compile_stream_epoch(spec, hyper, state, source, data)
+        run = compile_stream_epoch(experiment, hyper, state, source, data)
     state, metrics = run(hyper, state)
     trees = (state.params, state.batch_stats, state.opt_state, metrics)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trees)]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from runs import FLAGS, kept, results_of
 
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import init_state
 from cifar_jax.main import main
 from cifar_jax.training.loop import (
     Divergence,
@@ -17,8 +19,6 @@ from cifar_jax.training.loop import (
     stack_runs,
     unstack_state,
 )
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.state import init_state
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -109,18 +109,18 @@ def test_a_study_records_it_goes_on_and_never_repeats_it(folder, tmp_path, capsy
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("results.json")} == before
 
 
-def test_a_diverging_seed_does_not_touch_its_neighbours(tiny_spec, tiny_data):
+def test_a_diverging_seed_does_not_touch_its_neighbours(tiny_experiment, tiny_data):
     """Bitwise: the same program with and without a member whose rate is far too high."""
     keys = [jax.random.key(seed) for seed in range(3)]
 
     def start():
-        return stack_runs([init_state(tiny_spec, key, (8, 8, 3)) for key in keys])
+        return stack_runs([init_state(tiny_experiment, key, (8, 8, 3)) for key in keys])
 
     def hyper(rate):
         rates = (0.01, rate, 0.02)
-        return stack_runs([Hyperparams(*map(np.float32, (r, 0.9, 5e-4))) for r in rates])
+        return stack_runs([Hyper(*map(np.float32, (r, 0.9, 5e-4))) for r in rates])
 
-    compiled = compile_device_epoch(tiny_spec, hyper(0.01), start(), tiny_data, 3)
+    compiled = compile_device_epoch(tiny_experiment, hyper(0.01), start(), tiny_data, 3)
 
     def outcome(rate):
         rows = []

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,11 +29,11 @@ from runs import (
 )
 
 from cifar_jax import host, resume
+from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
-from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, Unfinished
-from cifar_jax.training.step import StepMetrics
+from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, stack_runs
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -148,23 +149,23 @@ class Signals(SteppedEpoch):
     signum = TERM
     late = False
 
-    def __init__(self, program, hyper, at_boundary, begun) -> None:
+    def __init__(self, program, hyper, at_boundary, done) -> None:
         sent: list[tuple[int, int]] = []
 
-        def signalled_boundary(here):
-            step = int(np.ravel(here.state.step)[0])
-            now = self.places and (step - here.steps) // 4 + 1 == self.places[0][0]
-            now = now and here.steps == self.places[0][1] and not sent
+        def signalled_boundary(steps, state):
+            step = int(np.ravel(state.step)[0])
+            here = ((step - steps) // 4 + 1, steps)
+            now = here in self.places[:1] and not sent
             if now and self.late:
-                at_boundary(here)
+                at_boundary(steps, state)
             if now:  # Once: what was given up goes on in its thread.
                 sent.append(self.places.pop(0))
                 os.kill(os.getpid(), self.signum)
                 time.sleep(0.5)
             if not (now and self.late):
-                at_boundary(here)
+                at_boundary(steps, state)
 
-        super().__init__(program, hyper, signalled_boundary, begun, seconds=0.0)
+        super().__init__(program, hyper, signalled_boundary, done, seconds=0.0)
 
 
 @pytest.fixture
@@ -268,35 +269,47 @@ class Kept:
 
 
 def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
-    """One loss is infinite, and the last run has diverged in an epoch before."""
-    rng = np.random.default_rng(0)
-    loss = rng.normal(size=(4, 3)).astype(np.float32)
-    loss[1, 0] = np.inf
-    loss[:, 2] = 0
-    correct = np.array([[1, 2, 0]] * 4, np.int32)
-    state = {"w": jnp.arange(4.0)}
-    here = Unfinished(2, StepMetrics(jnp.array(loss), jnp.array(correct)), state)
+    """The loss of the second run is not finite, and the last has diverged in an epoch before."""
+    loss = np.random.default_rng(0).normal(size=4).astype(np.float32)
+    state = TrainState(
+        step=jnp.full(4, 6),
+        params={"w": jnp.arange(4.0)},
+        batch_stats={},
+        opt_state=(),
+        key=jax.random.split(jax.random.key(0), 4),
+        loss_sum=jnp.array(loss),
+        correct_sum=jnp.array([3.0, 4.0, 5.0, 0.0]),
+        bad_step=jnp.array([-1, 0, -1, -1]),
+    )
     runs = [Kept(), Kept(), Kept(), None]
-    assert host.save_unfinished(runs, here, 1.5)
+    assert host.save_unfinished(runs, 2, state, 1.5)
     assert [len(run.starts) for run in runs[:3]] == [1, 0, 1]
     starts = [runs[0].starts[0], runs[2].starts[0]]
-    empty = StepMetrics(jnp.zeros((2, 3)), jnp.zeros((2, 3), jnp.int32))
-    program = CompiledEpoch(3, empty, None, None)
-    again, seconds = host.resumed_epoch(starts, program)
-    assert (again.steps, seconds) == (2, 1.5)
-    assert np.array_equal(again.state["w"], [0, 2])
-    assert again.metrics.correct.dtype == jnp.int32
-    for found, wanted in zip(again.metrics, (loss, correct), strict=True):
-        assert np.asarray(found).tobytes() == wanted[[0, 2]].tobytes()
-    assert not host.save_unfinished([None, runs[1], None, None], here, 1.5)
+    assert [start.unfinished for start in starts] == [{"steps": 2, "seconds": 1.5}] * 2
+    program = CompiledEpoch(3, 4, None, None)
+    assert host.resumed_steps(starts, program) == 2
+    again = stack_runs([start.state for start in starts])
+    assert np.asarray(again.loss_sum).tobytes() == loss[[0, 2]].tobytes()
+    assert np.array_equal(again.params["w"], [0, 2])
+    assert np.array_equal(again.correct_sum, [3, 5])
+    assert not host.save_unfinished([None, runs[1], None, None], 2, state, 1.5)
     short = dataclasses.replace(program, full=1)
     with pytest.raises(UserError, match="after 2 steps of an epoch; an epoch has 1 full batch"):
-        host.resumed_epoch(starts, short)
+        host.resumed_steps(starts, short)
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"loss": [None, 1.0]}, {"seconds": "long"}])
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step):
+    """Whether an epoch is unfinished is in both: an epoch has four steps here."""
+    part = None if step == 3 else {"steps": 2, "seconds": 0.5}
+    start = resume.Start(tiny_state.replace(step=jnp.int32(step)), [], 0.0, unfinished=part)
+    with pytest.raises(UserError, match="--resume: the newest checkpoint says that it is after"):
+        host.resumed_steps([start], CompiledEpoch(3, 4, None, None))
+
+
+@pytest.mark.parametrize("change", [{"steps": -3}, {"steps": [2]}, {"seconds": "long"}])
 def test_steps_that_cannot_be_are_refused(change):
-    part = {"steps": 2, "seconds": 0.5, "loss": [2.0, 1.0], "correct": [1, 2]}
+    part = {"steps": 2, "seconds": 0.5}
     assert resume._holds_unfinished({"unfinished": part})
     assert resume._holds_unfinished({})
     assert not resume._holds_unfinished({"unfinished": {**part, **change}})

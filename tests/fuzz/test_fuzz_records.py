@@ -21,15 +21,15 @@ from rich.console import Console
 
 from cifar_jax import config as configuration
 from cifar_jax.config import Config
+from cifar_jax.core.model import CNN
+from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
-from cifar_jax.models.cnn import CNN
 from cifar_jax.report import page
 from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
-from cifar_jax.training.checkpoint import Checkpoints, seal
-from cifar_jax.training.state import TrainSpec, TrainState, init_state
+from cifar_jax.training.checkpoint import FORMAT, Checkpoints, seal
 
 CLASSES = ("a", "b", "c")
 
@@ -223,13 +223,10 @@ test_the_terminal, test_the_terminal_long = fuzz(the_terminal, quick=40, long=50
 ARMS = ("none", "batch")
 
 
-def _spec(norm: str, classes: int, width: int) -> TrainSpec:
-    return TrainSpec(CNN(num_classes=classes, norm=norm, widths=(width,), hidden=8), batch_size=4)
-
-
 @functools.cache
 def _state(norm: str, classes: int, width: int) -> TrainState:
-    make = jax.jit(lambda key: init_state(_spec(norm, classes, width), key, (8, 8, 3)))
+    model = CNN(num_classes=classes, norm=norm, widths=(width,), hidden=8)
+    make = jax.jit(lambda key: init_state(Experiment(model), key, (8, 8, 3)))
     return make(jax.random.key(0))
 
 
@@ -272,7 +269,7 @@ def a_record(checkpoints: Path, record: Any) -> None:
 
 
 test_a_record, test_a_record_long = fuzz(
-    a_record, quick=20, long=300, record=edits(_record("batch"))
+    a_record, quick=20, long=300, record=edits({"format": FORMAT, **_record("batch")})
 )
 
 

@@ -33,11 +33,13 @@ from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, StepDecay
 from cifar_jax.core.train import Experiment, TrainState, init_state, predict, train_step
-from cifar_jax.kernels import jit
+from cifar_jax.kernels import fast, jit
 
 # Float32 is what users run, compiled as it is for them. Float64 is for the mathematics: XLA's own
 # convolution on a CPU is a slow loop there, so that the plain layers take two steps of the twenty.
 CASES = {
+    ("auto", "float32"): STEPS,
+    ("auto", "float64"): STEPS,
     ("plain", "float32"): STEPS,
     ("plain", "float64"): 2,
 }
@@ -98,7 +100,7 @@ def is_momentum(part: object) -> bool:
 def model_of(norm: str, kernels: str) -> nn.Module:
     """The network, with the layers of one of `CASES`."""
     model = CNN(norm=norm, dropout=0.0, norm_groups=NORM_GROUPS)
-    return {"plain": lambda model: model}[kernels](model)
+    return {"auto": fast, "plain": lambda model: model}[kernels](model)
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cifar_jax.core.model import CNN
-from cifar_jax.core.norms import BatchNorm, GroupNorm
-from cifar_jax.kernels import fast
+from cifar_jax.core.norms import BatchNorm
+from cifar_jax.kernels import convolution, fast
 from cifar_jax.kernels.rewrite import operations
 
 
@@ -104,7 +104,7 @@ CASES = {
     "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
     "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
     "batch norm": (BatchNorm(), (4, 3, 3, 5)),
-    "group norm": (GroupNorm(2), (4, 3, 3, 6)),
+    "group norm": (Call(nn.GroupNorm(2, use_fast_variance=False)), (4, 3, 3, 6)),
     "flax batch norm": (FlaxNorm(), (4, 3, 3, 5)),
     "flax batch norm alone": (FlaxNorm((("use_scale", False), ("use_bias", False))), (7, 5)),
     "flax batch norm, first axis": (FlaxNorm((("axis", 1),)), (4, 3, 3, 5)),
@@ -119,6 +119,10 @@ CASES = {
     "cnn silu": (small("none", activation=nn.silu), (3, 8, 8, 3)),
     "cnn frozen": (small("batch", frozen_norms=("norm1",)), (3, 8, 8, 3)),
     "cnn odd": (small("batch"), (3, 7, 7, 3)),
+    **{
+        f"cnn tiled {norm}": (CNN(norm=norm, widths=(16, 6), hidden=4, dropout=0.0), (2, 8, 8, 3))
+        for norm in ("none", "batch")
+    },
 }
 
 
@@ -176,6 +180,18 @@ def test_in_float64_the_fast_body_is_the_plain_one(name: str, platform: str, flo
     variables, x = problem(layer, shape, jnp.float64)
     expected = outcome(layer, variables, x)
     assert_close(outcome(fast(layer, platform), variables, x), expected, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["5x5", "grouped"])
+def test_many_large_patches_are_summed_part_by_part(
+    name: str, monkeypatch: pytest.MonkeyPatch, float64: None
+) -> None:
+    monkeypatch.setattr(convolution, "_MAX_PATCHES_BYTES", 1 << 14)
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float64)
+    patches = jax.vmap(partial(outcome, fast(layer, "cpu")), (None, 0))
+    found = jax.tree.map(lambda leaf: leaf[0], patches(variables, x[None]))
+    assert_close(found, outcome(layer, variables, x), 1e-10)
 
 
 @pytest.mark.optimised

@@ -1,21 +1,25 @@
 """Checkpoints: everything comes back bitwise, and what cannot is said."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Optimizer, sgd
+from cifar_jax.core.optimizers import Muon, adamw
+from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.models.cnn import CNN
-from cifar_jax.models.paths import named_leaves
+from cifar_jax.training import checkpoint
 from cifar_jax.training.checkpoint import KEEP, Checkpoints
-from cifar_jax.training.state import TrainSpec, init_state
-from cifar_jax.training.transfer import replaced
+from cifar_jax.training.transfer import named_leaves, replaced
 
 
-def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: str = "sgd"):
+def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: Optimizer = sgd) -> TrainState:
     model = CNN(norm=norm, widths=(width, 8, 8), hidden=16)
-    spec = TrainSpec(model, optimizer=optimizer)
-    state = init_state(spec, jax.random.key(seed), (32, 32, 3))
+    experiment = Experiment(model, optimizer=optimizer)
+    state = init_state(experiment, jax.random.key(seed), (32, 32, 3))
     # No tensor may be at its initial value, else forgetting it would go unnoticed.
     noisy = jax.tree.map(lambda x: x + x.dtype.type(1), state.replace(key=None, step=None))
     return noisy.replace(key=state.key, step=state.step + 17)
@@ -29,7 +33,9 @@ def checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("norm", "optimizer"), [("none", "sgd"), ("batch", "sgd"), ("batch", "adamw"), ("none", "muon")]
+    ("norm", "optimizer"),
+    [("none", sgd), ("batch", sgd), ("batch", adamw), ("none", Muon(10))],
+    ids=["none-sgd", "batch-sgd", "batch-adamw", "none-muon"],
 )
 def test_state_and_record_come_back_bitwise(checkpoints, norm, optimizer):
     state = state_of(norm, optimizer=optimizer)
@@ -172,3 +178,16 @@ def test_a_checkpoint_that_cannot_be_read_back_is_found_when_it_is_saved(
     for epoch in (1, 2):
         checkpoints.save(epoch, tiny_state, {})
     assert len(read) == 1  # The first is enough.
+
+
+def test_a_checkpoint_of_another_format_is_refused_in_one_line(checkpoints):
+    """The state of format 1 had no sums of the epoch, and its record named no format."""
+    checkpoints.save(1, state_of("none"), {"name": "a"})
+    path = checkpoints.directory / "1"
+    for format_ in ({}, {"format": 1}, {"format": 3}):
+        (path / "record" / "metadata").write_text(json.dumps({**format_, "name": "a"}))
+        checkpoint.seal(path)
+        with pytest.raises(UserError, match="another version of cifar_jax wrote this") as refused:
+            checkpoints.read_record()
+        assert str(path) in str(refused.value)
+        assert "\n" not in str(refused.value)

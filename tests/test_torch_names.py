@@ -1,17 +1,9 @@
-"""Names of parameters: which norms are frozen, and torchvision's."""
+"""Torchvision's names and layouts of tensors, and ours."""
 
 import numpy as np
 import pytest
 
-from cifar_jax.models.paths import is_frozen
-from cifar_jax.models.torch_names import our_layout, our_name
-
-
-def test_a_norm_is_frozen_only_as_a_whole():
-    assert is_frozen("layer1.0.norm1", ["layer1"])
-    assert is_frozen("norm1", ["*.scale", "*.bias"])
-    assert not is_frozen("norm1", ["*.scale"])
-    assert not is_frozen("norm1", [])
+from cifar_jax.torch_names import our_layout, our_name
 
 
 @pytest.mark.parametrize(
