@@ -1,6 +1,6 @@
 """The report's training on images of noise: the cost does not depend on what they show."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,8 +37,13 @@ def make_problem(
     widths: tuple[int, ...] = WIDTHS,
     n_val: int = 1,
     precision: str = "float32",
+    model: Any = None,
 ) -> Problem:
-    """A problem of `n_train` images; one validation image by default, which costs nothing."""
+    """A problem of `n_train` images; one validation image by default, which costs nothing.
+
+    Args:
+        model: another one than the report's CNN with a norm.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n_train + n_val, _SIZE, _SIZE, 3), np.uint8)
     labels = rng.integers(0, CLASSES, n_train + n_val, np.int32)
@@ -46,7 +51,7 @@ def make_problem(
     data = TrainData(images[train], labels[train], images[val], labels[val])
     return Problem(
         TrainSpec(
-            CNN(num_classes=CLASSES, norm=norm, widths=widths),
+            model or CNN(num_classes=CLASSES, norm=norm, widths=widths),
             batch_size=batch,
             **PRECISIONS[precision]._asdict(),
         ),

@@ -1,6 +1,7 @@
 """Training and evaluation in images a second, both arms, beside PyTorch.
 
     python -m benchmarks.throughput --peer torch
+    python -m benchmarks.throughput --model benchmarks/models.py:SiluCNN --peer torch
 
 Training is the whole step: augmentation, normalisation, forward and backward pass, update,
 metrics. Every candidate trains on the same number of images a repeat (but "no jit": two batches),
@@ -41,7 +42,7 @@ from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, t
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
-from cifar_jax.training.compiler import jit
+from cifar_jax.kernels import fast, jit
 from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
 from cifar_jax.training.state import TrainState
@@ -155,8 +156,20 @@ def set_torch_precision(tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
+def peer_network(model: str | None, norm: str) -> Callable[[], Any]:
+    """Return what makes the same network in PyTorch."""
+    from benchmarks import torch_models, torch_peer
+
+    if model is None:
+        return partial(torch_peer.network, norm, CLASSES)
+    name = model.rpartition(":")[2]
+    if not hasattr(torch_models, name):
+        raise SystemExit(f"--peer torch: benchmarks/torch_models.py has no {name!r}")
+    return getattr(torch_models, name)
+
+
 def torch_candidates(
-    problem: Problem, norm: str, training: bool, failed: dict[str, str]
+    problem: Problem, network: Callable[[], Any], training: bool, failed: dict[str, str]
 ) -> Iterator[tuple[str, Candidate]]:
     """PyTorch's ways to do the same; one that does not work here leaves its reason in `failed`."""
     import torch
@@ -181,7 +194,7 @@ def torch_candidates(
     layouts = {"": torch.contiguous_format, " nhwc": torch.channels_last}
     for kind, forward in {"eager": eager, "compiled": compiled}.items():
         for suffix, layout in layouts.items():
-            model = peer.network(norm, CLASSES).to(device, memory_format=layout)
+            model = network().to(device, memory_format=layout)
             data, options = (images, labels), {"layout": layout, "forward": forward}
             if training:
                 call = partial(
@@ -220,17 +233,34 @@ def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict
     return rates
 
 
+def load_model(name: str) -> Any:
+    """The Flax model FILE:NAME: a module class without required fields, or a function of none."""
+    file, _, attribute = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise SystemExit(f"--model {name}: no Python file {file!r}; expected FILE:NAME")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise SystemExit(f"--model {name}: {file} has no {attribute!r}")
+    return getattr(module, attribute)()
+
+
 def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, Any]:
-    """One table: an arm, in training or evaluation."""
+    """One table: an arm or the model of `--model`, in training or evaluation."""
     n = args.steps * args.batch if training else args.eval_images
-    problem = make_problem(norm, args.batch, n, precision=args.precision)
+    model = load_model(args.model) if args.model else None
+    if model is not None and args.kernels == "auto":
+        model = fast(model)
+    problem = make_problem(norm, args.batch, n, precision=args.precision, model=model)
     show_progress("compiling")
     failed: dict[str, str] = {}
     candidates = (
         training_candidates(problem, failed) if training else evaluation_candidates(problem)
     )
     if args.peer == "torch":
-        candidates |= torch_candidates(problem, norm, training, failed)
+        network = peer_network(args.model, norm)
+        candidates |= torch_candidates(problem, network, training, failed)
     calls = {name: candidate.call for name, candidate in candidates.items()}
     rates = _rates(candidates, time_interleaved(calls, args.repeats, progress=show_progress))
     return {**rates, **failed}
@@ -248,7 +278,7 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
             [
                 f"{what}: {name}",
                 *(f"{rate[key]:,.0f}" for key in ("images/s", "q1", "q3")),
-                f"{rate['images/s'] * flops / 1e9:.1f}",
+                f"{rate['images/s'] * flops / 1e9:.1f}" if flops else "",
                 "" if ratio is None else f"{ratio:.2f}",
             ]
         )
@@ -279,6 +309,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write a JSON."""
     parser = make_parser("throughput", __doc__)
     parser.add_argument("--peer", choices=("torch",), help="measure PyTorch beside it")
+    parser.add_argument("--model", metavar="FILE:NAME", help="another Flax model than the report's")
+    parser.add_argument(
+        "--kernels", choices=("auto", "plain"), default="auto", help="bodies of --model's layers"
+    )
     parser.add_argument("--norm", choices=("none", "batch", "both"), default="both")
     parser.add_argument("--only", choices=("training", "evaluation"), help="one half")
     parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
@@ -295,11 +329,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     results: dict[str, Any] = {}
     lines: list[list[str]] = []
-    for norm in ("none", "batch") if args.norm == "both" else (args.norm,):
+    norms = ("none", "batch") if args.norm == "both" else (args.norm,)
+    for norm in ("none",) if args.model else norms:
         for half in (args.only,) if args.only else ("training", "evaluation"):
-            what = f"{half}, norm {norm}"
+            what = f"{half}, {args.model or f'norm {norm}'}"
             results[what] = measure(args, norm, half == "training")
             flops = training_flops() if half == "training" else sum(forward_flops())
+            flops = 0 if args.model else flops
             lines += rows(what, results[what], flops)
     show_progress("")
     print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
@@ -307,10 +343,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, rate in found.items():
             if isinstance(rate, str):
                 print(f"{what}: {name}: {rate}")
-    if args.only != "evaluation":
+    if args.only != "evaluation" and not args.model:
         results["roofline"] = roofline(args, results)
         print("\n" + _roofline.describe(results["roofline"]))
-    named = ("batch", "steps", "eval_images", "repeats", "precision")
+    named = ("model", "kernels", "batch", "steps", "eval_images", "repeats", "precision")
     settings = {name: getattr(args, name) for name in named}
     write_json(args.output, {"settings": settings, **results})
     print(f"written: {args.output}")
