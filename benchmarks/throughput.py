@@ -40,13 +40,11 @@ from benchmarks import _roofline
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.core.train import TrainState, epoch_order, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
 from cifar_jax.kernels import fast, jit
-from cifar_jax.training.epoch import epoch_order
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
-from cifar_jax.training.state import TrainState
-from cifar_jax.training.step import train_step
 
 NO_JIT_STEPS = 2
 
@@ -65,7 +63,7 @@ Candidates = dict[str, Candidate]
 
 
 def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainState) -> Any:
-    """A call of `run` that goes on where the last one ended; returns its metrics."""
+    """A call of `run` that goes on where the last one ended; returns its second result."""
     states = [state]
 
     def call() -> Any:
@@ -78,32 +76,30 @@ def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainSt
 def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
     """`steps` calls of `step` on shuffled batches of images that are on the device."""
     images, labels = problem.data.train_images, problem.data.train_labels
-    n, batch = len(labels), problem.spec.batch_size
+    n, batch = len(labels), problem.experiment.batch_size
 
-    def run(state: TrainState) -> tuple[TrainState, list[Any]]:
+    def run(state: TrainState) -> tuple[TrainState, Any]:
         order = epoch_order(state.key, 0, n)
-        metrics = []
         for rows in np.split(order[: steps * batch], steps):
-            state, one = step(state, images, labels, rows)
-            metrics.append(one)
-        return state, metrics
+            state = step(state, images, labels, rows)
+        return state, state
 
     return run
 
 
-def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], Any]:
+def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], TrainState]:
     """A training step on the rows of images that it is told."""
-    spec, hyper, _, host = problem
+    experiment, hyper, _, host = problem
 
-    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> Any:
-        return train_step(spec, hyper, len(host.rows), state, images[rows], labels[rows])
+    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> TrainState:
+        return train_step(experiment, hyper, len(host.rows), state, images[rows], labels[rows])
 
     return step
 
 
 def step_cost(problem: Problem) -> _roofline.Cost:
     """What a step needs."""
-    data, batch = problem.data, problem.spec.batch_size
+    data, batch = problem.data, problem.experiment.batch_size
     rows = np.arange(batch, dtype=np.int32)
     lowered = jit(_step(problem)).lower(problem.state(), data.train_images, data.train_labels, rows)
     return _roofline.count(lowered.compile(), batch * training_flops())
@@ -117,23 +113,23 @@ def _not_available(error: Exception) -> str:
 
 def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
     """Our ways to train an epoch; one that cannot be had here leaves its reason in `failed`."""
-    spec, hyper, data, host = problem
+    experiment, hyper, data, host = problem
     n = len(host.rows)
     step = _step(problem)
     jitted = jit(step, donate_argnums=0)
     state = problem.state()
-    epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
-    full = n // spec.batch_size
+    epoch = partial(compile_device_epoch(experiment, hyper, state, data), hyper)
+    full = n // experiment.batch_size
     few = min(NO_JIT_STEPS, full)
     found = {
         "epoch": Candidate(_advance(epoch, state), n),
         "step": Candidate(_advance(_run_steps(jitted, problem, full), problem.state()), n),
         "no jit": Candidate(
-            _advance(_run_steps(step, problem, few), problem.state()), few * spec.batch_size
+            _advance(_run_steps(step, problem, few), problem.state()), few * experiment.batch_size
         ),
     }
     try:
-        stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)
+        stream = partial(compile_stream_epoch(experiment, hyper, state, host, data), hyper)
         found["stream"] = Candidate(_advance(stream, problem.state()), n)
     except UserError as error:  # Grain cannot be imported.
         failed["stream"] = _not_available(error)
@@ -144,7 +140,7 @@ def evaluation_candidates(problem: Problem) -> Candidates:
     """Our evaluation of the training images."""
     images = problem.data.train_images
     state = problem.state()
-    predict = compile_predict(problem.spec, state, images)
+    predict = compile_predict(problem.experiment, state, images)
     return {"predict": Candidate(partial(predict, state, images), len(images))}
 
 
@@ -183,8 +179,8 @@ def torch_candidates(
     nhwc = torch.from_numpy(problem.host.images[:n]).to(device)
     images = nhwc.permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(problem.host.labels[:n]).long().to(device)
-    set_torch_precision(problem.spec.tf32)
-    short = problem.spec.dtype == "bfloat16"
+    set_torch_precision(problem.experiment.precision == "tensorfloat32")
+    short = problem.experiment.inputs.dtype == "bfloat16"
     eager = peer.bfloat16_loss_and_correct if short else peer.loss_and_correct
     compiled = torch.compile(
         eager,
@@ -199,7 +195,7 @@ def torch_candidates(
             if training:
                 call = partial(
                     peer.train_epoch,
-                    *(model, peer.sgd(model), *data, problem.spec.batch_size),
+                    *(model, peer.sgd(model), *data, problem.experiment.batch_size),
                     **options,
                 )
             else:
@@ -293,8 +289,8 @@ def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any
         )
         for norm in ("none", "batch")
     }
-    spec = problems["training, norm none"].spec
-    ceilings = _roofline.measure_ceilings(spec, args.repeats, progress=show_progress)
+    experiment = problems["training, norm none"].experiment
+    ceilings = _roofline.measure_ceilings(experiment, args.repeats, progress=show_progress)
     placed: dict[str, Any] = {"ceilings": ceilings._asdict()}
     for what, problem in problems.items():
         if what in results:

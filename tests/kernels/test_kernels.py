@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cifar_jax.core.model import CNN
-from cifar_jax.core.norms import BatchNorm, GroupNorm
+from cifar_jax.core.norms import BatchNorm
 from cifar_jax.kernels import fast
 from cifar_jax.kernels.rewrite import operations
 
@@ -32,6 +32,10 @@ def conv(features: int, size: tuple[int, ...], *rest: Any, **more: Any) -> nn.Mo
 
 def pool(function: Any, *args: Any, **more: Any) -> nn.Module:
     return Call(partial(function, window_shape=args[0], strides=args[1], **more))
+
+
+def group_norm(groups: int | None, size: int | None = None, **more: Any) -> nn.Module:
+    return Call(nn.GroupNorm(groups, size, use_fast_variance=False, **more))
 
 
 class FlaxNorm(nn.Module):
@@ -104,7 +108,10 @@ CASES = {
     "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
     "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
     "batch norm": (BatchNorm(), (4, 3, 3, 5)),
-    "group norm": (GroupNorm(2), (4, 3, 3, 6)),
+    "group norm": (group_norm(2), (4, 3, 4, 6)),
+    "group norm by size": (group_norm(None, 3), (4, 7, 6)),
+    "group norm alone": (group_norm(2, use_scale=False, use_bias=False), (4, 6)),
+    "group norm, fast variance": (Call(nn.GroupNorm(2)), (4, 3, 4, 6)),
     "flax batch norm": (FlaxNorm(), (4, 3, 3, 5)),
     "flax batch norm alone": (FlaxNorm((("use_scale", False), ("use_bias", False))), (7, 5)),
     "flax batch norm, first axis": (FlaxNorm((("axis", 1),)), (4, 3, 3, 5)),
