@@ -126,17 +126,18 @@ def problems(norm: str, batch: int, steps: int, widths: tuple[int, ...]) -> dict
 
 def _loop(problem: Problem, steps: int) -> Callable[[], Any]:
     experiment, hyper, data, _ = problem
-    program = jit(partial(train_steps, experiment))
-    return lambda: program(hyper, data, problem.state(), 0, steps)
+    program, state = jit(partial(train_steps, experiment)), problem.state()
+    return lambda: program(hyper, data, state, 0, steps)
 
 
 def _single(problem: Problem, steps: int) -> Callable[[], Any]:
     experiment, hyper, data, _ = problem
     program = jit(partial(train_step, experiment, hyper, len(data.train_labels)))
     batches = [np.array_split(array, steps) for array in data[:2]]
+    initial = problem.state()
 
     def call() -> TrainState:
-        state = problem.state()
+        state = initial
         for images, labels in zip(*batches, strict=True):
             state = program(state, images, labels)
         return state

@@ -199,7 +199,7 @@ def test_scaling_tells_why_a_point_failed() -> None:
     from benchmarks.scaling import Point, measure_apart
 
     failed = measure_apart(Point("nonsense", batch=2, seeds=1, images=2, width=4, repeats=1))
-    assert failed == {"failed": "exit status 1: ValueError: no norm is called 'nonsense'"}
+    assert failed == {"failed": "exit status 1: KeyError: 'nonsense'"}
 
 
 def test_startup(tmp_path: Path, folder: Path) -> None:
