@@ -1,15 +1,18 @@
 """The report's training on images of noise: the cost does not depend on what they show."""
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from cifar_jax.models.cnn import CNN
+from cifar_jax.build import build_experiment, hyperparams
+from cifar_jax.config import Config, ModelConfig, TrainingConfig
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Data, Experiment, TrainState, init_state
+from cifar_jax.kernels import fast
 from cifar_jax.training.loop import HostData
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.precision import PRECISIONS
-from cifar_jax.training.state import TrainData, TrainSpec, TrainState, init_state
 
 WIDTHS = (32, 64, 128)
 CLASSES = 10
@@ -19,15 +22,15 @@ _SIZE = 32
 class Problem(NamedTuple):
     """What the training programs are made of; `data` is on the device, `host` is not."""
 
-    spec: TrainSpec
-    hyper: Hyperparams
-    data: TrainData
+    experiment: Experiment
+    hyper: Hyper
+    data: Data
     host: HostData
 
     def state(self, seed: int = 0) -> TrainState:
-        """A fresh state, for a candidate that may donate its own."""
+        """Return a fresh state, for a candidate that may donate its own."""
         initial = jax.jit(init_state, static_argnums=(0, 2))
-        return initial(self.spec, jax.random.key(seed), self.host.images.shape[1:])
+        return initial(self.experiment, jax.random.key(seed), self.host.images.shape[1:])
 
 
 def make_problem(
@@ -37,21 +40,24 @@ def make_problem(
     widths: tuple[int, ...] = WIDTHS,
     n_val: int = 1,
     precision: str = "float32",
+    model: Any = None,
 ) -> Problem:
-    """A problem of `n_train` images; one validation image by default, which costs nothing."""
+    """Make a problem of `n_train` images; by default one validation image, which costs nothing.
+
+    Args:
+        model: another one than the report's CNN with a norm and our kernels.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n_train + n_val, _SIZE, _SIZE, 3), np.uint8)
     labels = rng.integers(0, CLASSES, n_train + n_val, np.int32)
     train, val = slice(n_train), slice(n_train, None)
-    data = TrainData(images[train], labels[train], images[val], labels[val])
+    training = TrainingConfig(batch_size=batch, precision=precision)
+    config = Config(model=ModelConfig(num_classes=CLASSES), training=training)
+    model = model or fast(CNN(num_classes=CLASSES, norm=norm, widths=widths))
     return Problem(
-        TrainSpec(
-            CNN(num_classes=CLASSES, norm=norm, widths=widths),
-            batch_size=batch,
-            **PRECISIONS[precision]._asdict(),
-        ),
-        jax.tree.map(np.float32, Hyperparams()),
-        jax.device_put(data),
+        replace(build_experiment(config), model=model),
+        hyperparams(config),
+        jax.device_put(Data(images[train], labels[train], images[val], labels[val])),
         HostData(images, labels, np.arange(n_train)),
     )
 

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks._timing import table, time_interleaved
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.precision import product_precision
-from cifar_jax.training.state import TrainSpec
+from cifar_jax.core.train import Experiment
+from cifar_jax.kernels import jit
 
 MATRIX = {"cpu": 2048}
 """Rows of the square matrices, by backend; on others `_LARGE`."""
@@ -24,7 +23,7 @@ SWEPT = 2**28
 
 
 class Ceilings(NamedTuple):
-    """FLOP/s of a matrix product in the spec's precision, bytes/s read and written of memory."""
+    """FLOP/s of a product in the experiment's precision, bytes/s read and written of memory."""
 
     flops: float
     bytes: float
@@ -44,14 +43,14 @@ class Cost(NamedTuple):
 
 
 def measure_ceilings(
-    spec: TrainSpec, repeats: int, *, progress: Callable[[str], None] = lambda _: None
+    experiment: Experiment, repeats: int, *, progress: Callable[[str], None] = lambda _: None
 ) -> Ceilings:
     """Ceilings of the default device, best of `repeats`."""
     backend = jax.default_backend()
     n = MATRIX.get(backend, _LARGE)
-    matrix = jax.random.normal(jax.random.key(0), (n, n), spec.dtype)
+    matrix = jax.random.normal(jax.random.key(0), (n, n), experiment.inputs.dtype)
     array = [jnp.zeros(SWEPT // 4, jnp.float32)]
-    product = jit(lambda x: jnp.dot(x, x, precision=product_precision(spec, backend)))
+    product = jit(lambda x: jnp.dot(x, x, precision=experiment.precision))
     # In place, else new memory would be asked of the operating system at each call.
     change = jax.jit(lambda x: x + 1, donate_argnums=0)
 

@@ -33,14 +33,20 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._timing import show_progress, table, write_json
-from cifar_jax.config import MODELS, NORMS
-from cifar_jax.models.registry import network
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.epoch import no_steps
-from cifar_jax.training.loop import device_epoch
-from cifar_jax.training.optimizer import Hyperparams
-from cifar_jax.training.precision import PRECISIONS
-from cifar_jax.training.state import TrainData, TrainSpec, init_state
+from cifar_jax.build import build_experiment
+from cifar_jax.config import MODELS, NORMS, Config, ModelConfig, TrainingConfig
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import (
+    Data,
+    Experiment,
+    TrainState,
+    end_epoch,
+    init_state,
+    train_last,
+    train_steps,
+)
+from cifar_jax.kernels import jit
+from cifar_jax.training.loop import over_runs
 
 BACKENDS = {"cuda": "gpu", "tpu": "tpu"}
 EXTRA = {"cuda": "the extra cuda", "tpu": "the package libtpu"}
@@ -101,8 +107,13 @@ def kernels_of_loop(text: str) -> int | None:
     return sum(operation not in _NO_KERNEL for operation in operations)
 
 
-def measure(spec: TrainSpec, runs: int, device: Any, platform: str) -> dict[str, Any]:
-    """Compile both programs of an epoch; what they need, memory in bytes."""
+def as_on(platform: str) -> Any:
+    """Build and trace as on a platform: layers and precision follow the default backend."""
+    return mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform])
+
+
+def measure(experiment: Experiment, runs: int, device: Any, platform: str) -> dict[str, Any]:
+    """Compile the programs of an epoch; return what they need, memory in bytes."""
     placed = SingleDeviceSharding(device)
     stacked = () if runs == 1 else (runs,)
 
@@ -112,28 +123,28 @@ def measure(spec: TrainSpec, runs: int, device: Any, platform: str) -> dict[str,
             tree,
         )
 
-    def initial() -> Any:
-        return init_state(spec, jax.random.key(0), IMAGE), no_steps(spec, TRAINED)
+    def end(hyper: Hyper, state: TrainState, data: Data) -> Any:
+        return end_epoch(experiment, hyper, TRAINED, state, data.val_images, data.val_labels)
 
-    state, metrics = there(jax.eval_shape(initial), stacked)
-    hyper = there(jax.tree.map(np.float32, Hyperparams()), stacked)
+    initial = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), IMAGE))
     images = [np.broadcast_to(np.uint8(0), (n, *IMAGE)) for n in (TRAINED, VALIDATED)]
     labels = [np.broadcast_to(np.int32(0), n) for n in (TRAINED, VALIDATED)]
-    data = there(TrainData(images[0], labels[0], images[1], labels[1]))
-    bound = there(np.int32(0))
+    data = there(Data(images[0], labels[0], images[1], labels[1]))
+    hyper = there(jax.tree.map(np.float32, Hyper()), stacked)
+    bound, state = there(np.int32(0)), there(initial, stacked)
     found: dict[str, Any] = {}
-    # Layers and precision are chosen by the default backend.
-    with mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform]):
-        steps, rest = device_epoch(spec, runs)
-        programs = {
-            "steps": (
-                jit(steps, donate_argnums=(1, 2)),
-                (hyper, state, metrics, data, bound, bound),
+    with as_on(platform):
+        bounds = {"steps": (bound, bound), "last step": (), "end": ()}
+        functions: dict[str, Any] = {
+            "steps": lambda hyper, state, *rest: train_steps(
+                experiment, hyper, rest[0], state, *rest[1:]
             ),
-            "rest": (jit(rest, donate_argnums=1), (hyper, state, metrics, data)),
+            "last step": lambda hyper, state, data: train_last(experiment, hyper, data, state),
+            "end": end,
         }
-        for name, (program, arguments) in programs.items():
-            lowered = program.lower(*arguments)
+        for name, function in functions.items():
+            program = jit(over_runs(function, 2, runs), donate_argnums=1)
+            lowered = program.lower(hyper, state, data, *bounds[name])
             begun = time.perf_counter()
             compiled = lowered.compile()
             memory = compiled.memory_analysis()
@@ -172,12 +183,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for runs in args.runs:
             what = f"{norm}, {runs} run{'s' if runs > 1 else ''}"
             show_progress(f"compiling: {what}")
-            spec = TrainSpec(
-                network(args.model, num_classes=10, norm=norm),
-                batch_size=args.batch,
-                **PRECISIONS[args.precision]._asdict(),
+            config = Config(
+                model=ModelConfig(args.model, norm=norm, num_classes=10),
+                training=TrainingConfig(batch_size=args.batch, precision=args.precision),
             )
-            found = measure(spec, runs, device, args.platform)
+            with as_on(args.platform):
+                experiment = build_experiment(config)
+            found = measure(experiment, runs, device, args.platform)
             results.setdefault(norm, {})[str(runs)] = found
             peak = max(one["arguments"] + one["temporary"] for one in found.values())
             seconds = sum(one["compile seconds"] for one in found.values())

@@ -26,10 +26,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
-from cifar_jax.training.loop import RunEpoch, compile_device_epoch, stack_runs
-from cifar_jax.training.state import TrainState
+from cifar_jax.core.train import Metrics, TrainState
+from cifar_jax.training.loop import compile_device_epoch, stack_runs
 
 Call = Callable[[], Any]
+RunEpoch = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
 def _one_by_one(run: RunEpoch, states: list[TrainState]) -> Call:
@@ -44,14 +45,14 @@ def _one_by_one(run: RunEpoch, states: list[TrainState]) -> Call:
 
 
 def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call:
-    spec, hyper, data, _ = problem
+    experiment, hyper, data, _ = problem
     state = stack_runs([problem.state(seed) for seed in range(seeds)])
     if devices:
         mesh = Mesh(devices, ("seed",))
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
     hypers = stack_runs([hyper] * seeds)
-    run = partial(compile_device_epoch(spec, hypers, state, data, seeds), hypers)
+    run = partial(compile_device_epoch(experiment, hypers, state, data, seeds), hypers)
     return _one_by_one(run, [state])
 
 
@@ -86,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     n_train = args.steps * args.batch
     problem = make_problem(args.norm, args.batch, n_train, precision=args.precision)
     show_progress("compiling: 1 seed")
-    spec, hyper, data, _ = problem
-    one = partial(compile_device_epoch(spec, hyper, problem.state(), data), hyper)
+    experiment, hyper, data, _ = problem
+    one = partial(compile_device_epoch(experiment, hyper, problem.state(), data), hyper)
     measured: dict[int, dict[str, Timing]] = {}
     lines = []
     for seeds in args.seeds:

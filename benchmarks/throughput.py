@@ -1,6 +1,7 @@
 """Training and evaluation in images a second, both arms, beside PyTorch.
 
     python -m benchmarks.throughput --peer torch
+    python -m benchmarks.throughput --model benchmarks/models.py:SiluCNN --peer torch
 
 Training is the whole step: augmentation, normalisation, forward and backward pass, update,
 metrics. Every candidate trains on the same number of images a repeat (but "no jit": two batches),
@@ -39,13 +40,11 @@ from benchmarks import _roofline
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
+from cifar_jax.core.train import TrainState, epoch_order, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
-from cifar_jax.training.compiler import jit
-from cifar_jax.training.epoch import epoch_order
+from cifar_jax.kernels import fast, jit
 from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
-from cifar_jax.training.state import TrainState
-from cifar_jax.training.step import train_step
 
 NO_JIT_STEPS = 2
 
@@ -64,7 +63,7 @@ Candidates = dict[str, Candidate]
 
 
 def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainState) -> Any:
-    """A call of `run` that goes on where the last one ended; returns its metrics."""
+    """A call of `run` that goes on where the last one ended; returns its second result."""
     states = [state]
 
     def call() -> Any:
@@ -77,32 +76,30 @@ def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainSt
 def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
     """`steps` calls of `step` on shuffled batches of images that are on the device."""
     images, labels = problem.data.train_images, problem.data.train_labels
-    n, batch = len(labels), problem.spec.batch_size
+    n, batch = len(labels), problem.experiment.batch_size
 
-    def run(state: TrainState) -> tuple[TrainState, list[Any]]:
+    def run(state: TrainState) -> tuple[TrainState, Any]:
         order = epoch_order(state.key, 0, n)
-        metrics = []
         for rows in np.split(order[: steps * batch], steps):
-            state, one = step(state, images, labels, rows)
-            metrics.append(one)
-        return state, metrics
+            state = step(state, images, labels, rows)
+        return state, state
 
     return run
 
 
-def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], Any]:
+def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], TrainState]:
     """A training step on the rows of images that it is told."""
-    spec, hyper, _, host = problem
+    experiment, hyper, _, host = problem
 
-    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> Any:
-        return train_step(spec, hyper, len(host.rows), state, images[rows], labels[rows])
+    def step(state: TrainState, images: Any, labels: Any, rows: Any) -> TrainState:
+        return train_step(experiment, hyper, len(host.rows), state, images[rows], labels[rows])
 
     return step
 
 
 def step_cost(problem: Problem) -> _roofline.Cost:
     """What a step needs."""
-    data, batch = problem.data, problem.spec.batch_size
+    data, batch = problem.data, problem.experiment.batch_size
     rows = np.arange(batch, dtype=np.int32)
     lowered = jit(_step(problem)).lower(problem.state(), data.train_images, data.train_labels, rows)
     return _roofline.count(lowered.compile(), batch * training_flops())
@@ -116,23 +113,23 @@ def _not_available(error: Exception) -> str:
 
 def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
     """Our ways to train an epoch; one that cannot be had here leaves its reason in `failed`."""
-    spec, hyper, data, host = problem
+    experiment, hyper, data, host = problem
     n = len(host.rows)
     step = _step(problem)
     jitted = jit(step, donate_argnums=0)
     state = problem.state()
-    epoch = partial(compile_device_epoch(spec, hyper, state, data), hyper)
-    full = n // spec.batch_size
+    epoch = partial(compile_device_epoch(experiment, hyper, state, data), hyper)
+    full = n // experiment.batch_size
     few = min(NO_JIT_STEPS, full)
     found = {
         "epoch": Candidate(_advance(epoch, state), n),
         "step": Candidate(_advance(_run_steps(jitted, problem, full), problem.state()), n),
         "no jit": Candidate(
-            _advance(_run_steps(step, problem, few), problem.state()), few * spec.batch_size
+            _advance(_run_steps(step, problem, few), problem.state()), few * experiment.batch_size
         ),
     }
     try:
-        stream = partial(compile_stream_epoch(spec, hyper, state, host, data), hyper)
+        stream = partial(compile_stream_epoch(experiment, hyper, state, host, data), hyper)
         found["stream"] = Candidate(_advance(stream, problem.state()), n)
     except UserError as error:  # Grain cannot be imported.
         failed["stream"] = _not_available(error)
@@ -143,7 +140,7 @@ def evaluation_candidates(problem: Problem) -> Candidates:
     """Our evaluation of the training images."""
     images = problem.data.train_images
     state = problem.state()
-    predict = compile_predict(problem.spec, state, images)
+    predict = compile_predict(problem.experiment, state, images)
     return {"predict": Candidate(partial(predict, state, images), len(images))}
 
 
@@ -155,8 +152,20 @@ def set_torch_precision(tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
+def peer_network(model: str | None, norm: str) -> Callable[[], Any]:
+    """Return what makes the same network in PyTorch."""
+    from benchmarks import torch_models, torch_peer
+
+    if model is None:
+        return partial(torch_peer.network, norm, CLASSES)
+    name = model.rpartition(":")[2]
+    if not hasattr(torch_models, name):
+        raise SystemExit(f"--peer torch: benchmarks/torch_models.py has no {name!r}")
+    return getattr(torch_models, name)
+
+
 def torch_candidates(
-    problem: Problem, norm: str, training: bool, failed: dict[str, str]
+    problem: Problem, network: Callable[[], Any], training: bool, failed: dict[str, str]
 ) -> Iterator[tuple[str, Candidate]]:
     """PyTorch's ways to do the same; one that does not work here leaves its reason in `failed`."""
     import torch
@@ -170,8 +179,8 @@ def torch_candidates(
     nhwc = torch.from_numpy(problem.host.images[:n]).to(device)
     images = nhwc.permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(problem.host.labels[:n]).long().to(device)
-    set_torch_precision(problem.spec.tf32)
-    short = problem.spec.dtype == "bfloat16"
+    set_torch_precision(problem.experiment.precision == "tensorfloat32")
+    short = problem.experiment.inputs.dtype == "bfloat16"
     eager = peer.bfloat16_loss_and_correct if short else peer.loss_and_correct
     compiled = torch.compile(
         eager,
@@ -181,12 +190,12 @@ def torch_candidates(
     layouts = {"": torch.contiguous_format, " nhwc": torch.channels_last}
     for kind, forward in {"eager": eager, "compiled": compiled}.items():
         for suffix, layout in layouts.items():
-            model = peer.network(norm, CLASSES).to(device, memory_format=layout)
+            model = network().to(device, memory_format=layout)
             data, options = (images, labels), {"layout": layout, "forward": forward}
             if training:
                 call = partial(
                     peer.train_epoch,
-                    *(model, peer.sgd(model), *data, problem.spec.batch_size),
+                    *(model, peer.sgd(model), *data, problem.experiment.batch_size),
                     **options,
                 )
             else:
@@ -220,17 +229,34 @@ def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict
     return rates
 
 
+def load_model(name: str) -> Any:
+    """The Flax model FILE:NAME: a module class without required fields, or a function of none."""
+    file, _, attribute = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise SystemExit(f"--model {name}: no Python file {file!r}; expected FILE:NAME")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise SystemExit(f"--model {name}: {file} has no {attribute!r}")
+    return getattr(module, attribute)()
+
+
 def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, Any]:
-    """One table: an arm, in training or evaluation."""
+    """One table: an arm or the model of `--model`, in training or evaluation."""
     n = args.steps * args.batch if training else args.eval_images
-    problem = make_problem(norm, args.batch, n, precision=args.precision)
+    model = load_model(args.model) if args.model else None
+    if model is not None and args.kernels == "auto":
+        model = fast(model)
+    problem = make_problem(norm, args.batch, n, precision=args.precision, model=model)
     show_progress("compiling")
     failed: dict[str, str] = {}
     candidates = (
         training_candidates(problem, failed) if training else evaluation_candidates(problem)
     )
     if args.peer == "torch":
-        candidates |= torch_candidates(problem, norm, training, failed)
+        network = peer_network(args.model, norm)
+        candidates |= torch_candidates(problem, network, training, failed)
     calls = {name: candidate.call for name, candidate in candidates.items()}
     rates = _rates(candidates, time_interleaved(calls, args.repeats, progress=show_progress))
     return {**rates, **failed}
@@ -248,7 +274,7 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
             [
                 f"{what}: {name}",
                 *(f"{rate[key]:,.0f}" for key in ("images/s", "q1", "q3")),
-                f"{rate['images/s'] * flops / 1e9:.1f}",
+                f"{rate['images/s'] * flops / 1e9:.1f}" if flops else "",
                 "" if ratio is None else f"{ratio:.2f}",
             ]
         )
@@ -263,8 +289,8 @@ def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any
         )
         for norm in ("none", "batch")
     }
-    spec = problems["training, norm none"].spec
-    ceilings = _roofline.measure_ceilings(spec, args.repeats, progress=show_progress)
+    experiment = problems["training, norm none"].experiment
+    ceilings = _roofline.measure_ceilings(experiment, args.repeats, progress=show_progress)
     placed: dict[str, Any] = {"ceilings": ceilings._asdict()}
     for what, problem in problems.items():
         if what in results:
@@ -279,6 +305,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write a JSON."""
     parser = make_parser("throughput", __doc__)
     parser.add_argument("--peer", choices=("torch",), help="measure PyTorch beside it")
+    parser.add_argument("--model", metavar="FILE:NAME", help="another Flax model than the report's")
+    parser.add_argument(
+        "--kernels", choices=("auto", "plain"), default="auto", help="bodies of --model's layers"
+    )
     parser.add_argument("--norm", choices=("none", "batch", "both"), default="both")
     parser.add_argument("--only", choices=("training", "evaluation"), help="one half")
     parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
@@ -295,11 +325,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     results: dict[str, Any] = {}
     lines: list[list[str]] = []
-    for norm in ("none", "batch") if args.norm == "both" else (args.norm,):
+    norms = ("none", "batch") if args.norm == "both" else (args.norm,)
+    for norm in ("none",) if args.model else norms:
         for half in (args.only,) if args.only else ("training", "evaluation"):
-            what = f"{half}, norm {norm}"
+            what = f"{half}, {args.model or f'norm {norm}'}"
             results[what] = measure(args, norm, half == "training")
             flops = training_flops() if half == "training" else sum(forward_flops())
+            flops = 0 if args.model else flops
             lines += rows(what, results[what], flops)
     show_progress("")
     print(table(["what", "images/s", "q1", "q3", "GFLOP/s", "x best torch"], lines))
@@ -307,10 +339,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, rate in found.items():
             if isinstance(rate, str):
                 print(f"{what}: {name}: {rate}")
-    if args.only != "evaluation":
+    if args.only != "evaluation" and not args.model:
         results["roofline"] = roofline(args, results)
         print("\n" + _roofline.describe(results["roofline"]))
-    named = ("batch", "steps", "eval_images", "repeats", "precision")
+    named = ("model", "kernels", "batch", "steps", "eval_images", "repeats", "precision")
     settings = {name: getattr(args, name) for name in named}
     write_json(args.output, {"settings": settings, **results})
     print(f"written: {args.output}")

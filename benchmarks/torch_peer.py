@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_jax.data.augment import MEAN, PADDING, STD
+from cifar_jax.core.inputs import PADDING, Inputs
 from cifar_jax.data.dataset import load
 from cifar_jax.data.splits import train_val_split
 
@@ -69,7 +69,8 @@ def augment(images: torch.Tensor) -> torch.Tensor:
 def normalise(images: torch.Tensor, layout: torch.memory_format) -> torch.Tensor:
     """uint8 (N, 3, 32, 32) to what the network sees, in a memory layout."""
     mean, std = (
-        torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD)
+        torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+        for values in (Inputs.mean, Inputs.std)
     )
     x = (images.float() - 255 * mean) * (1 / (255 * std))
     return x.contiguous(memory_format=layout)

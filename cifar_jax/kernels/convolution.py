@@ -272,7 +272,7 @@ def _backward(
         return gradients(g, x, kernel, geometry)
 
     def mapped(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
-        return jax.vjp(lambda *two: products(platform, *two, geometry), x, kernel)[1](g)
+        return jax.vjp(lambda x, kernel: products(platform, x, kernel, geometry), x, kernel)[1](g)
 
     d_x, d_kernel = _unless_mapped(plain, mapped)(g, *saved)
     return d_x, d_kernel

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def _kernel_gradient(
         padding = [(0, -len(images) % _CHUNK), *[(0, 0)] * (images.ndim - 1)]
         return jnp.pad(images, padding).reshape(-1, _CHUNK, *images.shape[1:])
 
-    def add(sums: list[jax.Array], chunk: tuple[jax.Array, jax.Array]) -> tuple[list, None]:
+    def add(sums: list[jax.Array], chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         x, g = chunk
         read = taps(x, axes, window, strides, dilation)
         parts = [[tap[n] * g[n] for n in range(_CHUNK)] for tap in read]

@@ -85,6 +85,44 @@ def _is_usual(
     )
 
 
+def _group_norm(norm: nn.GroupNorm, x: jax.Array, **_: Any) -> jax.Array:
+    params = norm.variables.get("params", {})
+    n, channels, axes = len(x), x.shape[-1], tuple(range(1, x.ndim - 1))
+    size = norm.group_size or channels // (norm.num_groups or 1)
+
+    def mean_of_groups(x: jax.Array) -> jax.Array:
+        # Positions first, for all channels at once: what is read together stays long enough for
+        # the vector units.
+        grouped = jnp.mean(x, axes).reshape(n, -1, size)
+        mean = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
+        return jnp.expand_dims(mean.reshape(n, channels), axes)
+
+    centred = wide(x) - mean_of_groups(wide(x))
+    factor = lax.rsqrt(mean_of_groups(jnp.square(centred)) + norm.epsilon)
+    y = centred * (factor * params.get("scale", 1)) + params.get("bias", 0)
+    return y.astype(norm.dtype or jnp.result_type(x, *params.values()))
+
+
+def _is_usual_group_norm(
+    norm: nn.GroupNorm, x: jax.Array, *, mask: jax.Array | None = None
+) -> bool:
+    # Flax itself refuses groups that do not fit, and parameters that are missing.
+    one = (norm.num_groups is None) != (norm.group_size is None)
+    return (
+        mask is None
+        and not norm.use_fast_variance
+        and norm.axis_name is None
+        and norm.reduction_axes is None
+        and norm.force_float32_reductions
+        and norm.dtype in (None, x.dtype)
+        and x.ndim > 1
+        and one
+        and x.shape[-1] % (norm.group_size or norm.num_groups or 1) == 0
+        and norm.has_variable("params", "scale") == norm.use_scale
+        and norm.has_variable("params", "bias") == norm.use_bias
+    )
+
+
 def _block(platform: str, cnn: CNN, x: jax.Array, index: int, train: bool) -> jax.Array:
     """Convolution, norm, ReLU and pooling; the normalised images are never stored."""
     conv, name = cnn.variables["params"][f"conv{index}"], f"norm{index}"
@@ -137,6 +175,8 @@ def interceptor(platform: str) -> Callable[..., Any]:
                 return _own_batch_norm(module, *args, **kwargs)
             if type(module) is nn.BatchNorm and _is_usual(module, *args, **kwargs):
                 return _flax_batch_norm(module, *args, **kwargs)
+            if type(module) is nn.GroupNorm and _is_usual_group_norm(module, *args, **kwargs):
+                return _group_norm(module, *args, **kwargs)
         return call(*args, **kwargs)
 
     return intercept

@@ -21,8 +21,10 @@ _FAST = "custom_vmap_call"
 
 def _inner(eqn: JaxprEqn) -> list[Jaxpr]:
     """The programs that an operation calls, such as a loop's body."""
-    values = [v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()]
-    programs = [p for p in itertools.chain(*values) if isinstance(p, ClosedJaxpr | Jaxpr)]
+    values: list[Any] = [v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()]
+    programs: list[Any] = [
+        p for p in itertools.chain(*values) if isinstance(p, ClosedJaxpr | Jaxpr)
+    ]
     return [getattr(program, "jaxpr", program) for program in programs]
 
 

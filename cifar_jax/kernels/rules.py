@@ -1,5 +1,6 @@
 """The table: which operations of a traced model get another body."""
 
+import functools
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -26,7 +27,7 @@ def _convolution(platform: str, eqn: JaxprEqn, x: jax.Array, kernel: jax.Array) 
         or x.dtype != kernel.dtype
         or dtype not in (None, x.dtype)
         or params["batch_group_count"] != 1
-        or 0 in (*x.shape, *eqn.outvars[0].aval.shape)
+        or 0 in (*x.shape, *kernel.shape)
     ):
         return None
     numbers = params["dimension_numbers"]
@@ -90,7 +91,7 @@ def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
             x = lax.slice_in_dim(x, 0, whole * size, axis=axis)
             x = x.reshape(*x.shape[:axis], whole, size, *x.shape[axis + 1 :]).sum(axis + 1)
         else:
-            x = sum(taps(x, [axis], [size], [stride]))
+            x = functools.reduce(jnp.add, taps(x, [axis], [size], [stride]))
     return x
 
 

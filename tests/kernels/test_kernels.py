@@ -34,6 +34,10 @@ def pool(function: Any, *args: Any, **more: Any) -> nn.Module:
     return Call(partial(function, window_shape=args[0], strides=args[1], **more))
 
 
+def group_norm(groups: int | None, size: int | None = None, **more: Any) -> nn.Module:
+    return Call(nn.GroupNorm(groups, size, use_fast_variance=False, **more))
+
+
 class FlaxNorm(nn.Module):
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -104,7 +108,10 @@ CASES = {
     "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
     "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
     "batch norm": (BatchNorm(), (4, 3, 3, 5)),
-    "group norm": (Call(nn.GroupNorm(2, use_fast_variance=False)), (4, 3, 3, 6)),
+    "group norm": (group_norm(2), (4, 3, 4, 6)),
+    "group norm by size": (group_norm(None, 3), (4, 7, 6)),
+    "group norm alone": (group_norm(2, use_scale=False, use_bias=False), (4, 6)),
+    "group norm, fast variance": (Call(nn.GroupNorm(2)), (4, 3, 4, 6)),
     "flax batch norm": (FlaxNorm(), (4, 3, 3, 5)),
     "flax batch norm alone": (FlaxNorm((("use_scale", False), ("use_bias", False))), (7, 5)),
     "flax batch norm, first axis": (FlaxNorm((("axis", 1),)), (4, 3, 3, 5)),
