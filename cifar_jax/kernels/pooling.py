@@ -1,4 +1,4 @@
-"""2x2 max pooling whose backward pass is one elementwise sweep, not a select-and-scatter.
+"""Max pooling whose backward pass is an elementwise sweep, not a select-and-scatter.
 
 The functions that end in `_windows` take an array of any layout with two axes of size 2: the row
 and the column in a window. So a convolution hands over its output in the layout in which its
