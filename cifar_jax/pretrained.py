@@ -20,9 +20,9 @@ from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import expand_home, fits, is_name
-from cifar_jax.resume import behind, find_checkpoints, read_record
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.resume import behind, find_checkpoints, read_record
 from cifar_jax.torch_names import our_axes, our_layout, our_name
-from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.transfer import Taken, named_leaves, own_shapes, replaced, take
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")

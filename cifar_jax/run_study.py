@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
 from cifar_jax.build import build_experiment
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
@@ -28,15 +27,17 @@ from cifar_jax.experiment import (
     place,
     split_rows,
 )
-from cifar_jax.host import Interrupted, Progress
-from cifar_jax.interrupt import GRACE
 from cifar_jax.moved import Moved, find_images
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.run import Programs, open_data, train_group
+from cifar_jax.runner import directory as rundir
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.hooks import Interrupted, Progress
+from cifar_jax.runner.run import Programs, open_data, train_group
+from cifar_jax.runner.signals import GRACE
 from cifar_jax.study.collect import (
     damaged,
     divergence_line,
@@ -49,7 +50,6 @@ from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 from cifar_jax.study_directory import Cell, check_sources, claim, unfinished, write_plan
-from cifar_jax.training.checkpoint import Place
 
 
 @dataclass(frozen=True)

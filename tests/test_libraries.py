@@ -66,7 +66,7 @@ libraries.start()
 import jax, numpy as np
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints
 
 params = {str(i): np.ones((40, 40), np.float32) for i in range(8)}
 state = TrainState(np.int32(0), params, {}, (), jax.random.key(0), *np.zeros(3, np.float32))

@@ -17,7 +17,7 @@ from cifar_jax.config import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.training.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")

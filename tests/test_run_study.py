@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
@@ -19,6 +18,7 @@ from cifar_jax.experiment import open_dataset
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 from cifar_jax.run_study import plan
+from cifar_jax.runner import run
 from cifar_jax.storage import seal
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints
 
 FLAGS = ("--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 CLOCK = ("seconds", "images_per_second")

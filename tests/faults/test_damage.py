@@ -24,10 +24,10 @@ from cifar_jax.data.sources import cifar10, cifar10_archive
 from cifar_jax.data.sources.contents import Contents
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import checkpoint
+from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import Checkpoints
 
 Check = Callable[[], None]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
 from cifar_jax.report.console import Display
+from cifar_jax.runner import run
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),

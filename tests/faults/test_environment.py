@@ -17,12 +17,13 @@ import pytest
 from commands import last_of_each
 from faulty import FLAGS, outcome
 
-from cifar_jax import host, run_study
+from cifar_jax import run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
+from cifar_jax.runner import checkpoint
+from cifar_jax.runner import hooks as host
+from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.storage import temporary_directory
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("cache")
 

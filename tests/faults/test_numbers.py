@@ -11,7 +11,7 @@ from runs import FLAGS, kept, results_of
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import init_state
 from cifar_jax.main import main
-from cifar_jax.training.loop import (
+from cifar_jax.runner.programs import (
     Divergence,
     EpochRow,
     compile_device_epoch,
@@ -61,7 +61,7 @@ def test_to_resume_it_is_refused_in_one_line(diverged, folder, capsys):
 
 def test_the_last_good_checkpoint_is_kept(folder, tmp_path, monkeypatch):
     """The second epoch begins with a parameter that is not finite."""
-    from cifar_jax import host
+    from cifar_jax.runner import hooks as host
 
     unstack = host.unstack_state
 

@@ -28,12 +28,13 @@ from runs import (
     train,
 )
 
-from cifar_jax import host, resume
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
-from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
-from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, stack_runs
+from cifar_jax.runner import hooks as host
+from cifar_jax.runner import resume
+from cifar_jax.runner.programs import CompiledEpoch, SteppedEpoch, stack_runs
+from cifar_jax.runner.signals import Interrupts, Terminated, apart, exit_status
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -27,9 +27,9 @@ from cifar_jax.errors import UserError
 from cifar_jax.report import page
 from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
+from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, seal
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
-from cifar_jax.training.checkpoint import FORMAT, Checkpoints, seal
 
 CLASSES = ("a", "b", "c")
 

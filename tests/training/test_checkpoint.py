@@ -11,8 +11,8 @@ from cifar_jax.core.optim import Optimizer, sgd
 from cifar_jax.core.optimizers import Muon, adamw
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import KEEP, Checkpoints
+from cifar_jax.runner import checkpoint
+from cifar_jax.runner.checkpoint import KEEP, Checkpoints
 from cifar_jax.training.transfer import named_leaves, replaced
 
 

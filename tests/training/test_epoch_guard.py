@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.report.console import Display
-from cifar_jax.training.loop import CompiledEpoch, compile_device_epoch
+from cifar_jax.runner import run
+from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -11,7 +11,8 @@ import pytest
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, init_state
-from cifar_jax.training.loop import (
+from cifar_jax.runner.nonfinite import first_nonfinite, replay
+from cifar_jax.runner.programs import (
     Divergence,
     EpochRow,
     HostData,
@@ -20,7 +21,6 @@ from cifar_jax.training.loop import (
     epochs,
     stack_runs,
 )
-from cifar_jax.training.nonfinite import first_nonfinite, replay
 
 ONES = jnp.ones(3)
 

@@ -23,7 +23,7 @@ from cifar_jax.core.train import (
     run_epoch,
 )
 from cifar_jax.kernels import jit
-from cifar_jax.training.loop import (
+from cifar_jax.runner.programs import (
     CompiledEpoch,
     HostData,
     SteppedEpoch,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
-from cifar_jax.training.loop import compile_device_epoch, stack_runs
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (32, 4, 4, 3), np.uint8)

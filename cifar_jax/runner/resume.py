@@ -11,9 +11,9 @@ from cifar_jax.config import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
-from cifar_jax.rundir import CHECKPOINTS, CONFIG, RESULTS, Row
+from cifar_jax.runner.checkpoint import Checkpoints, saved_places
+from cifar_jax.runner.directory import CHECKPOINTS, CONFIG, RESULTS, Row
 from cifar_jax.storage import read_sealed
-from cifar_jax.training.checkpoint import Checkpoints, saved_places
 
 
 @dataclass(frozen=True)

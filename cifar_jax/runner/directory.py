@@ -15,7 +15,7 @@ from cifar_jax.failures import FULL
 from cifar_jax.lock import locked
 from cifar_jax.report import files
 from cifar_jax.report.tensorboard import Events
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.toml"

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax import outcome, pretrained, rundir
+from cifar_jax import outcome, pretrained
 from cifar_jax.build import build_experiment, hyperparams
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config
@@ -27,16 +27,15 @@ from cifar_jax.experiment import (
     prepare,
     run_directory,
 )
-from cifar_jax.host import Interrupted, Progress, discarded, resumed_steps, train_epochs
-from cifar_jax.interrupt import GRACE, apart
 from cifar_jax.report import provenance
 from cifar_jax.report.console import Display, class_lines, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
-from cifar_jax.resume import Start, behind, find_checkpoints, read_record, resumed
-from cifar_jax.rundir import Row
-from cifar_jax.study.collect import divergence_line, read_divergence
-from cifar_jax.training.checkpoint import Checkpoints
-from cifar_jax.training.loop import (
+from cifar_jax.runner import directory as rundir
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import Row
+from cifar_jax.runner.hooks import Interrupted, Progress, discarded, resumed_steps, train_epochs
+from cifar_jax.runner.nonfinite import replay
+from cifar_jax.runner.programs import (
     CompiledEpoch,
     Divergence,
     compile_device_epoch,
@@ -44,7 +43,9 @@ from cifar_jax.training.loop import (
     compile_stream_epoch,
     stack_runs,
 )
-from cifar_jax.training.nonfinite import replay
+from cifar_jax.runner.resume import Start, behind, find_checkpoints, read_record, resumed
+from cifar_jax.runner.signals import GRACE, apart
+from cifar_jax.study.collect import divergence_line, read_divergence
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
 

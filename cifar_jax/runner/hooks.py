@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax import rundir
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Metrics, TrainState
 from cifar_jax.errors import UserError, counted
-from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
 from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.resume import Start
-from cifar_jax.rundir import RunFiles
-from cifar_jax.training.loop import (
+from cifar_jax.runner import directory as rundir
+from cifar_jax.runner.directory import RunFiles
+from cifar_jax.runner.programs import (
     CompiledEpoch,
     Divergence,
     EpochRow,
@@ -25,6 +23,8 @@ from cifar_jax.training.loop import (
     epochs,
     unstack_state,
 )
+from cifar_jax.runner.resume import Start
+from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status
 
 
 class Interrupted(Exception):
