@@ -130,7 +130,7 @@ def report_run(
     problem = font_warning([data["name"], *data["classes"]])
     if problem:
         display.say(f"warning: {problem}")
-    with rundir.held(workdir, "report"):
+    with rundir.lock_directory(workdir, "report"):
         page = write_run_page(run, images, display.say)
     display.say(f"report: {page}")
     return page

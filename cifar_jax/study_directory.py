@@ -15,7 +15,8 @@ from cifar_jax.pretrained import check_source, source_path
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
 from cifar_jax.runner import directory as rundir
-from cifar_jax.runner.checkpoint import Place, newest_whole
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.locate import newest_place
 from cifar_jax.runner.resume import recorded
 from cifar_jax.study.collect import damaged, divergence_line, ended_results, read_divergence
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
@@ -127,7 +128,7 @@ def unfinished(
         if diverged:
             failed.append(divergence_line(diverged, path))
         elif not (path / rundir.RESULTS).exists() or damaged(path):
-            left[arm, seed] = newest_whole(path / rundir.CHECKPOINTS) or Place(0)
+            left[arm, seed] = newest_place(path)
     return left, failed
 
 

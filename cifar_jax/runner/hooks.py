@@ -1,34 +1,26 @@
-"""The host's turn between epochs and steps: rows, checkpoints, divergence, signals."""
+"""What happens between the calls of compiled programs; each hook takes the group as it is."""
 
-import dataclasses
-import shutil
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Metrics, TrainState
-from cifar_jax.errors import UserError, counted
+from cifar_jax.errors import MachineError, counted
+from cifar_jax.report import files
 from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.runner import directory as rundir
-from cifar_jax.runner.directory import RunFiles
-from cifar_jax.runner.programs import (
-    CompiledEpoch,
-    Divergence,
-    EpochRow,
-    SteppedEpoch,
-    epochs,
-    unstack_state,
-)
-from cifar_jax.runner.resume import Start
-from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status
+from cifar_jax.report.tensorboard import Events
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import METRICS, TENSORBOARD
+from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.programs import Boundary
+from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
+
+Hook = Callable[[Group], None]
 
 
 class Interrupted(Exception):
-    """A run was stopped; the message says what is kept and how to go on.
+    """A run was stopped; the message says what is saved and how to resume.
 
     Attributes:
         status: the exit status, by the signal that stopped it.
@@ -39,194 +31,182 @@ class Interrupted(Exception):
         self.status = status
 
 
-class _Stopped(Exception):
-    """A signal was noted between two steps."""
+class Bar:
+    """Moves the progress bar."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def __call__(self, group: Group) -> None:
+        done = group.at.epoch - 1 + group.at.steps / group.program.steps
+        self._display.progress("epochs", done, group.last, plain=False)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a group of runs stands in a longer study, and how long it may go on after SIGTERM.
-
-    Attributes:
-        label: what a line of output is about, for example "batch seed 43"; one a run.
-        later: epochs of runs that come after this group, for the estimate of the time left.
-        grace: seconds that steps under way may take after SIGTERM.
-    """
-
-    label: tuple[str, ...] = ("",)
-    later: int = 0
-    grace: float = GRACE
-
-
-def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
-    """Return how many steps of their next epoch a group of runs has taken.
-
-    Raises:
-        UserError: if an epoch has no boundary there.
-    """
-    steps = {int(start.state.step) % program.steps for start in starts}
-    if len(steps) > 1:
-        raise ValueError("runs that train together must be at the same step")
-    (step,) = steps
-    if step > program.full or (step == 0) != (starts[0].unfinished is None):
-        raise UserError(
-            f"--resume: the newest checkpoint says that it is after {counted(step, 'step')} of an "
-            f"epoch; an epoch has {counted(program.full, 'full batch')}"
-        )
-    return step
-
-
-def save_unfinished(
-    opened: Sequence[RunFiles | None], steps: int, state: TrainState, seconds: float
-) -> bool:
-    """Save mid-epoch checkpoints. Return whether any was saved.
-
-    A run whose loss is not finite is not saved: it resumes from the checkpoint before.
+class Lines:
+    """Prints a line for each run and epoch, with an estimate of the time left.
 
     Args:
-        opened: of the runs that are stacked in `state`; None for one that is not to be saved.
-        steps: of the epoch so far.
-        seconds: that the steps have taken.
+        later: epochs of runs that train after this group.
     """
-    healthy = np.atleast_1d(np.asarray(state.bad_step)) < 0
-    saved = False
-    for i, run in enumerate(opened):
-        if run is not None and healthy[i]:
-            one = unstack_state(state, i, len(opened))
-            run.add_unfinished(one, {"steps": steps, "seconds": seconds})
-            saved = True
-    return saved
+
+    def __init__(self, display: Display, later: int) -> None:
+        self._display, self._later = display, later
+        self._seconds: list[float] = []
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        self._seconds.append(group.at.seconds / len(group.runs))
+        epochs = (group.last - group.at.epoch) * len(group.runs) + self._later
+        left = epochs * statistics.median(self._seconds)
+        for i in group.alive:
+            line = epoch_line(group.newest_row(i), group.last, left)
+            label = group.runs[i].label
+            self._display.say(f"{label}  {line}" if label else line)
 
 
-def train_epochs(
-    program: CompiledEpoch,
-    hyper: Hyper,
-    state: TrainState,
-    opened: Sequence[RunFiles],
-    last: int,
-    n_train: int,
-    progress: Progress,
-    display: Display,
-    on_divergence: Callable[[int, Divergence, TrainState], None],
-    begun: tuple[int, float] = (0, 0.0),
-) -> list[TrainState | None]:
-    """Train a group of runs up to epoch `last`; each epoch leaves a checkpoint and a row.
+class Divergences:
+    """Reports each run whose loss stops being finite, once.
 
     Args:
-        on_divergence: called once for a run that diverges, with its index, where, and the state of
-            the whole group at the beginning of that epoch, or where it was gone on with.
-        begun: steps of the first epoch that are done, and the seconds that they took.
+        report: takes the run's index, where it diverged, and the boundary before that epoch.
+        first: the group where it starts or resumes.
+    """
 
-    Returns:
-        The final states, None for a run that diverged.
+    def __init__(self, report: Callable[[int, Divergence, Boundary], None], first: Group) -> None:
+        self._report, self._before = report, first.at
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i, found in group.diverged.items():
+            if found.epoch == group.at.epoch:
+                self._report(i, found, self._before)
+        self._before = group.at
+
+
+class Saves:
+    """Saves a checkpoint of the group after each epoch.
+
+    Args:
+        checkpoints: of the group.
+        first: the group where it starts or resumes.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
+        self._checkpoints, self._newest = checkpoints, first.place
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is not None:
+            self.save(group)
+
+    def save(self, group: Group) -> bool:
+        """Save the group as it is. Return whether its newest checkpoint is from this boundary.
+
+        Runs whose loss is not finite resume from the checkpoint before, so if no other is left
+        nothing is saved.
+        """
+        if group.place == self._newest:
+            return True
+        healthy = np.asarray(group.at.state.bad_step) < 0
+        if not any(healthy[i] for i in group.alive):
+            return False
+        everyone = range(len(group.runs))
+        self._checkpoints.save(group.place, group.at.state, group.record(everyone))
+        self._newest = group.place
+        return True
+
+
+class Rows:
+    """Appends each epoch's rows to `metrics.jsonl`.
 
     Raises:
-        Interrupted: after a signal, at the end of an epoch or between two steps of it.
+        MachineError: if a file cannot be written.
     """
-    seeds = len(opened)
-    first = len(opened[0].history) + 1
-    diverged = [False] * seeds
-    states: list[TrainState | None] = [None] * seeds
 
-    def on_first(stop: KeyboardInterrupt) -> None:
-        if isinstance(stop, Terminated):
-            how = f"for at most {progress.grace:g} s, and saving what is behind."
-            display.say(f"SIGTERM: finishing the steps under way, {how}")
-        else:
-            how = "Press Ctrl-C again to stop now."
-            display.say(f"Interrupted: finishing the steps under way, and saving. {how}")
-
-    if first > last:
-        return [unstack_state(state, i, seeds) for i in range(seeds)]
-    durations: list[float] = []
-    before = state
-    saved, spent = begun
-    here = (saved, state)
-    interrupts = Interrupts(on_first, progress.grace)
-
-    def at_boundary(steps: int, state: TrainState) -> None:
-        nonlocal here
-        here = (steps, state)
-        # The end of an epoch is finished: it is short, and can be given up.
-        if interrupts.requested is not None and 0 < steps < program.full:
-            raise _Stopped
-        part = steps / (program.full + 1)
-        display.progress("epochs", epoch - 1 + part, last, plain=False)
-
-    def timed(state: TrainState) -> tuple[TrainState, Metrics]:
-        nonlocal before
-        before = state
-        return run(state)
-
-    def stop_at(steps: int, state: TrainState, epoch: int, seconds: float) -> Interrupted | None:
-        """Save between two steps; None if there is nothing to save."""
-        alive = [None if gone else files for files, gone in zip(opened, diverged, strict=True)]
-        if steps != saved and not save_unfinished(alive, steps, state, seconds):
-            return None
-        return Interrupted(
-            f"Stopped in epoch {epoch} of {last}, after {counted(steps, 'step')}; its "
-            f"checkpoint is in {_where(opened)}.",
-            exit_status(interrupts.requested or Terminated()),
-        )
-
-    run = SteppedEpoch(program, hyper, at_boundary, saved)
-    steps = epochs(timed, state, first, last, n_train, seeds, spent)
-    with interrupts:
-        for epoch in range(first, last + 1):
-            display.progress("epochs", epoch - 1, last, plain=False)
-            clock = time.perf_counter()
-
-            def advance() -> tuple[TrainState, list[EpochRow | Divergence]]:
-                return next(steps)
-
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i in group.alive:
+            workdir = group.runs[i].workdir
             try:
-                state, rows = interrupts.run(advance)
-            except (_Stopped, Terminated) as stop:
-                seconds = spent + (time.perf_counter() - clock) / seeds
-                stopped = stop_at(*here, epoch, seconds) if here[0] else None
-                raise stopped or interrupts.requested or stop from None
-            durations.append((time.perf_counter() - clock) / seeds)
-            left = ((last - epoch) * seeds + progress.later) * float(np.median(durations))
-            for i, row in enumerate(rows):
-                if diverged[i]:
-                    continue
-                if isinstance(row, Divergence):
-                    diverged[i] = True
-                    on_divergence(i, row, before)
-                    continue
-                states[i] = one = unstack_state(state, i, seeds)
-                opened[i].add(one, dataclasses.asdict(row))
-                line = epoch_line(dataclasses.asdict(row), last, left)
-                display.say(f"{progress.label[i]}  {line}" if progress.label[i] else line)
-            if all(diverged):
-                break
-            spent, saved = 0.0, 0
-            stop_asked = interrupts.requested
-            if stop_asked is not None and (epoch < last or progress.later):
-                raise Interrupted(
-                    f"Stopped after epoch {epoch} of {last}; its checkpoint is in "
-                    f"{_where(opened)}.",
-                    exit_status(stop_asked),
-                )
-    return [None if d else s for s, d in zip(states, diverged, strict=True)]
+                # Opened anew: a failed write is not tried again when the file is closed.
+                with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
+                    metrics.write(files.json_lines([group.newest_row(i)]))
+            except OSError as error:
+                raise _unwritable(workdir, error) from error
 
 
-def _where(opened: Sequence[RunFiles]) -> Path:
-    return opened[0].workdir if len(opened) == 1 else opened[0].workdir.parent
+class TensorBoard:
+    """Writes each epoch's values for TensorBoard.
+
+    Raises:
+        MachineError: if a file cannot be written.
+    """
+
+    def __init__(self, first: Group) -> None:
+        self._events = [
+            Events(run.workdir / TENSORBOARD, first.place.epoch + 1) for run in first.runs
+        ]
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i in group.alive:
+            values = {_tag(name): value for name, value in group.newest_row(i).items()}
+            values.pop("epoch")
+            try:
+                self._events[i].add(group.at.epoch, values)
+            except OSError as error:
+                raise _unwritable(group.runs[i].workdir, error) from error
+
+    def close(self) -> None:
+        """Close the files."""
+        for events in self._events:
+            events.close()
 
 
-def discarded(
-    workdirs: Sequence[Path], fresh: Sequence[bool], stop: KeyboardInterrupt
-) -> Interrupted:
-    """Stopped at once: tidy up, and say what is left."""
-    kept = [w for w in workdirs if any((w / rundir.CHECKPOINTS).glob("[0-9]*"))]
-    for workdir, new in zip(workdirs, fresh, strict=True):
-        if new and workdir not in kept:
-            shutil.rmtree(workdir, ignore_errors=True)
-    if kept:
-        message = (
-            f"Stopped; what is unfinished is discarded, {kept[0]} keeps the newest checkpoint."
+def _unwritable(workdir: Path, error: OSError) -> MachineError:
+    return MachineError(f"{workdir}: cannot be written ({error.strerror})")
+
+
+def _tag(column: str) -> str:
+    """Return TensorBoard's name of a column: a tab for each split."""
+    split, _, what = column.partition("_")
+    return f"{split}/{what}" if split in ("train", "val") else column
+
+
+class Stops:
+    """Stops training at a boundary after a signal.
+
+    Args:
+        interrupts: what was asked for.
+        saves: writes the checkpoint.
+        later: epochs of runs that train after this group.
+    """
+
+    def __init__(self, interrupts: Interrupts, saves: Saves, later: int) -> None:
+        self._interrupts, self._saves, self._later = interrupts, saves, later
+
+    def __call__(self, group: Group) -> None:
+        if self._interrupts.requested is None:
+            return
+        if group.at.metrics is None:
+            if group.at.steps < group.program.full:  # The end of an epoch is short: finish it.
+                raise self.stop(group)
+        elif group.at.epoch < group.last or self._later:
+            raise self.stop(group)
+
+    def stop(self, group: Group) -> BaseException:
+        """Save the group at its newest boundary. Return what to raise."""
+        requested = self._interrupts.requested or Terminated()
+        epoch, steps = group.place
+        if (epoch, steps) == (0, 0) or not self._saves.save(group):
+            return requested
+        if steps:
+            where = f"in epoch {epoch + 1} of {group.last}, after {counted(steps, 'step')}"
+        else:
+            where = f"after epoch {epoch} of {group.last}"
+        return Interrupted(
+            f"Stopped {where}; its checkpoint is in {group.directory}.", exit_status(requested)
         )
-    else:
-        message = "Stopped in the first epoch; nothing is kept."
-    return Interrupted(message, exit_status(stop))
