@@ -21,7 +21,7 @@ experiment = Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
 hyper = stack_runs([jax.tree.map(np.float32, Hyper())] * 2)
 
 def train(states, images):
-    run = compile_device_epoch(experiment, hyper, states, images, 2)
+    run = compile_device_epoch(experiment, hyper, states, images)
     for _ in range(2):  # What comes out goes in again.
         states, metrics = run(hyper, states)
     return states, metrics
