@@ -23,8 +23,8 @@ def test_milestones(text: str, epochs: tuple[float, ...]) -> None:
     [
         ({"milestones": "10"}, "--milestones 10: is for --schedule multistep alone"),
         ({"schedule": "multistep"}, "--schedule multistep: needs --milestones"),
-        ({"schedule": "multistep", "milestones": "2,1"}, "must be above the one before"),
-        ({"schedule": "multistep", "milestones": "2,2"}, "must be above the one before"),
+        ({"schedule": "multistep", "milestones": "2,1"}, "must be above the previous one"),
+        ({"schedule": "multistep", "milestones": "2,2"}, "must be above the previous one"),
         ({"schedule": "multistep", "milestones": "0,2"}, "must be above 0 and at most 100000"),
         ({"schedule": "multistep", "milestones": "1,nan"}, "must be above 0 and at most 100000"),
         ({"schedule": "multistep", "milestones": "soon"}, "--milestones 'soon': must be epochs"),

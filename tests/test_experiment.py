@@ -106,7 +106,7 @@ def test_a_split_without_a_class_is_said(images: Path) -> None:
     assert len(prepared.val_rows) == 1
     label = prepared.dataset.train_labels[prepared.val_rows[0]]
     absent = prepared.dataset.classes[1 - label]
-    assert lines[-1] == f"the split leaves no validation image of: {absent}"
+    assert lines[-1] == f"the split has no validation image of: {absent}"
 
 
 def test_batch_norm_of_one_image_is_refused(images: Path) -> None:

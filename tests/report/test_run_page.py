@@ -118,7 +118,7 @@ def test_other_images_are_not_shown(tmp_path, monkeypatch):
     images = write(tmp_path / "run")
     other = type(images)(**{**vars(images), "fingerprint": "cd" * 32})
     html, said = report(tmp_path / "run", other, monkeypatch)
-    assert said[0] == "the page shows no images: those of cifar10 are other images"
+    assert said[0] == "the page shows no images: cifar10 has other images than the run"
     assert html.count('src="PICTURE"') == 5
 
 
