@@ -53,7 +53,7 @@ SAID = [
     "1 image of the test set also in the training set; the first: test/dog/same.png, equal to "
     "train/dog/0.png",
 ]
-HINT = "--drop-duplicates drops such training images; test images always stay"
+HINT = "--drop-duplicates drops these training images, but no test images"
 
 
 def test_what_was_found_is_said_at_every_start_and_recorded(images: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
         (["--lr-multipliers", "conv1=2,conv1 =3"], "a pattern is named twice"),
         (["--freeze", "conv1,norm1,conv1"], "a pattern is named twice"),
         (["--classes", "left,top,left"], "a class is named twice"),
-        (["--classes", "left,up"], "'up' is not a class; there are: left, right, top"),
+        (["--classes", "left,up"], "'up' is not a class; allowed: left, right, top"),
         (["--zero-init-residual"], "--zero-init-residual: cnn with norm batch"),
         (["--model", "resnet20", "--norm-groups", "32"], None),
     ],
