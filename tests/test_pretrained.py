@@ -83,7 +83,7 @@ def test_results_record_what_they_were_initialised_from(two, tuned):
     # All but the last layer's two tensors, running statistics included.
     assert found["tensors_taken"] == len(parameters_of(two)) - 2
     assert found["left"] == [
-        f"dense2.{leaf}: initial values: the last layer there is of other classes"
+        f"dense2.{leaf}: initial values: the source has other classes"
         for leaf in ("bias", "kernel")
     ]
 
@@ -135,8 +135,8 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
         (["--init-from", "absent"], "neither the directory of a run nor"),
         (["--init-from", "w.safetensors"], "w.safetensors: cannot be read (No such file"),
         (["--init-from", "."], "--init-from .: holds no checkpoint of a run"),
-        (["--freeze", "conv9"], "'conv9' matches no parameter; there are: conv1, "),
-        (["--freeze", "*"], "--freeze *: leaves no parameter to train"),
+        (["--freeze", "conv9"], "'conv9' matches no parameter; allowed: conv1, "),
+        (["--freeze", "*"], "--freeze *: freezes every parameter"),
         (["--lr-multipliers", "conv1=0"], "'0' is not a factor"),
         (["--lr-multipliers", "conv1=2,conv1 =3"], "a pattern is named twice"),
         (["--freeze", "conv1,norm1,conv1"], "a pattern is named twice"),
@@ -174,7 +174,7 @@ def test_a_norm_that_the_source_lacks_keeps_its_initial_values():
     taken = take(own, shapes, lambda name: np.zeros(shapes[name]), None)
     assert list(taken.values) == ["conv1.kernel", "norm1.scale"]
     assert taken.lines() == [
-        "norm1.mean: initial values: not there",
+        "norm1.mean: initial values: not in the source",
         "old.bias: not in this network, not used",
     ]
 
