@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_reason(two, folder,
     assert run(folder, tmp_path / "w", *flags) == 2
     error = capsys.readouterr().err
     assert "nothing in it fits resnet20 with norm batch" in error
-    assert "(3, 3, 3, 32) there, (3, 3, 3, 16) here" in error
+    assert "(3, 3, 3, 32) in the source, (3, 3, 3, 16) here" in error
     assert error.count("\n") == 1
 
 
@@ -243,7 +243,7 @@ def test_weights_for_imagenet_are_taken_but_for_stem_and_head(imagenet):
     lines = record["left"]
     assert [line.partition(":")[0] for line in lines] == ["conv1.kernel", "fc.bias", "fc.kernel"]
     assert "the 7x7 stem of networks for ImageNet does not fit the 3x3 one" in lines[0]
-    assert "(512, 1000) there, (512, 10) here" in lines[2]
+    assert "(512, 1000) in the source, (512, 10) here" in lines[2]
 
 
 def test_the_outputs_are_those_of_the_weights(tmp_path):
