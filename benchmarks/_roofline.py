@@ -71,16 +71,16 @@ def count(compiled: Any, defined: int) -> Cost:
     return Cost(defined, analysis.get("flops"), analysis.get("bytes accessed"))
 
 
-def place(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
+def compare(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
     """Return the rates of a call that takes `seconds`, and their shares of the ceilings."""
-    placed: dict[str, Any] = {
+    rates: dict[str, Any] = {
         "seconds": seconds,
         "defined FLOP/s": cost.defined / seconds,
         "of FLOP/s ceiling, defined": cost.defined / seconds / ceilings.flops,
     }
     if cost.flops is not None and cost.bytes is not None:
         least = {"FLOP/s": cost.flops / ceilings.flops, "bytes/s": cost.bytes / ceilings.bytes}
-        placed |= {
+        rates |= {
             "FLOP/s": cost.flops / seconds,
             "of FLOP/s ceiling": least["FLOP/s"] / seconds,
             "bytes/s": cost.bytes / seconds,
@@ -88,22 +88,22 @@ def place(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
             "FLOP a byte": cost.flops / cost.bytes,
             "bound by": max(least, key=least.__getitem__),
         }
-    return placed
+    return rates
 
 
-def _row(what: str, placed: dict[str, Any]) -> list[str]:
+def _row(what: str, rates: dict[str, Any]) -> list[str]:
     def share(rate: str, ceiling: str) -> str:
-        if rate not in placed:
+        if rate not in rates:
             return "not counted"
-        return f"{placed[rate] / 1e9:.0f} ({placed[ceiling]:.0%})"
+        return f"{rates[rate] / 1e9:.0f} ({rates[ceiling]:.0%})"
 
     return [
         what,
-        f"{1e3 * placed['seconds']:.1f}",
+        f"{1e3 * rates['seconds']:.1f}",
         share("defined FLOP/s", "of FLOP/s ceiling, defined"),
         share("FLOP/s", "of FLOP/s ceiling"),
         share("bytes/s", "of bytes/s ceiling"),
-        placed.get("bound by", ""),
+        rates.get("bound by", ""),
     ]
 
 
@@ -112,5 +112,5 @@ def describe(roofline: dict[str, Any]) -> str:
     ceilings = Ceilings(**roofline["ceilings"])
     limits = f"{ceilings.flops / 1e9:,.0f} GFLOP/s and {ceilings.bytes / 1e9:,.1f} GB/s"
     header = ["roofline", "ms a step", "GFLOP/s defined", "GFLOP/s done", "GB/s", "bound by"]
-    rows = [_row(what, placed) for what, placed in roofline.items() if what != "ceilings"]
+    rows = [_row(what, rates) for what, rates in roofline.items() if what != "ceilings"]
     return f"ceilings, measured: {limits}\n{table(header, rows)}"

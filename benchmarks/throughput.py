@@ -74,7 +74,7 @@ def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainSt
 
 
 def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
-    """Call `step` on `steps` shuffled batches of images on the device."""
+    """Return a function that calls `step` on `steps` shuffled batches of images on the device."""
     images, labels = problem.data.train_images, problem.data.train_labels
     n, batch = len(labels), problem.experiment.batch_size
 
@@ -88,7 +88,7 @@ def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
 
 
 def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], TrainState]:
-    """Train on the given rows of the images."""
+    """Return a training step on the given rows of the images."""
     experiment, hyper, _, host = problem
 
     def step(state: TrainState, images: Any, labels: Any, rows: Any) -> TrainState:
@@ -267,7 +267,7 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
     lines = []
     for name, rate in results.items():
         if isinstance(rate, str):
-            lines.append([f"{what}: {name}", "left out", "", "", "", ""])
+            lines.append([f"{what}: {name}", "not run", "", "", "", ""])
             continue
         ratio = rate["ratio to best torch"]
         lines.append(
@@ -291,14 +291,14 @@ def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any
     }
     experiment = problems["training, norm none"].experiment
     ceilings = _roofline.measure_ceilings(experiment, args.repeats, progress=show_progress)
-    placed: dict[str, Any] = {"ceilings": ceilings._asdict()}
+    rates: dict[str, Any] = {"ceilings": ceilings._asdict()}
     for what, problem in problems.items():
         if what in results:
             show_progress(f"counting: {what}")
             seconds = args.batch / results[what]["epoch"]["images/s"]
-            placed[what] = _roofline.place(step_cost(problem), ceilings, seconds)
+            rates[what] = _roofline.compare(step_cost(problem), ceilings, seconds)
     show_progress("")
-    return placed
+    return rates
 
 
 def main(argv: Sequence[str] | None = None) -> None:

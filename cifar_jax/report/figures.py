@@ -106,8 +106,8 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
         for number, drop in enumerate(rate_drops(history)):
-            label = "learning rate drops" if number == 0 else None
-            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=label)
+            entry = "learning rate drops" if number == 0 else None
+            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=entry)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
