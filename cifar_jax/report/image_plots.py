@@ -12,7 +12,7 @@ from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import arm_name, paired_runs
 from cifar_jax.study.collect import Run, Study
 
-MOST_OF_EACH = 9  # images that one arm alone gets right
+MOST_OF_EACH = 9  # images that only one arm gets right
 MOST_MISTAKES = 15
 _LINE = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3

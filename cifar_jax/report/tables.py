@@ -48,15 +48,15 @@ class Table:
 INTERVAL_NOTE = (
     "Intervals are Student's t intervals over the seeds, for these test images. With fewer than "
     f"{ENOUGH_IMAGES:,} test images, or if all seeds give the same value, they also include the "
-    "error of the test images (Banerjee 1960). A dash means that no interval can be computed, so "
-    "nothing is decided."
+    "error of the test images (Banerjee 1960). A dash means that there is no interval, and so no "
+    "verdict."
 )
 
 
 # Bootstrap, sign flips, Cohen's d_z and the number of seeds use only the seeds.
 SEEDS_ALONE_NOTE = (
-    "Statistics that use the seeds alone, such as the bootstrap, show a dash if the interval also "
-    "includes the error of the test images."
+    "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also includes "
+    "the error of the test images."
 )
 
 
@@ -328,8 +328,8 @@ TESTED_HEAD = (
     "Holm",
 )
 HOLM_NOTE = (
-    "Each interval is for one difference alone. Of several differences one may look real by "
-    "chance, so each p-value is also given adjusted by Holm's method. "
+    "Each interval is for one difference. Of several differences one may look real by "
+    "chance, so each p-value is also adjusted by Holm's method. "
     f"{SEEDS_ALONE_NOTE}"
 )
 

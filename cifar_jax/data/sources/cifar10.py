@@ -87,7 +87,7 @@ def _quiet(progress: Progress) -> Iterator[Progress]:
 
 
 def _session() -> "requests.Session":
-    """Return a session for https alone: it has no adapter for other schemes."""
+    """Return a session without adapters for other schemes than https."""
     import requests
 
     session = requests.Session()
