@@ -110,7 +110,7 @@ def test_roofline_counts_a_program_whose_cost_is_known() -> None:
     cost = _roofline.count(product, defined=2 * n**3)
     assert cost.flops == 2 * n**3
     assert cost.bytes == 3 * n * n * 4
-    placed = _roofline.place(cost, _roofline.Ceilings(flops=4 * n**3, bytes=3 * n * n * 4), 2.0)
+    placed = _roofline.compare(cost, _roofline.Ceilings(flops=4 * n**3, bytes=3 * n * n * 4), 2.0)
     assert placed["of FLOP/s ceiling"] == placed["of FLOP/s ceiling, defined"] == 0.25
     assert placed["of bytes/s ceiling"] == 0.5
     assert placed["bound by"] == "bytes/s"

@@ -97,7 +97,7 @@ def test_jax_platforms_without_a_device_is_one_line(platforms: str) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": platforms}
     for name in (None, "gpu"):
         message, told = selected(name, environment)
-        assert message.startswith(f"JAX_PLATFORMS={platforms}: JAX finds no such device here")
+        assert message.startswith(f"JAX_PLATFORMS={platforms}: JAX finds no such device")
         assert message.count("\n") == 1
         assert told == ""
     assert selected("cpu", environment) == ("cpu\n", "")

@@ -64,7 +64,7 @@ def test_every_flag_of_the_issue_is_there():
         (["--bn", "--norm", "none"], "--bn and --norm: are the same setting; give one of them"),
         (["--norm", "batch", "--bn"], "--norm and --bn: are the same setting"),
         (["--augment", "--no-augment"], "--augment and --no-augment: are the same setting"),
-        (["--resume", "--workdir", "/no/run"], "/no/run: holds no run to resume; to begin one"),
+        (["--resume", "--workdir", "/no/run"], "/no/run: has no run to resume; to begin one"),
         (["--resume", "--resume"], "--resume: is given twice"),
         (["study", "--sweep", "cutout=0,1", "--sweep", "mixup=0,1"], "--sweep: is given twice"),
         (["study", "--arms", "none", "--seeds", "2", "--arms", "batch"], "--arms: is given twice"),
@@ -134,7 +134,7 @@ def test_a_device_that_is_not_there_is_one_line(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert statuses == [2] * len(lines)
     assert lines
-    assert all("there is none here, only" in line for line in lines)
+    assert all("not found, only" in line for line in lines)
 
 
 def present(name: str) -> bool:

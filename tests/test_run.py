@@ -202,7 +202,7 @@ def test_everything_beyond_the_protocol_at_once(folder, tmp_path, capsys):
 def test_settings_that_do_not_go_together_leave_nothing(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "w", "--milestones", "1,2") == 2
     error = capsys.readouterr().err
-    assert "--milestones 1,2: is for --schedule multistep alone" in error
+    assert "--milestones 1,2: needs --schedule multistep" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "w").exists()
 

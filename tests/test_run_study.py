@@ -465,7 +465,7 @@ def test_other_settings_of_training_are_swept(folder, tmp_path, sweep, more, rat
         (["--sweep", "schedule=step,multistep"], "--schedule multistep: needs --milestones"),
         (
             ["--sweep", "schedule=step,cosine", "--milestones", "3"],
-            "for --schedule multistep alone",
+            "needs --schedule multistep",
         ),
         (["--sweep", "epochs=1,3", "--warmup-epochs", "2"], "must be below --epochs 1"),
         (["--sweep", "lr"], "--sweep lr: must be like learning_rate=0.01,0.05"),

@@ -56,6 +56,5 @@ def test_classes_without_an_image_are_named() -> None:
     parts = {"training": np.arange(14), "validation": np.array([3, 0])}
     (said,) = split_notes(parts, classes)
     assert said == (
-        "the split leaves no validation image of: c1, c2, c4, c5, c6, c7, c8, c9, c10, c11 and 2 "
-        "more"
+        "the split has no validation image of: c1, c2, c4, c5, c6, c7, c8, c9, c10, c11 and 2 more"
     )

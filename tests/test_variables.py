@@ -60,9 +60,7 @@ def test_a_variable_that_is_not_used_is_named_in_one_line(
 ) -> None:
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     assert main(["report", "--workdir", str(tmp_path)]) == 2
-    warning = (
-        "cifar_jax: warning: ignored, because results must not depend on it: JAX_ENABLE_X64=1\n"
-    )
+    warning = "cifar_jax: warning: ignored, so that results do not depend on it: JAX_ENABLE_X64=1\n"
     assert capsys.readouterr().err.startswith(warning)
     assert "JAX_ENABLE_X64" not in os.environ
 

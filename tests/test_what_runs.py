@@ -76,5 +76,5 @@ def test_the_search_for_a_nan(
     assert main(["train", *argv]) == 1
     found = json.loads((tmp_path / "results.json").read_text())["diverged"]
     assert (found["epoch"], found["step"]) == (1, None)
-    assert "the first NaN is from log in what becomes loss_sum" in found["operation"]
+    assert "the first NaN is from log in the computation of loss_sum" in found["operation"]
     assert Path(__file__).name in found["operation"]

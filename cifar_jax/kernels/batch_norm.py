@@ -1,4 +1,4 @@
-"""Batch Normalization in train mode, alone and fused with the ReLU and pooling behind it."""
+"""Batch Normalization in train mode, alone and fused with the ReLU and pooling after it."""
 
 import functools
 

@@ -1,8 +1,8 @@
-"""Max pooling whose backward pass is an elementwise sweep, not a select-and-scatter.
+"""Max pooling with an elementwise backward pass instead of a select-and-scatter.
 
 The functions that end in `_windows` take an array of any layout with two axes of size 2: the row
-and the column in a window. So a convolution hands over its output in the layout in which its
-matrix products leave it, and no transposition of the largest arrays of the network is needed.
+and the column in a window. So a convolution need not transpose the output of its matrix products,
+the largest arrays of the network.
 """
 
 import functools

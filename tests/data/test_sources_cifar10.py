@@ -247,7 +247,7 @@ def test_more_than_cifar10_can_be_is_refused(tmp_path: Path) -> None:
     name = "cifar-10-batches-bin/test_batch.bin"
     files = members()
     write_archive(path, {**files, "large": bytes(BATCH * 3073 + 1)})
-    with pytest.raises(UserError, match="'large' in it is refused: a size of"):
+    with pytest.raises(UserError, match="'large' in it is not allowed: a size of"):
         cifar10_archive.read(path, describe(path))
     write_archive(path, {**files, **{f"empty{i}": b"" for i in range(40)}})
     with pytest.raises(UserError, match="more than 32 members"):
@@ -446,7 +446,7 @@ def test_prepared_directory_cannot_name_a_module(
     else:
         found["featuresDict"]["features"]["label"]["pythonClassName"] = "hostile.X"
     features.write_text(json.dumps(found))
-    refused_for = "text in place" if legacy else "'hostile.X', which is not CIFAR-10's"
+    refused_for = "text instead" if legacy else "'hostile.X', which is not CIFAR-10's"
     with pytest.raises(UserError, match=refused_for):
         cifar10._read_prepared(prepared, archive, cifar10.silent)
     assert not marker.exists()
