@@ -18,7 +18,7 @@ from cifar_jax.experiment import Prepared, open_dataset, place
 from cifar_jax.report.console import Display
 from cifar_jax.runner.run import open_data
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 
 @pytest.fixture(scope="module")
