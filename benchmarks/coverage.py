@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize, special
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -72,21 +73,14 @@ KINDS = {
 }
 
 
-def _chance(logit: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logit))
-
-
 def _centre(accuracy: float, spread: float) -> float:
     """Return the mean of normal logits with this spread and mean probability `accuracy`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    low, high = -20.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if (weights * _chance(middle + spread * nodes)).sum() / weights.sum() < accuracy:
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def gap(centre: float) -> float:
+        return float(np.average(special.expit(centre + spread * nodes), weights=weights) - accuracy)
+
+    return float(optimize.brentq(gap, -20.0, 20.0))
 
 
 class Drawn(NamedTuple):
@@ -117,10 +111,10 @@ def draw(kind: Kind, shape: tuple[int, int, int], rng: np.random.Generator) -> l
         luck = rng.normal(0, kind.seed, (studies, seeds))
         right = np.empty(shape, bool)
         for seed in range(seeds):
-            chance = _chance(logit + luck[:, seed, None])
+            chance = special.expit(logit + luck[:, seed, None])
             right[:, seed] = rng.random((studies, images)) < chance
         here = sum(
-            weight * _chance(logit + kind.seed * node).mean(axis=1)
+            weight * special.expit(logit + kind.seed * node).mean(axis=1)
             for node, weight in zip(NODES, WEIGHTS, strict=True)
         )
         arms.append(Drawn(right, np.asarray(here)))

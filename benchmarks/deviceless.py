@@ -46,7 +46,7 @@ from cifar_jax.core.train import (
     train_steps,
 )
 from cifar_jax.kernels import jit
-from cifar_jax.training.loop import over_runs
+from cifar_jax.runner.programs import over_runs
 
 BACKENDS = {"cuda": "gpu", "tpu": "tpu"}
 EXTRA = {"cuda": "the extra cuda", "tpu": "the package libtpu"}

@@ -51,7 +51,7 @@ def measure(point: Point) -> dict[str, Any]:
     from benchmarks._problem import make_problem
     from benchmarks._timing import summary
     from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
-    from cifar_jax.training.loop import compile_device_epoch, stack_runs
+    from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
     problem = make_problem(point.norm, point.batch, point.images, widths)

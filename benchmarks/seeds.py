@@ -27,7 +27,7 @@ from benchmarks._cli import add_precision, integers, make_parser, parse, positiv
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.core.train import Metrics, TrainState
-from cifar_jax.training.loop import compile_device_epoch, stack_runs
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
 Call = Callable[[], Any]
 RunEpoch = Callable[[TrainState], tuple[TrainState, Metrics]]

@@ -44,7 +44,7 @@ from cifar_jax.core.train import TrainState, epoch_order, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
 from cifar_jax.kernels import fast, jit
-from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
+from cifar_jax.runner.programs import compile_device_epoch, compile_predict, compile_stream_epoch
 
 NO_JIT_STEPS = 2
 

@@ -22,9 +22,9 @@ from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
+from cifar_jax.runner.programs import HostData
 from cifar_jax.sizes import fit_defaults, split_notes
 from cifar_jax.training.layerwise import check_patterns
-from cifar_jax.training.loop import HostData
 
 ProgressCallback = Callable[[str, int, int], None]
 

@@ -2,66 +2,73 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cifar_jax.errors import UserError
-from cifar_jax.storage import naming, open_descriptor, remove_unfinished
+from cifar_jax.inputs import read_bytes
+from cifar_jax.storage import naming, remove_unfinished
 
 LOCK = "lock"
+# A holder that ends removes its file. A process that waits for that file then needs a second try.
+_SECONDS = 0.1
 # A file system without locks: two processes in one directory are then the user's business.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def _holder(what: str) -> str:
+def _name(what: str) -> str:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return f"process {os.getpid()} on {socket.gethostname()} ({what}), since {since}"
+
+
+def _holder(path: Path) -> str:
+    """Read who has the lock; "another process" if the file does not say."""
+    with contextlib.suppress(OSError):
+        return read_bytes(path, 500).decode(errors="replace").strip() or "another process"
+    return "another process"
 
 
 @contextlib.contextmanager
 def locked(directory: Path, what: str) -> Iterator[None]:
     """Be the only process that writes in a directory.
 
-    The lock is `flock` on the file `lock` in it, which holds the holder's name. The kernel
-    releases it when the process ends, however it ends, so that one left by a dead process is
-    simply taken. Where the file system has no locks, none is taken.
+    The lock is the file `lock` in it, which names its holder. The kernel releases the lock when
+    the process ends, however it ends, so the next process takes a dead process's lock. On a file
+    system without locks, none is taken.
 
     Args:
         directory: to write in.
         what: the process is doing, for others to read.
 
     Raises:
-        UserError: naming the holder, if another process has it.
+        UserError: naming the holder, if another process has the lock.
         OSError: if the file cannot be made.
     """
     path = directory / LOCK
-    with contextlib.ExitStack() as stack:
-        while True:
-            handle = stack.enter_context(open_descriptor(path, os.O_RDWR | os.O_CREAT))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 500, 0).decode(errors="replace").strip()
-                raise UserError(
-                    f"{directory}: in use by {holder or 'another process'}; wait for it or stop it"
-                ) from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    break
-            # Else its holder removed it, as the last thing before letting go.
+
+    def sign(handle: int) -> None:
+        with naming(path):
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{_name(what)}\n".encode())
+
+    lock = FileLock(path, _SECONDS, fallback_to_soft=False, on_acquired=sign)
+    try:
+        lock.acquire()
+    except Timeout:
+        message = f"{directory}: in use by {_holder(path)}; wait for it or stop it"
+        raise UserError(message) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
         remove_unfinished(directory)
-        try:
-            with naming(path):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{_holder(what)}\n".encode(), 0)
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()

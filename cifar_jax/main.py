@@ -15,7 +15,7 @@ from cifar_jax.arguments import Parser, path_of, seconds, threads
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.interrupt import GRACE, exit_status, raise_on_sigterm
+from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
@@ -236,7 +236,7 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
 
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
     """Return the saved configuration of the run in `--workdir`."""
-    from cifar_jax.resume import saved_config
+    from cifar_jax.runner.resume import saved_config
 
     found = saved_config(arguments.workdir)
     if found is None and not any("." in name for name in vars(arguments)):
@@ -276,8 +276,8 @@ def _read_config(
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
     config = _read_config(arguments, _saved_run if arguments.resume else None)
-    from cifar_jax.host import Interrupted
-    from cifar_jax.run import Diverged, train_run
+    from cifar_jax.runner.hooks import Interrupted
+    from cifar_jax.runner.run import Diverged, train_run
 
     try:
         train_run(
@@ -322,8 +322,8 @@ def _study(argv: list[str]) -> int:
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     config = _read_config(arguments, _saved_study)
     _check_varied(given, config.study.sweep)
-    from cifar_jax.host import Interrupted
     from cifar_jax.run_study import study_run
+    from cifar_jax.runner.hooks import Interrupted
 
     try:
         failed = study_run(config, workdir=arguments.workdir, grace=arguments.grace)
@@ -349,7 +349,7 @@ def _report(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
     _prepare_jax(arguments)
-    from cifar_jax.run import evaluate_run
+    from cifar_jax.runner.run import evaluate_run
 
     evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)
     return 0

@@ -6,7 +6,6 @@ a reader sees a whole file or none.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,16 +23,6 @@ _DIGEST = "sha256"
 
 
 @contextlib.contextmanager
-def open_descriptor(path: str | Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A file descriptor, closed at the end."""
-    handle = os.open(path, flags | os.O_CLOEXEC, 0o666)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Name a path in what the disk says of a file that is open: the error itself names none."""
     try:
@@ -46,8 +35,11 @@ def naming(path: str | Path) -> Iterator[None]:
 
 def sync(path: str | Path) -> None:
     """Have a file or directory reach the disk."""
-    with open_descriptor(path) as handle:
+    handle = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def reserve(directory: Path, size: int) -> None:
@@ -85,22 +77,27 @@ def remove_unfinished(directory: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_directory(parent: Path) -> Iterator[Path]:
-    """A directory to write in, removed at the end; those that killed processes left go first.
+    """Make a directory to write in, and remove it at the end.
 
-    Its writer holds a lock on it, which the kernel releases when the process ends; no clock is
-    asked how old it is.
+    Directories that killed processes left in `parent` go first. A file in each is locked by its
+    writer; the kernel releases the lock when the process ends.
     """
+    from filelock import FileLock
+
+    def lock(directory: Path) -> FileLock:
+        return FileLock(directory / ".lock", blocking=False, fallback_to_soft=False)
+
     for left in parent.glob(f"{WRITING}*"):
-        with contextlib.suppress(OSError), open_descriptor(left) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), lock(left):
             shutil.rmtree(left, ignore_errors=True)
     made = Path(tempfile.mkdtemp(dir=parent, prefix=WRITING))
+    own = lock(made)
     try:
-        with open_descriptor(made) as handle:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield made
+        with contextlib.suppress(OSError):  # A file system without locks.
+            own.acquire()
+        yield made
     finally:
+        own.release()
         shutil.rmtree(made, ignore_errors=True)
 
 
@@ -114,7 +111,7 @@ def sha256(path: str | Path, *, durable: bool = False) -> str:
     Raises:
         OSError: if it cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

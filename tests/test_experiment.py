@@ -16,7 +16,7 @@ from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Prepared, open_dataset, place
 from cifar_jax.report.console import Display
-from cifar_jax.run import open_data
+from cifar_jax.runner.run import open_data
 
 pytestmark = pytest.mark.usefixtures("cache")
 

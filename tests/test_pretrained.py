@@ -17,7 +17,8 @@ from cifar_jax.config import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.programs import stack_runs
 from cifar_jax.training.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -312,11 +313,11 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     opened = Checkpoints(two / "checkpoints", create=False)
     record = opened.read_record()
     opened.close()
-    del record["dataset"]["classes"]
-    config = configuration.from_dict(record["config"], "")
+    del record["runs"][0]["dataset"]["classes"]
+    config = configuration.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
-    written.save(1, state, record)
+    written.save(Place(1), stack_runs([state]), record)
     written.close()
     with pytest.raises(UserError, match="does not say its classes"):
         pretrained.open_source(tmp_path)

@@ -14,9 +14,9 @@ import pytest
 from commands import last_of_each
 from PIL import Image
 
-from cifar_jax import resume
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
+from cifar_jax.runner import resume
 
 CLASSES = ["left", "right", "top"]
 pytestmark = pytest.mark.usefixtures("cache")

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -59,16 +58,10 @@ class OneCycle:
 
     def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
         last, peak = steps - 1, self.peak_at * steps - 1
-
-        def between(start: float, end: float, progress: jax.Array) -> jax.Array:
-            return end + (start - end) * (1 + jnp.cos(jnp.pi * progress)) / 2
-
-        def schedule(step: jax.Array) -> jax.Array:
-            up = between(self.start, 1.0, step / peak)
-            down = between(1.0, self.end, (step - peak) / (last - peak))
-            return rate * jnp.where(step <= peak, up, down)
-
-        return schedule
+        # Up is down, counted backwards. Of very few steps, the first is past the peak.
+        up = optax.cosine_decay_schedule(rate, max(peak, 1e-6), self.start)
+        down = optax.cosine_decay_schedule(rate, last - peak, self.end)
+        return lambda step: jnp.where(step <= peak, up(peak - step), down(step - peak))
 
 
 @dataclass(frozen=True)
@@ -95,8 +88,5 @@ class Warmup:
         shift = length if self.delay else 0
         later = self.schedule(rate, steps_per_epoch, max(steps - shift, 1))
 
-        def schedule(step: jax.Array) -> jax.Array:
-            share = jnp.minimum((jnp.asarray(step) + 1) / length, 1.0)
-            return share * later(jnp.maximum(step - shift, 0))
-
-        return schedule
+        share = optax.linear_schedule(1 / length, 1.0, length - 1)
+        return lambda step: share(step) * later(jnp.maximum(step - shift, 0))

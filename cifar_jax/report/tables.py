@@ -286,7 +286,7 @@ def paired_table(summary: dict[str, Any]) -> Table:
         "Paired differences",
         f"{second} minus {first}, {counted(pairs, 'pair')} of runs with the same split, "
         "initial values, data order and augmentation. p (paired t) is below 0.05 exactly if the "
-        "interval excludes 0. p (sign flips): exact permutation test, two "
+        "interval excludes 0. p (sign flips): permutation test, two "
         f"sides; with {counted(pairs, 'pair')} it cannot be below "
         f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
         f"needs to detect a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 CALIBRATION_BINS = 15
 # Epochs of the steep descent at the start, which `oscillation` ignores.
@@ -22,9 +22,8 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits: floats (N, classes).
         labels: integers (N,).
     """
-    x = logits.astype(np.float64)
-    x -= x.max(axis=1, keepdims=True)
-    loss: np.ndarray = np.log(np.exp(x).sum(axis=1)) - x[np.arange(len(labels)), labels]
+    log_shares = special.log_softmax(logits.astype(np.float64), axis=1)
+    loss: np.ndarray = -log_shares[np.arange(len(labels)), labels]
     return loss
 
 
@@ -149,9 +148,8 @@ def calibration(
         The error, a fraction, and the bins from low to high confidence. The means of an empty bin
         are None.
     """
-    x = logits.astype(np.float64)
-    confidence = 1 / np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1)
-    right = x.argmax(axis=1) == labels
+    confidence = special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
+    right = logits.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     confidences = np.bincount(index, weights=confidence, minlength=bins)

@@ -24,6 +24,7 @@ and the answer is "undecided". `benchmarks/coverage.py` measures how often the i
 truth.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -44,8 +45,6 @@ ENOUGH_IMAGES = 1_000
 ROUNDING = 1e-12
 # Above this, "how many seeds" is answered with None.
 MOST_SEEDS = 1_000_000
-# Up to so many differences the sign flips are enumerated: 2^20 sums are 8 MB.
-MOST_EXACT_FLIPS = 20
 
 ONE_SEED = "one seed gives no interval"
 NO_SPREAD = "all seeds give the same value, so there is no spread and no interval"
@@ -194,22 +193,28 @@ def bootstrap_interval(
         Its ends, or None without a spread.
     """
     x = _sample(values)
-    n = len(x)
     if not _varies(x):
         return None
-    rows = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    low, high = np.quantile(x[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = stats.bootstrap(
+        (x,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=resamples,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
     return float(low), float(high)
 
 
-def sign_flip_p(differences: ArrayLike, draws: int = 99_999, seed: int = 0) -> float | None:
+def sign_flip_p(differences: ArrayLike, draws: int = 9_999, seed: int = 0) -> float | None:
     """Two-sided p-value of the sign-flip permutation test that the differences centre on 0.
 
-    The share of the 2^n assignments of signs whose sum is at least as far from 0 as the
-    observed one. Up to 20 differences all are enumerated (Fisher, The Design of Experiments
-    (1935), section 21); above, `draws` random ones and the observed one are counted, which
-    keeps the test valid (Phipson and Smyth 2010, arXiv 1603.05766). With n differences p
-    cannot be below 2^(1 - n): 0.0625 for five.
+    The share of the 2^n assignments of signs whose sum is at least as far from 0 as the observed
+    one. All of them are enumerated if they are at most `draws`, so up to 13 differences (Fisher,
+    The Design of Experiments (1935), section 21). With more differences, `draws` random ones and
+    the observed one are counted. That keeps the test valid (Phipson and Smyth 2010, arXiv
+    1603.05766); its standard error is 0.002 at p = 0.05. With n differences p cannot be below
+    2^(1 - n): 0.0625 for five.
 
     Args:
         differences: (n,).
@@ -218,20 +223,24 @@ def sign_flip_p(differences: ArrayLike, draws: int = 99_999, seed: int = 0) -> f
         p, or None where the differences have no spread.
     """
     d = _sample(differences)
-    n = len(d)
     if not _varies(d):
         return None
     # Sums of the same numbers in another order may differ in the last bits.
     observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()
-    if n <= MOST_EXACT_FLIPS:
-        # The other half has the opposite sums.
-        sums = d[:1]
-        for value in d[1:]:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= observed))
-    signs = 2 * np.random.default_rng(seed).integers(0, 2, (draws, n)) - 1
-    extreme = int(np.sum(np.abs(signs @ d) >= observed))
-    return (extreme + 1) / (draws + 1)
+
+    def as_far(flipped: np.ndarray, axis: int) -> np.ndarray:
+        far: np.ndarray = np.abs(flipped.sum(axis=axis)) >= observed
+        return far.astype(float)
+
+    found = stats.permutation_test(
+        (d,),
+        as_far,
+        permutation_type="samples",
+        n_resamples=draws,
+        alternative="greater",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -282,16 +291,6 @@ def seeds_for_power(dz: float | None, power: float = POWER, alpha: float = ALPHA
     """
     if dz is None:
         return None
-    high = 2
-    while paired_t_power(dz, high, alpha) < power:
-        high *= 2
-        if high > MOST_SEEDS:
-            return None
-    low = max(high // 2, 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if paired_t_power(dz, middle, alpha) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+    pairs = range(2, MOST_SEEDS + 1)
+    at = bisect_left(pairs, power, key=lambda n: paired_t_power(dz, n, alpha))
+    return pairs[at] if at < len(pairs) else None

@@ -1,4 +1,4 @@
-"""The statistics against scipy's own routines, enumeration, closed forms and simulation."""
+"""The statistics against enumeration, closed forms, simulation and other routines of scipy's."""
 
 from itertools import product
 from math import sqrt
@@ -158,15 +158,6 @@ def test_bootstrap_interval_is_that_of_all_resamples():
     assert bootstrap_interval(values) == bootstrap_interval(values)
 
 
-def test_bootstrap_interval_is_scipys():
-    values = np.random.default_rng(1).normal(size=25)
-    wanted = stats.bootstrap(
-        (values,), np.mean, method="percentile", random_state=2, n_resamples=20_000
-    ).confidence_interval
-    # Monte Carlo error of the end of the interval: density there is about 0.06 / 0.2.
-    assert bootstrap_interval(values) == pytest.approx(tuple(wanted), abs=0.03)
-
-
 @pytest.mark.parametrize(("n", "nominal"), [(40, 0.94), (5, 0.835)])
 def test_bootstrap_interval_covers_what_its_docstring_says(n, nominal):
     """Percentile intervals are too narrow for few values, as theory has it.
@@ -175,26 +166,18 @@ def test_bootstrap_interval_covers_what_its_docstring_says(n, nominal):
     (n - 1) / n) / sqrt(n), whose coverage the t distribution gives: 0.939 for 40, 0.847 for 5
     values; the lighter tails of the resampled means take a little more off for five.
     """
-    samples = np.random.default_rng(3).normal(size=(2000, n))
+    samples = np.random.default_rng(3).normal(size=(500, n))
     ends = np.array([bootstrap_interval(row, resamples=500) for row in samples])
     covered = np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0))
-    assert covered == pytest.approx(nominal, abs=binomial_tolerance(nominal, 2000))
+    assert covered == pytest.approx(nominal, abs=binomial_tolerance(nominal, 500))
 
 
-@pytest.mark.parametrize("n", [2, 5, 9])
+@pytest.mark.parametrize("n", [2, 5, 13])
 def test_sign_flip_enumerates_every_sign(n):
     d = np.random.default_rng(n).normal(0.5, 1, n)
     signs = np.array(list(product([-1, 1], repeat=n)))
     wanted = np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12)
     assert sign_flip_p(d) == wanted
-
-
-def test_sign_flip_is_scipys_permutation_test():
-    d = np.random.default_rng(7).normal(0.4, 1, 8)
-    wanted = stats.permutation_test(
-        (d, np.zeros(8)), lambda a, b: np.mean(a - b), permutation_type="samples"
-    ).pvalue
-    assert sign_flip_p(d) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_sign_flip_of_five_like_signs_is_the_least_possible():
@@ -216,10 +199,10 @@ def test_sign_flip_of_many_differences_agrees_with_the_t_test():
 
 
 def test_sign_flip_is_level_under_the_null():
-    samples = np.random.default_rng(11).normal(size=(2000, 6))
+    samples = np.random.default_rng(11).normal(size=(1000, 6))
     p = np.array([sign_flip_p(row) for row in samples])
     # 2 of the 64 assignments: p = 2/64 has probability 2/64 exactly.
-    assert np.mean(p <= 2 / 64) == pytest.approx(2 / 64, abs=binomial_tolerance(2 / 64, 2000))
+    assert np.mean(p <= 2 / 64) == pytest.approx(2 / 64, abs=binomial_tolerance(2 / 64, 1000))
 
 
 def test_cohens_dz():

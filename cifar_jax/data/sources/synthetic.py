@@ -90,14 +90,6 @@ def _half_planes(u: np.ndarray, v: np.ndarray, sides: int) -> list[np.ndarray]:
     return [u * np.float32(np.cos(a)) + v * np.float32(np.sin(a)) for a in angles]
 
 
-def _second_largest(values: list[np.ndarray]) -> np.ndarray:
-    largest, second = values[0], np.full_like(values[0], -np.inf)
-    for value in values[1:]:
-        second = np.maximum(second, np.minimum(largest, value))
-        largest = np.maximum(largest, value)
-    return second
-
-
 def _figure(
     kind: str, u: np.ndarray, v: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -133,7 +125,7 @@ def _figure(
         return np.minimum(_box(u, v, length, arm), _box(u, v, arm, length)), None
     if kind == "star":
         inner = np.float32(0.34) + np.float32(0.25) * p
-        tips = _second_largest(_half_planes(u, v, 5)) - inner
+        tips = np.sort(_half_planes(u, v, 5), axis=0)[-2] - inner  # within all edges but one
         return np.maximum(tips, r - np.float32(1.15)), None
     if kind == "crescent":
         du = u - (np.float32(0.3) + np.float32(0.55) * p)
