@@ -49,7 +49,7 @@ from cifar_jax.runner.programs import compile_device_epoch, compile_predict, com
 NO_JIT_STEPS = 2
 
 TORCH_DEVICES = {"gpu": "cuda", "mps": "mps", "METAL": "mps"}
-"""PyTorch's name of the device behind JAX's backend; else the CPU."""
+"""PyTorch's name of the device of JAX's backend; else the CPU."""
 
 
 class Candidate(NamedTuple):

@@ -174,10 +174,10 @@ def _empty_when_damaged(cache: Path) -> None:
     show, about = warnings.showwarning, "Error (reading|writing) persistent compilation cache entry"
     warnings.filterwarnings("always", message=about)
 
-    def show_or_empty(message: Warning | str, *place: Any, **where: Any) -> None:
+    def show_or_empty(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         found = re.match(about, str(message))
         if not found:
-            show(message, *place, **where)
+            show(message, *args, **kwargs)
         elif found[1] == "reading":
             for path in cache.glob("*"):
                 remove(path)

@@ -1,4 +1,4 @@
-"""Settings that do not go together are refused in one line."""
+"""Settings that contradict each other are an error of one line."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def test_milestones(text: str, epochs: tuple[float, ...]) -> None:
         ({"random_erasing": 0.5, "erasing_area_low": 0.5}, "must be at most --erasing-area-high"),
     ],
 )
-def test_what_does_not_go_together_is_named(settings: dict[str, object], said: str) -> None:
+def test_contradicting_settings_are_named(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError) as error:
         check_all([replace(PROTOCOL, **settings)])
     assert said in str(error.value)

@@ -1,4 +1,4 @@
-"""Which device is taken, and what it and this process have taken in memory."""
+"""Selection of the device, and peaks of memory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from cifar_jax.device import peak_device_memory_bytes
 
 
 class Plugin:
-    """A device of a plugin that counts, or does not."""
+    """A device of a plugin that measures memory, or does not."""
 
     def __init__(self, stats: object) -> None:
         self.stats = stats

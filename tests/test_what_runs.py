@@ -22,7 +22,7 @@ LOSS = 2.0
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes with which a step is traced that learns nothing; its loss is always `LOSS`."""
+    """Batch sizes of the traces of a step that does not learn. Its loss is always `LOSS`."""
     seen: list[int] = []
 
     def step(

@@ -86,7 +86,7 @@ def load(
         return select_classes(dataset, parse_classes(classes, dataset.classes))
     from cifar_jax.data.sources import cifar10_archive
 
-    cifar10_archive.refuse_pickled(Path(os.path.expanduser(name)), "--dataset")
+    cifar10_archive.reject_pickled(Path(os.path.expanduser(name)), "--dataset")
     if not os.path.isdir(os.path.expanduser(name)):
         raise UserError(
             f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, "

@@ -77,7 +77,7 @@ def _transform_output_fwd(y: jax.Array) -> tuple[jax.Array, None]:
 
 
 def _transform_output_bwd(_: None, g: jax.Array) -> tuple[jax.Array]:
-    # The first sum is one loop with the gradient behind it, a pooling's for example.
+    # XLA fuses the first sum with the computation of g, for example a pooling's gradient.
     matrix = _transforms()[0].T
     rows = _combine(matrix, list(g), 0)
     return (_combine(matrix, [rows[:, i] for i in range(g.shape[1])], 1),)

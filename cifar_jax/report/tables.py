@@ -55,8 +55,8 @@ INTERVAL_NOTE = (
 
 # Bootstrap, sign flips, Cohen's d_z and the number of seeds use only the seeds.
 SEEDS_ALONE_NOTE = (
-    "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also includes "
-    "the error of the test images."
+    "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also "
+    "includes the error of the test images."
 )
 
 

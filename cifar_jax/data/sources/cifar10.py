@@ -147,14 +147,14 @@ def _find_archive(directory: Path, archive: Archive) -> Path | None:
     for found in (directory / FILE_NAME, directory / _MANUAL / FILE_NAME):
         if found.exists():
             try:
-                wrong = cifar10_archive.damage(found, archive)
+                difference = cifar10_archive.damage(found, archive)
             except OSError as error:
-                wrong = error.strerror or str(error)
-            if wrong:
+                difference = error.strerror or str(error)
+            if difference:
                 if found.parent != directory and unreachable(archive.url) is None:
                     return None  # `_download` replaces it.
                 raise UserError(
-                    f"{found}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
+                    f"{found}: not CIFAR-10's archive, or damaged ({difference}); get it from "
                     f"{archive.url}, or remove the file"
                 )
             return found
@@ -193,8 +193,10 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
                     if file.tell() > archive.size:
                         raise UserError(f"{archive.url}: sends more than {archive.size} bytes")
                     progress("downloading CIFAR-10", file.tell(), archive.size)
-            if wrong := cifar10_archive.damage(part, archive):
-                raise UserError(f"{archive.url}: the download is not CIFAR-10's archive ({wrong})")
+            if difference := cifar10_archive.damage(part, archive):
+                raise UserError(
+                    f"{archive.url}: the download is not CIFAR-10's archive ({difference})"
+                )
             sync(part)
             os.replace(part, target)
     except OSError as error:  # Errors of requests are OSErrors too.
@@ -333,7 +335,7 @@ def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents
             remove(prepared)
     file = _find_archive(directory, archive)
     if file is None:
-        cifar10_archive.refuse_pickled(directory, "--data-dir")
+        cifar10_archive.reject_pickled(directory, "--data-dir")
     if file is None and (reason := unreachable(archive.url)):
         raise UserError(
             f"CIFAR-10 is not in {directory} and cannot be downloaded from "

@@ -85,7 +85,7 @@ def damage(path: Path, archive: Archive) -> str | None:
     return None
 
 
-def refuse_pickled(path: Path, what: str) -> None:
+def reject_pickled(path: Path, what: str) -> None:
     """Raise if `path` is or contains CIFAR-10's "python version", whose batches are pickles.
 
     Raises:
@@ -151,8 +151,8 @@ def _batches(path: Path, wanted: int) -> dict[str, np.ndarray]:
         for number, member in enumerate(tar):
             if number >= _MOST_MEMBERS:
                 raise UserError(f"{path}: it has more than {_MOST_MEMBERS} members")
-            if wrong := _forbidden(member, wanted):
-                raise UserError(f"{path}: {shown(member.name)} in it is not allowed: {wrong}")
+            if reason := _forbidden(member, wanted):
+                raise UserError(f"{path}: {shown(member.name)} in it is not allowed: {reason}")
             if member.name not in names:
                 continue
             file = tar.extractfile(member)

@@ -72,7 +72,7 @@ class Decoded:
     changes: frozenset[str]
 
 
-def refuse(folder: str, problems: Sequence[tuple[str, str]]) -> None:
+def raise_problems(folder: str, problems: Sequence[tuple[str, str]]) -> None:
     """Raise one error with the number of unusable files and the names of up to twenty.
 
     Args:
@@ -115,13 +115,13 @@ def _attempt(read: Callable[[], _T], default: _T) -> _T:
 
 def _convert(image: Image.Image, options: FolderOptions) -> Decoded:
     """Decode an opened file."""
-    how = pixels.stored(image)
+    layout = pixels.stored(image)
     turn = _attempt(lambda: image.getexif().get(_ORIENTATION), None)
     image.load()
-    rgb, changes = pixels.to_rgb(image, how, options.white_level)
+    rgb, changes = pixels.to_rgb(image, layout, options.white_level)
     if turn in _TURNS:
         changes.add("turned")
-        if how.format != "TIFF":  # Pillow itself rotates TIFF.
+        if layout.format != "TIFF":  # Pillow itself rotates TIFF.
             rgb = rgb.transpose(_TURNS[turn])
     if _attempt(lambda: bool(getattr(image, "is_animated", False)), False):
         changes.add("frames")
@@ -228,5 +228,5 @@ def decode_files(
                 progress(done)
         finally:
             pool.shutdown(cancel_futures=True)
-    refuse(folder, [(names[row], problems[row]) for row in sorted(problems)])
+    raise_problems(folder, [(names[row], problems[row]) for row in sorted(problems)])
     return images, _notes(names, changes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_jax.data.sources.contents import FolderOptions
-from cifar_jax.data.sources.decode import MOST_BYTES, refuse
+from cifar_jax.data.sources.decode import MOST_BYTES, raise_problems
 from cifar_jax.data.subset import parse_classes
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import is_part
@@ -124,8 +124,8 @@ class _Lister:
                 else:
                     self.skipped.append(inner)
                 continue
-            if wrong := _wrong(status, suffix):
-                self.problems.append((inner, wrong))
+            if problem := _problem(status, suffix):
+                self.problems.append((inner, problem))
             elif suffix in EXTENSIONS:
                 times = status.st_mtime_ns, status.st_ctime_ns
                 files.append(File(inner, status.st_size, *times))
@@ -137,7 +137,7 @@ class _Lister:
         return files
 
 
-def _wrong(status: os.stat_result, suffix: str) -> str | None:
+def _problem(status: os.stat_result, suffix: str) -> str | None:
     """Return why an entry of a class folder is an error, or None."""
     if stat.S_ISDIR(status.st_mode):
         return "a folder inside a class folder"
@@ -153,12 +153,12 @@ def _wrong(status: os.stat_result, suffix: str) -> str | None:
 
 def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield the problems with the names of class folders."""
-    alike: dict[str, str] = {}
+    by_look: dict[str, str] = {}
     for name in names:
         if not name.isprintable():
             yield f"{split}/{name}", "the class name is not printable"
         # Two Unicode spellings of one name look the same.
-        other = alike.setdefault(unicodedata.normalize("NFKC", name), name)
+        other = by_look.setdefault(unicodedata.normalize("NFKC", name), name)
         if other != name:
             yield (
                 f"{split}/{name}",
@@ -220,12 +220,12 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
             (f"{splits[split]}/{label}", f"this class is missing in {splits[other]}/")
             for label in sorted({*files[split]} - {*files[other]})
         ]
-    refuse(str(folder), lister.problems)
+    raise_problems(str(folder), lister.problems)
     if len(names) < 2:
         classes_found = counted(len(names), "class")
         raise UserError(f"{folder / 'train'}: {classes_found}; at least 2 are needed")
     if lister.skipped:
         count = len(lister.skipped)
-        what = "entry that is not an image" if count == 1 else "entries that are not images"
-        notes.append(f"skipped {count:,} {what}; the first: {lister.skipped[0]}")
+        noun = "entry that is not an image" if count == 1 else "entries that are not images"
+        notes.append(f"skipped {count:,} {noun}; the first: {lister.skipped[0]}")
     return Listing(files, names, len(known), tuple(notes))

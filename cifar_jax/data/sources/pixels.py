@@ -67,11 +67,11 @@ def stored(image: Image.Image) -> Stored:
     return Stored(image.format or "", raw, inverted, signed)
 
 
-def _white(image: Image.Image, how: Stored) -> int | None:
+def _white(image: Image.Image, layout: Stored) -> int | None:
     """Return the white level of the file's format, or None."""
-    if how.format in ("PNG", "PPM"):
+    if layout.format in ("PNG", "PPM"):
         return FULL
-    if how.raw == "I;12":
+    if layout.raw == "I;12":
         return _TWELVE_BITS
     return FULL if image.mode.startswith("I;16") else None
 
@@ -83,17 +83,17 @@ def _too_dark(largest: float) -> str:
     )
 
 
-def _grey(image: Image.Image, how: Stored, white_level: float | None) -> Image.Image:
+def _grey(image: Image.Image, layout: Stored, white_level: float | None) -> Image.Image:
     """Scale modes I, I;16* and F to 8 bits.
 
     Raises:
         Unusable: the range of the values is unknown, or a value is outside it.
     """
     values = np.asarray(image)
-    if how.raw == "I;32N":  # unsigned, which Pillow gives as signed
+    if layout.raw == "I;32N":  # unsigned, which Pillow gives as signed
         values = values.view(np.uint32)
     low, high = float(values.min()), float(values.max())
-    white = white_level or _white(image, how)
+    white = white_level or _white(image, layout)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise Unusable("grey values that are not finite")
     if white is None:
@@ -103,17 +103,17 @@ def _grey(image: Image.Image, how: Stored, white_level: float | None) -> Image.I
         )
     if low < 0 or high > white:
         raise Unusable(f"grey values from {low:g} to {high:g}; allowed: 0 to {white:g}")
-    if white_level is None and how.raw.startswith("I;16") and 0 < high <= _TWELVE_BITS:
+    if white_level is None and layout.raw.startswith("I;16") and 0 < high <= _TWELVE_BITS:
         raise Unusable(_too_dark(high))
     scaled = np.rint(values.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
-    grey = Image.fromarray(255 - scaled if how.inverted else scaled)
+    grey = Image.fromarray(255 - scaled if layout.inverted else scaled)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _colour(image: Image.Image, how: Stored, white_level: float | None) -> Image.Image:
+def _colour(image: Image.Image, layout: Stored, white_level: float | None) -> Image.Image:
     """Check 16-bit colours. Pillow keeps their high byte.
 
     Raises:
@@ -154,13 +154,13 @@ def _has_profile(image: Image.Image) -> bool:
 
 
 def to_rgb(
-    image: Image.Image, how: Stored, white_level: float | None
+    image: Image.Image, layout: Stored, white_level: float | None
 ) -> tuple[Image.Image, set[str]]:
     """Convert an image to 8-bit RGB.
 
     Args:
         image: with decoded pixels.
-        how: storage of the pixels, from `stored`.
+        layout: storage of the pixels, from `stored`.
         white_level: see `FolderOptions`.
 
     Returns:
@@ -170,15 +170,15 @@ def to_rgb(
         Unusable: the range of its values is unknown.
     """
     found = set()
-    if how.signed:
+    if layout.signed:
         raise Unusable("signed 8-bit values; allowed: unsigned")
     if image.mode[0] in "IF":
         found.add(DEPTH)
-        image = _grey(image, how, white_level)
-    elif how.wide_colour:
+        image = _grey(image, layout, white_level)
+    elif layout.wide_colour:
         found.add(DEPTH)
-        image = _colour(image, how, white_level)
-    if "X" in how.raw and how.format == "TIFF":
+        image = _colour(image, layout, white_level)
+    if "X" in layout.raw and layout.format == "TIFF":
         found.add(CHANNELS)
     if image.mode == "CMYK":
         found.add(CMYK)
