@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax import rundir
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Metrics, TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.interrupt import GRACE, Interrupts, Terminated, exit_status
+from cifar_jax.names import CHECKPOINTS
 from cifar_jax.report.console import Display, epoch_line
 from cifar_jax.resume import Start
 from cifar_jax.rundir import RunFiles
@@ -219,7 +219,7 @@ def discarded(
     workdirs: Sequence[Path], fresh: Sequence[bool], stop: KeyboardInterrupt
 ) -> Interrupted:
     """Stopped at once: tidy up, and say what is left."""
-    kept = [w for w in workdirs if any((w / rundir.CHECKPOINTS).glob("[0-9]*"))]
+    kept = [w for w in workdirs if any((w / CHECKPOINTS).glob("[0-9]*"))]
     for workdir, new in zip(workdirs, fresh, strict=True):
         if new and workdir not in kept:
             shutil.rmtree(workdir, ignore_errors=True)

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 from cifar_jax.errors import UserError
+from cifar_jax.names import LOCK
 from cifar_jax.storage import naming, open_descriptor, remove_unfinished
 
-LOCK = "lock"
 # A file system without locks: two processes in one directory are then the user's business.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 

@@ -1,8 +1,11 @@
 """What a run's directory says of its experiment, and where its training goes on."""
 
+import contextlib
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from cifar_jax import config as configuration
 from cifar_jax.changes import SAME_EXPERIMENT, changes
@@ -10,9 +13,16 @@ from cifar_jax.combinations import depends_on_length
 from cifar_jax.config import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
-from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
-from cifar_jax.rundir import CHECKPOINTS, CONFIG, RESULTS, Row
-from cifar_jax.storage import read_sealed
+from cifar_jax.names import CHECKPOINTS, CONFIG
+from cifar_jax.results import (
+    CheckpointRecord,
+    DatasetRecord,
+    Origin,
+    Unfinished,
+    read_results,
+    validate,
+)
+from cifar_jax.rundir import Row
 from cifar_jax.training.checkpoint import Checkpoints, saved_places
 
 
@@ -33,9 +43,9 @@ class Start:
     state: TrainState
     history: list[Row]
     compile_seconds: float
-    origin: Row | None = None
+    origin: Origin | None = None
     damaged: tuple[str, ...] = ()
-    unfinished: Row | None = None
+    unfinished: Unfinished | None = None
     computed_on: tuple[str, ...] = ()
 
 
@@ -55,109 +65,63 @@ def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Path:
     raise UserError(f"{flag} {path}: holds no checkpoint of a run")
 
 
-_RECORD: Shape = {
-    "config": dict,
-    "dataset": {"name": is_name, "fingerprint": is_name},
-    "history": [
-        {name: optional(is_number) for name in ("train_loss", "val_loss", "learning_rate")}
-        | {"epoch": is_count, "seconds": is_number}
-    ],
-    "compile_seconds": is_number,
-}
-_UNFINISHED: Shape = {"steps": is_count, "seconds": is_number}
-
-
-def _holds_unfinished(record: Row) -> bool:
-    """Whether what a record says of an unfinished epoch, if anything, can be used."""
-    part = record.get("unfinished")
-    return part is None or fits(part, _UNFINISHED)
-
-
-def _says_where(record: Row) -> bool:
-    """Whether what a record says of the devices so far, which old ones do not, can be used."""
-    return fits(record.get("computed_on", []), [is_name])
-
-
-def behind(history: list[Row], unfinished: Row | None) -> str:
-    """What a checkpoint has behind it, in words."""
-    steps = f" and {counted(unfinished['steps'], 'step')}" if unfinished else ""
+def behind(history: Sized, unfinished: Unfinished | None) -> str:
+    """The epochs and steps in a checkpoint, in words."""
+    steps = f" and {counted(unfinished.steps, 'step')}" if unfinished else ""
     return f"epoch {len(history)}{steps}"
 
 
-def read_record(checkpoints: Checkpoints) -> Row:
+def read_record(checkpoints: Checkpoints) -> CheckpointRecord:
     """The record of a run's newest checkpoint.
 
     Raises:
         UserError: if there is none, or it is not the record of a run.
     """
-    record = checkpoints.read_record()
-    if not (fits(record, _RECORD) and _holds_unfinished(record) and _says_where(record)):
-        raise UserError(
-            f"{checkpoints.directory}: the newest checkpoint holds no record of a run: it "
-            "needs config, dataset, history and compile_seconds"
-        )
+    path = checkpoints.directory
+    record: CheckpointRecord = validate(checkpoints.read_record(), CheckpointRecord, path)
     return record
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run's directory says of its experiment.
+    """The experiment that a run's directory names.
 
     Attributes:
         config: of the run.
-        dataset: the record of its images; None where only `config.toml` is there.
-        origin: of the initial values, where they are another network's.
-        finished: when, ISO 8601; empty for a run that is not.
+        dataset: None if only `config.toml` is there.
+        origin_digest: see `Training.origin_digest`.
+        finished: when, ISO 8601; empty for a run that has not ended.
     """
 
     config: Config
-    dataset: Row | None = None
-    origin: Row | None = None
+    dataset: DatasetRecord | None = None
+    origin_digest: str | None = None
     finished: str = ""
 
 
-_SAID: Shape = {"config": dict, "dataset": {"fingerprint": is_name, "classes": [is_name]}}
-
-
-def _recorded(found: Any, where: Path) -> Recorded | None:
-    if not fits(found, _SAID):
-        return None
-    origin, finished = found.get("init_from"), found.get("finished")
-    return Recorded(
-        configuration.from_dict(found["config"], str(where)),
-        found["dataset"],
-        origin if isinstance(origin, dict) else None,
-        finished if isinstance(finished, str) else "",
-    )
-
-
-def _in_checkpoint(workdir: Path) -> Recorded | None:
+def _in_checkpoint(workdir: Path) -> CheckpointRecord | None:
     if not (workdir / CHECKPOINTS).is_dir():
         return None
     checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
     try:
-        return _recorded(checkpoints.read_record(), checkpoints.directory)
+        return read_record(checkpoints)
     finally:
         checkpoints.close()
 
 
 def recorded(workdir: Path) -> Recorded | None:
-    """What a directory says: its results, else its newest whole checkpoint, else `config.toml`.
+    """Read a run's experiment from its results, else its newest whole checkpoint, else its config.
 
     Returns:
-        None if it holds none of them that can be read.
+        None if none of them can be read.
     """
-    for read in (
-        lambda: _recorded(read_sealed(workdir / RESULTS), workdir / RESULTS),
-        lambda: _in_checkpoint(workdir),
-        lambda: Recorded(configuration.load(workdir / CONFIG)),
-    ):
-        try:
-            found = read()
-        except (OSError, ValueError, UserError):
-            continue
-        if found is not None:
-            return found
+    for read in (read_results, _in_checkpoint):
+        with contextlib.suppress(UserError):
+            if found := read(workdir):
+                finished = getattr(found, "finished", "")
+                return Recorded(found.settings, found.dataset, found.origin_digest, finished)
+    with contextlib.suppress(UserError):
+        return Recorded(configuration.load(workdir / CONFIG))
     return None
 
 
@@ -193,24 +157,24 @@ def _check_config(before: Config, config: Config, where: Path) -> None:
         )
 
 
-def _check_images(dataset: Row | None, fingerprint: str, where: Path) -> None:
-    if dataset is not None and dataset["fingerprint"] != fingerprint:
+def _check_images(dataset: DatasetRecord | None, fingerprint: str, where: Path) -> None:
+    if dataset is not None and dataset.fingerprint != fingerprint:
         raise UserError(
-            f"--resume: {where} was begun on other data: {dataset.get('name')} "
-            f"{dataset['fingerprint'][:12]}, not {fingerprint[:12]}"
+            f"--resume: {where} was begun on other data: {dataset.name} "
+            f"{dataset.fingerprint[:12]}, not {fingerprint[:12]}"
         )
 
 
-def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
+def _check_resumable(
+    record: CheckpointRecord, config: Config, fingerprint: str, where: Path
+) -> None:
     """Refuse another experiment, other images, and fewer epochs than were trained."""
-    _check_config(configuration.from_dict(record["config"], str(where)), config, where)
-    _check_images(record["dataset"], fingerprint, where)
-    done = len(record["history"])
-    part = record.get("unfinished")
-    if done + bool(part) > config.training.epochs:
+    _check_config(record.settings, config, where)
+    _check_images(record.dataset, fingerprint, where)
+    if len(record.history) + bool(record.unfinished) > config.training.epochs:
         raise UserError(
             f"--epochs {config.training.epochs}: {where} is already past "
-            f"{behind(record['history'], part)}"
+            f"{behind(record.history, record.unfinished)}"
         )
 
 
@@ -242,12 +206,12 @@ def resumed(like: TrainState, config: Config, fingerprint: str, workdir: Path) -
         _check_resumable(record, config, fingerprint, workdir)
         return Start(
             checkpoints.read_state(like),
-            record["history"],
-            record["compile_seconds"],
-            record.get("init_from"),
+            [msgspec.to_builtins(row) for row in record.history],
+            record.compile_seconds,
+            record.init_from,
             damaged,
-            record.get("unfinished"),
-            tuple(record.get("computed_on", ())),
+            record.unfinished,
+            record.computed_on,
         )
     finally:
         checkpoints.close()

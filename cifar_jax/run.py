@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 
 from cifar_jax import config as configuration
@@ -32,8 +34,8 @@ from cifar_jax.interrupt import GRACE, apart
 from cifar_jax.report import provenance
 from cifar_jax.report.console import Display, class_lines, duration
 from cifar_jax.report.evaluation import Evaluation, evaluate_logits
+from cifar_jax.results import DivergedAt, EpochRow, Finished, Origin, Results
 from cifar_jax.resume import Start, behind, find_checkpoints, read_record, resumed
-from cifar_jax.rundir import Row
 from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.loop import (
@@ -61,9 +63,14 @@ class Programs:
     predict: dict[Experiment, Predict] = dataclasses.field(default_factory=dict)
 
 
-def open_data(config: Config, display: Display) -> Prepared:
-    """Load and split the data, with a progress bar, and a banner where they are a substitute."""
-    prepared = prepare(config, display.progress)
+def open_data(
+    config: Config, display: Display, train_examples: Sequence[int | None] = ()
+) -> Prepared:
+    """Load and split the data, with a progress bar, and a banner where they are a substitute.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
+    """
+    prepared = prepare(config, display.progress, train_examples)
     display.end_progress()
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
@@ -125,7 +132,7 @@ def train_group(
     programs: Programs | None = None,
     progress: Progress | None = None,
     debug_nans: bool = False,
-) -> list[Row]:
+) -> list[Results]:
     """Train runs that share a program together, and leave the files of each.
 
     They differ in their seed and in hyper-parameters that the program takes as values.
@@ -144,8 +151,7 @@ def train_group(
         debug_nans: find the operation at which a run diverges; for a group of one.
 
     Returns:
-        One a run: what was written to its `results.json`. The `status` of a run whose loss stopped
-        being finite is "diverged", and it has no test accuracy.
+        One a run: what was written to its `results.json`.
 
     Raises:
         UserError: for input that the user can mend, before anything is written.
@@ -189,26 +195,26 @@ def train_group(
     # Apart, so that a signal need not wait for the compiler.
     epoch = apart(lambda: _compiled_epoch(programs, prepared, config, hyper, state, seeds))
     steps = resumed_steps(starts, epoch)
-    spent = starts[0].unfinished["seconds"] if starts[0].unfinished else 0.0
+    spent = starts[0].unfinished.seconds if starts[0].unfinished else 0.0
     compiled = time.perf_counter() - begun
     where = workdirs[0] if seeds == 1 else workdirs[0].parent
     display.say(f"compiled in {compiled:.1f} s; run directory: {where}")
 
-    records: list[Row] = [
+    records: list[dict[str, Any]] = [
         {
             "config": configuration.to_dict(c),
             "dataset": prepared.record(),
             "compile_seconds": start.compile_seconds + compiled,
-            "computed_on": list(dict.fromkeys([*start.computed_on, computing])),
+            "computed_on": tuple(dict.fromkeys([*start.computed_on, computing])),
             **({"init_from": start.origin} if start.origin else {}),
         }
         for c, start in zip(configs, starts, strict=True)
     ]
-    written: list[Row | None] = [None] * seeds
-    confusions: dict[int, np.ndarray] = {}
+    written: list[Results | None] = [None] * seeds
+    finished: dict[int, tuple[Finished, np.ndarray]] = {}
 
-    def common(i: int, predict_compile: float = 0.0) -> Row:
-        """What the results of a run say, however it ended."""
+    def common(i: int, predict_compile: float = 0.0) -> dict[str, Any]:
+        """Fields of the results of a run, however it ended."""
         compile_seconds = records[i]["compile_seconds"] + predict_compile
         train_seconds = sum(row["seconds"] for row in opened[i].history)
         return {
@@ -221,7 +227,7 @@ def train_group(
             "norm": configs[i].model.norm,
             "seed": configs[i].training.seed,
             "num_params": num_params,
-            "history": opened[i].history,
+            "history": tuple(EpochRow(**row) for row in opened[i].history),
             "train_seconds": train_seconds,
             "seed_parallelism": seeds,
             "device": device_line,
@@ -229,17 +235,20 @@ def train_group(
         }
 
     def on_divergence(i: int, divergence: Divergence, before: TrainState) -> None:
-        found: Row = dataclasses.asdict(divergence)
+        operation = None
         if debug_nans:
             display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
-            found["operation"] = _operation(experiment, hyper, before, prepared, divergence.epoch)
+            operation = _operation(experiment, hyper, before, prepared, divergence.epoch)
+        found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
         written[i] = outcome.write_divergence(opened[i].workdir, found, **common(i))
 
     fresh = [not rundir.holds_run(workdir) for workdir in workdirs]
     try:
         with contextlib.ExitStack() as stack:
             opened = [
-                stack.enter_context(rundir.open_run(workdir, c, record, start.history))
+                stack.enter_context(
+                    rundir.open_run(workdir, c, msgspec.to_builtins(record), start.history)
+                )
                 for workdir, c, record, start in zip(
                     workdirs, configs, records, starts, strict=True
                 )
@@ -265,14 +274,16 @@ def train_group(
             )
             rest = common(i, predict_compile)
             labels = np.asarray(dataset.test_labels)
-            written[i] = outcome.write_results(workdirs[i], evaluation, logits, labels, **rest)
-            confusions[i] = evaluation.confusion
+            written[i] = results = outcome.write_finished(
+                workdirs[i], evaluation, logits, labels, **rest
+            )
+            finished[i] = (results, evaluation.confusion)
     except KeyboardInterrupt as stop:
         raise discarded(workdirs, fresh, stop) from None
     finally:
         display.end_progress()
-    for i, confusion in confusions.items():
-        written[i], problems = outcome.draw(workdirs[i], written[i] or {}, confusion)
+    for i, (results, confusion) in finished.items():
+        written[i], problems = outcome.draw(workdirs[i], results, confusion)
         for problem in problems:
             display.say(problem)
     return [row for row in written if row is not None]
@@ -307,24 +318,24 @@ def _begin(
     return Start(state, [], 0.0, origin)
 
 
-def _memory(results: Row) -> str:
+def _memory(results: Finished) -> str:
     """The peaks of memory that are known, in words."""
     peaks = {
-        "of memory": results["peak_memory_bytes"],
-        "of the device's": results["peak_device_memory_bytes"],
+        "of memory": results.peak_memory_bytes,
+        "of the device's": results.peak_device_memory_bytes,
     }
     return "".join(f", at most {peak / 2**20:,.0f} MiB {of}" for of, peak in peaks.items() if peak)
 
 
-def _say_origin(origin: Row | None, display: Display) -> None:
+def _say_origin(origin: Origin | None, display: Display) -> None:
     """Where the initial values come from, and one line for each tensor that does not."""
     if origin is None:
         return
     display.say(
-        f"starting from {origin['source']} (digest {origin['digest'][:12]}): "
-        f"{origin['parameters_taken']:,} parameters and statistics taken"
+        f"starting from {origin.source} (digest {origin.digest[:12]}): "
+        f"{origin.parameters_taken:,} parameters and statistics taken"
     )
-    for line in origin["left"]:
+    for line in origin.left:
         display.say(f"  {line}")
 
 
@@ -336,7 +347,7 @@ def train_run(
     debug_nans: bool = False,
     grace: float = GRACE,
     display: Display | None = None,
-) -> Row:
+) -> Finished:
     """Train, evaluate on the test set, and write everything a run leaves.
 
     Args:
@@ -384,14 +395,14 @@ def train_run(
         kept = rundir.holds_run(workdir)
         how = " Go on with the same command and --resume." if kept else ""
         raise Interrupted(f"{stop}{how}", stop.status) from None
-    if results["status"] == "diverged":
-        raise Diverged(f"{divergence_line(results['diverged'], workdir)}; try a lower --lr")
+    if not isinstance(results, Finished):
+        raise Diverged(f"{divergence_line(results.diverged, workdir)}; try a lower --lr")
     labels = np.asarray(dataset.test_labels)
-    with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
+    with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
     display.say(
-        f"trained in {duration(results['train_seconds'])}, compiled in "
-        f"{results['compile_seconds']:.1f} s ({100 * results['compile_share']:.1f} %)"
+        f"trained in {duration(results.train_seconds)}, compiled in "
+        f"{results.compile_seconds:.1f} s ({100 * results.compile_share:.1f} %)"
         f"{_memory(results)}; everything is in {workdir}"
     )
     if dataset.notice:
@@ -424,17 +435,17 @@ def evaluate_run(
         record = read_record(checkpoints)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; going back to the one before")
-        config = configuration.from_dict(record["config"], str(directory))
+        config = record.settings
         if dataset is not None:
             config = configuration.override(config, "data", "dataset", dataset, "--dataset")
         if data_dir is not None:
             config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
         config, images = open_dataset(config, display.progress)
         display.end_progress()
-        if images.fingerprint != record["dataset"]["fingerprint"]:
+        if images.fingerprint != record.dataset.fingerprint:
             raise UserError(
-                f"{directory}: was trained on {record['dataset']['name']} "
-                f"{record['dataset']['fingerprint'][:12]}, not on {images.name} "
+                f"{directory}: was trained on {record.dataset.name} "
+                f"{record.dataset.fingerprint[:12]}, not on {images.name} "
                 f"{images.fingerprint[:12]}"
             )
         experiment = build_experiment(config)
@@ -442,7 +453,7 @@ def evaluate_run(
         state = checkpoints.read_state(like)
     finally:
         checkpoints.close()
-    done = behind(record["history"], record.get("unfinished"))
+    done = behind(record.history, record.unfinished)
     display.say(f"checkpoint after {done} in {directory}")
     evaluation, _, _ = evaluate_state(Programs(), experiment, state, images)
     say_evaluation(evaluation, images, display)

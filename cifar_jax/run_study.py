@@ -31,24 +31,21 @@ from cifar_jax.experiment import (
 from cifar_jax.host import Interrupted, Progress
 from cifar_jax.interrupt import GRACE
 from cifar_jax.moved import Moved, find_images
+from cifar_jax.names import STUDY
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
+from cifar_jax.results import Finished
 from cifar_jax.run import Programs, open_data, train_group
-from cifar_jax.study.collect import (
-    damaged,
-    divergence_line,
-    read_study,
-    read_sweep,
-)
+from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import other_ways, unlike
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
-from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
+from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
-from cifar_jax.study_directory import Cell, check_sources, claim, unfinished, write_plan
+from cifar_jax.study_directory import Cell, check_sources, claim, unfinished
 from cifar_jax.training.checkpoint import Place
 
 
@@ -160,6 +157,7 @@ def _shared(prepared: Prepared) -> Shared:
 def study_run(
     config: Config,
     *,
+    seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     grace: float = GRACE,
     display: Display | None = None,
@@ -168,6 +166,7 @@ def study_run(
 
     Args:
         config: of the study; each run's differs from it in norm, seed and swept setting alone.
+        seeds: of the study; None: `study.seeds` of them, counted up from `training.seed`.
         workdir: directory of the study; `runs/study-<dataset>-<model>` by default, with
             `-<setting>` after it for a sweep.
         grace: seconds that it may go on after SIGTERM.
@@ -181,13 +180,15 @@ def study_run(
         Interrupted: finished runs and checkpoints are kept.
     """
     display = display or Display()
-    norms, seeds, sweep = parse_arms(config), study_seeds(config), parse_sweep(config)
+    norms, sweep = parse_arms(config), parse_sweep(config)
+    seeds = seeds or study_seeds(config)
     together = seed_parallelism(config, jax.default_backend())
     arms = grid(norms, sweep)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # The value in the config is that of no run, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
-    prepared = open_data(config, display)
+    sizes = [arm.config(config, 0).data.train_examples for arm in arms]
+    prepared = open_data(config, display, sizes)
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
     rundir.check_workdir(workdir, resume=True)
@@ -305,22 +306,20 @@ def _train_group(
         return [str(error)]
     failed = []
     for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
-        if outcome["status"] == "diverged":
-            failed.append(divergence_line(outcome["diverged"], path))
-            display.say(f"{label}: {failed[-1]}")
+        if isinstance(outcome, Finished):
+            display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
         else:
-            accuracy = 100 * outcome["test_accuracy"]
-            display.say(f"{label}: test accuracy {accuracy:.2f} %")
+            failed.append(divergence_line(outcome.diverged, path))
+            display.say(f"{label}: {failed[-1]}")
     return failed
 
 
 def _say_damaged(workdir: Path, display: Display) -> None:
     """Name the runs whose results cannot be used."""
-    for path in sorted(workdir.glob(f"*/seed*/{rundir.RESULTS}")):
-        if damaged(path.parent):
+    for path in sorted(workdir.glob("*/seed*")):
+        if wrong := damage(path):
             display.say(
-                f"{path}: damaged, and not used; the study's command makes it again from the "
-                "run's checkpoint"
+                f"{wrong}; not used: the study's command makes it again from the run's checkpoint"
             )
 
 
@@ -337,7 +336,7 @@ def _say_mixture(summary: dict[str, Any], display: Display) -> None:
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
     _say_damaged(workdir, display)
-    if read_plan(workdir / STUDY).sweep:
+    if read_plan(workdir).sweep:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
@@ -412,9 +411,8 @@ def redraw(
     """
     display = display or Display()
     found, warning = find_plan(workdir)
-    config = configuration.from_dict(found.config, str(workdir / STUDY))
-    digest = found.dataset["fingerprint"]
-    images = find_images(config, digest, Moved(dataset, data_dir), display)
+    moved = Moved(dataset, data_dir)
+    images = find_images(found.settings, found.dataset.fingerprint, moved, display)
     with rundir.held(workdir, "report"):
         if warning:
             display.say(warning)

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax import config as configuration
+from cifar_jax import storage as files
 from cifar_jax.config import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.failures import FULL
 from cifar_jax.lock import locked
-from cifar_jax.report import files
+from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS, RESULTS, TENSORBOARD
 from cifar_jax.report.tensorboard import Events
 from cifar_jax.training.checkpoint import Checkpoints
-
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.toml"
-METRICS = "metrics.jsonl"
-PREDICTIONS = "predictions.npz"
-RESULTS = "results.json"
-TENSORBOARD = "tensorboard"
 
 Row = dict[str, Any]
 

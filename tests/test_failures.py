@@ -13,8 +13,8 @@ from cifar_jax import failures
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
 from cifar_jax.report.console import Display
-from cifar_jax.report.files import write_text
 from cifar_jax.report.tensorboard import Events
+from cifar_jax.storage import write_text
 from cifar_jax.study import collect
 from cifar_jax.training import checkpoint
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.inputs import fits, is_name
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
@@ -24,7 +23,7 @@ def arm_name(arm: str) -> str:
 
 def dataset_name(study: Study) -> str:
     """What the study's dataset is called in text."""
-    name = study.dataset["name"]
+    name = study.dataset.name
     whole, *parts = name.split("-")
     if whole not in DATASET_NAMES:
         return str(name)
@@ -36,9 +35,8 @@ def dataset_name(study: Study) -> str:
 
 
 def data_notes(study: Study) -> list[str]:
-    """Lines on what was skipped, changed or found in the images; older results have none."""
-    notes = study.dataset.get("notes", [])
-    return notes if fits(notes, [is_name]) else []
+    """Lines on what was skipped, changed or found in the images."""
+    return list(study.dataset.notes)
 
 
 def paired_runs(study: Study) -> list[tuple[Run, Run]]:
@@ -54,4 +52,4 @@ def listed(words: Sequence[str]) -> str:
 
 def study_config(study: Study) -> dict[str, Any]:
     """The configuration of the study's first run: tables data, model and training."""
-    return next(runs[0].results["config"] for runs in study.runs.values() if runs)
+    return next(runs[0].results.config for runs in study.runs.values() if runs)

@@ -89,7 +89,7 @@ def accuracy_gain(gain: Sample) -> dict[str, Any]:
 
 def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
     """BatchNorm after 5 epochs is about where the baseline is after 10, or further."""
-    epochs = len(pairs[0][0].results["history"])
+    epochs = len(pairs[0][0].results.history)
     interval = None
     measured = f"needs {LATE_EPOCHS} epochs, these runs have {epochs}"
     if epochs >= LATE_EPOCHS:

@@ -6,17 +6,14 @@ includes what these ways change.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from cifar_jax.inputs import fits, is_name
-from cifar_jax.storage import read_sealed
-from cifar_jax.study.collect import RESULTS, Study
+from cifar_jax.results import Results
+from cifar_jax.study.collect import Study, read_whole
 
 
-def _way(results: dict[str, Any]) -> str:
-    """What computed a run, in words; "" if its results do not say."""
-    found: Any = results.get("computed_on")
-    return ", then ".join(found) if fits(found, [is_name]) else ""
+def _way(results: Results) -> str:
+    """What computed a run, in words."""
+    return ", then ".join(results.computed_on)
 
 
 def unlike(studies: Sequence[Study]) -> list[str]:
@@ -24,8 +21,7 @@ def unlike(studies: Sequence[Study]) -> list[str]:
     ways: dict[int, dict[str, None]] = {}
     for study in studies:
         for run in (run for runs in study.runs.values() for run in runs):
-            if way := _way(run.results):
-                ways.setdefault(run.seed, {})[way] = None
+            ways.setdefault(run.seed, {})[_way(run.results)] = None
     mixed = {seed: found for seed, found in ways.items() if len(found) > 1}
     if not mixed:
         return []
@@ -46,10 +42,7 @@ def other_ways(finished: Iterable[Path], way: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for directory in finished:
-        try:
-            results = read_sealed(directory / RESULTS)
-        except (OSError, ValueError):
-            continue
-        if isinstance(results, dict) and (other := _way(results)) not in ("", way):
+        run = read_whole(directory)
+        if run is not None and (other := _way(run.results)) != way:
             found[other] = None
     return list(found)

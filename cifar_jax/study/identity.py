@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cifar_jax import config as configuration
 from cifar_jax.changes import SAME_EXPERIMENT, changes
 from cifar_jax.config import Config
 from cifar_jax.errors import UserError, counted, shown
+from cifar_jax.results import DatasetRecord, Finished, Results
 
 # In these a run's config may differ from its arm's.
 FREE = (*SAME_EXPERIMENT, "study")
@@ -25,16 +25,13 @@ def _wrong_fields(found: Config, wanted: Config) -> list[Wrong]:
     return [tuple(change) for change in changes(found, wanted, FREE)]
 
 
-def _wrong_data(found: dict[str, Any], wanted: dict[str, Any]) -> list[Wrong]:
-    return [
-        (f"dataset.{key}", shown(found[key]), shown(wanted[key]))
-        for key in ("fingerprint", "classes")
-        if key in wanted and found[key] != wanted[key]
-    ]
+def _wrong_data(found: DatasetRecord, wanted: DatasetRecord) -> list[Wrong]:
+    pairs = {key: (getattr(found, key), getattr(wanted, key)) for key in ("fingerprint", "classes")}
+    return [(f"dataset.{k}", shown(was), shown(to)) for k, (was, to) in pairs.items() if was != to]
 
 
 def check_begun(
-    path: Path, found: Config, dataset: dict[str, Any] | None, wanted: Config, data: dict[str, Any]
+    path: Path, found: Config, dataset: DatasetRecord | None, wanted: Config, data: DatasetRecord
 ) -> None:
     """Refuse a directory whose run was begun as another.
 
@@ -51,9 +48,7 @@ def check_begun(
     _refuse(path, _wrong_fields(found, wanted) + (_wrong_data(dataset, data) if dataset else []))
 
 
-def check_results(
-    path: Path, results: dict[str, Any], wanted: Config, data: dict[str, Any]
-) -> None:
+def check_results(path: Path, results: Results, wanted: Config, data: DatasetRecord) -> None:
     """Refuse results that are not those of the study's run.
 
     Args:
@@ -64,32 +59,34 @@ def check_results(
     Raises:
         UserError: as `check_begun`.
     """
-    found = configuration.from_dict(results["config"], f"{path}/results.json")
-    check_begun(path, found, results["dataset"], wanted, data)
+    check_begun(path, results.settings, results.dataset, wanted, data)
     model, training = wanted.model, wanted.training
-    said = {"model": model.name, "norm": model.norm, "seed": training.seed}
-    wrong = [(key, results[key], value) for key, value in said.items() if results[key] != value]
-    epochs = len(results["history"])
-    if results.get("status") != "diverged" and epochs != training.epochs:
+    said: list[Wrong] = [
+        ("model", results.model, model.name),
+        ("norm", results.norm, model.norm),
+        ("seed", results.seed, training.seed),
+    ]
+    wrong = [(field, was, to) for field, was, to in said if was != to]
+    epochs = len(results.history)
+    if isinstance(results, Finished) and epochs != training.epochs:
         wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))
     _refuse(path, wrong)
 
 
-def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) -> None:
+def check_origins(runs: Iterable[tuple[Path, Config, str | None]]) -> None:
     """Refuse runs that name the same initial values and began from different ones.
 
     Args:
-        runs: directory, config, and what is recorded of the initial values.
+        runs: directory, config, and digest of the initial values.
 
     Raises:
         UserError: naming two of them.
     """
     first: dict[str, tuple[Path, str | None]] = {}
-    for path, config, origin in runs:
+    for path, config, digest in runs:
         source = config.transfer.init_from
         if source in (None, "none"):
             continue
-        digest = origin.get("digest") if origin else None
         named = str(source).replace("{seed}", str(config.training.seed))
         other, before = first.setdefault(named, (path, digest))
         if before != digest:
