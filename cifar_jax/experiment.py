@@ -2,10 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
+from cifar_jax.results import DatasetRecord
 from cifar_jax.runner.programs import HostData
 from cifar_jax.sizes import fit_defaults, split_notes
 from cifar_jax.training.layerwise import check_patterns
@@ -30,9 +30,13 @@ ProgressCallback = Callable[[str, int, int], None]
 
 
 def open_dataset(
-    config: Config, progress: ProgressCallback | None = None
+    config: Config,
+    progress: ProgressCallback | None = None,
+    train_examples: Sequence[int | None] = (),
 ) -> tuple[Config, Dataset]:
     """Load the dataset of a config. Return it with the config completed from it.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
 
     Raises:
         UserError: the dataset is not available or does not fit the config.
@@ -64,7 +68,7 @@ def open_dataset(
         model=dataclasses.replace(config.model, num_classes=classes),
     )
     repeats = () if data.drop_duplicates else notes(dataset)
-    config, fitted = fit_defaults(config, len(dataset.train_labels))
+    config, fitted = fit_defaults(config, len(dataset.train_labels), train_examples)
     return config, dataclasses.replace(dataset, notes=(*dataset.notes, *repeats, *fitted))
 
 
@@ -206,26 +210,32 @@ class Prepared:
         """The training images on the host."""
         return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
 
-    def record(self) -> dict[str, Any]:
-        """Return the record of the data for the results."""
-        return {
-            "name": self.dataset.name,
-            "fingerprint": self.dataset.fingerprint,
-            "n_train": len(self.train_rows),
-            "n_val": len(self.val_rows),
-            "n_test": len(self.dataset.test_labels),
-            "classes": list(self.dataset.classes),
-            "notes": [printable(note)[:1000] for note in self.notes],
-        }
+    def record(self) -> DatasetRecord:
+        """Return the record of the data in results and checkpoints."""
+        return DatasetRecord(
+            name=self.dataset.name,
+            fingerprint=self.dataset.fingerprint,
+            n_train=len(self.train_rows),
+            n_val=len(self.val_rows),
+            n_test=len(self.dataset.test_labels),
+            classes=tuple(self.dataset.classes),
+            notes=tuple(printable(note)[:1000] for note in self.notes),
+        )
 
 
-def prepare(config: Config, progress: ProgressCallback | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    progress: ProgressCallback | None = None,
+    train_examples: Sequence[int | None] = (),
+) -> Prepared:
     """Load the data of a config, split them and put them on the device.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
 
     Raises:
         UserError: the data are not available or do not fit the config.
     """
-    return place(*open_dataset(config, progress))
+    return place(*open_dataset(config, progress, train_examples))
 
 
 def place(config: Config, dataset: Dataset) -> Prepared:

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_bytes
+from cifar_jax.names import LOCK
 from cifar_jax.storage import naming, remove_unfinished
 
-LOCK = "lock"
 # A holder that ends removes its file. A process that waits for that file then needs a second try.
 _SECONDS = 0.1
 # A file system without locks: two processes in one directory are then the user's business.

@@ -247,13 +247,6 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
     return found
 
 
-def _saved_study(arguments: argparse.Namespace) -> Config | None:
-    """Return the saved configuration of the study in `--workdir`."""
-    from cifar_jax.study.record import saved_config
-
-    return saved_config(arguments.workdir)
-
-
 def _read_config(
     arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
 ) -> Config:
@@ -320,13 +313,25 @@ def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
     given = vars(arguments)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
-    config = _read_config(arguments, _saved_study)
+    seeds: tuple[int, ...] | None = None
+
+    def saved(arguments: argparse.Namespace) -> Config | None:
+        """Return the saved configuration of the study in `--workdir`."""
+        from cifar_jax.study.record import saved_study
+
+        nonlocal seeds
+        found = saved_study(arguments.workdir)
+        if found and not given.keys() & {"training.seed", "study.seeds"}:
+            seeds = found.seeds
+        return found.config if found else None
+
+    config = _read_config(arguments, saved)
     _check_varied(given, config.study.sweep)
     from cifar_jax.run_study import study_run
     from cifar_jax.runner.hooks import Interrupted
 
     try:
-        failed = study_run(config, workdir=arguments.workdir, grace=arguments.grace)
+        failed = study_run(config, seeds=seeds, workdir=arguments.workdir, grace=arguments.grace)
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
         return stop.status

@@ -9,18 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from cifar_jax import config as configuration
 from cifar_jax.build import build_experiment
 from cifar_jax.config import Config
 from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
-from cifar_jax.inputs import expand_home, fits, is_name
+from cifar_jax.inputs import expand_home, is_name
+from cifar_jax.results import Origin
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.resume import progress_text, read_record
@@ -92,10 +91,9 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
 def _open_checkpoint(path: Path) -> Source:
     directory, index = find_checkpoints(path, "--init-from")
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
-        record = read_record(checkpoints, index)
-        config = configuration.from_dict(record["config"], str(directory))
-        classes = record["dataset"].get("classes")
-        if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
+        record, unfinished = read_record(checkpoints, index)
+        config, classes = record.settings, record.dataset.classes
+        if config.model.num_classes != len(classes):
             raise UserError(f"--init-from {directory}: the checkpoint does not say its classes")
         experiment = build_experiment(config)
         key = jax.random.key(0)
@@ -104,9 +102,9 @@ def _open_checkpoint(path: Path) -> Source:
         state = checkpoints.read_state(like.replace(key=key), index)
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
-    where = f"{directory} after {progress_text(record['history'], record['unfinished'])}"
+    where = f"{directory} after {progress_text(record.history, unfinished)}"
     shapes = {name: value.shape for name, value in tensors.items()}
-    return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
+    return Source(where, _digest(tensors), classes, shapes, tensors.__getitem__)
 
 
 def _open_safetensors(path: Path) -> Source:
@@ -198,27 +196,26 @@ def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
 
 def start_from(
     source: Source, config: Config, state: TrainState, classes: tuple[str, ...]
-) -> tuple[TrainState, dict[str, Any]]:
+) -> tuple[TrainState, Origin]:
     """The initial state with everything that fits taken from a source.
 
     Returns:
-        The state; and what results say about it: source, digest, how much was taken, and a line
-        for each tensor that keeps its initial values or is not used.
+        The state, and the record of its origin.
 
     Raises:
         UserError: if nothing fits.
     """
     taken = _take(source, config, state, classes)
-    record = {
-        "source": source.where,
-        "digest": source.digest,
-        "tensors_taken": len(taken.values),
-        "parameters_taken": sum(math.prod(value.shape) for value in taken.values.values()),
-        "left": taken.lines(),
-    }
+    origin = Origin(
+        source=source.where,
+        digest=source.digest,
+        tensors_taken=len(taken.values),
+        parameters_taken=sum(math.prod(value.shape) for value in taken.values.values()),
+        left=tuple(taken.lines()),
+    )
     state = dataclasses.replace(
         state,
         params=replaced(state.params, taken.values),
         batch_stats=replaced(state.batch_stats, taken.values),
     )
-    return state, record
+    return state, origin

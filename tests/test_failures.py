@@ -13,9 +13,9 @@ from cifar_jax import failures
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
 from cifar_jax.report.console import Display
-from cifar_jax.report.files import write_text
 from cifar_jax.report.tensorboard import Events
 from cifar_jax.runner import checkpoint
+from cifar_jax.storage import write_text
 from cifar_jax.study import collect
 
 MAPPING = "libjpeg.so.62: failed to map segment from shared object"

@@ -319,5 +319,5 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     written = Checkpoints(tmp_path / "checkpoints")
     written.save(Place(1), stack_runs([state]), record)
     written.close()
-    with pytest.raises(UserError, match="does not say its classes"):
+    with pytest.raises(UserError, match="missing required field `classes`"):
         pretrained.open_source(tmp_path)

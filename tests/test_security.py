@@ -20,7 +20,7 @@ from cifar_jax.data.sources.contents import PLAIN, FolderOptions
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import fits, is_part, read_bytes, read_json
 from cifar_jax.main import main
-from cifar_jax.report import files
+from cifar_jax.storage import check_inside
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.record import LostPlan, read_plan
 
@@ -203,7 +203,7 @@ def test_hostile_class_names_are_text_in_figures(made: tuple[Path, str]) -> None
 
 def test_study_of_hostile_names_is_whole(made: tuple[Path, str]) -> None:
     study = read_study(made[0])
-    assert study.dataset["classes"] == sorted(HOSTILE)
+    assert study.dataset.classes == tuple(sorted(HOSTILE))
     assert study.missing == ()
 
 
@@ -253,7 +253,7 @@ def test_report_is_not_written_through_a_link(
         (workdir / "before").rename(workdir / "figures")
     assert "figures: is a link out of" in capsys.readouterr().err
     assert not list((tmp_path / "elsewhere").iterdir())
-    files.check_inside(workdir / "none", workdir)
+    check_inside(workdir / "none", workdir)
 
 
 def test_output_survives_a_terminal_without_unicode() -> None:

@@ -297,7 +297,7 @@ def sweep_figures(
         entry(
             "02_class_counts",
             "Class counts",
-            counts_caption(first.dataset["classes"]),
+            counts_caption(first.dataset.classes),
             with_images(lambda found, title: class_counts(found, data, title)),
             no_images,
         )
@@ -306,7 +306,7 @@ def sweep_figures(
         entry(
             "01_samples",
             "One image a class",
-            samples_caption(first.dataset["classes"]),
+            samples_caption(first.dataset.classes),
             with_images(samples),
             no_images,
         ),

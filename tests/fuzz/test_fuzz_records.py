@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from fake_study import write_study
+from fake_study import history, write_study
 from fuzzing import damaged, edits, fuzz, harmless, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 
 from cifar_jax import config as configuration
@@ -178,7 +179,7 @@ def some_predictions(study: Path, content: bytes) -> None:
     before = path.read_bytes()
     path.write_bytes(content)
     try:
-        found = collect.read_run(study, "none", 1)
+        found = collect.read_whole(study / "none/seed1")
     finally:
         path.write_bytes(before)
     event("read" if found else "missing")
@@ -195,7 +196,7 @@ test_some_predictions, test_some_predictions_long = fuzz(
 
 def a_model_card(study: Path, name: str) -> None:
     found = collect.read_study(study)
-    data = {**found.dataset, "name": f"folder-{name}", "classes": [name, "b", "c"]}
+    data = structs.replace(found.dataset, name=f"folder-{name}", classes=(name, "b", "c"))
     changed = type(found)(**{**vars(found), "dataset": data})
     summary = summarise(found)
     text = write_model_card(changed, summary, "none").read_text(encoding="utf-8")
@@ -234,13 +235,15 @@ def _state(norm: str, classes: int, width: int) -> TrainState:
 def _record(norm: str) -> dict[str, Any]:
     tables = configuration.to_dict(Config())
     tables["model"] |= {"norm": norm, "num_classes": 3}
-    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "learning_rate": 0.1, "seconds": 1.0}
+    sizes = {"n_train": 60, "n_val": 6, "n_test": 30}
+    data = {"name": "folder-x", "fingerprint": "f" * 64, **sizes}
     run = {
         "name": f"x/{norm}",
         "config": tables,
-        "dataset": {"name": "folder-x", "fingerprint": "f" * 64, "classes": list(CLASSES)},
-        "history": [row],
+        "dataset": {**data, "classes": list(CLASSES), "notes": []},
+        "history": history(1, False, 1, 60),
         "compile_seconds": 1.0,
+        "computed_on": ["cpu"],
     }
     return {"runs": [run]}
 

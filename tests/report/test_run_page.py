@@ -186,7 +186,7 @@ def test_a_directory_with_neither_is_one_line(tmp_path, capsys):
 def test_damaged_results_are_one_line(tmp_path, damage):
     write(tmp_path / "run")
     damage(tmp_path / "run")
-    with pytest.raises(UserError, match=r"results\.json: cannot be"):
+    with pytest.raises(UserError, match=r"(results\.json|predictions\.npz): cannot be used"):
         run_report.read_outcome(tmp_path / "run")
 
 
