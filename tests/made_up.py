@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import structs
 
+from cifar_jax.config import Config, to_dict
+from cifar_jax.results import DatasetRecord, Training
 from cifar_jax.study.collect import Run
 
 MADE = {
@@ -22,6 +24,22 @@ MADE = {
     "git_revision": "0123456789abcdef",
     "finished": "2030-01-01T00:00:00+00:00",
 }
+
+
+def training(config: Config) -> Training:
+    """The record of a run that has not begun."""
+    data = DatasetRecord(
+        name="folder-x",
+        fingerprint="f" * 64,
+        n_train=20,
+        n_val=5,
+        n_test=5,
+        classes=("cat", "dog"),
+        notes=(),
+    )
+    return Training(
+        config=to_dict(config), dataset=data, compile_seconds=1.0, computed_on=("cpu",), history=()
+    )
 
 
 def changed(run: Run, **fields: Any) -> Run:

@@ -12,10 +12,10 @@ import pytest
 from cifar_jax import storage
 from cifar_jax.errors import UserError
 from cifar_jax.results import (
-    CheckpointRecord,
     Damaged,
     Diverged,
     Finished,
+    GroupRecord,
     read_results,
     validate,
     write_results,
@@ -138,7 +138,7 @@ def test_other_predictions_are_named(finished):
     assert damage(finished).startswith(f"{path}: cannot be used: ")
 
 
-RECORD = {
+RECORD = {"name": "study/batch"} | {
     key: value
     for key, value in plain(STORED / "finished" / "results.json").items()
     if key in ("config", "dataset", "compile_seconds", "computed_on", "history")
@@ -147,17 +147,20 @@ RECORD = {
 
 def test_the_record_of_a_checkpoint_is_checked():
     path = Path("checkpoints")
-    record = validate(RECORD, CheckpointRecord, path)
+    group = {"runs": [RECORD, RECORD]}
+    record = validate(group, GroupRecord, path)
     assert record.unfinished is None
-    assert msgspec.to_builtins(record, builtin_types=()).keys() == RECORD.keys()
+    assert msgspec.to_builtins(record, builtin_types=()).keys() == group.keys()
     unfinished = {"steps": 2, "seconds": 0.5}
-    assert validate({**RECORD, "unfinished": unfinished}, CheckpointRecord, path).unfinished
+    assert validate({**group, "unfinished": unfinished}, GroupRecord, path).unfinished
     for wrong in ({"steps": -3}, {"steps": [2]}, {"seconds": "long"}):
         with pytest.raises(UserError, match=r"checkpoints: cannot be used: unfinished\.s.*: Exp"):
-            validate({**RECORD, "unfinished": {**unfinished, **wrong}}, CheckpointRecord, path)
+            validate({**group, "unfinished": {**unfinished, **wrong}}, GroupRecord, path)
     for wrong in ("cpu", [2], None, [""]):
-        with pytest.raises(UserError, match="checkpoints: cannot be used: computed_on"):
-            validate({**RECORD, "computed_on": wrong}, CheckpointRecord, path)
+        with pytest.raises(UserError, match=r"cannot be used: runs\[...\]\.computed_on"):
+            validate({"runs": [{**RECORD, "computed_on": wrong}]}, GroupRecord, path)
+    with pytest.raises(UserError, match="cannot be used: runs: "):
+        validate({"runs": []}, GroupRecord, path)
 
 
 def test_the_records_need_neither_jax_nor_the_report():

@@ -27,6 +27,7 @@ from runs import (
 
 from cifar_jax.errors import UserError, counted
 from cifar_jax.main import main
+from cifar_jax.results import Unfinished
 from cifar_jax.runner import resume, training
 from cifar_jax.runner.programs import CompiledEpoch, boundaries
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
@@ -269,7 +270,8 @@ def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step, steps,
     """An epoch has four steps here, three of them full batches; one epoch is finished."""
     program = CompiledEpoch(3, 4, None, None)
     state = tiny_state.replace(step=jnp.int32(step))
-    start = resume.Start(state, [{}], 0.0, unfinished={"steps": steps, "seconds": 0.5})
+    part = Unfinished(steps=steps, seconds=0.5)
+    start = resume.Start(state, (None,), 0.0, unfinished=part)
     if allowed:
         assert training.resumed_steps([start], program) == steps
         return
