@@ -128,6 +128,19 @@ def test_help_and_wrong_flags_import_nothing_slow(argv, status):
     assert done.stdout.splitlines()[-1] == f"status {status} slow []"
 
 
+def test_two_dashes_are_a_value_like_any_other(capsys):
+    """argparse of Python 3.11 drops them."""
+    given = door._train_parser().parse_args(["--dataset=--", "--workdir=--"])
+    assert vars(given)["data.dataset"] == "--"
+    assert str(given.workdir) == "--"
+    for flag in ("--lr", "--device"):
+        assert door.main(["train", f"{flag}=--"]) == 2
+        error = capsys.readouterr().err
+        assert f"{flag}" in error
+        assert "[]" not in error
+        assert error.count("\n") == 1
+
+
 def test_a_device_that_is_not_there_is_one_line(capsys):
     # No test machine has both an Apple GPU and a TPU.
     statuses = [door.main(["--device", name]) for name in ("metal", "tpu") if not present(name)]
