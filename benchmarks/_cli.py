@@ -1,4 +1,4 @@
-"""What the command lines of all benchmarks share."""
+"""Common flags of all benchmarks."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,15 +10,13 @@ SHORT_RESULTS = Path("runs") / "benchmarks"
 
 
 def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags that every benchmark has; `doc` is its module's docstring."""
+    """Make a parser with the flags of every benchmark. `doc` is its module's docstring."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--short", action="store_true", help="small sizes, a quick look: a minute or two"
-    )
+    parser.add_argument("--short", action="store_true", help="small sizes: a minute or two")
     parser.add_argument(
         "--output",
         type=Path,
@@ -30,19 +28,19 @@ def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """`--precision`, as of cifar_jax.main."""
+    """Add `--precision` of cifar_jax.main."""
     parser.add_argument(
         "--precision",
         choices=("float32", "tf32", "bfloat16"),
         default="float32",
-        help="(float32); tf32 changes nothing but on NVIDIA GPUs",
+        help="(float32); tf32 has an effect only on NVIDIA GPUs",
     )
 
 
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, **short: Any
 ) -> argparse.Namespace:
-    """Parse; with --short, the values of `short` are the defaults."""
+    """Parse the flags. With --short, the defaults are the values of `short`."""
     args = parser.parse_args(argv)
     if args.short:
         output = SHORT_RESULTS / parser.get_default("output").name
@@ -52,7 +50,7 @@ def parse(
 
 
 def positive(text: str) -> int:
-    """An integer from 1, for `type=`."""
+    """Parse a positive integer, for `type=`."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
@@ -60,5 +58,5 @@ def positive(text: str) -> int:
 
 
 def integers(text: str) -> list[int]:
-    """Positive integers separated by commas, for `type=`."""
+    """Parse positive integers separated by commas, for `type=`."""
     return [positive(part) for part in text.split(",")]

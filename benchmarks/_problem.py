@@ -1,4 +1,4 @@
-"""The report's training on images of noise: the cost does not depend on what they show."""
+"""The report's training on images of noise, which cost as much as real ones."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state
 from cifar_jax.kernels import fast
-from cifar_jax.training.loop import HostData
+from cifar_jax.runner.programs import HostData
 
 WIDTHS = (32, 64, 128)
 CLASSES = 10
@@ -20,7 +20,7 @@ _SIZE = 32
 
 
 class Problem(NamedTuple):
-    """What the training programs are made of; `data` is on the device, `host` is not."""
+    """Inputs of the training programs. `data` is on the device, `host` is not."""
 
     experiment: Experiment
     hyper: Hyper
@@ -42,10 +42,10 @@ def make_problem(
     precision: str = "float32",
     model: Any = None,
 ) -> Problem:
-    """Make a problem of `n_train` images; by default one validation image, which costs nothing.
+    """Make a problem of `n_train` images, by default with one validation image.
 
     Args:
-        model: another one than the report's CNN with a norm and our kernels.
+        model: replaces the report's CNN with a norm and our kernels.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n_train + n_val, _SIZE, _SIZE, 3), np.uint8)
@@ -63,7 +63,10 @@ def make_problem(
 
 
 def forward_flops(widths: tuple[int, ...] = WIDTHS, hidden: int = 256) -> list[int]:
-    """Floating-point operations an image of each layer, forward, summed directly (2 a product)."""
+    """Return the forward pass's floating-point operations an image (2 a product), for each layer.
+
+    They are those of the layer's definition.
+    """
     channels, size, flops = 3, _SIZE, []
     for width in widths:
         flops.append(2 * 9 * channels * width * size * size)
@@ -72,6 +75,6 @@ def forward_flops(widths: tuple[int, ...] = WIDTHS, hidden: int = 256) -> list[i
 
 
 def training_flops(widths: tuple[int, ...] = WIDTHS) -> int:
-    """Likewise of a training step: three passes, without the gradient of the images."""
+    """Return those of a training step: three passes, without the gradient of the images."""
     flops = forward_flops(widths)
     return 3 * sum(flops) - flops[0]

@@ -1,8 +1,8 @@
-"""How near a program comes to what its device can do: a roofline (Williams et al. 2009).
+"""Compare a program with its device's limits: a roofline (Williams et al. 2009).
 
-The two ceilings are measured, not taken from a data sheet: products a second of one large matrix
-product, bytes a second of one sweep over a large array. A program that needs F operations and B
-bytes cannot take less than max(F / ceiling, B / ceiling) seconds, unless some bytes stay in caches.
+The two ceilings are measured: operations a second of one large matrix product, and bytes a second
+of one sweep over a large array. A program of F operations and B bytes takes at least
+max(F / ceiling, B / ceiling) seconds, unless some bytes stay in caches.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ SWEPT = 2**28
 
 
 class Ceilings(NamedTuple):
-    """FLOP/s of a product in the experiment's precision, bytes/s read and written of memory."""
+    """FLOP/s of a product in the experiment's precision, and bytes/s of memory traffic."""
 
     flops: float
     bytes: float
 
 
 class Cost(NamedTuple):
-    """What a call of a compiled program needs.
+    """Operations and bytes of a call of a compiled program.
 
-    `flops` and `bytes` are XLA's count for the program as compiled, None where it gives none: each
-    fused loop reads its operands and writes its results once. `defined` are the operations of the
-    network's sums as they are written down, which Winograd's need fewer of.
+    `flops` and `bytes` are XLA's count for the compiled program, or None: each fused loop reads its
+    operands and writes its results once. `defined` are the operations of the network's
+    definition. Winograd's products need fewer.
     """
 
     defined: int
@@ -45,13 +45,13 @@ class Cost(NamedTuple):
 def measure_ceilings(
     experiment: Experiment, repeats: int, *, progress: Callable[[str], None] = lambda _: None
 ) -> Ceilings:
-    """Ceilings of the default device, best of `repeats`."""
+    """Measure the ceilings of the default device, best of `repeats`."""
     backend = jax.default_backend()
     n = MATRIX.get(backend, _LARGE)
     matrix = jax.random.normal(jax.random.key(0), (n, n), experiment.inputs.dtype)
     array = [jnp.zeros(SWEPT // 4, jnp.float32)]
     product = jit(lambda x: jnp.dot(x, x, precision=experiment.precision))
-    # In place, else new memory would be asked of the operating system at each call.
+    # In place: otherwise each call would allocate new memory.
     change = jax.jit(lambda x: x + 1, donate_argnums=0)
 
     def sweep() -> jax.Array:
@@ -64,23 +64,23 @@ def measure_ceilings(
 
 
 def count(compiled: Any, defined: int) -> Cost:
-    """The cost of a compiled program without loops, of which XLA would count one turn."""
+    """Return the cost of a compiled program without loops. XLA counts one iteration of a loop."""
     analysis = compiled.cost_analysis() or {}
     if isinstance(analysis, list):
         analysis = analysis[0]
     return Cost(defined, analysis.get("flops"), analysis.get("bytes accessed"))
 
 
-def place(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
-    """What a call that takes `seconds` achieves, and its share of the ceilings."""
-    placed: dict[str, Any] = {
+def compare(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
+    """Return the rates of a call that takes `seconds`, and their shares of the ceilings."""
+    rates: dict[str, Any] = {
         "seconds": seconds,
         "defined FLOP/s": cost.defined / seconds,
         "of FLOP/s ceiling, defined": cost.defined / seconds / ceilings.flops,
     }
     if cost.flops is not None and cost.bytes is not None:
         least = {"FLOP/s": cost.flops / ceilings.flops, "bytes/s": cost.bytes / ceilings.bytes}
-        placed |= {
+        rates |= {
             "FLOP/s": cost.flops / seconds,
             "of FLOP/s ceiling": least["FLOP/s"] / seconds,
             "bytes/s": cost.bytes / seconds,
@@ -88,29 +88,29 @@ def place(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
             "FLOP a byte": cost.flops / cost.bytes,
             "bound by": max(least, key=least.__getitem__),
         }
-    return placed
+    return rates
 
 
-def _row(what: str, placed: dict[str, Any]) -> list[str]:
+def _row(what: str, rates: dict[str, Any]) -> list[str]:
     def share(rate: str, ceiling: str) -> str:
-        if rate not in placed:
+        if rate not in rates:
             return "not counted"
-        return f"{placed[rate] / 1e9:.0f} ({placed[ceiling]:.0%})"
+        return f"{rates[rate] / 1e9:.0f} ({rates[ceiling]:.0%})"
 
     return [
         what,
-        f"{1e3 * placed['seconds']:.1f}",
+        f"{1e3 * rates['seconds']:.1f}",
         share("defined FLOP/s", "of FLOP/s ceiling, defined"),
         share("FLOP/s", "of FLOP/s ceiling"),
         share("bytes/s", "of bytes/s ceiling"),
-        placed.get("bound by", ""),
+        rates.get("bound by", ""),
     ]
 
 
 def describe(roofline: dict[str, Any]) -> str:
-    """A printed table of programs that were placed, under the `ceilings` in the same dict."""
+    """Format the ceilings and the programs of a dict as a table."""
     ceilings = Ceilings(**roofline["ceilings"])
     limits = f"{ceilings.flops / 1e9:,.0f} GFLOP/s and {ceilings.bytes / 1e9:,.1f} GB/s"
     header = ["roofline", "ms a step", "GFLOP/s defined", "GFLOP/s done", "GB/s", "bound by"]
-    rows = [_row(what, placed) for what, placed in roofline.items() if what != "ceilings"]
+    rows = [_row(what, rates) for what, rates in roofline.items() if what != "ceilings"]
     return f"ceilings, measured: {limits}\n{table(header, rows)}"

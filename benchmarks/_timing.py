@@ -1,4 +1,4 @@
-"""Side-by-side timing: candidates take turns, so that a busy machine slows all of them alike."""
+"""Time candidates in turns, so that other load slows all of them equally."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Timing(NamedTuple):
 
 
 def summary(samples: list[float]) -> Timing:
-    """Median and quartiles of one or more repetitions."""
+    """Return median and quartiles of one or more repetitions."""
     if len(samples) == 1:
         return Timing(*samples * 3, samples)
     q1, median, q3 = statistics.quantiles(samples, n=4, method="inclusive")
@@ -44,8 +44,8 @@ def time_interleaved(
 ) -> dict[str, Timing]:
     """Time each candidate `repeats` times in the order A B C A B C ...
 
-    One call of each comes first and is not counted (compilation, caches, page faults). A call
-    ends when every array that it returns is ready.
+    The first call of each does not count (compilation, caches, page faults). A call ends when all
+    its returned arrays are ready.
     """
     for name, call in candidates.items():
         progress(f"warm-up: {name}")
@@ -82,7 +82,7 @@ def _version(package: str) -> str | None:
 
 
 def _revision() -> str | None:
-    """The commit of this file's repository, with a + where the checkout differs from it."""
+    """Return the commit of this repository, with a + if files were changed."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -94,13 +94,13 @@ def _revision() -> str | None:
 
 
 def _command() -> str:
-    """What was typed, from the repository's root, without the places of files."""
+    """Return the command line from the repository's root, without paths of files."""
     names = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to know to judge or repeat a measurement."""
+    """Return versions, device and command of a measurement."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _revision(),
@@ -120,7 +120,7 @@ def environment() -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Five significant digits for every float; no clock here is better."""
+    """Round every float to five significant digits, the clock's precision."""
     match value:
         case float():
             return float(f"{value:.5g}")
@@ -132,7 +132,7 @@ def _rounded(value: Any) -> Any:
 
 
 def write_json(path: Path, results: Any) -> None:
-    """Write the environment and the results, whole or not at all."""
+    """Write the environment and the results atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     content = {"environment": environment(), "results": _rounded(results)}
@@ -141,7 +141,7 @@ def write_json(path: Path, results: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    """Format a table. The first column is aligned left, the others right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

@@ -1,11 +1,10 @@
-"""How often the 95 % interval of a study covers the truth, by simulation.
+"""Simulate how often the 95 % interval of a study covers the true difference.
 
-A study is seeds x test images of right and wrong predictions, of two arms. Each image has a
-difficulty that the arms share, each arm may have another one on top, and each network of a seed is
-a little better or worse on all images. The interval is asked about two truths: the difference on
-these test images, if endlessly many seeds were trained (what the rule promises), and that on new
-images of the kind (what it does not). Beside the rule stands Student's t interval over the seeds
-alone.
+A study has right and wrong predictions of two arms, for seeds x test images. Each image has a
+difficulty that the arms share, and may have another for each arm. Each network is a little better
+or worse on all images. Two true differences are compared with the interval. One is that on these
+test images over infinitely many seeds, which the rule promises to cover. The other is that on new
+images, for which it promises nothing. Student's t interval over only the seeds is shown too.
 """
 
 import argparse
@@ -46,14 +45,14 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of study; standard deviations are of the logit of being right.
+    """A kind of study. Standard deviations are of the logit of a right prediction.
 
     Attributes:
         accuracies: of the arms, on new images.
-        difficulty: spread between images, shared by the arms.
-        own: spread between images of each arm on top.
-        seed: spread between the networks of an arm.
-        guesses: whether each network says one of two classes whatever the image.
+        difficulty: standard deviation between images, shared by the arms.
+        own: additional standard deviation between images, for each arm.
+        seed: standard deviation between the networks of an arm.
+        guesses: each network always predicts one of two classes.
     """
 
     accuracies: tuple[float, float]
@@ -75,7 +74,7 @@ KINDS = {
 
 
 def _centre(accuracy: float, spread: float) -> float:
-    """Mean of normal logits with this spread whose mean chance is `accuracy`."""
+    """Return the mean of normal logits with this spread and mean probability `accuracy`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
 
     def gap(centre: float) -> float:
@@ -97,7 +96,7 @@ class Drawn(NamedTuple):
 
 
 def draw(kind: Kind, shape: tuple[int, int, int], rng: np.random.Generator) -> list[Drawn]:
-    """Both arms of some studies, (studies, seeds, images)."""
+    """Draw both arms of some studies, (studies, seeds, images)."""
     studies, seeds, images = shape
     if kind.guesses:
         label = rng.random((studies, 1, images)) < 0.5
@@ -129,15 +128,15 @@ def _covers(found: Estimate, truth: float) -> float:
 
 
 def _seeds_alone(sample: Sample, truth: float) -> float:
-    """Student's interval, which without a spread is a point."""
+    """Return Student's interval, which is a point if all seeds are equal."""
     found = estimate(sample.values)
     return float(found.mean == truth) if found.interval is None else _covers(found, truth)
 
 
 def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, float | None]:
-    """Coverage in per cent of the studies that have an interval, and the share that has none.
+    """Return the coverage in per cent of the studies with an interval, and the share without.
 
-    None where fewer than a hundred studies tell.
+    None for fewer than a hundred studies.
     """
     rng = np.random.default_rng([images, seeds, *map(ord, repr(kind))])
     new = kind.accuracies[1] - kind.accuracies[0]
@@ -174,7 +173,7 @@ def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, floa
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each kind of study, number of test images and of seeds."""
+    """Return a row for each kind of study, number of test images and number of seeds."""
     rows = []
     for name, kind in KINDS.items():
         for images in args.images:

@@ -1,10 +1,10 @@
-"""The programs of an epoch compiled for an accelerator that need not be there.
+"""Compile the programs of an epoch for an accelerator that the machine need not have.
 
     python -m benchmarks.deviceless --platform cuda --runs 1,5,10
 
-It asks whether XLA compiles them, how many kernels a step launches and how much memory they need:
-for one run, and for several stacked in one program. Nothing is run, so nothing is said of speed;
-and on the device itself XLA may choose other kernels, by timing them.
+It shows whether XLA compiles them, how many kernels a step launches and how much memory they need,
+for one run and for several in one program. It runs no program, so it measures no speed. On the
+device itself XLA may choose other kernels, by timing them.
 
     cuda    an H100, by NVIDIA's compiler; needs the extra `cuda`
     tpu     one chip of a v5e; needs the package libtpu
@@ -23,9 +23,9 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 if __name__ == "__main__":
-    # Without a driver the plugin's own check of versions fails; nothing is run.
+    # Without a driver the plugin's check of versions fails.
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # Else JAX looks for a cloud's machine, for minutes.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # Otherwise JAX queries a cloud server for minutes.
 
 import jax
 import numpy as np
@@ -46,14 +46,14 @@ from cifar_jax.core.train import (
     train_steps,
 )
 from cifar_jax.kernels import jit
-from cifar_jax.training.loop import over_runs
+from cifar_jax.runner.programs import over_runs
 
 BACKENDS = {"cuda": "gpu", "tpu": "tpu"}
 EXTRA = {"cuda": "the extra cuda", "tpu": "the package libtpu"}
 TRAINED, VALIDATED = 45_000, 5_000
 IMAGE = (32, 32, 3)
 
-# What XLA's compiler must know of a device, here an H100 SXM with 80 GB: the text form of its
+# Description of the device for XLA's compiler, here an H100 SXM with 80 GB: a text
 # GpuTargetConfigProto.
 _H100 = """
 platform_name: "CUDA"
@@ -79,10 +79,10 @@ _NO_KERNEL = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", 
 
 
 def absent_device(platform: str) -> Any:
-    """A device that can be compiled for.
+    """Return a device to compile for.
 
     Raises:
-        RuntimeError: where the compiler for it is not installed.
+        RuntimeError: its compiler is not installed.
     """
     from jax.experimental import topologies
 
@@ -94,10 +94,10 @@ def absent_device(platform: str) -> Any:
 
 
 def kernels_of_loop(text: str) -> int | None:
-    """Kernels in the body of a compiled program's one loop; None if it has another number of loops.
+    """Count the kernels in the body of a compiled program's loop. None if it has not one loop.
 
     Args:
-        text: the program, as XLA prints it.
+        text: of the program, from XLA.
     """
     bodies = re.findall(r" while\(.*body=%?([\w.-]+)", text)
     if len(bodies) != 1:
@@ -108,12 +108,12 @@ def kernels_of_loop(text: str) -> int | None:
 
 
 def as_on(platform: str) -> Any:
-    """Build and trace as on a platform: layers and precision follow the default backend."""
+    """Make a platform the default backend, which determines layers and precision."""
     return mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform])
 
 
 def measure(experiment: Experiment, runs: int, device: Any, platform: str) -> dict[str, Any]:
-    """Compile the programs of an epoch; return what they need, memory in bytes."""
+    """Compile the programs of an epoch. Return kernels, memory in bytes and compilation time."""
     placed = SingleDeviceSharding(device)
     stacked = () if runs == 1 else (runs,)
 
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compile, print a table, write a JSON."""
     parser = make_parser("deviceless", __doc__)
     parser.add_argument("--platform", choices=tuple(BACKENDS), default="cuda", help="(cuda)")
-    parser.add_argument("--runs", type=integers, default=[1, 5, 10], help="stacked (1,5,10)")
+    parser.add_argument("--runs", type=integers, default=[1, 5, 10], help="in one program (1,5,10)")
     parser.add_argument("--model", choices=MODELS, default="cnn", help="(cnn)")
     parser.add_argument("--norms", default="none,batch", help="(none,batch)")
     parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")

@@ -1,12 +1,12 @@
-"""Each layer's forward and backward pass, and the whole training step, in both bodies.
+"""Time each layer's forward and backward pass, and the whole training step, with both kernels.
 
     python -m benchmarks.layers --repeats 9
 
-    xla     the Flax layer as it is
+    xla     the plain Flax layer
     fast    `cifar_jax.kernels.fast` of it
 
-A pass is one call of a program, which favours XLA on a CPU: in a loop its convolution gradients
-are far slower. So is a step of "xla"; the steps of "fast" are a loop, as in a run.
+A pass is one call of a program. On a CPU that favours XLA, whose convolution gradients are far
+slower in a loop. A step of "xla" is one call too. The steps of "fast" are a loop, as in a run.
 """
 
 import sys
@@ -38,7 +38,7 @@ SIZES = [(32, 3, 32), (16, 32, 64), (8, 64, 128)]
 
 
 class Layer(nn.Module):
-    """A function of (x, train) that makes its layers, as a model."""
+    """A model of a function of (x, train) that makes its layers."""
 
     function: Callable[[jax.Array, bool], jax.Array]
 
@@ -58,7 +58,7 @@ class Block(CNN):
 
 
 class Case(NamedTuple):
-    """A model and the shape of its images; `first` if they need no gradient."""
+    """A model and the shape of its inputs. `first` if they need no gradient."""
 
     model: nn.Module
     shape: tuple[int, ...]
@@ -78,7 +78,7 @@ def _group(x: jax.Array, train: bool) -> jax.Array:
 
 
 def cases(batch: int) -> Iterator[tuple[str, Case]]:
-    """The layers of the report's CNNs, and group norm."""
+    """Return the layers of the report's CNNs, and group norm."""
     for index, (size, c, k) in enumerate(SIZES, start=1):
         images, wide = (batch, size, size, c), (batch, size, size, k)
         yield f"conv{index}", Case(Layer(partial(_conv, k)), images, index == 1)
@@ -91,7 +91,7 @@ def cases(batch: int) -> Iterator[tuple[str, Case]]:
 
 
 def _passes(model: Any, variables: Any, x: jax.Array, first: bool) -> Callable[[], Any]:
-    """A call of the compiled forward and backward pass."""
+    """Return a call of the compiled forward and backward pass."""
     rest = {name: value for name, value in variables.items() if name != "params"}
 
     @jit
@@ -109,7 +109,7 @@ def _passes(model: Any, variables: Any, x: jax.Array, first: bool) -> Callable[[
 
 
 def layer_calls(case: Case) -> Calls:
-    """Both bodies of a layer on the same numbers."""
+    """Return calls of both kernels of a layer, on the same numbers."""
     model, shape, first = case
     x = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
     variables = model.init(jax.random.key(0), x[:1], train=False)
@@ -118,7 +118,7 @@ def layer_calls(case: Case) -> Calls:
 
 
 def problems(norm: str, batch: int, steps: int, widths: tuple[int, ...]) -> dict[str, Problem]:
-    """The training of one of the report's CNNs in both bodies."""
+    """Return the training of one of the report's CNNs with both kernels."""
     plain = CNN(num_classes=CLASSES, norm=norm, widths=widths)
     models = {"xla": plain, "fast": fast(plain)}
     return {name: make_problem(norm, batch, batch * steps, model=m) for name, m in models.items()}
@@ -146,7 +146,7 @@ def _single(problem: Problem, steps: int) -> Callable[[], Any]:
 
 
 def step_calls(norm: str, batch: int, steps: int, widths: tuple[int, ...] = WIDTHS) -> Calls:
-    """Calls that train on `steps` batches."""
+    """Return calls that train on `steps` batches."""
     problem = problems(norm, batch, steps, widths)
     return {"xla": _single(problem["xla"], steps), "fast": _loop(problem["fast"], steps)}
 

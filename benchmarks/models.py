@@ -1,6 +1,6 @@
-"""Ordinary Flax models, as a user of the package would write them: benchmarks.throughput --model.
+"""Ordinary Flax models, as a user would write them, for benchmarks.throughput --model.
 
-benchmarks/torch_models.py has the same in PyTorch, by the same names.
+benchmarks/torch_models.py has the same models in PyTorch, with the same names.
 """
 
 from typing import Any

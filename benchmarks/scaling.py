@@ -1,12 +1,11 @@
-"""How time and peak memory of training grow with batch size, seeds, training images and width.
+"""Measure time and peak memory of training against batch size, seeds, images and width.
 
     python -m benchmarks.scaling
 
-Each point is a process of its own, whose peak resident memory is what the operating system says
-(on an accelerator, also the device's peak). It compiles an epoch, runs it once unmeasured, then
-`--repeats` times. All but one quantity stay at the report's values; an epoch is `--steps` steps
-except where the number of training images is varied: there it is all of them, measured once.
-The curves are drawn beside the JSON as PNG.
+Each point is a separate process. Its peak resident memory comes from the operating system, and on
+an accelerator also from the device. It compiles an epoch, runs it once unmeasured, then `--repeats`
+times. All but one quantity have the report's values. An epoch has `--steps` steps. On the curve of
+training images it has all images, and is measured once. The curves are also drawn as PNG.
 """
 
 import argparse
@@ -35,7 +34,7 @@ AXES = {
 
 
 class Point(NamedTuple):
-    """One training to measure; `width` is the first convolution's, the others in proportion."""
+    """One training to measure. `width` is the first convolution's; the others are in proportion."""
 
     norm: str
     batch: int
@@ -46,13 +45,13 @@ class Point(NamedTuple):
 
 
 def measure(point: Point) -> dict[str, Any]:
-    """Seconds of compilation and of an epoch, and peak memory of this process in MiB."""
+    """Measure seconds of compilation and of an epoch, and peak memory of this process in MiB."""
     import jax
 
     from benchmarks._problem import make_problem
     from benchmarks._timing import summary
     from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
-    from cifar_jax.training.loop import compile_device_epoch, stack_runs
+    from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
     problem = make_problem(point.norm, point.batch, point.images, widths)
@@ -77,9 +76,9 @@ def measure(point: Point) -> dict[str, Any]:
 
 
 def measure_apart(point: Point) -> dict[str, Any]:
-    """`measure` in a process of its own; where that fails, for example for want of memory, why."""
+    """Run `measure` in a separate process. Return the reason if it fails, for example memory."""
     command = [sys.executable, "-m", "benchmarks.scaling", "--point", json.dumps(point._asdict())]
-    # The last line of a traceback shall be the error, without JAX's note on what it left out.
+    # Make the error the last line of a traceback, without JAX's note.
     environment = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -90,7 +89,7 @@ def measure_apart(point: Point) -> dict[str, Any]:
 
 
 def points(args: argparse.Namespace) -> dict[str, list[Point]]:
-    """The points of each curve."""
+    """Return the points of each curve."""
     usual = Point(args.norm, args.batch, 1, args.steps * args.batch, 32, args.repeats)
     return {
         "batch": [usual._replace(batch=b, images=args.steps * b) for b in args.batches],
@@ -101,11 +100,11 @@ def points(args: argparse.Namespace) -> dict[str, list[Point]]:
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
-    """Time of an epoch, images a second, and memory, against each quantity.
+    """Draw time of an epoch, images a second, and memory, against each quantity.
 
-    A dashed line says what time in proportion to the quantity would be.
+    A dashed line is proportional to the quantity.
     """
-    os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
+    os.environ["MPLBACKEND"] = "agg"  # Jupyter sets another backend for its children.
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
@@ -154,7 +153,7 @@ def _device() -> str:
 
 
 def rows(name: str, curve: list[dict[str, Any]]) -> list[list[str]]:
-    """One line a point."""
+    """Return one line a point."""
     lines = []
     for entry in curve:
         what = f"{name} {entry[name]:,}"

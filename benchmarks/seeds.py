@@ -1,14 +1,14 @@
-"""Several seeds trained together in one program, against one after the other.
+"""Compare seeds that train together in one program with seeds one after the other.
 
     python -m benchmarks.seeds --seeds 2,4,8
 
     one by one   a program for one seed, called for each
     together     one program, `jax.vmap` over the seeds
-    sharded      the same, the seeds divided among the devices, the images copied to each; where
-                 there are several (on a CPU: --cpu-devices)
+    sharded      the same on several devices (on a CPU: --cpu-devices), which share the seeds; each
+                 has all images
 
-Every candidate trains the same seeds on the same number of images; they take turns. Times are of a
-whole epoch of all seeds.
+All candidates train the same seeds on the same number of images, in turns. Times are of a whole
+epoch of all seeds.
 """
 
 import sys
@@ -27,7 +27,7 @@ from benchmarks._cli import add_precision, integers, make_parser, parse, positiv
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.core.train import Metrics, TrainState
-from cifar_jax.training.loop import compile_device_epoch, stack_runs
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
 Call = Callable[[], Any]
 RunEpoch = Callable[[TrainState], tuple[TrainState, Metrics]]
@@ -57,7 +57,7 @@ def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call
 
 
 def candidates(problem: Problem, run: RunEpoch, seeds: int) -> dict[str, Call]:
-    """The ways to train so many seeds; `run` is the epoch of a single one."""
+    """Return the ways to train a number of seeds. `run` is the epoch of one seed."""
     calls = {"one by one": _one_by_one(run, [problem.state(seed) for seed in range(seeds)])}
     if seeds > 1:
         show_progress(f"compiling: {seeds} seeds")
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive, default=4, help="an epoch (4)")
     parser.add_argument("--repeats", type=positive, default=5, help="of each candidate (5)")
     parser.add_argument(
-        "--cpu-devices", type=positive, help="divide the CPU's cores into so many devices"
+        "--cpu-devices", type=positive, help="number of devices that share the CPU's cores"
     )
     add_precision(parser)
     args = parse(parser, argv, seeds=[2], steps=2, repeats=2)

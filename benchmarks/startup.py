@@ -1,15 +1,15 @@
-"""How long a command takes to answer, and how long until the first training step.
+"""Measure the time of `--help` and the time to the first training step.
 
     python -m benchmarks.startup
 
-Every measurement is a process of its own. "first step" is the time from the command to the line
-that says that the epoch's program is compiled, after which the first step runs at once:
+Every measurement is a separate process. "first step" is the time until the line that reports the
+compiled program. The first step follows at once:
 
     nothing cached    images are made or decoded, programs are compiled
-    images cached     programs are compiled; caches of earlier runs are empty
+    images cached     programs are compiled
     all cached        the second run of a command
 
-The operating system's cache of files is warm throughout.
+The operating system's file cache is always warm.
 """
 
 import argparse
@@ -38,17 +38,17 @@ def _command(*arguments: str) -> list[str]:
 
 
 def help_seconds() -> float:
-    """Seconds of `--help`."""
+    """Return the seconds of `--help`."""
     start = time.perf_counter()
     subprocess.run(_command("--help"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def first_step_seconds(arguments: list[str], cache: Path) -> float:
-    """Seconds until a run has its program; the run is stopped there.
+    """Return the seconds until a run has compiled its program, and stop the run.
 
     Raises:
-        RuntimeError: it ended before.
+        RuntimeError: the run ended earlier.
     """
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"CIFAR_JAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
@@ -75,7 +75,7 @@ def first_step_seconds(arguments: list[str], cache: Path) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Timing]:
-    """All measurements, in turns."""
+    """Return all measurements, made in turns."""
     samples: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         cache = Path(directory) / "cache"
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="*",
         default=["--bn", "--dataset", "synthetic"],
         metavar="-- flags",
-        help="of the run (--bn --dataset synthetic)",
+        help="flags of the run (--bn --dataset synthetic)",
     )
     parser.add_argument("--repeats", type=positive, default=5, help="(5)")
     args = parse(parser, argv, repeats=1)

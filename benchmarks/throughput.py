@@ -1,25 +1,25 @@
-"""Training and evaluation in images a second, both arms, beside PyTorch.
+"""Measure images a second in training and evaluation, for both arms, compared with PyTorch.
 
     python -m benchmarks.throughput --peer torch
     python -m benchmarks.throughput --model benchmarks/models.py:SiluCNN --peer torch
 
 Training is the whole step: augmentation, normalisation, forward and backward pass, update,
-metrics. Every candidate trains on the same number of images a repeat (but "no jit": two batches),
-and the candidates take turns.
+metrics. All candidates train on the same number of images a repeat, in turns ("no jit" only on
+two batches).
 
-    epoch           one compiled program an epoch, images on the device: what a run uses
+    epoch           one compiled program an epoch, images on the device, as in a run
     step            the same step, one call a batch
-    stream          one call a batch, the host feeds the images: --pipeline stream
+    stream          one call a batch, images from the host: --pipeline stream
     no jit          the same step, not compiled
     torch eager     PyTorch, NCHW
     torch compiled  torch.compile of normalisation, forward and backward pass, and loss; on a GPU
                     with CUDA graphs
     ... nhwc        the same in channels_last
 
-Below, a step of "epoch" against the device's measured ceilings: the operations that the network's
-sums are defined by, those that XLA counts in the compiled step, and the bytes that its loops read
-and write, with their shares of the ceilings. A share of "defined" can be above 100 %: Winograd's
-sums need fewer operations.
+A second table compares a step of "epoch" with the device's measured ceilings. It has the
+operations of the network's definition, those that XLA counts in the compiled step, the bytes that
+its loops read and write, and their shares of the ceilings. A share of "defined" can be above
+100 %: Winograd's products need fewer operations.
 """
 
 import argparse
@@ -44,16 +44,16 @@ from cifar_jax.core.train import TrainState, epoch_order, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
 from cifar_jax.kernels import fast, jit
-from cifar_jax.training.loop import compile_device_epoch, compile_predict, compile_stream_epoch
+from cifar_jax.runner.programs import compile_device_epoch, compile_predict, compile_stream_epoch
 
 NO_JIT_STEPS = 2
 
 TORCH_DEVICES = {"gpu": "cuda", "mps": "mps", "METAL": "mps"}
-"""PyTorch's name of the device behind JAX's backend; else the CPU."""
+"""PyTorch's name of the device of JAX's backend; else the CPU."""
 
 
 class Candidate(NamedTuple):
-    """A call and the number of images that it goes through."""
+    """A call and its number of images."""
 
     call: Callable[[], Any]
     images: int
@@ -63,7 +63,7 @@ Candidates = dict[str, Candidate]
 
 
 def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainState) -> Any:
-    """A call of `run` that goes on where the last one ended; returns its second result."""
+    """Return a call of `run` that continues from the last state and returns its second result."""
     states = [state]
 
     def call() -> Any:
@@ -74,7 +74,7 @@ def _advance(run: Callable[[TrainState], tuple[TrainState, Any]], state: TrainSt
 
 
 def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
-    """`steps` calls of `step` on shuffled batches of images that are on the device."""
+    """Return a function that calls `step` on `steps` shuffled batches of images on the device."""
     images, labels = problem.data.train_images, problem.data.train_labels
     n, batch = len(labels), problem.experiment.batch_size
 
@@ -88,7 +88,7 @@ def _run_steps(step: Any, problem: Problem, steps: int) -> Any:
 
 
 def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], TrainState]:
-    """A training step on the rows of images that it is told."""
+    """Return a training step on the given rows of the images."""
     experiment, hyper, _, host = problem
 
     def step(state: TrainState, images: Any, labels: Any, rows: Any) -> TrainState:
@@ -98,7 +98,7 @@ def _step(problem: Problem) -> Callable[[TrainState, Any, Any, Any], TrainState]
 
 
 def step_cost(problem: Problem) -> _roofline.Cost:
-    """What a step needs."""
+    """Return the cost of a step."""
     data, batch = problem.data, problem.experiment.batch_size
     rows = np.arange(batch, dtype=np.int32)
     lowered = jit(_step(problem)).lower(problem.state(), data.train_images, data.train_labels, rows)
@@ -106,13 +106,13 @@ def step_cost(problem: Problem) -> _roofline.Cost:
 
 
 def _not_available(error: Exception) -> str:
-    """Why a candidate is left out, in a line."""
+    """Return a line on why a candidate is omitted."""
     reason = (str(error).splitlines() or [""])[0]
     return f"not available: {type(error).__name__}: {reason}"[:200]
 
 
 def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
-    """Our ways to train an epoch; one that cannot be had here leaves its reason in `failed`."""
+    """Return our ways to train an epoch. Reasons for missing ones go into `failed`."""
     experiment, hyper, data, host = problem
     n = len(host.rows)
     step = _step(problem)
@@ -137,7 +137,7 @@ def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
 
 
 def evaluation_candidates(problem: Problem) -> Candidates:
-    """Our evaluation of the training images."""
+    """Return our evaluation of the training images."""
     images = problem.data.train_images
     state = problem.state()
     predict = compile_predict(problem.experiment, state, images)
@@ -145,7 +145,7 @@ def evaluation_candidates(problem: Problem) -> Candidates:
 
 
 def set_torch_precision(tf32: bool) -> None:
-    """PyTorch's default is TF32 in convolutions and float32 in matrix products; here: as ours."""
+    """Set our precision. PyTorch's default is TF32 in convolutions, float32 in matrix products."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -153,7 +153,7 @@ def set_torch_precision(tf32: bool) -> None:
 
 
 def peer_network(model: str | None, norm: str) -> Callable[[], Any]:
-    """Return what makes the same network in PyTorch."""
+    """Return a function that makes the same network in PyTorch."""
     from benchmarks import torch_models, torch_peer
 
     if model is None:
@@ -167,7 +167,7 @@ def peer_network(model: str | None, norm: str) -> Callable[[], Any]:
 def torch_candidates(
     problem: Problem, network: Callable[[], Any], training: bool, failed: dict[str, str]
 ) -> Iterator[tuple[str, Candidate]]:
-    """PyTorch's ways to do the same; one that does not work here leaves its reason in `failed`."""
+    """Return PyTorch's ways to do the same. Reasons for failed ones go into `failed`."""
     import torch
 
     from benchmarks import torch_peer as peer
@@ -206,14 +206,14 @@ def torch_candidates(
                 try:
                     call()
                 except Exception as error:
-                    # Whatever is missing here (a C++ compiler, say) is a result.
+                    # A missing dependency (for example a C++ compiler) is a result.
                     failed[name] = _not_available(error)
                     continue
             yield name, Candidate(call, n)
 
 
 def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict[str, Any]]:
-    """Images a second: median, quartiles, and the ratio to the fastest of PyTorch."""
+    """Return images a second: median, quartiles, and the ratio to PyTorch's fastest."""
     rates = {}
     for name, timing in timings.items():
         n = candidates[name].images
@@ -230,7 +230,7 @@ def _rates(candidates: Candidates, timings: dict[str, Timing]) -> dict[str, dict
 
 
 def load_model(name: str) -> Any:
-    """The Flax model FILE:NAME: a module class without required fields, or a function of none."""
+    """Load the Flax model FILE:NAME: a module class or function without required arguments."""
     file, _, attribute = name.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None or not Path(file).is_file():
@@ -243,7 +243,7 @@ def load_model(name: str) -> Any:
 
 
 def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, Any]:
-    """One table: an arm or the model of `--model`, in training or evaluation."""
+    """Measure one table: an arm or the model of `--model`, in training or evaluation."""
     n = args.steps * args.batch if training else args.eval_images
     model = load_model(args.model) if args.model else None
     if model is not None and args.kernels == "auto":
@@ -263,11 +263,11 @@ def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, An
 
 
 def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
-    """One line a candidate; GFLOP/s counts the sums as the network defines them."""
+    """Return one line a candidate. GFLOP/s counts the operations of the network's definition."""
     lines = []
     for name, rate in results.items():
         if isinstance(rate, str):
-            lines.append([f"{what}: {name}", "left out", "", "", "", ""])
+            lines.append([f"{what}: {name}", "not run", "", "", "", ""])
             continue
         ratio = rate["ratio to best torch"]
         lines.append(
@@ -282,7 +282,7 @@ def rows(what: str, results: dict[str, Any], flops: int) -> list[list[str]]:
 
 
 def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
-    """The device's ceilings, and where a step of each arm's "epoch" is below them."""
+    """Compare a step of each arm's "epoch" with the device's ceilings."""
     problems = {
         f"training, norm {norm}": make_problem(
             norm, args.batch, args.batch, precision=args.precision
@@ -291,20 +291,20 @@ def roofline(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any
     }
     experiment = problems["training, norm none"].experiment
     ceilings = _roofline.measure_ceilings(experiment, args.repeats, progress=show_progress)
-    placed: dict[str, Any] = {"ceilings": ceilings._asdict()}
+    rates: dict[str, Any] = {"ceilings": ceilings._asdict()}
     for what, problem in problems.items():
         if what in results:
             show_progress(f"counting: {what}")
             seconds = args.batch / results[what]["epoch"]["images/s"]
-            placed[what] = _roofline.place(step_cost(problem), ceilings, seconds)
+            rates[what] = _roofline.compare(step_cost(problem), ceilings, seconds)
     show_progress("")
-    return placed
+    return rates
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write a JSON."""
     parser = make_parser("throughput", __doc__)
-    parser.add_argument("--peer", choices=("torch",), help="measure PyTorch beside it")
+    parser.add_argument("--peer", choices=("torch",), help="measure PyTorch too")
     parser.add_argument("--model", metavar="FILE:NAME", help="another Flax model than the report's")
     parser.add_argument(
         "--kernels", choices=("auto", "plain"), default="auto", help="bodies of --model's layers"
@@ -320,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.peer == "torch":
         try:
             importlib.import_module("torch")
-        except Exception as error:  # Also of a library that it loads.
+        except Exception as error:  # A library that it loads can raise any type.
             parser.error(f"--peer torch needs PyTorch, pip install torch ({one_line(error)})")
 
     results: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The models of benchmarks/models.py in PyTorch, by the same names."""
+"""The models of benchmarks/models.py in PyTorch, with the same names."""
 
 import torch
 import torch.nn.functional as F

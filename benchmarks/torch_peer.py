@@ -1,9 +1,9 @@
-"""The report's experiment in PyTorch, as a good PyTorch user would write it: the peer.
+"""The report's experiment in PyTorch, as a good PyTorch user would write it.
 
-The same images, split and protocol as `python -m cifar_jax.main`, with PyTorch's own initial
-values, shuffling and random numbers. It answers two questions: what accuracy PyTorch reaches on
-these very images, and how fast. Images stay in memory as uint8 and are augmented a batch at a
-time; the network runs in channels_last, which is the faster layout on a CPU.
+It has the images, split and protocol of `python -m cifar_jax.main`, with PyTorch's initial values,
+shuffling and random numbers. It measures PyTorch's accuracy on these images, and its speed. Images
+stay in memory as uint8 and are augmented a batch at a time. The network runs in channels_last,
+which is the faster layout on a CPU.
 
 Needs PyTorch, which this project does not install: pip install torch==2.13.0
 """
@@ -37,7 +37,7 @@ Forward = Callable[
 
 
 def network(norm: str, classes: int) -> nn.Sequential:
-    """The report's CNN for images (N, 3, 32, 32)."""
+    """Return the report's CNN for images (N, 3, 32, 32)."""
     batch = norm == "batch"
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(CHANNELS):
@@ -51,7 +51,7 @@ def network(norm: str, classes: int) -> nn.Sequential:
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    """The report's optimiser, in PyTorch's fastest implementation."""
+    """Return the report's optimiser, in PyTorch's fastest implementation."""
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
 
@@ -60,14 +60,14 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     n, _, height, width = images.shape
     flip = torch.rand(n, device=images.device) < 0.5
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    # A view of all windows, (N, 3, 9, 9, 32, 32), of which one an image is copied.
+    # A view of all windows, (N, 3, 9, 9, 32, 32). One for each image is copied.
     windows = F.pad(images, (PADDING,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     top, left = torch.randint(0, 2 * PADDING + 1, (2, n), device=images.device)
     return windows[torch.arange(n, device=images.device), :, top, left]
 
 
 def normalise(images: torch.Tensor, layout: torch.memory_format) -> torch.Tensor:
-    """uint8 (N, 3, 32, 32) to what the network sees, in a memory layout."""
+    """Normalise uint8 (N, 3, 32, 32) to the network's input, in a memory layout."""
     mean, std = (
         torch.tensor(values, device=images.device).view(1, 3, 1, 1)
         for values in (Inputs.mean, Inputs.std)
@@ -79,7 +79,7 @@ def normalise(images: torch.Tensor, layout: torch.memory_format) -> torch.Tensor
 def loss_and_correct(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy of a batch of uint8 images, and how many have the right largest logit."""
+    """Return mean cross-entropy and number of correct predictions of a batch of uint8 images."""
     logits = model(normalise(images, layout))
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
@@ -87,7 +87,7 @@ def loss_and_correct(
 def bfloat16_loss_and_correct(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`loss_and_correct` under autocast: parameters and loss stay float32."""
+    """Compute `loss_and_correct` under autocast. Parameters and loss stay float32."""
     with torch.autocast(images.device.type, torch.bfloat16):
         return loss_and_correct(model, images, labels, layout)
 
@@ -101,7 +101,7 @@ def evaluate(
     forward: Forward = loss_and_correct,
     batch: int = 250,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy in evaluation mode; batches of 250 suit PyTorch best on two cores."""
+    """Return mean loss and accuracy in evaluation mode. PyTorch is fastest with batches of 250."""
     model.eval()
     total, right = torch.zeros(2, device=images.device)
     for x, y in zip(images.split(batch), labels.split(batch), strict=True):
@@ -120,7 +120,7 @@ def train_epoch(
     layout: torch.memory_format = torch.channels_last,
     forward: Forward = loss_and_correct,
 ) -> tuple[float, float]:
-    """One pass in random order, the partial batch included; running mean loss and accuracy."""
+    """Train one epoch, partial batch included. Return mean loss and accuracy over its steps."""
     model.train()
     total, right = torch.zeros(2, device=images.device)
     for rows in torch.randperm(len(labels), device=images.device).split(batch):
@@ -128,14 +128,14 @@ def train_epoch(
         loss, correct = forward(model, augment(images[rows]), labels[rows], layout)
         loss.backward()
         optimizer.step()
-        # Added up on the device: reading a number at every step would wait for it.
+        # Summed on the device: reading a number at every step would wait for it.
         total += loss.detach() * len(rows)
         right += correct
     return total.item() / len(labels), right.item() / len(labels)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Train as the protocol says and evaluate once on the test images."""
+    """Train by the protocol and evaluate once on the test images."""
     torch.manual_seed(args.seed)
     dataset = load(args.dataset, data_dir=args.data_dir)
     train, val = train_val_split(len(dataset.train_labels), 5000, 42)
@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""A command line, read strictly: each setting once, each error in one line."""
+"""Strict command line parser: each setting once, each error in one line."""
 
 import argparse
 import math
@@ -13,7 +13,7 @@ from cifar_jax.inputs import is_name
 
 
 class Parser(argparse.ArgumentParser):
-    """Like argparse's; abbreviations are refused, and so is a setting that is given twice."""
+    """argparse's parser without abbreviations. A setting given twice is an error."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -27,14 +27,14 @@ class Parser(argparse.ArgumentParser):
         """Parse a command line, without the program's name.
 
         Raises:
-            UserError: if an option is unknown, wrong or given twice.
+            UserError: an option is unknown, wrong or given twice.
         """
         joined = self._join_values(args)
-        self._refuse_twice(joined)
+        self._check_repeats(joined)
         return super().parse_args(joined, namespace)
 
     def _join_values(self, args: Sequence[str]) -> list[str]:
-        """`--lr -1e-3` as `--lr=-1e-3`: argparse takes such a value for an option."""
+        """Turn `--lr -1e-3` into `--lr=-1e-3`: argparse takes the value for an option."""
         joined: list[str] = []
         for text in args:
             action = self._option_string_actions.get(joined[-1]) if joined else None
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
                 joined.append(text)
         return joined
 
-    def _refuse_twice(self, args: Sequence[str]) -> None:
+    def _check_repeats(self, args: Sequence[str]) -> None:
         first: dict[str, str] = {}
         for text in args:
             if text == "--":
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def path_of(flag: str) -> Callable[[str], Path]:
-    """Turn a flag's text into a path that a file system can hold."""
+    """Return a converter of a flag's text to a path that the file system accepts."""
 
     def convert(text: str) -> Path:
         if not is_name(text):
@@ -74,7 +74,7 @@ def path_of(flag: str) -> Callable[[str], Path]:
         try:
             os.stat(text)
         except FileNotFoundError:
-            pass  # For the command to judge.
+            pass  # The command decides whether it must exist.
         except OSError as error:
             raise UserError(f"{flag} {text}: cannot be used ({error.strerror})") from None
         return Path(text)

@@ -1,4 +1,4 @@
-"""From a config to the values that the training core takes: `Experiment` and `Hyper`."""
+"""Build the training core's `Experiment` and `Hyper` from a config."""
 
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from cifar_jax.kernels import fast
 from cifar_jax.training.layerwise import Rates, parse_patterns, parse_rates
 from cifar_jax.training.transfer import named_leaves
 
-# Batch size for which a linearly scaled learning rate is given; the protocol's.
+# Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
 # Images in a forward pass of evaluation. On a CPU the activations of 100 images stay in the cache.
 EVAL_BATCH, CPU_EVAL_BATCH = 250, 100
@@ -37,7 +37,7 @@ _RESNETS: dict[str, dict[str, Any]] = {
 
 
 def first_width(name: str) -> int:
-    """Channels of a network's first convolution, of which all other widths are multiples."""
+    """Return the channels of a network's first convolution. All other widths are multiples."""
     if name == "cnn":
         return CNN.widths[0]
     widths: tuple[int, ...] = _RESNETS[name].get("widths", ResNet.widths)
@@ -57,14 +57,14 @@ def network(name: str, *, zero_init: bool = False, **options: Any) -> nn.Module:
 
 
 def parameter_names(model: nn.Module, image_shape: tuple[int, ...] = (32, 32, 3)) -> list[str]:
-    """Return the names of all parameters, such as "conv1.kernel"; nothing is computed."""
+    """Return the names of all parameters, such as "conv1.kernel", without computing them."""
     example = jnp.zeros((1, *image_shape))
     variables = jax.eval_shape(lambda key: model.init(key, example, train=False), jax.random.key(0))
     return list(named_leaves(variables["params"]))
 
 
 def _frozen_norms(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Norm layers whose scale and bias are both frozen."""
+    """Return the norm layers with frozen scale and bias."""
     frozen = {
         name for name in parameter_names(model) if any(matches(name, part) for part in patterns)
     }
@@ -73,30 +73,30 @@ def _frozen_norms(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ...
 
 
 def frozen_patterns(transfer: TransferConfig) -> tuple[str, ...]:
-    """Patterns of the parameters that are not trained."""
+    """Return the patterns of the parameters that are not trained."""
     return parse_patterns(transfer.freeze, "--freeze")
 
 
 def layer_rates(transfer: TransferConfig) -> Rates:
-    """Factors of the learning rate; a frozen parameter stays so whatever its factor."""
+    """Return the learning rate's factors. Freezing overrides a factor."""
     frozen = tuple((pattern, 0.0) for pattern in frozen_patterns(transfer))
     return parse_rates(transfer.lr_multipliers, "--lr-multipliers") + frozen
 
 
 def build_model(config: Config) -> nn.Module:
     """Build the network of a config whose class count is known."""
-    model = config.model
-    model_ = network(
-        model.name,
-        num_classes=model.num_classes,
-        norm=model.norm,
-        dropout=model.dropout,
-        norm_groups=model.norm_groups,
-        norm_momentum=model.norm_momentum,
-        zero_init=model.zero_init_residual,
+    settings = config.model
+    model = network(
+        settings.name,
+        num_classes=settings.num_classes,
+        norm=settings.norm,
+        dropout=settings.dropout,
+        norm_groups=settings.norm_groups,
+        norm_momentum=settings.norm_momentum,
+        zero_init=settings.zero_init_residual,
     )
     patterns = frozen_patterns(config.transfer)
-    return model_.clone(frozen_norms=_frozen_norms(model_, patterns)) if patterns else model_
+    return model.clone(frozen_norms=_frozen_norms(model, patterns)) if patterns else model
 
 
 def _inputs(config: Config) -> Inputs:
@@ -161,14 +161,17 @@ def build_experiment(config: Config) -> Experiment:
 
 
 def initial_learning_rate(training: TrainingConfig) -> float:
-    """The initial rate, or peak; linear scaling is Goyal et al. 2017, arXiv 1706.02677, 2.1."""
+    """Return the initial or peak learning rate, after linear scaling.
+
+    Goyal et al. 2017, arXiv 1706.02677, section 2.1.
+    """
     if training.lr_scaling == "linear":
         return training.learning_rate * training.batch_size / REFERENCE_BATCH
     return training.learning_rate
 
 
 def hyperparams(config: Config) -> Hyper:
-    """The traced half of a config, as float32 scalars."""
+    """Return the traced hyper-parameters of a config, as float32 scalars."""
     training = config.training
     return Hyper(
         learning_rate=np.float32(initial_learning_rate(training)),

@@ -1,4 +1,4 @@
-"""Settings that are each allowed and do not go together."""
+"""Checks of settings that contradict each other."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,10 +9,10 @@ from cifar_jax.errors import UserError, shown
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:
-    """Epochs, increasing, of text such as `82,123`; a sweep's values have `+` for the comma.
+    """Parse increasing epochs from text such as `82,123`, or `82+123` in a sweep.
 
     Raises:
-        UserError: if that is not what the text holds.
+        UserError: the text has another form.
     """
     where = f"--milestones {shown(text)}"
     try:
@@ -22,15 +22,15 @@ def parse_milestones(text: str) -> tuple[float, ...]:
     if not all(0 < epoch <= 1e5 for epoch in epochs):
         raise UserError(f"{where}: each epoch must be above 0 and at most 100000")
     if any(late <= early for early, late in itertools.pairwise(epochs)):
-        raise UserError(f"{where}: each epoch must be above the one before")
+        raise UserError(f"{where}: each epoch must be above the previous one")
     return epochs
 
 
 def milestones(training: TrainingConfig) -> tuple[float, ...]:
-    """Where `multistep` drops the rate; nothing for other schedules.
+    """Return the epochs at which `multistep` drops the rate; () for other schedules.
 
     Raises:
-        UserError: as `parse_milestones`, or if there are none.
+        UserError: the milestones are missing or not valid.
     """
     if training.schedule != "multistep":
         return ()
@@ -40,12 +40,12 @@ def milestones(training: TrainingConfig) -> tuple[float, ...]:
 
 
 def depends_on_length(training: TrainingConfig) -> bool:
-    """Whether the learning rate of an epoch depends on how many there are."""
+    """Return whether the learning rate of an epoch depends on the number of epochs."""
     return training.schedule in ("cosine", "onecycle")
 
 
 class _Need(NamedTuple):
-    """A setting that does nothing unless another asks for it."""
+    """A setting that has an effect only with another setting."""
 
     field: str
     flag: str
@@ -78,10 +78,10 @@ _NEEDS = (
 
 
 def check_training(training: TrainingConfig) -> None:
-    """Refuse settings of one run that contradict each other.
+    """Check the settings of one run.
 
     Raises:
-        UserError: naming them.
+        UserError: two settings contradict each other.
     """
     if training.milestones is not None:
         parse_milestones(training.milestones)
@@ -100,10 +100,10 @@ def check_training(training: TrainingConfig) -> None:
 
 
 def check_all(trainings: Sequence[TrainingConfig]) -> None:
-    """Refuse what any of these runs cannot have, and settings that none of them uses.
+    """Check the settings of several runs.
 
     Raises:
-        UserError: naming them.
+        UserError: settings of a run contradict each other, or no run uses a setting.
     """
     for training in trainings:
         check_training(training)
@@ -112,4 +112,4 @@ def check_all(trainings: Sequence[TrainingConfig]) -> None:
         given = [t for t in trainings if getattr(t, need.field) != getattr(default, need.field)]
         if given and not any(map(need.met, given)):
             value = getattr(given[0], need.field)
-            raise UserError(f"{need.flag} {value}: is for {need.only} alone")
+            raise UserError(f"{need.flag} {value}: needs {need.only}")

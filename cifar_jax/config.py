@@ -1,10 +1,9 @@
-"""What an experiment is: frozen dataclasses, TOML files, and errors that name the field.
+"""Settings of an experiment: frozen dataclasses, their validation, and TOML files.
 
-A configuration is the tables `[data]`, `[model]` and `[training]`, where it starts from another run
-also `[transfer]`, for a study also `[study]`, and an optional `name`.
-The defaults are the report's protocol. Every field carries its own help text and limits as
-metadata; the command line, the TOML reader and the validation all derive from that one place.
-Nothing slow is imported here: `--help` and a wrong flag must answer at once.
+A configuration has the tables `[data]`, `[model]`, `[training]`, `[transfer]` and `[study]`, all
+optional, and an optional `name`. The defaults are the report's protocol.
+The command line, the TOML reader and the validation use the help text and limits in each field's
+metadata. This module imports nothing slow, so that `--help` and a wrong flag answer at once.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
 
 class Fitted(int):
-    """A default that is lowered where a dataset is too small for it; see `sizes.fit_defaults`."""
+    """Default size that `sizes.fit_defaults` lowers for a small dataset."""
 
 
 def _field(
@@ -50,7 +49,7 @@ def _field(
     choices: tuple[str, ...] | None = None,
     flag: str | None = None,
 ) -> Any:
-    """A dataclass field with its help text, closed or open limits, choices and flag name."""
+    """Make a dataclass field with its help text, closed or open limits, choices and flag name."""
     metadata = {
         "help": help,
         "low": low,
@@ -65,13 +64,13 @@ def _field(
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, how they are split, and how they reach the training program."""
+    """Images, their split, and how they reach the device."""
 
     dataset: str = _field(
         "auto", "auto, cifar10, synthetic, or an image folder with train/<class>/ and test/<class>/"
     )
     data_dir: str | None = _field(
-        None, "where CIFAR-10 lies or shall lie: a tfds directory, or one with its archive"
+        None, "directory of CIFAR-10: a tfds directory, or one for its archive"
     )
     classes: str | None = _field(
         None,
@@ -83,7 +82,7 @@ class DataConfig:
     )
     val_examples: int = _field(
         Fitted(5000),
-        "images held out of the training set for validation; the default is at most a fifth of it",
+        "training images to split off for validation; the default is at most a fifth of them",
         low=1,
         flag="val-examples",
     )
@@ -93,19 +92,19 @@ class DataConfig:
     augment: bool = _field(True, "random flip and crop of the training images")
     folder_is_cifar10: bool = _field(
         False,
-        "the image folder holds CIFAR-10's images: reports compare with its published numbers",
+        "the image folder has CIFAR-10's images: reports compare with its published numbers",
     )
     resize: bool = _field(
         False,
-        "in an image folder: crop images that are not 32x32 to their centred square, and resize it",
+        "in an image folder: crop other images to their centred square and resize it to 32x32",
     )
     test_split: str = _field(
         "test", "in an image folder: name of the folder with the test images, for example val"
     )
     white_level: float | None = _field(
         None,
-        "grey value that is white in files of more than 8 bits (default: what the format says, "
-        "for example 65535)",
+        "grey value of white in files of more than 8 bits (default: the format's, for example "
+        "65535)",
         low=1e-6,
         high=2**32 - 1,
     )
@@ -115,18 +114,18 @@ class DataConfig:
     )
     pipeline: str = _field(
         "device",
-        "device: all images live on the device; stream: the host feeds the same batches",
+        "device: all images stay on the device; stream: the host sends the same batches",
         choices=PIPELINES,
     )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which network."""
+    """The network."""
 
     name: str = _field(
         "cnn",
-        "network: the report's CNN, a residual network, or the same without its shortcuts",
+        "network: cnn is the report's; resnet: a residual network; plain: it without shortcuts",
         choices=MODELS,
         flag="model",
     )
@@ -152,13 +151,13 @@ class ModelConfig:
         False, "the last norm of each residual block starts at scale 0"
     )
     num_classes: int | None = _field(
-        None, "number of classes (default: what the dataset has)", low=2, high=1000
+        None, "number of classes (default: the dataset's)", low=2, high=1000
     )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How it is trained; the defaults are the report's."""
+    """How the network is trained. The defaults are the report's."""
 
     seed: int = _field(
         42, "seed of initial values, order, augmentation, dropout", low=0, high=2**32 - 1
@@ -199,14 +198,14 @@ class TrainingConfig:
     )
     optimizer: str = _field(
         "sgd",
-        "sgd with momentum, nesterov (the same with Nesterov's), adamw, or muon (with adamw for "
+        "sgd with momentum, nesterov (SGD with Nesterov's momentum), adamw, or muon (adamw for "
         "biases, norms and the last layer)",
         choices=OPTIMIZERS,
     )
     schedule: str = _field(
         "step",
-        "course of the learning rate: step (drops every --decay-every epochs), multistep (drops at "
-        "--milestones), constant; cosine and onecycle change it every step until the last",
+        "learning rate schedule: step (drops every --decay-every epochs), multistep (drops at "
+        "--milestones), constant; cosine and onecycle change it every step",
         choices=SCHEDULES,
     )
     milestones: str | None = _field(
@@ -214,19 +213,19 @@ class TrainingConfig:
         "epochs after which --schedule multistep drops the rate: 82,123 (in a sweep 82+123)",
     )
     final_fraction: float = _field(
-        0.0, "where --schedule cosine ends, as a fraction of --lr", low=0.0, high=1.0
+        0.0, "final rate of --schedule cosine, as a fraction of --lr", low=0.0, high=1.0
     )
     warmup_epochs: float = _field(
         0.0, "epochs of linear warm-up of the learning rate, may be a fraction", low=0.0, high=1e5
     )
     lr_scaling: str = _field(
-        "none", "linear: --lr is for batches of 128, and grows with the batch", choices=LR_SCALINGS
+        "none", "linear: --lr is for batches of 128 and scales with the batch", choices=LR_SCALINGS
     )
     label_smoothing: float = _field(
         0.0, "share of each label spread over all classes", low=0.0, high=1.0, high_open=True
     )
     cutout: int = _field(
-        0, "side in pixels of a square at the mean colour in every training image", low=0, high=32
+        0, "side in pixels of a square of the mean colour in every training image", low=0, high=32
     )
     random_erasing: float = _field(
         0.0, "probability that a rectangle of a training image becomes noise", low=0.0, high=1.0
@@ -249,20 +248,20 @@ class TrainingConfig:
     )
     precision: str = _field(
         "float32",
-        "float32, in full on GPUs too; tf32: its products with 10-bit factors, on NVIDIA GPUs; "
-        "bfloat16: of activations and products, while parameters, statistics and loss stay float32",
+        "float32: full float32, on GPUs too; tf32: products of 10-bit mantissas, on NVIDIA GPUs; "
+        "bfloat16: activations and products; parameters, statistics and loss stay float32",
         choices=PRECISIONS,
     )
     kernels: str = _field(
         "auto",
-        "auto: faster bodies for layers where they are known; plain: the layers as Flax has them",
+        "auto: faster code for the layers that have it; plain: Flax's own layers",
         choices=KERNELS,
     )
 
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """What training starts from, and which layers learn how fast."""
+    """Initial values, and the learning rate of each layer."""
 
     init_from: str | None = _field(
         None,
@@ -279,7 +278,7 @@ class TransferConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Which runs make a study: every arm with every seed; `training.seed` is the first seed.
+    """Runs of a study: every arm with every seed. `training.seed` is the first seed.
 
     An arm is a norm, or with `sweep` a norm at one value of the swept setting.
     """
@@ -287,11 +286,11 @@ class StudyConfig:
     arms: str = _field("none,batch", "norms to compare, separated by commas")
     sweep: str | None = _field(
         None,
-        "a setting to vary beside the norm, and its values: learning_rate=0.01,0.05,0.1; any of "
-        "data, model, training or transfer; several at once as "
+        "another setting to vary, with its values: learning_rate=0.01,0.05,0.1; any of data, "
+        "model, training or transfer; several together as "
         "optimizer+learning_rate=sgd:0.01,adamw:0.001",
     )
-    seeds: int = _field(5, "how many seeds, counted up from --seed", low=1, high=1000)
+    seeds: int = _field(5, "number of seeds, counted up from --seed", low=1, high=1000)
     seed_parallelism: str = _field(
         "auto", "runs trained together in one program: a number, or auto (1 on the CPU)"
     )
@@ -299,7 +298,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment. `name` prefixes the default run directory when it is not empty."""
+    """Settings of one experiment. `name`, if not empty, prefixes the default run directory."""
 
     name: str = ""
     data: DataConfig = DataConfig()
@@ -319,7 +318,7 @@ SECTIONS: dict[str, type] = {
 
 
 def field_type(section: type, name: str) -> tuple[type, bool]:
-    """The plain type of a field and whether it may be absent (`T | None`)."""
+    """Return the plain type of a field, and whether it may be None (`T | None`)."""
     hint = typing.get_type_hints(section)[name]
     if isinstance(hint, types.UnionType):
         (plain,) = [a for a in typing.get_args(hint) if a is not type(None)]
@@ -344,14 +343,14 @@ def check_value(section: type, name: str, value: Any, where: str) -> Any:
     Args:
         section: the dataclass that owns the field.
         name: the field.
-        value: what TOML or the command line gave.
-        where: how the message names the value, for example `--epochs` or `a.toml: data.dataset`.
+        value: from TOML or the command line.
+        where: name of the value in messages, for example `--epochs` or `a.toml: data.dataset`.
 
     Returns:
-        The value, an int widened to float where the field is a float.
+        The value. A float field's int becomes a float.
 
     Raises:
-        UserError: naming `where`, the value and what is allowed.
+        UserError: the value is not allowed.
     """
     plain, optional = field_type(section, name)
     meta = section.__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
@@ -382,7 +381,7 @@ def check_value(section: type, name: str, value: Any, where: str) -> Any:
 
 
 def parse_value(section: type, name: str, text: str, where: str) -> Any:
-    """A field's value from text, as a flag or a list gives it, checked as by `check_value`."""
+    """Parse a field's value from the text of a flag or list, and check it by `check_value`."""
     plain, _ = field_type(section, name)
     kinds = {int: "an integer", float: "a number"}
     value: Any = text
@@ -405,7 +404,7 @@ def _check_name(value: Any, where: str) -> str:
 
 
 def unknown(key: str, known: list[str], where: str) -> UserError:
-    """The error for a key that is not among the known ones, with the nearest that is."""
+    """Return the error for an unknown key, with the known key most like it."""
     near = difflib.get_close_matches(key.rpartition(".")[2][:100], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"{where}: unknown key {shown(key)}{hint} (allowed: {', '.join(known)})")
@@ -416,10 +415,10 @@ def from_dict(tables: Any, where: str) -> Config:
 
     Args:
         tables: as `tomllib` returns them; absent keys keep the protocol's defaults.
-        where: name of the source, for messages.
+        where: name of the source in messages.
 
     Raises:
-        UserError: at the first unknown key, wrong type or value out of range.
+        UserError: a key is unknown, or a value has the wrong type or is out of range.
     """
     if not isinstance(tables, dict):
         raise UserError(f"{where}: {shown(tables)} is not a configuration")
@@ -448,7 +447,7 @@ def load(path: str | Path) -> Config:
     """Read and validate a TOML configuration file.
 
     Raises:
-        UserError: if the file cannot be read, is not TOML, or holds something not allowed.
+        UserError: the file cannot be read, is not TOML, or has a setting that is not allowed.
     """
     path = Path(path)
     try:
@@ -464,38 +463,39 @@ def load(path: str | Path) -> Config:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise UserError(f"{path}: not valid TOML: nested too deeply") from None
-    except ValueError:  # of Python's limit of 4300 digits
+    except ValueError:  # Python's limit of 4300 digits
         raise UserError(f"{path}: not valid TOML: a number with too many digits") from None
     return from_dict(tables, str(path))
 
 
 def override(config: Config, section: str, name: str, value: Any, where: str) -> Config:
-    """A copy of `config` with one validated field replaced."""
+    """Return a copy of `config` with one field replaced, after validation."""
     checked = check_value(SECTIONS[section], name, value, where)
     table = dataclasses.replace(getattr(config, section), **{name: checked})
     return dataclasses.replace(config, **{section: table})
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain tables for TOML, which has no null: fields that are `None` are left out.
+    """Return nested plain tables for TOML.
 
-    So is a `[study]` that only holds defaults: a single run has none. Likewise a `[transfer]`.
+    TOML has no null, so fields that are None are absent. So are `[study]` and `[transfer]` if all
+    their fields have default values.
     """
     tables = dataclasses.asdict(config)
     if config.study == StudyConfig():
         del tables["study"]
     if config.transfer == TransferConfig():
         del tables["transfer"]
-    kept: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
+    written: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
     for section, table in tables.items():
         plain = {k: int(v) if isinstance(v, Fitted) else v for k, v in table.items()}
-        kept[section] = {k: v for k, v in plain.items() if v is not None}
-    return kept
+        written[section] = {k: v for k, v in plain.items() if v is not None}
+    return written
 
 
 def to_toml(config: Config) -> str:
-    """The configuration as TOML text that `load` reads back to an equal `Config`."""
+    """Return TOML text that `load` reads back to an equal `Config`."""
     import tomli_w
 
     return tomli_w.dumps(to_dict(config))

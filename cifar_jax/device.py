@@ -1,4 +1,4 @@
-"""Which device a run uses, how JAX is set up for it, and how much memory it has taken."""
+"""Select a run's device, set up JAX for it, and measure memory."""
 
 import contextlib
 import logging
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "gpu", "metal", "tpu")
 
-# Names under which a plugin registers: jax-mps, then jax-metal.
+# Names that a plugin registers. Metal: jax-mps, then jax-metal.
 _PLATFORMS = {"cpu": ("cpu",), "gpu": ("gpu",), "metal": ("mps", "METAL"), "tpu": ("tpu",)}
 
 
 @contextlib.contextmanager
 def _plugin_faults() -> Iterator[list[str]]:
-    """What kept plugins from starting, a line each, meanwhile.
+    """Collect the errors of plugins that cannot start, a line each.
 
-    JAX logs it with a traceback and goes on without the plugin, for example where the extra `cuda`
-    is installed and the driver is not.
+    JAX logs them with a traceback and continues without the plugin, for example if the extra
+    `cuda` is installed without a driver.
     """
     faults: list[str] = []
 
-    def keep(record: logging.LogRecord) -> bool:
+    def collect(record: logging.LogRecord) -> bool:
         if not record.exc_info or record.exc_info[1] is None:
             return True
         plugin = record.args[0] if isinstance(record.args, tuple) and record.args else "a plugin"
@@ -40,65 +40,63 @@ def _plugin_faults() -> Iterator[list[str]]:
         return False
 
     log = logging.getLogger("jax._src.xla_bridge")
-    log.addFilter(keep)
+    log.addFilter(collect)
     try:
         yield faults
     finally:
-        log.removeFilter(keep)
+        log.removeFilter(collect)
 
 
 def _present() -> "list[jax.Device]":
-    """The devices of JAX's best backend.
+    """Return the devices of JAX's best backend.
 
     Raises:
-        UserError: there is none, for example of those that the environment allows.
+        UserError: JAX finds no device that the environment allows.
     """
     import jax
 
     try:
         return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # The second where a plugin is not installed.
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a plugin is not installed.
         why = f" ({one_line(error)})" if str(error) else ""
         allowed = os.environ.get("JAX_PLATFORMS")
         if not allowed:
-            raise UserError(f"JAX finds no device here{why}") from error
+            raise UserError(f"JAX finds no device{why}") from error
         raise UserError(
-            f"JAX_PLATFORMS={allowed}: JAX finds no such device here{why}; "
-            "unset it or use --device cpu"
+            f"JAX_PLATFORMS={allowed}: JAX finds no such device{why}; unset it or use --device cpu"
         ) from error
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def fixed_threads() -> int | None:
-    """Threads of XLA's on the CPU as `NPROC` says, which XLA reads once; None: one a core."""
+    """Return XLA's number of CPU threads, `NPROC`, which XLA reads once. None: one a core."""
     wanted = os.environ.get("NPROC", "")
     return int(wanted) if re.fullmatch("0*[1-9][0-9]{0,8}", wanted) else None
 
 
 def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
-    """Make a device the default one of this process.
-
-    A plugin that cannot start is a warning on standard error where None lets JAX fall back.
+    """Make a device the default of this process.
 
     Args:
-        name: one of `DEVICES`, or None for JAX's own choice.
-        threads: of the CPU, in a process that has computed nothing yet; None for `fixed_threads`.
+        name: one of `DEVICES`. None takes JAX's choice, and warns on standard error of plugins
+            that cannot start.
+        threads: of the CPU, set before the first computation; None for `fixed_threads`.
 
     Raises:
-        UserError: if there is none, naming those that are there.
+        UserError: the machine has no such device.
     """
     if threads is not None:
         os.environ["NPROC"] = str(threads)
     import jax
 
     if name == "cpu":
-        # Else JAX would also take hold of an accelerator that nobody asked for.
+        # Otherwise JAX would also initialise an accelerator.
         jax.config.update("jax_platforms", "cpu")
     with _plugin_faults() as faults:
         present = _present()
@@ -121,14 +119,13 @@ def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
         "tpu": "a TPU needs jax[tpu]",
     }
     more = "".join(f"; {part}" for part in (*faults, hints.get(name)) if part)
-    raise UserError(f"--device {name}: there is none here, only {', '.join(platforms)}{more}")
+    raise UserError(f"--device {name}: not found, only {', '.join(platforms)}{more}")
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process has had resident so far; None where nobody tells.
+    """Return the peak resident memory of this process, or None if it is unknown.
 
-    On Linux the kernel's `VmHWM`: what `getrusage` says there is not below what the process had
-    that started this one.
+    On Linux this is the kernel's `VmHWM`. `getrusage` would include the parent's peak.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
@@ -143,17 +140,17 @@ def peak_memory_bytes() -> int | None:
 
 
 def peak_device_memory_bytes(device: "jax.Device") -> int | None:
-    """The most memory of its own that a device has given so far; None for a CPU, which has none."""
+    """Return the peak memory in use on an accelerator. None for a CPU, or if it is unknown."""
     try:
         stats = device.memory_stats() or {}
-    except (RuntimeError, NotImplementedError):  # Not every plugin counts.
+    except (RuntimeError, NotImplementedError):  # Not every plugin measures memory.
         return None
     peak: int | None = stats.get("peak_bytes_in_use")
     return peak
 
 
 def use_compilation_cache(directory: Path) -> None:
-    """Keep compiled programs between runs, unless the user has chosen a place already."""
+    """Cache compiled programs in a directory, unless the user has chosen another."""
     import jax
 
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -161,26 +158,26 @@ def use_compilation_cache(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # Only slower without it.
+        return  # Without the cache, runs only start more slowly.
     jax.config.update("jax_compilation_cache_dir", str(directory))
-    # Not only epochs: two smaller programs of a run take 0.6 s each.
+    # Small programs too: two of a run compile in 0.6 s each.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     _empty_when_damaged(directory)
 
 
 def _empty_when_damaged(cache: Path) -> None:
-    """Have a damaged compiled program replaced; say nothing of one that cannot be kept.
+    """Empty the cache when JAX cannot read a program in it. Hide warnings of failed writes.
 
-    JAX does not write over what is there: it would warn of the damage and compile again, at every
-    start, for example of a file that was half written when the process was killed.
+    A kill can leave a half-written file. JAX never overwrites it, but would warn and compile again
+    at every start.
     """
     show, about = warnings.showwarning, "Error (reading|writing) persistent compilation cache entry"
     warnings.filterwarnings("always", message=about)
 
-    def show_or_empty(message: Warning | str, *place: Any, **where: Any) -> None:
+    def show_or_empty(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         found = re.match(about, str(message))
         if not found:
-            show(message, *place, **where)
+            show(message, *args, **kwargs)
         elif found[1] == "reading":
             for path in cache.glob("*"):
                 remove(path)

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see, and text that is safe to show."""
+"""Errors for the user, and text that is safe to print."""
 
 import unicodedata
 from typing import Any
@@ -8,10 +8,10 @@ _LONGEST_VALUE = 80
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, with nothing in it that a terminal or page would obey.
+    r"""Return `text` on one line, without control characters.
 
-    Control characters (ANSI escapes, line ends), characters that turn the direction of writing and
-    bytes that are no text become escapes such as `\x1b`; all else stays.
+    Control characters (ANSI escapes, line ends), changes of writing direction and undecodable
+    bytes become escapes such as `\x1b`.
     """
     if text.isprintable():
         return text
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What a library's error says, at most 200 characters; its type where it says nothing."""
+    """Return the first 200 characters of an error's message on one line, or else its type."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -33,27 +33,27 @@ def _shorten(text: str, most: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """`repr` for messages: of what was given, however large or deeply nested, 80 characters."""
+    """Return `repr(value)` in at most about 80 characters, however large or deeply nested."""
     if type(value) is int and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
     try:
         return _shorten(repr(value), _LONGEST_VALUE)
-    except (RecursionError, ValueError):  # too deep; an integer in it that is too long to print
+    except (RecursionError, ValueError):  # too deep, or contains an integer too long to print
         return f"a {type(value).__name__}"
 
 
 def counted(n: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`, `1 class`, `1,000 classes`."""
+    """Return a number with its noun: `1 epoch`, `2 epochs`, `1 class`, `1,000 classes`."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{n:,} {noun}{plural if n != 1 else ''}"
 
 
 class UserError(Exception):
-    """Input, file or environment that the user can mend.
+    """Wrong input, file or environment that the user can correct.
 
     The message is one line: what was wrong, where, and what is allowed. The command line
-    prints it without a traceback and exits with status 2. Paths and names may go into it as they
-    are: `str` of the error escapes what is not printable.
+    prints it without a traceback and exits with status 2. `str` of the error escapes unprintable
+    characters of paths and names.
 
     Attributes:
         status: exit status of the command.
@@ -66,6 +66,6 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-    """Good input that the machine cannot serve: a full disk, a vanished directory, no memory."""
+    """Lack of a resource, despite correct input: full disk, removed directory, no memory."""
 
     status = 1

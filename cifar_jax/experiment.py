@@ -1,4 +1,4 @@
-"""The data of a config: opened, checked, split and put on the device."""
+"""Open, check and split the data of a config, and put it on the device."""
 
 import dataclasses
 import os
@@ -22,9 +22,9 @@ from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
+from cifar_jax.runner.programs import HostData
 from cifar_jax.sizes import fit_defaults, split_notes
 from cifar_jax.training.layerwise import check_patterns
-from cifar_jax.training.loop import HostData
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -32,10 +32,10 @@ ProgressCallback = Callable[[str, int, int], None]
 def open_dataset(
     config: Config, progress: ProgressCallback | None = None
 ) -> tuple[Config, Dataset]:
-    """Load the dataset of a config, and the config with all that depends on it made explicit.
+    """Load the dataset of a config. Return it with the config completed from it.
 
     Raises:
-        UserError: if it cannot be had or does not fit the config.
+        UserError: the dataset is not available or does not fit the config.
     """
     data = config.data
     dataset = load(
@@ -69,10 +69,10 @@ def open_dataset(
 
 
 def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
-    """Refuse a claim that cannot be true.
+    """Check --folder-is-cifar10.
 
     Raises:
-        UserError: if it is no folder, or its classes are not CIFAR-10's.
+        UserError: the dataset is not a folder, or its classes are not CIFAR-10's.
     """
     if not data.folder_is_cifar10:
         return
@@ -89,10 +89,10 @@ def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
 
 
 def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the training and of the validation images.
+    """Return the rows of the training and of the validation images.
 
     Raises:
-        UserError: if the sizes that the config asks for do not fit the dataset.
+        UserError: the config's sizes do not fit the dataset.
     """
     data = config.data
     train, val = train_val_split(len(dataset.train_labels), data.val_examples, data.split_seed)
@@ -100,17 +100,17 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
         if data.train_examples > len(train):
             raise UserError(
                 f"--train-examples {data.train_examples}: {dataset.name} has {len(train)} "
-                f"training images beside {len(val)} for validation"
+                f"training images and {len(val)} for validation"
             )
         train = train[: data.train_examples]
     return train, val
 
 
 def check_norm(model: ModelConfig) -> None:
-    """Refuse groups that the channels cannot be divided into, and a scale where there is none.
+    """Check the settings of the norm.
 
     Raises:
-        UserError: naming them.
+        UserError: the groups do not divide the channels, or no residual block ends in a norm.
     """
     width = first_width(model.name)
     if model.norm == "group" and width % model.norm_groups:
@@ -126,28 +126,28 @@ def check_norm(model: ModelConfig) -> None:
 
 
 def check_precision(training: TrainingConfig) -> None:
-    """Refuse a precision that the device does not have; it would be float32 under another name.
+    """Check that the device has the precision.
 
     Raises:
-        UserError: naming it.
+        UserError: it would compute in float32 instead.
     """
     platform = jax.default_backend()
     if training.precision == "tf32" and platform != "gpu":
         raise UserError(
-            f"--precision tf32: is of NVIDIA GPUs, and the device is a {platform}; allowed there: "
+            f"--precision tf32: needs an NVIDIA GPU, and the device is a {platform}; allowed: "
             "float32, bfloat16"
         )
 
 
 def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
-    """Refuse patterns that match no parameter of the network, and that leave nothing to train.
+    """Check the patterns of layers.
 
     Args:
         config: with its class count known.
         image_shape: (H, W, C).
 
     Raises:
-        UserError: naming them.
+        UserError: a pattern matches no parameter, or all parameters are frozen.
     """
     rates = layer_rates(config.transfer)
     if not rates:
@@ -156,14 +156,14 @@ def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
     check_patterns([pattern for pattern, factor in rates if factor], names, "--lr-multipliers")
     check_patterns([pattern for pattern, factor in rates if not factor], names, "--freeze")
     if not any(LayerRates(sgd, rates).factor(name) for name in names):
-        raise UserError(f"--freeze {config.transfer.freeze}: leaves no parameter to train")
+        raise UserError(f"--freeze {config.transfer.freeze}: freezes every parameter")
 
 
 def check_batches(config: Config, n_train: int) -> None:
-    """Refuse a batch size that `n_train` images cannot fill, or that leaves a batch of one.
+    """Check the batch size.
 
     Raises:
-        UserError: naming it.
+        UserError: the batch is larger than `n_train`, or BatchNorm would have a batch of one.
     """
     batch = config.training.batch_size
     if batch > n_train:
@@ -182,10 +182,10 @@ class Prepared:
     """The data of a config, split and on the device.
 
     Attributes:
-        config: with dataset and class count made explicit.
-        dataset: all of it, on the host.
+        config: completed with dataset and class count.
+        dataset: all images, on the host.
         train_rows, val_rows: rows of its training images, integers.
-        data: what lives on the device; no training images where they are streamed.
+        data: on the device; without training images if they are streamed.
     """
 
     config: Config
@@ -196,7 +196,7 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines on what was skipped, changed or found in the data and their split."""
+        """Lines on skipped and changed images, and on the split."""
         labels = self.dataset.train_labels
         parts = {"training": labels[self.train_rows], "validation": labels[self.val_rows]}
         return (*self.dataset.notes, *split_notes(parts, self.dataset.classes))
@@ -207,7 +207,7 @@ class Prepared:
         return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
 
     def record(self) -> dict[str, Any]:
-        """What results say about the data."""
+        """Return the record of the data for the results."""
         return {
             "name": self.dataset.name,
             "fingerprint": self.dataset.fingerprint,
@@ -223,7 +223,7 @@ def prepare(config: Config, progress: ProgressCallback | None = None) -> Prepare
     """Load the data of a config, split them and put them on the device.
 
     Raises:
-        UserError: if they cannot be had or do not fit the config.
+        UserError: the data are not available or do not fit the config.
     """
     return place(*open_dataset(config, progress))
 
@@ -232,7 +232,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
     """Split a config's dataset and put it on the device.
 
     Raises:
-        UserError: if it does not fit the config.
+        UserError: it does not fit the config.
     """
     train, val = split_rows(config, dataset)
     check_norm(config.model)
@@ -246,7 +246,7 @@ def place(config: Config, dataset: Dataset) -> Prepared:
 
 
 def run_directory(config: Config, dataset: Dataset) -> Path:
-    """Default directory of a run: `runs/[<name>-]<dataset>-<model>-<norm>-seed<seed>`."""
+    """Return a run's default directory: `runs/[<name>-]<dataset>-<model>-<norm>-seed<seed>`."""
     prefix = f"{config.name}-" if config.name else ""
     model = config.model
     return Path("runs") / (

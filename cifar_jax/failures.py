@@ -1,4 +1,4 @@
-"""What the machine lacks: disk, directories, permission, memory."""
+"""Recognise errors of the machine: disk, directories, permissions, memory."""
 
 import errno
 import re
@@ -23,7 +23,7 @@ _LESS_MEMORY = "lower --batch-size or --seed-parallelism, or use --pipeline stre
 
 
 def is_lack(error: BaseException) -> bool:
-    """Whether memory or open files ran out: what was to be read may be whole."""
+    """Return whether memory or open files ran out, so that the file being read may be sound."""
     files = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
     return files or _is_memory(error)
 
@@ -37,7 +37,7 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _limit() -> str:
-    """How much memory the shell allows, in words; "" if it sets no limit."""
+    """Return the shell's memory limit in words, or ""."""
     try:
         import resource
     except ImportError:  # Windows
@@ -49,9 +49,9 @@ def _limit() -> str:
 
 
 def line(error: BaseException) -> str | None:
-    """What the machine lacks, in one line, or None where the program itself is to blame.
+    """Describe an error of the machine in one line. Return None for a bug of the program.
 
-    Of disks, directories and limits the error's own words; of memory, the settings to lower.
+    The line repeats the error's words. For memory, it names the settings to lower.
     """
     if _is_memory(error):
         return f"out of memory on the host{_limit()}; {_LESS_MEMORY}"

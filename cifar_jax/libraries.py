@@ -1,4 +1,4 @@
-"""How the libraries start and what they may say: the terminal is the program's own."""
+"""Start the libraries and silence their warnings."""
 
 import logging
 import os
@@ -11,18 +11,18 @@ from cifar_jax import variables
 
 
 def start() -> list[str]:
-    """Import JAX, free of the shell's variables that results must not depend on.
+    """Import JAX, without the environment variables that would change results.
 
     Returns:
-        The variables that are not used, each as `NAME=value`.
+        The removed variables, each as `NAME=value`.
 
     Raises:
-        UserError: if another of JAX's variables has a wrong value.
+        UserError: another `JAX_` variable has a wrong value.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Figures are written, not shown. Jupyter sets a backend that may be missing here.
+    # Jupyter sets a backend that may be missing here.
     os.environ["MPLBACKEND"] = "agg"
-    for name in ("absl", "asyncio", "matplotlib"):  # What matters is raised too.
+    for name in ("absl", "asyncio", "matplotlib"):  # Serious errors are raised too.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     dropped = variables.drop_fixed()
     variables.import_jax()
@@ -30,7 +30,7 @@ def start() -> list[str]:
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:
-    """Whether an error was raised in Python's asyncio, which this program itself does not use."""
+    """Return whether asyncio raised an error. Only libraries use asyncio here."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     name = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
@@ -38,11 +38,10 @@ def _is_from_asyncio(trace: TracebackType | None) -> bool:
 
 
 def silence() -> None:
-    """Keep the libraries' warnings from the terminal, and from ending the program.
+    """Hide the libraries' warnings in this whole process.
 
-    For a whole process. Whoever wants the warnings says so by PYTHONWARNINGS or -W; there an
-    "error" is a warning. After a failed save Orbax's threads go on with a closed event loop: what
-    they then raise says nothing beside the program's own message.
+    PYTHONWARNINGS or -W show them; their "error" only warns. After a failed save, Orbax's threads
+    use a closed event loop. Their asyncio errors are hidden too: the program reports the failure.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The only door: reads the command line, calls one room, prints what it returns."""
+"""Command line: parse it, call one command, print the result."""
 
 import argparse
 import dataclasses
@@ -15,12 +15,12 @@ from cifar_jax.arguments import Parser, path_of, seconds, threads
 from cifar_jax.config import SECTIONS, Config, field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.interrupt import GRACE, exit_status, raise_on_sigterm
+from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
 COMMANDS = ("train", "study", "report", "evaluate")
 
-EXIT_FAILED = 1  # Beside it 2, see UserError, and 130 and 143, by Ctrl-C and by SIGTERM.
+EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
 
 
 def _flag(section: str, field: dataclasses.Field[Any]) -> str:
@@ -32,12 +32,12 @@ def _flag_of(section: str, name: str) -> str:
 
 
 def _converter(section: type, name: str, flag: str) -> Any:
-    """Turn a flag's text into its field's type, and check it."""
+    """Return a function that parses and checks a flag's text."""
     return lambda text: parse_value(section, name, text, flag)
 
 
 def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
-    """A flag for every field of the configuration, without a default of its own."""
+    """Add a flag for every field of the configuration. Flags have no defaults of their own."""
     for section, kind in sections.items():
         group = parser.add_argument_group(section)
         for field in dataclasses.fields(kind):
@@ -73,14 +73,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="|".join(DEVICES),
         choices=DEVICES,
-        help="where to compute (default: the best that JAX finds)",
+        help="device to compute on (default: JAX's choice)",
     )
     parser.add_argument(
         "--threads",
         type=threads,
         metavar="N",
-        help="threads of a CPU (default: one a core); the same number gives the same last bits, on "
-        "any number of cores",
+        help="CPU threads (default: one a core); equal numbers give bitwise equal results, on any "
+        "number of cores",
     )
 
 
@@ -99,23 +99,23 @@ def _add_grace(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=GRACE,
         metavar="SECONDS",
-        help="how long the steps under way may take after SIGTERM (default: %(default)g); then "
-        "they are given up, and what was before them is saved",
+        help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
+        "state before them is saved",
     )
 
 
 def _add_moved_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset", metavar="NAME", help="where the images lie now, if they were moved"
+        "--dataset", metavar="NAME", help="the images' present folder, if they were moved"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies now")
+    parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10's present directory")
 
 
 def _train_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
-        "evaluate it, and keep everything in a directory.",
+        "evaluate it, and save everything in a directory.",
         epilog="Other commands: study, report, evaluate (each has its own --help).",
     )
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
@@ -124,16 +124,16 @@ def _train_parser() -> argparse.ArgumentParser:
         "--workdir",
         type=path_of("--workdir"),
         metavar="DIR",
-        help="what the run leaves (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
+        help="directory of the run (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in --workdir"
+        "--resume", action="store_true", help="continue from the newest checkpoint in --workdir"
     )
     parser.add_argument(
         "--debug-nans",
         action="store_true",
-        help="if training diverges, find the operation and layer of the first value that is not "
-        "finite; costs one copy of the state an epoch",
+        help="if training diverges, find the operation and layer of the first non-finite value; "
+        "costs one copy of the state an epoch",
     )
     _add_grace(parser)
     _add_device(parser)
@@ -146,14 +146,14 @@ def _study_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} study",
         description="Train every arm with every seed, paired, and write the report with its "
         "statistics. An arm is a norm, or a norm at one value of a swept setting. The same command "
-        "goes on with a study that was interrupted.",
+        "continues an interrupted study.",
     )
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
         type=path_of("--workdir"),
         metavar="DIR",
-        help="what the study leaves (default: runs/study-<dataset>-<model>)",
+        help="directory of the study (default: runs/study-<dataset>-<model>)",
     )
     _add_grace(parser)
     _add_device(parser)
@@ -164,8 +164,7 @@ def _study_parser() -> argparse.ArgumentParser:
 def _report_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} report",
-        description="Write the report of a study again, or the page of a single run, without "
-        "training.",
+        description="Write the report of a study, or the page of a run, again without training.",
     )
     parser.add_argument(
         "--workdir",
@@ -196,14 +195,14 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 
 def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:
-    """The configuration that a command line asks for: its file or `saved`, then flags.
+    """Return the configuration of a command line: its file or `saved`, changed by its flags.
 
     Args:
         arguments: of the command line.
-        saved: what the directory in use was begun with; None for the defaults.
+        saved: configuration in the run's directory; None for the defaults.
 
     Raises:
-        UserError: if the file or the combination of flags is not allowed.
+        UserError: the file or a flag's value is not allowed.
     """
     config = configuration.load(arguments.config) if arguments.config else saved or Config()
     given = vars(arguments)
@@ -220,7 +219,7 @@ def _warn(line: str) -> None:
 
 def _start_libraries() -> None:
     if unused := libraries.start():
-        _warn(f"ignored, because results must not depend on it: {', '.join(unused)}")
+        _warn(f"ignored, so that results do not depend on it: {', '.join(unused)}")
 
 
 def _prepare_jax(arguments: argparse.Namespace) -> None:
@@ -231,25 +230,25 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
     select_device(arguments.device, arguments.threads)
     cache = cache_root()
     if is_homeless(cache):
-        _warn(f"there is no home directory, so the cache is {cache}; CIFAR_JAX_CACHE names another")
+        _warn(f"no home directory, so the cache is {cache}; set CIFAR_JAX_CACHE to choose another")
     use_compilation_cache(cache / "compiled")
 
 
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
-    """What the run in `--workdir` was begun with."""
-    from cifar_jax.resume import saved_config
+    """Return the saved configuration of the run in `--workdir`."""
+    from cifar_jax.runner.resume import saved_config
 
     found = saved_config(arguments.workdir)
     if found is None and not any("." in name for name in vars(arguments)):
         raise UserError(
-            f"--resume --workdir {arguments.workdir}: holds no run to resume; "
+            f"--resume --workdir {arguments.workdir}: has no run to resume; "
             "to begin one, give its flags or --config"
         )
     return found
 
 
 def _saved_study(arguments: argparse.Namespace) -> Config | None:
-    """What the study in `--workdir` was begun with."""
+    """Return the saved configuration of the study in `--workdir`."""
     from cifar_jax.study.record import saved_config
 
     return saved_config(arguments.workdir)
@@ -258,11 +257,11 @@ def _saved_study(arguments: argparse.Namespace) -> Config | None:
 def _read_config(
     arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
 ) -> Config:
-    """The configuration of a command line, and JAX made ready.
+    """Set up JAX and return the configuration of a command line.
 
     Args:
         arguments: of the command line.
-        saved: reads what `--workdir` was begun with; None for a run that is to begin.
+        saved: reads the configuration saved in `--workdir`; None for a new run.
     """
     if saved is None or arguments.config is not None or arguments.workdir is None:
         config = parse_config(arguments)
@@ -277,8 +276,8 @@ def _read_config(
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
     config = _read_config(arguments, _saved_run if arguments.resume else None)
-    from cifar_jax.host import Interrupted
-    from cifar_jax.run import Diverged, train_run
+    from cifar_jax.runner.hooks import Interrupted
+    from cifar_jax.runner.run import Diverged, train_run
 
     try:
         train_run(
@@ -297,12 +296,12 @@ def _train(argv: list[str]) -> int:
     return 0
 
 
-def _refuse_overruled(given: dict[str, Any], sweep: str | None) -> None:
-    """Refuse flags that a study would overrule without a word.
+def _check_varied(given: dict[str, Any], sweep: str | None) -> None:
+    """Raise if a flag sets what the study varies.
 
     Args:
-        given: what the command line says.
-        sweep: of the study, by a flag, its file or its directory.
+        given: flags of the command line.
+        sweep: of the study, from a flag, its file or its directory.
     """
     if "model.norm" in given:
         raise UserError("--norm and --bn: a study trains each norm of --arms; name them there")
@@ -320,11 +319,11 @@ def _refuse_overruled(given: dict[str, Any], sweep: str | None) -> None:
 def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
     given = vars(arguments)
-    _refuse_overruled(given, given.get("study.sweep"))  # Before what is slow to import.
+    _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     config = _read_config(arguments, _saved_study)
-    _refuse_overruled(given, config.study.sweep)
-    from cifar_jax.host import Interrupted
+    _check_varied(given, config.study.sweep)
     from cifar_jax.run_study import study_run
+    from cifar_jax.runner.hooks import Interrupted
 
     try:
         failed = study_run(config, workdir=arguments.workdir, grace=arguments.grace)
@@ -350,27 +349,27 @@ def _report(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
     _prepare_jax(arguments)
-    from cifar_jax.run import evaluate_run
+    from cifar_jax.runner.run import evaluate_run
 
     evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)
     return 0
 
 
 def main(argv: list[str]) -> int:
-    """Run one command line, without the program's name; returns the exit status."""
-    command, rest = "train", argv
+    """Run one command line, without the program's name. Return the exit status."""
+    command, options = "train", argv
     if argv and not argv[0].startswith("-"):
-        command, rest = argv[0], argv[1:]
+        command, options = argv[0], argv[1:]
     try:
         if command not in COMMANDS:
             raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
         run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
-        return run[command](rest)
+        return run[command](options)
     except UserError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as stop:
-        print("\nStopped outside of training; what was complete is kept.", file=sys.stderr)
+        print("\nStopped outside of training; complete results are saved.", file=sys.stderr)
         return exit_status(stop)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -384,7 +383,7 @@ def main(argv: list[str]) -> int:
 
 
 def main_cli() -> NoReturn:
-    """The console script."""
+    """Run the console script."""
     for stream in (sys.stdout, sys.stderr):
         # A class name that the terminal's encoding lacks must not stop a run.
         if isinstance(stream, io.TextIOWrapper):
@@ -393,7 +392,7 @@ def main_cli() -> NoReturn:
     raise_on_sigterm()
     status = main(sys.argv[1:])
     if status > 128:
-        # What is compiling or training in another thread would hold up, or crash, an orderly exit.
+        # A thread that still compiles or trains would delay or crash an orderly exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

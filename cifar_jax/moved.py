@@ -1,4 +1,4 @@
-"""The images of a run or study that is done; they may have moved since."""
+"""Find the images of a finished run or study, which may have moved."""
 
 from typing import NamedTuple
 
@@ -11,23 +11,23 @@ from cifar_jax.report.console import Display
 
 
 class Moved(NamedTuple):
-    """Where the images lie now, by the flags of these names; None for where they lay."""
+    """Present location of the images, from the flags of these names. None: not moved."""
 
     dataset: str | None = None
     data_dir: str | None = None
 
 
 def find_images(config: Config, digest: str, moved: Moved, display: Display) -> Dataset | None:
-    """The images of a config, or None and a line for the user that says why.
+    """Load the images of a config. Return None and print the reason if that fails.
 
     Args:
         config: of the run or study.
         digest: the fingerprint of its images.
-        moved: where they lie now.
-        display: where the line is shown.
+        moved: their present location.
+        display: prints the reason.
 
     Raises:
-        UserError: if a flag has a wrong value.
+        UserError: a flag has a wrong value.
     """
     for name, value in moved._asdict().items():
         if value is not None:
@@ -41,6 +41,6 @@ def find_images(config: Config, digest: str, moved: Moved, display: Display) -> 
     finally:
         display.end_progress()
     if images.fingerprint != digest:
-        display.say(f"the page shows no images: those of {images.name} are other images")
+        display.say(f"the page shows no images: {images.name} has other images than the run")
         return None
     return images

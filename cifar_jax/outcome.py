@@ -10,7 +10,8 @@ from cifar_jax.data.subset import is_synthetic
 from cifar_jax.device import peak_memory_bytes
 from cifar_jax.report import figures, files, provenance
 from cifar_jax.report.evaluation import Evaluation
-from cifar_jax.rundir import PREDICTIONS, RESULTS, Row
+from cifar_jax.runner.directory import PREDICTIONS, RESULTS
+from cifar_jax.runner.group import Row
 from cifar_jax.storage import sha256
 
 # Classes; of more, the predictions alone have the confusions: 1,000 classes are 9 MB of JSON.

@@ -1,5 +1,6 @@
 """Networks to start from: checkpoints of our runs, and safetensors with torchvision's names."""
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -20,9 +21,10 @@ from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import expand_home, fits, is_name
-from cifar_jax.resume import behind, find_checkpoints, read_record
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.torch_names import our_axes, our_layout, our_name
-from cifar_jax.training.checkpoint import Checkpoints
 from cifar_jax.training.transfer import Taken, named_leaves, own_shapes, replaced, take
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
@@ -88,10 +90,9 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
 
 
 def _open_checkpoint(path: Path) -> Source:
-    directory = find_checkpoints(path, "--init-from")
-    checkpoints = Checkpoints(directory, create=False)
-    try:
-        record = read_record(checkpoints)
+    directory, index = find_checkpoints(path, "--init-from")
+    with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
+        record = read_record(checkpoints, index)
         config = configuration.from_dict(record["config"], str(directory))
         classes = record["dataset"].get("classes")
         if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
@@ -100,12 +101,10 @@ def _open_checkpoint(path: Path) -> Source:
         key = jax.random.key(0)
         like = jax.eval_shape(partial(init_state, experiment, image_shape=IMAGE_SHAPE), key)
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.replace(key=None))
-        state = checkpoints.read_state(like.replace(key=key))
-    finally:
-        checkpoints.close()
+        state = checkpoints.read_state(like.replace(key=key), index)
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
-    where = f"{directory} after {behind(record['history'], record.get('unfinished'))}"
+    where = f"{directory} after {progress_text(record['history'], record['unfinished'])}"
     shapes = {name: value.shape for name, value in tensors.items()}
     return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
 from cifar_jax.moved import Moved, find_images
 from cifar_jax.report.console import Display
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.run_page import as_study, write_run_page
+from cifar_jax.runner import directory as rundir
 from cifar_jax.storage import read_sealed
 from cifar_jax.study.collect import Run, read_divergence, read_run
 from cifar_jax.study.record import STUDY
@@ -130,7 +130,7 @@ def report_run(
     problem = font_warning([data["name"], *data["classes"]])
     if problem:
         display.say(f"warning: {problem}")
-    with rundir.held(workdir, "report"):
+    with rundir.lock_directory(workdir, "report"):
         page = write_run_page(run, images, display.say)
     display.say(f"report: {page}")
     return page

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
 from cifar_jax.build import build_experiment
 from cifar_jax.combinations import check_all
 from cifar_jax.config import Config, DataConfig
@@ -28,15 +27,20 @@ from cifar_jax.experiment import (
     place,
     split_rows,
 )
-from cifar_jax.host import Interrupted, Progress
-from cifar_jax.interrupt import GRACE
 from cifar_jax.moved import Moved, find_images
 from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
 from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.run import Programs, open_data, train_group
+from cifar_jax.runner import directory as rundir
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.group import Run
+from cifar_jax.runner.hooks import Interrupted
+from cifar_jax.runner.locate import remove_finished_groups
+from cifar_jax.runner.run import open_data
+from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.training import Session, train_group
 from cifar_jax.study.collect import (
     damaged,
     divergence_line,
@@ -49,7 +53,6 @@ from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 from cifar_jax.study_directory import Cell, check_sources, claim, unfinished, write_plan
-from cifar_jax.training.checkpoint import Place
 
 
 @dataclass(frozen=True)
@@ -141,20 +144,20 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
 
 
-Shared = Callable[[DataConfig], tuple[Prepared, Programs]]
+Sessions = Callable[[DataConfig], Session]
 
 
-def _shared(prepared: Prepared) -> Shared:
-    """What runs with the same data table share: the images on the device, and programs."""
+def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
+    """Return what runs with the same data table share: images on the device, and programs."""
 
     @functools.cache
-    def shared(data: DataConfig) -> tuple[Prepared, Programs]:
+    def session(data: DataConfig) -> Session:
         if data == prepared.config.data:
-            return prepared, Programs()
+            return Session(prepared, display, grace=grace)
         config = dataclasses.replace(prepared.config, data=data)
-        return place(config, prepared.dataset), Programs()
+        return Session(place(config, prepared.dataset), display, grace=grace)
 
-    return shared
+    return session
 
 
 def study_run(
@@ -193,7 +196,7 @@ def study_run(
     rundir.check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
     asked = Plan(norms, seeds, configuration.to_dict(prepared.config), prepared.record(), sweep)
-    with rundir.held(workdir, "study"):
+    with rundir.lock_directory(workdir, "study"):
         return _run(workdir, prepared, asked, together, grace, display)
 
 
@@ -225,15 +228,16 @@ def _run(
 
     groups = plan(arms, seeds, together, left, program)
     epochs = [_epochs(prepared.config, group) for group in groups]
-    shared = _shared(prepared)
+    sessions = _sessions(prepared, grace, display)
     try:
         for number, group in enumerate(groups):
             if not (workdir / STUDY).exists():
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
-            progress = Progress(group.labels, sum(epochs[number + 1 :]), grace)
-            failed += _train_group(prepared.config, group, workdir, progress, shared, display)
+            later = sum(epochs[number + 1 :])
+            failed += _train_group(prepared.config, group, workdir, later, sessions)
+            remove_finished_groups(workdir)
     except Interrupted as stop:
-        raise Interrupted(f"{stop} Go on with the same command.", stop.status) from None
+        raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
     if len(failed) < total:
         _write(workdir, prepared.dataset, display)
     if prepared.dataset.notice:
@@ -274,30 +278,19 @@ def _epochs(config: Config, group: Group) -> int:
 
 
 def _train_group(
-    config: Config,
-    group: Group,
-    workdir: Path,
-    progress: Progress,
-    shared: Shared,
-    display: Display,
+    config: Config, group: Group, workdir: Path, later: int, sessions: Sessions
 ) -> list[str]:
     """Train a group of runs; returns a line for each that failed."""
     configs = [arm.config(config, seed) for arm, seed in group.runs]
     paths = [run_path(workdir, arm.directory, seed) for arm, seed in group.runs]
-    prepared, programs = shared(configs[0].data)
+    session = sessions(configs[0].data)
+    display = session.display
     try:
         with contextlib.ExitStack() as stack:
             for path in paths:
-                stack.enter_context(rundir.held(path, "study"))
-            outcomes = train_group(
-                prepared,
-                configs,
-                paths,
-                resume=True,
-                display=display,
-                programs=programs,
-                progress=progress,
-            )
+                stack.enter_context(rundir.lock_directory(path, "study"))
+            runs = [Run(*given) for given in zip(configs, paths, group.labels, strict=True)]
+            outcomes = train_group(session, runs, later)
     except MachineError:  # The other runs would fare no better.
         raise
     except UserError as error:  # For example a damaged checkpoint: the other runs go on.
@@ -415,7 +408,7 @@ def redraw(
     config = configuration.from_dict(found.config, str(workdir / STUDY))
     digest = found.dataset["fingerprint"]
     images = find_images(config, digest, Moved(dataset, data_dir), display)
-    with rundir.held(workdir, "report"):
+    with rundir.lock_directory(workdir, "report"):
         if warning:
             display.say(warning)
             write_plan(workdir, found)

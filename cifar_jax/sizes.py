@@ -1,4 +1,4 @@
-"""Sizes that depend on the dataset: defaults that fit it, and what its split leaves out."""
+"""Fit default sizes to a dataset, and report classes that a split lacks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ _MOST_NAMED = 10
 
 
 def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
-    """Lower default sizes that are too large for a dataset; sizes that were given stay.
+    """Lower default sizes that are too large for a dataset. Sizes that the user set stay.
 
-    At most a fifth of the training images is taken for validation, and no more than
-    `train_examples` leaves. A batch is at most all images that are left, and small enough that
-    the last batch of an epoch is not a single image, which has no batch variance.
+    Validation takes at most a fifth of the training images, and keeps `train_examples` of them. A
+    batch is at most the remaining images. The last batch of an epoch must not be a single image,
+    which has no batch variance.
 
     Args:
         config: of the run.
-        n: training images, before validation images are taken.
+        n: training images before the split.
 
     Returns:
-        The config with plain numbers, and a line for each that is lower than its default.
+        The config with plain numbers, and a line for each lowered default.
     """
     data, training = config.data, config.training
     notes: list[str] = []
@@ -57,7 +57,7 @@ def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
 
 
 def split_notes(parts: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[str]:
-    """A line for each part of the training images that has none of some class.
+    """Return a line for each part of the training images that lacks a class.
 
     Args:
         parts: name of each part, and its labels, integers.
@@ -69,5 +69,5 @@ def split_notes(parts: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> li
         if len(absent):
             named = ", ".join(classes[row] for row in absent[:_MOST_NAMED])
             more = f" and {len(absent) - _MOST_NAMED} more" if len(absent) > _MOST_NAMED else ""
-            notes.append(f"the split leaves no {part} image of: {named}{more}")
+            notes.append(f"the split has no {part} image of: {named}{more}")
     return notes

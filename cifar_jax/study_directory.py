@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax import config as configuration
-from cifar_jax import rundir
 from cifar_jax.changes import SAME_EXPERIMENT, changes
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Prepared
@@ -15,12 +14,14 @@ from cifar_jax.lock import LOCK
 from cifar_jax.pretrained import check_source, source_path
 from cifar_jax.report import files
 from cifar_jax.report.console import Display
-from cifar_jax.resume import recorded
+from cifar_jax.runner import directory as rundir
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.locate import newest_place
+from cifar_jax.runner.resume import recorded
 from cifar_jax.study.collect import damaged, divergence_line, ended_results, read_divergence
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
 from cifar_jax.study.identity import check_begun, check_origins, check_results
 from cifar_jax.study.record import STUDY, LostPlan, Plan, find_plan, run_path
-from cifar_jax.training.checkpoint import Place, newest_whole
 
 Cell = tuple[Arm, int]
 
@@ -127,7 +128,7 @@ def unfinished(
         if diverged:
             failed.append(divergence_line(diverged, path))
         elif not (path / rundir.RESULTS).exists() or damaged(path):
-            left[arm, seed] = newest_whole(path / rundir.CHECKPOINTS) or Place(0)
+            left[arm, seed] = newest_place(path)
     return left, failed
 
 

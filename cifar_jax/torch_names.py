@@ -1,4 +1,4 @@
-"""Where tensors with torchvision's names and layout belong in our networks."""
+"""Convert names and layouts of torchvision's tensors to ours."""
 
 import re
 
@@ -8,11 +8,13 @@ _LEAVES = {"running_mean": "mean", "running_var": "var"}
 
 
 def our_name(name: str, ndim: int) -> str | None:
-    """`layer1.0.bn1.weight` is `layer1.0.norm1.scale`; None for a counter, which has no place here.
+    """Return our name of a tensor: `layer1.0.norm1.scale` for `layer1.0.bn1.weight`.
+
+    None for a counter, which our networks lack.
 
     Args:
         name: in a state_dict of torchvision's ResNets.
-        ndim: the tensor's number of axes, which tells a kernel from a scale.
+        ndim: the tensor's number of axes, which distinguishes a kernel from a scale.
     """
     module, _, leaf = name.rpartition(".")
     if leaf == "num_batches_tracked":
@@ -24,10 +26,10 @@ def our_name(name: str, ndim: int) -> str | None:
 
 
 def our_axes(ndim: int) -> tuple[int, ...]:
-    """Order of a tensor's axes here: kernels OIHW to HWIO, matrices transposed."""
+    """Return the order of axes for our layout: kernels OIHW to HWIO, matrices transposed."""
     return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
 
 
 def our_layout(value: np.ndarray) -> np.ndarray:
-    """The tensor as it is kept here."""
+    """Convert a tensor to our layout."""
     return np.ascontiguousarray(value.transpose(our_axes(value.ndim)))

@@ -1,7 +1,7 @@
-"""Variables of the shell that change what JAX and XLA compute.
+"""Environment variables that change the results of JAX and XLA.
 
-Both read their variables once, when JAX is imported. `drop_fixed` removes those that the results
-depend on. `recorded` names the others, for the results.
+Both read their variables once, when JAX is imported. `drop_fixed` removes those that would change
+results. `recorded` returns the others, for the results file.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from cifar_jax.errors import UserError, one_line, printable, shown
 
 _NO, _YES = ("0", "false", "f", "no", "n", "off"), ("1", "true", "t", "yes", "y", "on")
 
-# Each with the values that mean JAX's default. Every other value changes the numbers, or ends a
-# run: JAX then refuses what the programs do.
+# Each variable with the values that mean JAX's default. Other values change the numbers or stop a
+# run with an error.
 _FIXED = {
     "JAX_CHECK_TRACER_LEAKS": _NO,
     "JAX_DATA_DEPENDENT_TRACING_FALLBACK": _NO,
@@ -46,7 +46,7 @@ _FIXED = {
     "JAX_TRANSFER_GUARD_DEVICE_TO_HOST": ("allow",),
     "JAX_TRANSFER_GUARD_HOST_TO_DEVICE": ("allow",),
 }
-# Which device, where programs are kept, what is logged.
+# Devices, caches and logs.
 _HARMLESS = re.compile(
     "JAX_(PLATFORM|.*VISIBLE_DEVICES|.*_CACHE|.*LOG|DUMP|ENABLE_CHECKS|INCLUDE|PPRINT|SKIP|TRACEB)"
 )
@@ -56,9 +56,10 @@ _LONGEST = 200
 
 
 def drop_fixed() -> list[str]:
-    """Remove the variables that results depend on; returns `NAME=value` of each that said more.
+    """Remove the variables that would change results. Call it before JAX is imported.
 
-    To be called before JAX is imported.
+    Returns:
+        `NAME=value` of each that had another value than JAX's default.
     """
     found = []
     for name, default in _FIXED.items():
@@ -72,7 +73,7 @@ def import_jax() -> None:
     """Import JAX.
 
     Raises:
-        UserError: if a variable of JAX's has a value that it does not know.
+        UserError: a `JAX_` variable has a value that JAX does not accept.
     """
     try:
         import jax  # noqa: F401
@@ -87,7 +88,10 @@ def import_jax() -> None:
 
 
 def xla_flags() -> list[str]:
-    """The flags of `XLA_FLAGS`, sorted, the last of each name. XLA also takes a file's name."""
+    """Return the flags of `XLA_FLAGS`, or of the file that it names, sorted.
+
+    The last flag of each name counts.
+    """
     text = os.environ.get("XLA_FLAGS", "").strip()
     if text and not text.startswith("-"):
         try:
@@ -98,7 +102,7 @@ def xla_flags() -> list[str]:
 
 
 def recorded(platform: str) -> dict[str, str]:
-    """The variables that can change the numbers on a JAX platform, with their values."""
+    """Return the variables that can change the numbers on a JAX platform, with their values."""
     found = {}
     for name, value in sorted(os.environ.items()):
         if name == "XLA_FLAGS":
@@ -113,7 +117,7 @@ def recorded(platform: str) -> dict[str, str]:
 
 
 def in_words(variables: dict[str, str]) -> str:
-    """`NAME=value, ...` on one line; a long value is shortened, and has its digest."""
+    """Return `NAME=value, ...` on one line. A long value is cut and followed by its digest."""
     parts = []
     for name, value in variables.items():
         if len(value) > _LONGEST:

@@ -1,10 +1,10 @@
-"""Command lines made of common flags and of others that replace some of them."""
+"""Build command lines from common flags and flags that replace some of them."""
 
 
 def last_of_each(argv: list[str]) -> list[str]:
-    """The words of a command line, of each option that is given twice only the last.
+    """Return the words of a command line, with only the last of a repeated option.
 
-    The program refuses an option that is given twice.
+    In the program a repeated option is an error.
     """
     starts = [at for at, word in enumerate(argv) if word.startswith("--")]
     kept: dict[str, list[str]] = {}

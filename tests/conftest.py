@@ -1,4 +1,4 @@
-"""Small problems that many tests share, and what is compiled for them."""
+"""Small problems that many tests share, with their compiled programs."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ _MOST_WORKERS = 4  # each takes up to 2.5 GB
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Of `-n auto`: the cores that this process may use."""
+    """Return the cores that this process may use, for `-n auto`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, _MOST_WORKERS)
 
@@ -49,7 +49,7 @@ def _fast_options(platform: str) -> dict[str, str | bool]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Compile as fast as can be, in child processes too, but for tests marked `optimised`."""
+    """Compile fast, in child processes too, except for tests marked `optimised`."""
     fast = item.get_closest_marker("optimised") is None
     # XLA reads its flags once: what is set here is for child processes.
     flags = [f"--{name}={str(value).lower()}" for name, value in _faster().items()]
@@ -128,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Decoded images and compiled programs, kept between tests."""
+    """Cache of decoded images and compiled programs, shared by tests."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -1,4 +1,4 @@
-"""What the fault and fuzz tests did, which conftest.py adds up over processes and reports."""
+"""Count the work of fault and fuzz tests. conftest.py sums it over processes and prints it."""
 
 from collections import Counter
 

@@ -27,7 +27,7 @@ def advisory(name: str) -> dict[str, object]:
 
 @contextmanager
 def osv(vulnerable: set[tuple[str, str]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The address of a server for which these (name, version) are vulnerable, and what it is asked.
+    """Address of a server for which these (name, version) are vulnerable, and its requests.
 
     A version "*" is any.
     """

@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a size that measures nothing, and leaves what it promises."""
+"""Every benchmark runs, at a tiny size, and writes its results."""
 
 import functools
 import importlib
@@ -87,7 +87,7 @@ def test_throughput(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("_one_convolution")
-def test_throughput_without_grain_leaves_out_what_needs_it(
+def test_throughput_without_grain_omits_streaming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
@@ -110,7 +110,7 @@ def test_roofline_counts_a_program_whose_cost_is_known() -> None:
     cost = _roofline.count(product, defined=2 * n**3)
     assert cost.flops == 2 * n**3
     assert cost.bytes == 3 * n * n * 4
-    placed = _roofline.place(cost, _roofline.Ceilings(flops=4 * n**3, bytes=3 * n * n * 4), 2.0)
+    placed = _roofline.compare(cost, _roofline.Ceilings(flops=4 * n**3, bytes=3 * n * n * 4), 2.0)
     assert placed["of FLOP/s ceiling"] == placed["of FLOP/s ceiling, defined"] == 0.25
     assert placed["of bytes/s ceiling"] == 0.5
     assert placed["bound by"] == "bytes/s"
@@ -225,7 +225,7 @@ def test_the_plain_step_is_made_of_other_operations(norm: str) -> None:
     assert losses["fast"] == pytest.approx(losses["xla"], rel=1e-5)
 
 
-def test_both_bodies_of_a_layer_compute_the_same() -> None:
+def test_both_kernels_of_a_layer_have_equal_results() -> None:
     layers = importlib.import_module("benchmarks.layers")
     calls = layers.layer_calls(dict(layers.cases(2))["block3, norm batch"])
     plain, ours = (jax.tree.leaves(calls[name]()) for name in ("xla", "fast"))

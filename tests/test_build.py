@@ -269,7 +269,7 @@ def test_equal_configs_give_equal_experiments(settings: dict[str, Any]) -> None:
     assert hash(one) == hash(other)
 
 
-def test_what_is_traced_makes_no_other_experiment() -> None:
+def test_traced_settings_do_not_change_the_experiment() -> None:
     """Runs that differ in these alone share a program."""
     traced = {"seed": 1, "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 0.1}
     assert built(**traced) == built()

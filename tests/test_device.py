@@ -1,4 +1,4 @@
-"""Which device is taken, and what it and this process have taken in memory."""
+"""Selection of the device, and peaks of memory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from cifar_jax.device import peak_device_memory_bytes
 
 
 class Plugin:
-    """A device of a plugin that counts, or does not."""
+    """A device of a plugin that measures memory, or does not."""
 
     def __init__(self, stats: object) -> None:
         self.stats = stats
@@ -97,7 +97,7 @@ def test_jax_platforms_without_a_device_is_one_line(platforms: str) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": platforms}
     for name in (None, "gpu"):
         message, told = selected(name, environment)
-        assert message.startswith(f"JAX_PLATFORMS={platforms}: JAX finds no such device here")
+        assert message.startswith(f"JAX_PLATFORMS={platforms}: JAX finds no such device")
         assert message.count("\n") == 1
         assert told == ""
     assert selected("cpu", environment) == ("cpu\n", "")

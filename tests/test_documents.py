@@ -1,4 +1,4 @@
-"""The commands and numbers of the documents are true of the program and of each other."""
+"""The commands and numbers of the documents agree with the program and with each other."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ PARSERS = {
 
 
 def written(document: str) -> list[str]:
-    """Commands of a document, in blocks and between backticks, each on one line."""
+    """Return the commands of a document, in blocks and between backticks, each on one line."""
     text = (ROOT / document).read_text()
     blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, flags=re.M | re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
@@ -31,7 +31,7 @@ def written(document: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """What comes after `python -m cifar_jax.main`, in all documents; not the synopsis with [ ]."""
+    """Return the arguments of `python -m cifar_jax.main` in all documents, without the synopsis."""
     found = []
     for document in DOCUMENTS:
         for line in written(document):

@@ -16,7 +16,7 @@ from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Prepared, open_dataset, place
 from cifar_jax.report.console import Display
-from cifar_jax.run import open_data
+from cifar_jax.runner.run import open_data
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -53,7 +53,7 @@ SAID = [
     "1 image of the test set also in the training set; the first: test/dog/same.png, equal to "
     "train/dog/0.png",
 ]
-HINT = "--drop-duplicates drops such training images; test images always stay"
+HINT = "--drop-duplicates drops these training images, but no test images"
 
 
 def test_what_was_found_is_said_at_every_start_and_recorded(images: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_split_without_a_class_is_said(images: Path) -> None:
     assert len(prepared.val_rows) == 1
     label = prepared.dataset.train_labels[prepared.val_rows[0]]
     absent = prepared.dataset.classes[1 - label]
-    assert lines[-1] == f"the split leaves no validation image of: {absent}"
+    assert lines[-1] == f"the split has no validation image of: {absent}"
 
 
 def test_batch_norm_of_one_image_is_refused(images: Path) -> None:

@@ -15,8 +15,8 @@ from cifar_jax.lock import locked
 from cifar_jax.report.console import Display
 from cifar_jax.report.files import write_text
 from cifar_jax.report.tensorboard import Events
+from cifar_jax.runner import checkpoint
 from cifar_jax.study import collect
-from cifar_jax.training import checkpoint
 
 MAPPING = "libjpeg.so.62: failed to map segment from shared object"
 

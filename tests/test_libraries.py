@@ -66,17 +66,18 @@ libraries.start()
 import jax, numpy as np
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints, Place
 
-params = {str(i): np.ones((40, 40), np.float32) for i in range(8)}
-state = TrainState(np.int32(0), params, {}, (), jax.random.key(0), *np.zeros(3, np.float32))
+params = {str(i): np.ones((1, 40, 40), np.float32) for i in range(8)}
+key = jax.random.split(jax.random.key(0), 1)
+state = TrainState(np.zeros(1), params, {}, (), key, *np.zeros((3, 1)))
 most = resource.getrlimit(resource.RLIMIT_NOFILE)
 for extra in range(12):
     checkpoints = Checkpoints(Path(sys.argv[1]) / str(extra))
     limit = len(os.listdir("/proc/self/fd")) + extra
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most[1]))
     try:
-        checkpoints.save(1, state, {})
+        checkpoints.save(Place(1), state, {"runs": [{}]})
         print("saved")
     except MachineError as error:
         print(error)

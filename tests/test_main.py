@@ -1,4 +1,4 @@
-"""The command line: what it accepts, and how it refuses."""
+"""The command line: accepted input, and errors."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_every_flag_of_the_issue_is_there():
         (["--bn", "--norm", "none"], "--bn and --norm: are the same setting; give one of them"),
         (["--norm", "batch", "--bn"], "--norm and --bn: are the same setting"),
         (["--augment", "--no-augment"], "--augment and --no-augment: are the same setting"),
-        (["--resume", "--workdir", "/no/run"], "/no/run: holds no run to resume; to begin one"),
+        (["--resume", "--workdir", "/no/run"], "/no/run: has no run to resume; to begin one"),
         (["--resume", "--resume"], "--resume: is given twice"),
         (["study", "--sweep", "cutout=0,1", "--sweep", "mixup=0,1"], "--sweep: is given twice"),
         (["study", "--arms", "none", "--seeds", "2", "--arms", "batch"], "--arms: is given twice"),
@@ -90,7 +90,7 @@ def test_bad_usage_is_one_line_and_status_2(argv, said, capsys):
     assert captured.err.count("\n") == 1
 
 
-def test_a_flag_that_the_file_sweeps_is_refused(tmp_path, capsys):
+def test_a_flag_that_the_file_sweeps_is_an_error(tmp_path, capsys):
     path = tmp_path / "study.toml"
     path.write_text('[study]\nsweep = "learning_rate=0.01,0.05"\n')
     argv = ["study", "--config", str(path), "--dataset", str(tmp_path / "none"), "--lr", "0.3"]
@@ -99,7 +99,7 @@ def test_a_flag_that_the_file_sweeps_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["study"], ["train", "--resume"]])
-def test_a_workdir_that_is_a_file_is_refused(command, tmp_path, capsys):
+def test_a_workdir_that_is_a_file_is_an_error(command, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert door.main([*command, "--workdir", str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.endswith("file: is not a directory\n")
@@ -128,13 +128,13 @@ def test_help_and_wrong_flags_import_nothing_slow(argv, status):
     assert done.stdout.splitlines()[-1] == f"status {status} slow []"
 
 
-def test_a_device_that_is_not_there_is_one_line(capsys):
+def test_a_missing_device_is_one_line(capsys):
     # No test machine has both an Apple GPU and a TPU.
     statuses = [door.main(["--device", name]) for name in ("metal", "tpu") if not present(name)]
     lines = capsys.readouterr().err.splitlines()
     assert statuses == [2] * len(lines)
     assert lines
-    assert all("there is none here, only" in line for line in lines)
+    assert all("not found, only" in line for line in lines)
 
 
 def present(name: str) -> bool:

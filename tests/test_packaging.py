@@ -67,7 +67,7 @@ def test_oldest_lock_is_the_lower_bounds() -> None:
         assert not any(oldest[len(release) :]), name
 
 
-def test_torch_is_nobodys_dependency() -> None:
+def test_torch_is_not_a_dependency() -> None:
     assert "torch" not in pins("locked.lock")
     assert "torch" not in pins("oldest.lock")
 

@@ -17,7 +17,8 @@ from cifar_jax.config import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.programs import stack_runs
 from cifar_jax.training.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -83,7 +84,7 @@ def test_results_record_what_they_were_initialised_from(two, tuned):
     # All but the last layer's two tensors, running statistics included.
     assert found["tensors_taken"] == len(parameters_of(two)) - 2
     assert found["left"] == [
-        f"dense2.{leaf}: initial values: the last layer there is of other classes"
+        f"dense2.{leaf}: initial values: the source has other classes"
         for leaf in ("bias", "kernel")
     ]
 
@@ -135,13 +136,13 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
         (["--init-from", "absent"], "neither the directory of a run nor"),
         (["--init-from", "w.safetensors"], "w.safetensors: cannot be read (No such file"),
         (["--init-from", "."], "--init-from .: holds no checkpoint of a run"),
-        (["--freeze", "conv9"], "'conv9' matches no parameter; there are: conv1, "),
-        (["--freeze", "*"], "--freeze *: leaves no parameter to train"),
+        (["--freeze", "conv9"], "'conv9' matches no parameter; allowed: conv1, "),
+        (["--freeze", "*"], "--freeze *: freezes every parameter"),
         (["--lr-multipliers", "conv1=0"], "'0' is not a factor"),
         (["--lr-multipliers", "conv1=2,conv1 =3"], "a pattern is named twice"),
         (["--freeze", "conv1,norm1,conv1"], "a pattern is named twice"),
         (["--classes", "left,top,left"], "a class is named twice"),
-        (["--classes", "left,up"], "'up' is not a class; there are: left, right, top"),
+        (["--classes", "left,up"], "'up' is not a class; allowed: left, right, top"),
         (["--zero-init-residual"], "--zero-init-residual: cnn with norm batch"),
         (["--model", "resnet20", "--norm-groups", "32"], None),
     ],
@@ -164,7 +165,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_reason(two, folder,
     assert run(folder, tmp_path / "w", *flags) == 2
     error = capsys.readouterr().err
     assert "nothing in it fits resnet20 with norm batch" in error
-    assert "(3, 3, 3, 32) there, (3, 3, 3, 16) here" in error
+    assert "(3, 3, 3, 32) in the source, (3, 3, 3, 16) here" in error
     assert error.count("\n") == 1
 
 
@@ -174,7 +175,7 @@ def test_a_norm_that_the_source_lacks_keeps_its_initial_values():
     taken = take(own, shapes, lambda name: np.zeros(shapes[name]), None)
     assert list(taken.values) == ["conv1.kernel", "norm1.scale"]
     assert taken.lines() == [
-        "norm1.mean: initial values: not there",
+        "norm1.mean: initial values: not in the source",
         "old.bias: not in this network, not used",
     ]
 
@@ -243,7 +244,7 @@ def test_weights_for_imagenet_are_taken_but_for_stem_and_head(imagenet):
     lines = record["left"]
     assert [line.partition(":")[0] for line in lines] == ["conv1.kernel", "fc.bias", "fc.kernel"]
     assert "the 7x7 stem of networks for ImageNet does not fit the 3x3 one" in lines[0]
-    assert "(512, 1000) there, (512, 10) here" in lines[2]
+    assert "(512, 1000) in the source, (512, 10) here" in lines[2]
 
 
 def test_the_outputs_are_those_of_the_weights(tmp_path):
@@ -312,11 +313,11 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     opened = Checkpoints(two / "checkpoints", create=False)
     record = opened.read_record()
     opened.close()
-    del record["dataset"]["classes"]
-    config = configuration.from_dict(record["config"], "")
+    del record["runs"][0]["dataset"]["classes"]
+    config = configuration.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
-    written.save(1, state, record)
+    written.save(Place(1), stack_runs([state]), record)
     written.close()
     with pytest.raises(UserError, match="does not say its classes"):
         pretrained.open_source(tmp_path)

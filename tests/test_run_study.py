@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
@@ -19,6 +18,9 @@ from cifar_jax.experiment import open_dataset
 from cifar_jax.main import main
 from cifar_jax.report.console import Display
 from cifar_jax.run_study import plan
+from cifar_jax.runner import training
+from cifar_jax.runner.group import Run
+from cifar_jax.runner.run import open_data
 from cifar_jax.storage import seal
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -309,9 +311,9 @@ def swept(folder, cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("studies") / "swept"
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
-        compile_epoch = run.compile_device_epoch
+        compile_epoch = training.compile_device_epoch
         patch.setattr(
-            run, "compile_device_epoch", lambda *a: compiled.append(a) or compile_epoch(*a)
+            training, "compile_device_epoch", lambda *a: compiled.append(a) or compile_epoch(*a)
         )
         assert study(folder, workdir, *SWEEP) == 0
     return workdir, len(compiled)
@@ -343,25 +345,24 @@ def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
         training=TrainingConfig(epochs=1, batch_size=16),
     )
     display = Display()
-    prepared, programs = run.open_data(config, display), run.Programs()
+    session = training.Session(open_data(config, display), display)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
     )
 
     def train(learning_rate: float, momentum: float, weight_decay: float) -> int:
-        training = dataclasses.replace(
-            prepared.config.training,
+        config = session.prepared.config
+        settings = dataclasses.replace(
+            config.training,
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
         )
-        one = dataclasses.replace(prepared.config, training=training)
+        one = dataclasses.replace(config, training=settings)
         before = len(compiled)
         workdir = tmp_path / str(learning_rate)
-        run.train_group(
-            prepared, [one], [workdir], resume=False, display=display, programs=programs
-        )
+        training.train_group(session, [Run(one, workdir)])
         return len(compiled) - before
 
     assert train(0.01, 0.9, 5e-4) > 0
@@ -464,7 +465,7 @@ def test_other_settings_of_training_are_swept(folder, tmp_path, sweep, more, rat
         (["--sweep", "schedule=step,multistep"], "--schedule multistep: needs --milestones"),
         (
             ["--sweep", "schedule=step,cosine", "--milestones", "3"],
-            "for --schedule multistep alone",
+            "needs --schedule multistep",
         ),
         (["--sweep", "epochs=1,3", "--warmup-epochs", "2"], "must be below --epochs 1"),
         (["--sweep", "lr"], "--sweep lr: must be like learning_rate=0.01,0.05"),

@@ -1,4 +1,4 @@
-"""Default sizes that fit a small dataset, and what its split leaves out."""
+"""Default sizes that fit a small dataset, and classes that its split lacks."""
 
 import dataclasses
 
@@ -32,12 +32,12 @@ def test_defaults_fit_the_images(n: int, n_val: int, batch: int) -> None:
         assert notes[0] == f"--val-examples: {n_val:,} instead of 5,000, for {n:,} images"
 
 
-def test_numbers_that_were_given_stay() -> None:
+def test_given_sizes_stay() -> None:
     given = Config(data=DataConfig(val_examples=5000), training=TrainingConfig(batch_size=128))
     assert fit_defaults(given, 80) == (given, [])
 
 
-def test_training_images_that_were_asked_for_are_left() -> None:
+def test_validation_keeps_the_wanted_training_images() -> None:
     config = Config(data=DataConfig(train_examples=900))
     found, notes = fit_defaults(config, 1000)
     assert found.data.val_examples == 100
@@ -56,6 +56,5 @@ def test_classes_without_an_image_are_named() -> None:
     parts = {"training": np.arange(14), "validation": np.array([3, 0])}
     (said,) = split_notes(parts, classes)
     assert said == (
-        "the split leaves no validation image of: c1, c2, c4, c5, c6, c7, c8, c9, c10, c11 and 2 "
-        "more"
+        "the split has no validation image of: c1, c2, c4, c5, c6, c7, c8, c9, c10, c11 and 2 more"
     )

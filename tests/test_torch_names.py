@@ -1,4 +1,4 @@
-"""Torchvision's names and layouts of tensors, and ours."""
+"""Conversion of torchvision's names and layouts of tensors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Variables of the shell: none decides a number unseen, none ends in a traceback."""
+"""Environment variables: results are independent of them or record them; no tracebacks."""
 
 import json
 import os
@@ -36,7 +36,7 @@ print(json.dumps([unused, settings, jax.numpy.zeros(1).dtype.name]))
 """
 
 
-def test_what_results_depend_on_is_jaxs_default_whatever_the_shell_says() -> None:
+def test_variables_that_change_results_have_jaxs_default_in_any_shell() -> None:
     """And Matplotlib starts with the backend that Jupyter sets for its children."""
     jupyter = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     names = [name.lower() for name in WRONG]
@@ -55,14 +55,12 @@ def test_what_results_depend_on_is_jaxs_default_whatever_the_shell_says() -> Non
     assert done.stderr == ""
 
 
-def test_a_variable_that_is_not_used_is_named_in_one_line(
+def test_a_removed_variable_is_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     assert main(["report", "--workdir", str(tmp_path)]) == 2
-    warning = (
-        "cifar_jax: warning: ignored, because results must not depend on it: JAX_ENABLE_X64=1\n"
-    )
+    warning = "cifar_jax: warning: ignored, so that results do not depend on it: JAX_ENABLE_X64=1\n"
     assert capsys.readouterr().err.startswith(warning)
     assert "JAX_ENABLE_X64" not in os.environ
 
@@ -71,7 +69,9 @@ def test_a_variable_that_is_not_used_is_named_in_one_line(
     ("name", "value"),
     [("JAX_ENABLE_X64", "false"), ("JAX_THREEFRY_PARTITIONABLE", "1"), ("JAX_DEBUG_NANS", "")],
 )
-def test_jaxs_default_is_no_news(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jaxs_default_is_not_reported(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, value)
     assert variables.drop_fixed() == []
 
@@ -101,7 +101,7 @@ def test_a_wrong_value_of_another_variable_is_one_line(
         ("tpu", {"LIBTPU_INIT_ARGS": "--x"}, {"LIBTPU_INIT_ARGS": "--x"}),
     ],
 )
-def test_what_can_change_the_numbers_is_recorded(
+def test_variables_that_can_change_the_numbers_are_recorded(
     platform: str, shell: dict[str, str], found: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith(("JAX_", "XLA_FLAGS"))]:

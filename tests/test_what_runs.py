@@ -22,7 +22,7 @@ LOSS = 2.0
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes with which a step is traced that learns nothing; its loss is always `LOSS`."""
+    """Batch sizes of the traces of a step that does not learn. Its loss is always `LOSS`."""
     seen: list[int] = []
 
     def step(
@@ -76,5 +76,5 @@ def test_the_search_for_a_nan(
     assert main(["train", *argv]) == 1
     found = json.loads((tmp_path / "results.json").read_text())["diverged"]
     assert (found["epoch"], found["step"]) == (1, None)
-    assert "the first NaN is from log in what becomes loss_sum" in found["operation"]
+    assert "the first NaN is from log in the computation of loss_sum" in found["operation"]
     assert Path(__file__).name in found["operation"]

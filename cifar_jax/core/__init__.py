@@ -1,4 +1,4 @@
-"""The experiment as pure functions: plain Flax layers, optax, and nothing else of this package.
+"""The experiment as pure functions, on plain Flax layers and optax alone.
 
-Read `model.py` first, then `train.py`. Both are what every command of the package runs.
+Read `model.py` first, then `train.py`. Every command of the package runs both.
 """

@@ -1,4 +1,4 @@
-"""From uint8 pixels to what the network sees, inside the compiled program."""
+"""Convert uint8 images to the network's input, inside the compiled program."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

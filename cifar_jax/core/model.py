@@ -28,13 +28,13 @@ def torch_init(fan_in: int) -> dict[str, Any]:
 class CNN(nn.Module):
     """Three blocks of [convolution, (norm), activation, 2x2 max pooling], then two dense layers.
 
-    Layers have explicit names. A parameter's initial value depends on its name and the key alone,
-    so two arms start from the same values in the layers that they share.
+    Layers have explicit names. A parameter's initial value depends only on its name and the key,
+    so two arms share the initial values of common layers.
 
     Attributes:
         num_classes: width of the last layer.
-        norm: "none", "batch", "layer", "instance" or "group". "instance" leaves the dense layer
-            without a norm, because it has no positions.
+        norm: "none", "batch", "layer", "instance" or "group". With "instance" the dense layer,
+            which has no positions, has no norm.
         activation: after each norm, elementwise.
         dropout: rate before the last layer.
         widths: channels of the convolutions.

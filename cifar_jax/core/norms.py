@@ -12,9 +12,9 @@ EPSILON = 1e-5
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """Return x in float32, or as it is if its dtype is wider.
+    """Cast x to float32, unless its dtype is wider.
 
-    Statistics, the last layer and the loss are computed in it (Micikevicius et al. 2018,
+    Statistics, the last layer and the loss use this dtype (Micikevicius et al. 2018,
     arXiv 1710.03740, section 3).
     """
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -38,8 +38,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise each channel of x, float (..., C); the result has its shape and dtype.
 
-        In training it uses the statistics of the batch, of 2 values a channel or more, and updates
-        the running ones. In evaluation it uses the running ones.
+        Training uses the batch's statistics, of at least 2 values a channel, and updates the
+        running ones. Evaluation uses the running ones.
         """
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)

@@ -1,7 +1,7 @@
 """The protocol's optimiser and schedule.
 
 An optimiser is called with (hyper, schedule) and returns an `optax.GradientTransformation`.
-A schedule is called with (learning rate, steps of an epoch, steps of the training) and returns an
+A schedule is called with (learning rate, steps per epoch, total steps) and returns an
 `optax.Schedule`, a function of the step. `optimizers.py` and `schedules.py` have others.
 """
 
@@ -18,7 +18,7 @@ Scalar = Any  # a Python number, or a traced float ()
 
 @flax.struct.dataclass
 class Hyper:
-    """What a sweep varies without a new program: traced scalars, or arrays under `jax.vmap`.
+    """Hyper-parameters that need no new compilation: traced scalars, or arrays under `jax.vmap`.
 
     Attributes:
         learning_rate: float (), initial, or the peak where the schedule starts lower.
@@ -52,7 +52,7 @@ class StepDecay:
     factor: float = 0.1
 
     def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
-        # A whole division. `optax.exponential_decay` divides in floating point, whose compiled
-        # quotient can round to just below a whole number; the rate then drops a step late.
+        # Integer division. `optax.exponential_decay` divides in floating point: the quotient can
+        # round to just below an integer, and the rate then drops a step late.
         period = self.every * steps_per_epoch
         return lambda step: rate * jnp.asarray(self.factor, float) ** (step // period)

@@ -1,4 +1,4 @@
-"""Optimisers beside the protocol's; `optim.py` says how they are called."""
+"""Other optimisers than the protocol's. See `optim.py` for how to call them."""
 
 import fnmatch
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ def nesterov(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransforma
 def adamw(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
     """PyTorch's `AdamW` (Loshchilov & Hutter 2019, arXiv 1711.05101), beta2 0.999, eps 1e-8.
 
-    p <- p - learning_rate * (m / (sqrt(v) + eps) + weight_decay * p), for every parameter p, with
-    Adam's corrected moments m and v of the gradient.
+    p <- p - learning_rate * (m / (sqrt(v) + eps) + weight_decay * p), for every parameter p. m and
+    v are Adam's corrected moments of the gradient.
     """
     return optax.adamw(schedule, b1=hyper.momentum, weight_decay=hyper.weight_decay)
 
@@ -36,7 +36,7 @@ class Muon:
     before it adds them; PyTorch's Muon does not. About 20 steps later the two agree.
 
     Attributes:
-        num_classes: a dense kernel with so many outputs is the last layer's, and not hidden.
+        num_classes: outputs of the last layer, whose kernel AdamW trains.
         nesterov: Nesterov's momentum in Muon.
         adamw_share: AdamW's learning rate over Muon's: 0.0003 to 0.02, as Jordan recommends.
     """
@@ -80,7 +80,7 @@ def parameter_name(path: Iterable[Any]) -> str:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Return whether a pattern matches a parameter's name, or that of a module it is in.
+    """Return whether a pattern matches the name of a parameter or of a module that contains it.
 
     `*`, `?` and `[...]` are as in file names, and `*` matches dots too: `conv1`, `conv*` and
     `*.kernel` all match "conv1.kernel".

@@ -1,4 +1,4 @@
-"""Regularisers of images and labels, beside weight decay and dropout."""
+"""Regularisers of images and labels."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import optax
 
 from cifar_jax.core.train import cross_entropy
 
-ATTEMPTS = 10  # boxes drawn for an image before it stays whole because none fits
+ATTEMPTS = 10  # boxes drawn for an image; if none fits, the image stays whole
 
 
 def box_mask(
@@ -31,8 +31,8 @@ def box_mask(
 class Cutout:
     """Replace a square of every image by the mean colour, in `Inputs.mix`.
 
-    DeVries & Taylor 2017 (arXiv 1708.04552). The centre is uniform over all pixels, so part of the
-    square may lie outside.
+    DeVries & Taylor 2017 (arXiv 1708.04552). The centre is uniform over all pixels, so the square
+    may cross the edge.
 
     Attributes:
         size: side of the square in pixels; the paper's is 16 for CIFAR-10.
@@ -51,11 +51,12 @@ class Cutout:
 
 
 def cut_out(x: jax.Array, row: jax.Array, column: jax.Array, size: int) -> jax.Array:
-    """Zero a square around (row, column), which begins `size // 2` pixels before it.
+    """Set a square around (row, column) to zero. It begins `size // 2` pixels before them.
 
     Args:
         x: float (B, H, W, C), normalised: zero is the mean colour.
         row, column: int32 (B,).
+        size: side of the square in pixels.
     """
     side = jnp.asarray(size, jnp.int32)
     mask = box_mask(x.shape[1:3], row - size // 2, column - size // 2, side, side)
@@ -70,8 +71,8 @@ class RandomErasing:
     pixel and channel of the box is uniform in 0 ... 255.
 
     Attributes:
-        probability: that an image has a box.
-        area: smallest and largest share of the image.
+        probability: of a box in an image.
+        area: smallest and largest area of the box, as shares of the image.
         ratio: smallest height over width; the largest is its inverse.
     """
 
@@ -111,7 +112,7 @@ class Mixup:
     """Blend every image and its label with another of the batch, in `Inputs.mix`.
 
     Zhang et al. 2018 (arXiv 1710.09412). As in the paper's code, a batch has one weight, from
-    Beta(alpha, alpha), and one random permutation; an image may meet itself.
+    Beta(alpha, alpha), and one random permutation, which may pair an image with itself.
 
     Attributes:
         num_classes: of the labels.

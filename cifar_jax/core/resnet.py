@@ -1,4 +1,4 @@
-"""Residual networks for 32x32 images, and the same without their shortcuts.
+"""Residual networks for 32x32 images, and the same networks without shortcuts.
 
 He et al. 2016 (arXiv 1512.03385): ResNet-20, 32 and 56 and their plain nets are those of section
 4.2. ResNet-18 is that of table 1 with a stem for small images (3x3, stride 1, no max pooling).
@@ -69,7 +69,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(N, H, W, C) -> (N, H / stride, W / stride, features)."""
+        """Project: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         x = self.layers.conv(x, self.features, 1, self.stride, "0")
         return self.layers.normalise(self, "1", x, train)
 
@@ -91,7 +91,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(N, H, W, C) -> (N, H / stride, W / stride, features)."""
+        """Apply the block: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         layers = self.layers
         y = layers.conv(x, self.features, 3, self.stride, "conv1")
         y = nn.relu(layers.normalise(self, "norm1", y, train))
@@ -121,7 +121,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(N, H, W, C) -> (N, H / stride, W / stride, features)."""
+        """Apply the blocks: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
             block = (self.layers, self.features, stride, self.shortcut, self.zero_init)
@@ -140,7 +140,7 @@ class ResNet(nn.Module):
             each halves height and width.
         shortcut: "pad" (He et al.'s option A: skip positions, add zero channels), "project"
             (option B) or "none" (a plain net).
-        zero_init: the scale of each block's last norm starts at 0, so that the block starts as its
+        zero_init: start the scale of each block's last norm at 0, so that the block starts as its
             shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
         dropout: rate before the last layer.
         norm_groups, norm_momentum: see `CNN`.

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate beside the protocol's; `optim.py` says how they are called."""
+"""Other learning rate schedules than the protocol's. See `optim.py` for how to call them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class MultiStepDecay:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from the learning rate to `final_fraction` of it.
+    """Half a cosine from the learning rate down to `final_fraction` times the learning rate.
 
     Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5, without restarts; PyTorch's
     `CosineAnnealingLR` over all steps.
@@ -43,7 +43,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Up to the learning rate and down to almost nothing, each half a cosine.
+    """Rise to the learning rate and fall to almost zero, each along half a cosine.
 
     Smith & Topin 2018, arXiv 1708.07120; PyTorch's `OneCycleLR(cycle_momentum=False)`.
 
@@ -66,15 +66,15 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class Warmup:
-    """A linear warm-up (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
+    """Linear warm-up (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
 
     Step i of its n steps, counted from 1, has i / n of the schedule's rate.
 
     Attributes:
         epochs: length of the warm-up.
-        schedule: what it multiplies.
-        delay: start the schedule after the warm-up and fit it to the steps that remain; otherwise
-            it counts from the first step of training.
+        schedule: of the learning rate without warm-up.
+        delay: start the schedule after the warm-up and fit it to the remaining steps. Otherwise
+            it starts at the first step of training.
     """
 
     epochs: float

@@ -1,7 +1,7 @@
-"""Training as a pure function: an experiment, its state, one step, one epoch, the whole.
+"""Training as pure functions: an experiment, its state, one step, one epoch, all epochs.
 
-Every random number comes from the run's key, folded with a purpose and a step or epoch. No draw
-depends on how many came before it, so a resumed or streamed training sees the same numbers.
+Every random number comes from the run's key, folded with a purpose and a step or epoch. A draw
+does not depend on earlier draws, so resumed and streamed training see the same numbers.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,10 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def count_correct(logits: Array, targets: Array) -> Array:
-    """Return how many images have their largest logit at the right class, float32 ().
+    """Return the number of correct predictions, float32 ().
 
-    With shares as targets an image counts by the share of the class that its largest logit names.
-    Arguments as in `cross_entropy`.
+    With shares as targets, an image counts as the share of its predicted class. Arguments as in
+    `cross_entropy`.
     """
     predicted = jnp.argmax(logits, axis=-1)
     if targets.ndim == 1:
@@ -49,7 +49,7 @@ def count_correct(logits: Array, targets: Array) -> Array:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that is fixed before a training is compiled. The defaults are the protocol.
+    """Everything static: fixed when training is compiled. The defaults are the protocol.
 
     Attributes:
         model: Flax module; `model(x, train=...)` returns logits (B, classes).
@@ -58,9 +58,9 @@ class Experiment:
         optimizer, schedule: see `optim.py`.
         batch_size: images a step.
         epochs: passes over the training images.
-        precision: of float32 products: "highest" for float32 in full, "tensorfloat32", or None for
+        precision: of float32 products: "highest" for full float32, "tensorfloat32", or None for
             the device's default.
-        eval_batch_size: images in a forward pass of evaluation; changes speed and memory alone.
+        eval_batch_size: images in a forward pass of evaluation; changes only speed and memory.
     """
 
     model: nn.Module = CNN()
@@ -98,21 +98,21 @@ class TrainState:
 
     step: Array  # int32 (), number of steps taken
     params: Any  # trainable parameters
-    batch_stats: Any  # running statistics; an empty dict if the model has none
+    batch_stats: Any  # running statistics, or an empty dict
     opt_state: optax.OptState  # optax's, with the momentum
     key: Array  # of the run; never changes
     loss_sum: Array  # float32 (), of each step's loss times its share of a full batch
     correct_sum: Array  # float32 (), of `count_correct`
-    bad_step: Array  # int32 (), first step of the epoch, from 0, with a loss not finite; or -1
+    bad_step: Array  # int32 (), first step of the epoch, from 0, with a non-finite loss; or -1
 
 
 class Metrics(NamedTuple):
-    """One epoch of a run's history, float32 () unless said."""
+    """One epoch of a run's history. Fields are float32 () but `bad_step`."""
 
     train_loss: Array  # mean over the epoch's images, in train mode, each before its update
-    train_accuracy: Array  # likewise
+    train_accuracy: Array  # over the same forward passes
     val_loss: Array  # mean `cross_entropy` after the epoch, in evaluation mode
-    val_accuracy: Array  # likewise
+    val_accuracy: Array  # after the epoch, in evaluation mode
     learning_rate: Array  # at the epoch's first step
     bad_step: Array  # int32 (), see `TrainState`
 

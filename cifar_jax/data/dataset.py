@@ -1,6 +1,6 @@
-"""The one door to the images: a name in, a `Dataset` of uint8 arrays out.
+"""Load a dataset by name, as a `Dataset` of uint8 arrays.
 
-Nothing here prints; slow steps report to a `progress` callable. Sources are imported when used.
+Slow steps report to a `progress` callable. Sources are imported when used.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Datase
     except UserError as error:
         reason = str(error).rstrip(".")
     notice = (
-        "These images are NOT CIFAR-10. CIFAR-10 could not be had, so the built-in synthetic "
-        "images are used instead, and no accuracy reached on them says anything about CIFAR-10. "
+        "These images are NOT CIFAR-10. CIFAR-10 is not available, so the built-in synthetic "
+        "images are used instead. No accuracy on them says anything about CIFAR-10. "
         f"Reason: {reason}."
     )
     return dataclasses.replace(synthetic.load(root, progress=progress), notice=notice)
@@ -37,7 +37,7 @@ def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Datase
 def _named(
     name: str, data_dir: str | Path | None, root: Path, progress: Progress
 ) -> Dataset | None:
-    """One of `NAMES`, or None."""
+    """Load one of `NAMES`, or return None."""
     if name == "auto":
         return _auto(data_dir, root, progress)
     if name == "cifar10":
@@ -60,21 +60,21 @@ def load(
     options: FolderOptions = PLAIN,
     progress: Progress = silent,
 ) -> Dataset:
-    """Open a dataset; prepared and cached on first use, memory-mapped afterwards.
+    """Open a dataset. The first call prepares and caches it; later ones memory-map it.
 
     Args:
-        name: "cifar10"; "synthetic"; "auto", which is CIFAR-10 if it is prepared, found or can be
-            downloaded, else the synthetic set with `Dataset.notice` saying so; or the path of an
-            image folder with `train/<class>/*` and `test/<class>/*`.
-        data_dir: where CIFAR-10 is kept: a tensorflow-datasets directory, or one with the archive
+        name: "cifar10", "synthetic", "auto", or the path of an image folder with
+            `train/<class>/*` and `test/<class>/*`. "auto" is CIFAR-10 if it is found or can be
+            downloaded, else the synthetic images, with a `Dataset.notice`.
+        data_dir: directory of CIFAR-10: that of tensorflow-datasets, or one with the archive
             `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        cache_dir: where decoded images are kept; None means `cache_root()`.
+        cache_dir: directory of decoded images; None means `cache_root()`.
         classes: use only these, names separated by commas; None means all.
-        options: how to read an image folder.
+        options: for an image folder.
         progress: called as `progress(description, done, total)` during slow steps.
 
     Raises:
-        UserError: one line: what cannot be used, where, and what is allowed.
+        UserError: the images cannot be used.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else cache_root()
     if name in NAMES and options.test_split != "test":
@@ -86,7 +86,7 @@ def load(
         return select_classes(dataset, parse_classes(classes, dataset.classes))
     from cifar_jax.data.sources import cifar10_archive
 
-    cifar10_archive.refuse_pickled(Path(os.path.expanduser(name)), "--dataset")
+    cifar10_archive.reject_pickled(Path(os.path.expanduser(name)), "--dataset")
     if not os.path.isdir(os.path.expanduser(name)):
         raise UserError(
             f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, "

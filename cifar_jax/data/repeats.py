@@ -1,4 +1,4 @@
-"""Images of a dataset whose pixels are equal: found, said, and dropped from training."""
+"""Find, report and drop images with equal pixels."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from cifar_jax.errors import UserError, counted
 
 Images = Contents | Dataset
 Name = Callable[[str, int], str]
-"""From "train" or "test" and a row to what an image is called."""
+"""Names an image by its split, "train" or "test", and its row."""
 
-_SAID = {
+_NOTES = {
     "test": "{} of the test set also in the training set",
     "labels": "{} of the training set with a copy under another label",
     "test labels": "{} of the test set with a copy under another label",
@@ -21,10 +21,10 @@ _SAID = {
 
 
 def _hashes(images: np.ndarray) -> np.ndarray:
-    """int64 (N,): Python's hash of each image's bytes; equal images have equal ones."""
+    """Return Python's hash of each image's bytes, int64 (N,)."""
     size = int(np.prod(images.shape[1:]))
     found = np.empty(len(images), np.int64)
-    for start in range(0, len(images), 1000):  # a few at a time: they may be on disk
+    for start in range(0, len(images), 1000):  # in blocks: the images may be on disk
         block = np.ascontiguousarray(images[start : start + 1000]).tobytes()
         rows = range(0, len(block), size)
         found[start : start + 1000] = [hash(block[row : row + size]) for row in rows]
@@ -32,7 +32,7 @@ def _hashes(images: np.ndarray) -> np.ndarray:
 
 
 def _groups(images: Images) -> Iterator[tuple[list[int], list[int]]]:
-    """Training rows and test rows of every set of two or more equal images, by first row."""
+    """Yield the training rows and test rows of every set of equal images, by first row."""
     n = len(images.train_labels)
     hashes = np.concatenate([_hashes(images.train_images), _hashes(images.test_images)])
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -46,24 +46,24 @@ def _groups(images: Images) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _other_label(rows: list[int], labels: np.ndarray) -> int | None:
-    """The first row with another label than the first row's, if there is one."""
+    """Return the first row whose label differs from that of `rows[0]`, or None."""
     return next((row for row in rows if labels[row] != labels[rows[0]]), None)
 
 
 def find_repeats(images: Images, name: Name | None = None) -> tuple[Repeats, ...]:
-    """Count images whose pixels are equal.
+    """Count images with equal pixels.
 
     Args:
         images: of a dataset.
-        name: what to call one of them; by default its file, else its split, row and class.
+        name: names an image; by default by its file, else by its split, row and class.
 
     Returns:
-        At most one of each kind, without empty ones. "test": test images that are training images
-        too, whatever their labels. "labels" and "test labels": images of one split whose pixels
-        are in that split under two labels. "copies": training images that repeat an earlier one of
-        the same class.
+        One for each kind that occurs:
+        "test": test images that are also training images, under any label.
+        "labels", "test labels": images of a split that has their pixels under two labels.
+        "copies": training images that repeat an earlier one of the same class.
     """
-    count = dict.fromkeys(_SAID, 0)
+    count = dict.fromkeys(_NOTES, 0)
     first: dict[str, tuple[tuple[str, int], tuple[str, int]]] = {}
 
     def add(kind: str, number: int, split: str, row: int, like: tuple[str, int]) -> None:
@@ -82,7 +82,7 @@ def find_repeats(images: Images, name: Name | None = None) -> tuple[Repeats, ...
     call = name or _namer(images)
     return tuple(
         Repeats(kind, count[kind], (call(*pair[0]), call(*pair[1])))
-        for kind, pair in sorted(first.items(), key=lambda item: list(_SAID).index(item[0]))
+        for kind, pair in sorted(first.items(), key=lambda item: list(_NOTES).index(item[0]))
     )
 
 
@@ -99,31 +99,31 @@ def _namer(images: Images) -> Name:
 
 
 def notes(dataset: Dataset, *, hint: bool = True) -> list[str]:
-    """A line for each kind of equal images.
+    """Return a line for each kind of equal images.
 
     Args:
-        dataset: as it was before any were dropped.
-        hint: also say how to drop them.
+        dataset: before any images are dropped.
+        hint: add a line on --drop-duplicates.
     """
     found = [
-        f"{_SAID[r.kind].format(counted(r.count, 'image'))}; the first: {r.first[0]}, equal to "
+        f"{_NOTES[r.kind].format(counted(r.count, 'image'))}; the first: {r.first[0]}, equal to "
         f"{r.first[1]}"
         for r in dataset.repeats
     ]
     if hint and any(r.kind != "test labels" for r in dataset.repeats):
-        found.append("--drop-duplicates drops such training images; test images always stay")
+        found.append("--drop-duplicates drops these training images, but no test images")
     return found
 
 
 def drop_repeats(dataset: Dataset) -> Dataset:
-    """Drop training images that are in the test set too, have two labels, or repeat another.
+    """Drop training images that are also in the test set, have two labels, or repeat another.
 
     Returns:
-        A dataset called `<name>-unique` with a fingerprint of its own, in memory; `dataset` with
-        another note if nothing is dropped.
+        A dataset called `<name>-unique` with its own fingerprint, in memory. If no image is
+        dropped, `dataset` with one more note.
 
     Raises:
-        UserError: if fewer than two training images stay.
+        UserError: fewer than two training images remain.
     """
     drop: list[int] = []
     for train, test in _groups(dataset) if dataset.repeats else ():
@@ -132,17 +132,17 @@ def drop_repeats(dataset: Dataset) -> Dataset:
     n = len(dataset.train_labels)
     if n - len(drop) < 2:
         raise UserError(
-            f"--drop-duplicates: leaves {n - len(drop)} of {n} training images; at least 2 are "
+            f"--drop-duplicates: {n - len(drop)} of {n} training images remain; at least 2 are "
             "needed"
         )
     note = f"--drop-duplicates: {len(drop):,} of {counted(n, 'training image')} dropped"
     all_notes = (*dataset.notes, *notes(dataset, hint=False), note)
     if not drop:
         return dataclasses.replace(dataset, notes=all_notes)
-    kept = np.delete(np.arange(n), drop)
+    rows = np.delete(np.arange(n), drop)
     contents = Contents(
-        np.asarray(dataset.train_images[kept]),
-        np.asarray(dataset.train_labels[kept]),
+        np.asarray(dataset.train_images[rows]),
+        np.asarray(dataset.train_labels[rows]),
         dataset.test_images,
         dataset.test_labels,
         dataset.classes,

@@ -10,15 +10,15 @@ def train_val_split(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarr
 
     Args:
         n: number of labelled images, 50,000 for CIFAR-10.
-        n_val: how many of them are held out, 5,000 in the protocol.
-        seed: of the permutation; NumPy's PCG64, so that the split is the same on every device.
+        n_val: number of validation images, 5,000 in the protocol.
+        seed: of the permutation. NumPy's PCG64 makes the same split on every device.
 
     Returns:
-        Indices of the training images, int64 (n - n_val,), in shuffled order, so that a prefix is
-        itself a random subset; and of the validation images, int64 (n_val,). Disjoint, complete.
+        Indices of the training images, int64 (n - n_val,), and of the validation images, int64
+        (n_val,). Both are shuffled, so that a prefix is a random subset.
 
     Raises:
-        UserError: if nothing would be left to train on.
+        UserError: no training image would remain.
     """
     if n_val >= n:
         raise UserError(f"--val-examples {n_val}: must be below the {n} images of the training set")

@@ -1,4 +1,4 @@
-"""Batches fed from the host, for images that do not fit on the device."""
+"""Batches read on the host, for images that do not fit on the device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,14 @@ THREADS = 2
 
 
 def import_grain() -> Any:
-    """Grain, which only streaming needs.
+    """Import Grain, which only streaming needs.
 
     Raises:
-        UserError: if it cannot be imported here.
+        UserError: the import fails.
     """
     try:
         import grain
-    except Exception as error:  # Also of a library that it loads.
+    except Exception as error:  # A library that it loads can raise any type.
         why = one_line(error)
         raise UserError(
             f"--pipeline stream: Grain cannot be imported ({why}); use --pipeline device"
@@ -29,7 +29,7 @@ def import_grain() -> Any:
 
 
 class _Batches:
-    """Random access to the batches of one epoch, as Grain wants it."""
+    """Random access to the batches of one epoch, for Grain."""
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, batch_size: int
@@ -48,13 +48,13 @@ class _Batches:
 def stream_batches(
     images: np.ndarray, labels: np.ndarray, order: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of one epoch in order, read ahead by Grain's threads.
+    """Yield the batches of one epoch in order. Grain's threads read ahead.
 
     Args:
-        images: uint8 (N, H, W, 3), usually memory-mapped: only the rows of a batch are read.
+        images: uint8 (N, H, W, 3), usually memory-mapped: only a batch's rows are read.
         labels: int32 (N,).
         order: rows to visit, integers (n,).
-        batch_size: rows a batch; the last batch holds what is left.
+        batch_size: rows a batch; the last batch may have fewer.
 
     Yields:
         uint8 (B, H, W, 3) and int32 (B,).

@@ -1,4 +1,4 @@
-"""Some classes of a dataset, as a dataset of its own."""
+"""Select some classes of a dataset."""
 
 import csv
 import dataclasses
@@ -11,26 +11,26 @@ from cifar_jax.errors import UserError
 
 
 def _split_names(text: str, known: tuple[str, ...]) -> list[str] | None:
-    """The names of known classes in `text`, of which some hold commas; None if there are others.
+    """Split `text` at commas into names of known classes, or return None.
 
-    The longest name counts where several begin alike.
+    A name may contain commas. Of several names that match, the longest counts.
     """
     parts = text.split(",")
     names: list[list[str] | None] = [None] * len(parts) + [[]]
     for start in reversed(range(len(parts))):
         for end in range(len(parts), start, -1):
-            name, rest = ",".join(parts[start:end]).strip(), names[end]
-            if rest is not None and name in known:
-                names[start] = [name, *rest]
+            name, following = ",".join(parts[start:end]).strip(), names[end]
+            if following is not None and name in known:
+                names[start] = [name, *following]
                 break
     return names[0]
 
 
 def parse_classes(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names separated by commas; one with a comma in it may be in double quotes.
+    """Parse class names separated by commas. Double quotes may enclose a name with a comma.
 
     Raises:
-        UserError: if one is unknown or named twice, or there are fewer than two.
+        UserError: a class is unknown or named twice, or there are fewer than two.
     """
     found = _split_names(text, known)
     if found is None:
@@ -41,7 +41,7 @@ def parse_classes(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(found)
     for name in names:
         if name not in known:
-            raise UserError(f"--classes: {name!r} is not a class; there are: {', '.join(known)}")
+            raise UserError(f"--classes: {name!r} is not a class; allowed: {', '.join(known)}")
     if len(set(names)) < len(names):
         raise UserError(f"--classes {text}: a class is named twice")
     if len(names) < 2:
@@ -50,20 +50,20 @@ def parse_classes(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_synthetic(name: str) -> bool:
-    """Whether a dataset of this name is the built-in one, or some of its images."""
+    """Return whether this name is that of the built-in dataset or of a subset."""
     return name == "synthetic" or name.startswith("synthetic-")
 
 
 def select_classes(dataset: Dataset, names: tuple[str, ...], total: int | None = None) -> Dataset:
-    """The images of some classes, in the dataset's order, labels numbered as the names are.
+    """Select the images of some classes, in the dataset's order.
 
     Args:
-        dataset: all of it.
-        names: of its classes.
-        total: how many classes there are; None: as many as `dataset` has.
+        dataset: with all classes.
+        names: of the classes to select. A label is an index into them.
+        total: number of all classes; None: that of `dataset`.
 
     Returns:
-        A dataset called `<name>-<k>of<total>` with a fingerprint of its own, in memory.
+        A dataset called `<name>-<k>of<total>` with its own fingerprint, in memory.
     """
     number = np.full(len(dataset.classes), -1, np.int32)
     for new, name in enumerate(names):
@@ -73,7 +73,7 @@ def select_classes(dataset: Dataset, names: tuple[str, ...], total: int | None =
         for split in ("train", "test")
     }
 
-    def called(split: str, row: int) -> str:
+    def name_of(split: str, row: int) -> str:
         return f"{split} image {rows[split][row]} ({names[labels[split][row]]})"
 
     labels = {split: number[getattr(dataset, f"{split}_labels")[rows[split]]] for split in rows}
@@ -89,5 +89,5 @@ def select_classes(dataset: Dataset, names: tuple[str, ...], total: int | None =
     return dataclasses.replace(
         as_dataset(f"{dataset.name}-{len(names)}of{total or len(dataset.classes)}", contents),
         notice=dataset.notice,
-        repeats=dataset.repeats if whole else find_repeats(contents, called),
+        repeats=dataset.repeats if whole else find_repeats(contents, name_of),
     )

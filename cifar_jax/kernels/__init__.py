@@ -4,7 +4,7 @@
 First, it replaces whole modules (modules.py): Flax's `intercept_methods` hands over their calls.
 Then it traces the forward pass and evaluates it again by a table of rules (rules.py): a
 convolution becomes matrix products, a pooling becomes maxima of slices. JAX differentiates and
-vectorises the result. What has no rule stays as it is.
+vectorises the result. Operations without a rule do not change.
 
 To add a body for an operation, write a rule that returns the result, or None where the body does
 not fit, and name its primitive in `rules.rules`. To add one for a module, write a function of the

@@ -1,4 +1,4 @@
-"""Batch Normalization in train mode, alone and fused with the ReLU and pooling behind it."""
+"""Batch Normalization in train mode, alone and fused with the ReLU and pooling after it."""
 
 import functools
 
@@ -104,8 +104,8 @@ def batch_norm_relu_max_pool_windows(
 ) -> _Triple:
     """ReLU and maximum over windows of `batch_norm`, values and gradients, in fewer passes.
 
-    The normalised x is never stored, and of each window at most one element has a gradient behind
-    the pooling, so that the sums of the backward pass run over a quarter of the data.
+    The normalised x is never stored. At most one element of each window has a gradient from the
+    pooling, so the sums of the backward pass run over a quarter of the data.
 
     Args:
         x: (..., C), with two axes of size 2.

@@ -1,4 +1,4 @@
-"""How the programs of training are compiled: options of XLA's that pay, where it knows them."""
+"""XLA options that make training programs faster, if this version of XLA has them."""
 
 import functools
 from collections.abc import Callable

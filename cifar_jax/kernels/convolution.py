@@ -1,10 +1,10 @@
-"""Convolutions of any rank, channels last, in the form that is fastest on a platform.
+"""Convolutions of any rank, channels last, in the fastest form for a platform.
 
-XLA's CPU backend calls Eigen's fast convolution for one layout alone. It brings others into it only
-at the outermost level of a program, so in a loop the gradients of a convolution take up to a
-hundred times as long. Here they are convolutions in that layout. Wide 3x3 kernels take Winograd's
-products. Under `jax.vmap` with a kernel a run XLA makes one grouped convolution, which on GPUs is
-slower than one after the other (jax issue 26568); here it becomes a product.
+XLA's CPU backend calls Eigen's fast convolution for one layout alone. It converts other layouts
+only at the outermost level of a program, so in a loop the gradients of a convolution take up to a
+hundred times as long. Here the gradients are convolutions in that layout, and wide 3x3 kernels use
+Winograd's products. Under `jax.vmap` with one kernel a run, XLA makes a grouped convolution, which
+on GPUs is slower than separate ones (jax issue 26568). Here it becomes a product.
 benchmarks/layers.py measures the forms.
 """
 

@@ -1,8 +1,8 @@
-"""Max pooling whose backward pass is an elementwise sweep, not a select-and-scatter.
+"""Max pooling with an elementwise backward pass instead of a select-and-scatter.
 
 The functions that end in `_windows` take an array of any layout with two axes of size 2: the row
-and the column in a window. So a convolution hands over its output in the layout in which its
-matrix products leave it, and no transposition of the largest arrays of the network is needed.
+and the column in a window. So a convolution need not transpose the output of its matrix products,
+the largest arrays of the network.
 """
 
 import functools
@@ -169,11 +169,11 @@ def relu_max_pool_windows(x: jax.Array, axes: tuple[int, int]) -> jax.Array:
 
 
 def relu_max_and_position(x: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """ReLU, the maximum over `axes`, and where it stands in its window.
+    """Apply ReLU, and find the maximum over `axes` and its position in the window.
 
     Returns:
-        Two arrays without the window's axes; the second holds 0 to 3 in row-major order, `NOWHERE`
-        where ReLU cut.
+        Two arrays without the window's axes. The second has 0 to 3 in row-major order, or `NOWHERE`
+        for a maximum that ReLU cuts.
     """
     largest = _max(x, axes)
     position = jnp.where(largest > 0, _first_max(x, largest, axes), NOWHERE**2)

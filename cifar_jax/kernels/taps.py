@@ -1,4 +1,4 @@
-"""Shifted, strided views of an array: what a sliding window reads, one array a position in it."""
+"""Shifted, strided views of an array: one for each position in a sliding window."""
 
 import itertools
 from collections.abc import Sequence

@@ -3,10 +3,10 @@
 Lavin & Gray 2016 (arXiv 1509.09308), equation 8: Y = A^T [(G g G^T) * (B^T d B)] A, summed over
 input channels, for each 4x4 tile of outputs and the 6x6 inputs d that it reads.
 
-The inputs' transform is written as sums of slices, over rows and then over columns: XLA makes one
-loop of each, which reads the image itself, so that the overlapping tiles are never stored. So is
-the gradient of the outputs' transform. The other transforms are products with a constant matrix,
-which are as fast there and compile faster.
+The inputs' transform is a sum of slices, over rows and then over columns. XLA makes one loop of
+each, which reads the image itself, so the overlapping tiles are never stored. The gradient of the
+outputs' transform is a sum of slices too. The other transforms are products with a constant
+matrix, which are as fast there and compile faster.
 """
 
 import functools
@@ -77,7 +77,7 @@ def _transform_output_fwd(y: jax.Array) -> tuple[jax.Array, None]:
 
 
 def _transform_output_bwd(_: None, g: jax.Array) -> tuple[jax.Array]:
-    # The first sum is one loop with the gradient behind it, a pooling's for example.
+    # XLA fuses the first sum with the computation of g, for example a pooling's gradient.
     matrix = _transforms()[0].T
     rows = _combine(matrix, list(g), 0)
     return (_combine(matrix, [rows[:, i] for i in range(g.shape[1])], 1),)

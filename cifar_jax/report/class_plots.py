@@ -1,7 +1,7 @@
-"""The figures of a study in which classes are seen, readable for any number of them.
+"""Draw a study's figures of classes, readable for any number of classes.
 
-Up to 40 classes are named. Of more, figures show how many classes have which value, the largest
-differences, or numbers of classes.
+Up to 40 classes are named. Of more, figures show sorted values, the largest differences, or class
+numbers.
 """
 
 from collections.abc import Sequence
@@ -20,30 +20,30 @@ from cifar_jax.report.matrix import draw_matrix, write_cells
 from cifar_jax.report.naming import arm_name, paired_runs
 from cifar_jax.study.collect import Run, Study
 
-MOST_WRITTEN = 12  # classes; the numbers in the cells of more cannot be read
+MOST_WRITTEN = 12  # classes; numbers in more cells would be too small
 _AXIS = 4.3  # inches, the length of a horizontal axis
 
 
 def confusion_shares(runs: Sequence[Run]) -> np.ndarray:
-    """Shares of each true class (rows), mean over the seeds; NaN for absent classes."""
+    """Return shares of each true class (rows), mean over the seeds. NaN for absent classes."""
     total = np.zeros(())
     for run in runs:  # One at a time: a thousand classes are 8 MB a run.
         counts = run.confusion.astype(float)
         images = counts.sum(axis=1, keepdims=True)
-        nothing = np.full_like(counts, np.nan)
-        total = total + np.divide(counts, images, out=nothing, where=images > 0)
+        absent = np.full_like(counts, np.nan)
+        total = total + np.divide(counts, images, out=absent, where=images > 0)
     return total / len(runs)
 
 
 def sorted_note(classes: Sequence[str]) -> str:
-    """What a caption adds where the classes are too many to name; else empty."""
+    """Return a caption's sentence for classes too many to name, or ""."""
     if len(classes) <= MOST_NAMED:
         return ""
     return f" The {len(classes):,} classes are too many to name, so they are sorted by value."
 
 
 def counts_caption(classes: Sequence[str]) -> str:
-    """What `class_counts` shows."""
+    """Return the caption of `class_counts`."""
     return f"images of each class in the training, validation and test set.{sorted_note(classes)}"
 
 
@@ -53,13 +53,13 @@ def _bars_of_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
-    """Images of each class in the training, validation and test set.
+    """Draw the number of images of each class in the training, validation and test set.
 
-    Of more than 40 classes: from the largest to the smallest, each set in its own order.
+    More than 40 classes are sorted by value, each set separately.
 
     Args:
-        images: all of them.
-        data: the config's data table: val_examples, split_seed and, perhaps, train_examples.
+        images: of the dataset.
+        data: the config's data table: val_examples, split_seed and optionally train_examples.
         title: of the figure.
     """
     labels = np.asarray(images.train_labels)
@@ -100,20 +100,20 @@ def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
 
 
 def _sorted_classes(axes: Axes, values: np.ndarray, colour: str, label: str) -> None:
-    """A line from the class with the greatest value to that with the smallest."""
+    """Draw the values of the classes as a line, in descending order."""
     found = np.sort(values[~np.isnan(values)])[::-1]
     axes.plot(np.arange(1, len(found) + 1), found, color=colour, label=label)
 
 
 def confusions(study: Study, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix of every arm on the test set, one under the other."""
+    """Draw the test set's confusion matrix of every arm, in one column."""
     arms = drawn_arms(study)
     figure = new_figure(0.4 + 4.4 * len(arms), title)
     for axes, (name, _, _, runs) in zip(
         figure.subplots(len(arms), 1, squeeze=False).flat, arms, strict=True
     ):
         share = "share of the true class [%]"
-        norm = PowerNorm(0.5, 0, 100)  # shows confusions of a few per cent beside the diagonal
+        norm = PowerNorm(0.5, 0, 100)  # makes confusions of a few per cent visible
         _matrix(axes, 100 * confusion_shares(runs), classes, share, "Blues", norm)
         if len(arms) > 1:
             axes.set_title(name, loc="center")
@@ -123,7 +123,7 @@ def confusions(study: Study, classes: Sequence[str], title: str) -> Figure:
 def _matrix(
     axes: Axes, values: np.ndarray, classes: Sequence[str], label: str, cmap: str, norm: Normalize
 ) -> None:
-    """Per cents or points as colours, and as numbers where they are few."""
+    """Draw per cents or points as colours, and for up to 12 classes as numbers."""
     image = draw_matrix(axes, values, classes, 3.1, label, cmap=cmap, norm=norm)
     if len(classes) > MOST_WRITTEN:
         return
@@ -137,7 +137,7 @@ def _matrix(
 
 
 def confusion_difference(study: Study, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix of the second arm minus that of the first, over their common seeds."""
+    """Draw the second arm's confusion matrix minus the first's, over their common seeds."""
     first, second = zip(*paired_runs(study), strict=True)
     difference = 100 * (confusion_shares(second) - confusion_shares(first))
     limit = max(float(np.nanmax(np.abs(difference))), 1e-9)
@@ -149,9 +149,9 @@ def confusion_difference(study: Study, classes: Sequence[str], title: str) -> Fi
 
 
 def per_class(study: Study, per_arm: dict[str, Any], classes: Sequence[str], title: str) -> Figure:
-    """Test accuracy of each class, the arms side by side.
+    """Draw the test accuracy of each class for every arm.
 
-    Of more than 40 classes: from the best to the worst, each arm in its own order.
+    More than 40 classes are sorted by accuracy, each arm separately.
 
     Args:
         study: its arms.

@@ -1,4 +1,4 @@
-"""What a run shows while it works: progress bars on a terminal, plain lines elsewhere."""
+"""Print a run's messages and progress: bars on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -23,21 +23,20 @@ from rich.text import Text
 from cifar_jax.errors import printable
 from cifar_jax.storage import naming
 
-# Seconds between two plain progress lines where there is no terminal.
-PLAIN_INTERVAL = 10.0
-# Of more classes, only those at either end are shown.
+PLAIN_INTERVAL = 10.0  # seconds between plain progress lines
+# Of more classes, only the best and the worst are shown.
 MOST_LINES, EXTREME_LINES = 40, 10
 
 
 def duration(seconds: float) -> str:
-    """`h:mm:ss` or `m:ss`."""
-    minutes, rest = divmod(round(seconds), 60)
+    """Format seconds as `h:mm:ss` or `m:ss`."""
+    minutes, remaining = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remaining:02d}" if hours else f"{minutes}:{remaining:02d}"
 
 
 def epoch_line(row: dict[str, Any], last: int, seconds_left: float) -> str:
-    """One line for an epoch's row of the history."""
+    """Format an epoch's row of the history as one line."""
     width = len(str(last))
     return (
         f"epoch {row['epoch']:{width}d}/{last}"
@@ -49,11 +48,11 @@ def epoch_line(row: dict[str, Any], last: int, seconds_left: float) -> str:
 
 
 def class_lines(classes: Sequence[str], accuracy: Sequence[float]) -> list[str]:
-    """A line for each class; of more than 40, the ten best and the ten worst.
+    """Return a line for each class. Of more than 40, only the ten best and the ten worst.
 
     Args:
         classes: their names.
-        accuracy: fractions, NaN where a class has no image.
+        accuracy: fractions, NaN for a class without images.
     """
     order = list(range(len(classes)))
     between = len(order) - 2 * EXTREME_LINES
@@ -73,7 +72,7 @@ class Display:
     """Messages and progress of one run.
 
     Attributes:
-        console: where it goes; standard output by default.
+        console: output, by default standard output.
     """
 
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
@@ -83,23 +82,23 @@ class Display:
     _last_plain: float = 0.0
 
     def say(self, text: str) -> None:
-        """One line, shown as it is: no markup, no control characters."""
+        """Print one line, without markup and control characters."""
         with naming("standard output"):
             self.console.print(printable(text), markup=False, emoji=False)
 
     def banner(self, text: str) -> None:
-        """A text that cannot be overlooked."""
+        """Print a text in a conspicuous frame."""
         panel = Panel(
             Text(printable(text)), title="ATTENTION", border_style="bold red", style="bold"
         )
         self.console.print(panel, soft_wrap=False)
 
     def progress(self, description: str, done: float, total: int, *, plain: bool = True) -> None:
-        """Show that `done` of `total` are done; a new description starts a new bar.
+        """Show that `done` of `total` are done. A new description starts a new bar.
 
         Args:
-            done: a part of one moves the bar, and is not counted.
-            plain: also off a terminal, as a line now and then.
+            done: may be a fraction, which moves the bar.
+            plain: without a terminal, print a line now and then.
         """
         if description != self._described:
             self.end_progress()
@@ -130,7 +129,7 @@ class Display:
         self._progress.update(self._task, completed=done, total=total)
 
     def end_progress(self) -> None:
-        """Take the current bar down."""
+        """Remove the current bar."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None

@@ -1,8 +1,7 @@
-"""The style of all figures of a study, and what several of them draw.
+"""Style and common parts of a study's figures.
 
-Arms are told apart by colour (Okabe and Ito's palette, safe for colour-blind readers) and marker.
-Where an arm has several seeds a line is their mean and a band or whisker the 95 % Student t
-interval of that mean; with one seed there is the line alone.
+An arm has a colour (of Okabe and Ito's palette, safe for colour-blind readers) and a marker. A line
+is the mean over the seeds. Several seeds add its 95 % Student t interval, as a band or whisker.
 """
 
 import io
@@ -28,8 +27,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 TITLE_LINE = 66  # characters
 DPI = 160
-WIDTH = 5.2  # inches; 9 pt stays legible when the figure is fitted to a column or a telephone
-MOST_ROWS = 40  # seeds, arms or classes one under the other
+WIDTH = 5.2  # inches; 9 pt stays legible in a column or on a telephone
+MOST_ROWS = 40  # seeds, arms or classes in a column
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -48,14 +47,14 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "svg.hashsalt": "cifar_jax",
-    "text.parse_math": False,  # class names may hold a dollar sign
+    "text.parse_math": False,  # class names may contain a dollar sign
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
 }
 
 
 def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
-    """Draw a figure as "png" or "svg", or both; the same input gives the same bytes."""
+    """Draw a figure as "png", "svg" or both. The same input gives the same bytes."""
     files = []
     with matplotlib.style.context(["default", STYLE]):
         figure = build()
@@ -84,15 +83,15 @@ def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tup
 def mean_and_interval(
     values: np.ndarray, least: float = -math.inf, most: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean over the seeds and its 95 % Student t interval, within the range of such values.
+    """Compute the mean over the seeds and its 95 % Student t interval.
 
     Args:
         values: floats (seeds, ...).
-        least, most: the range.
+        least, most: limits of the interval.
 
     Returns:
-        The mean, with the shape of one seed, and the ends, (2, ...): NaN where the seeds do not
-        differ, None where there is one seed.
+        The mean, with the shape of one seed, and the ends, (2, ...). The ends are NaN where all
+        seeds are equal, and None for one seed.
     """
     n = len(values)
     mean = values.mean(axis=0)
@@ -104,16 +103,16 @@ def mean_and_interval(
 
 
 def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
-    """Colour and marker of one of the arms; the report's two always have the same."""
+    """Return colour and marker of an arm. The report's two arms always have the same."""
     order = [name for name in ("none", "batch") if name in arms]
     order += [name for name in arms if name not in order]
-    offset = 0 if "none" in arms else 1  # BatchNorm keeps its colour when it stands alone
-    at = (order.index(arm) + offset) % len(PALETTE)
-    return PALETTE[at], MARKERS[at]
+    offset = 0 if "none" in arms else 1  # BatchNorm has its colour also without a baseline
+    index = (order.index(arm) + offset) % len(PALETTE)
+    return PALETTE[index], MARKERS[index]
 
 
 def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
-    """Name, colour, marker and runs of each arm that has a run."""
+    """Return name, colour, marker and runs of each arm that has a run."""
     return [
         (arm_name(arm), *arm_style(study.arms, arm), study.runs[arm])
         for arm in study.arms
@@ -122,16 +121,14 @@ def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
 
 
 def histories(runs: Sequence[Run], column: str) -> np.ndarray:
-    """One column of the histories, (seeds, epochs) of the shortest; None becomes NaN."""
+    """Return one column of the histories, (seeds, epochs of the shortest). None becomes NaN."""
     epochs = min(len(run.results["history"]) for run in runs)
     rows = [run.results["history"][:epochs] for run in runs]
     return np.array([[row[column] for row in history] for history in rows], float)
 
 
 def new_figure(height: float, title: str) -> Figure:
-    """An empty figure as wide as a column, its title on as many lines as it needs; `height` in
-    inches.
-    """
+    """Make an empty figure, one column wide and `height` inches high, with a wrapped title."""
     figure = Figure(figsize=(WIDTH, height))
     figure.suptitle(wrapped(title, TITLE_LINE), x=0.01, ha="left")
     return figure
@@ -143,23 +140,24 @@ def mean_line(
     values: np.ndarray,
     colour: str,
     most: float = math.inf,
-    **rest: Any,
+    **style: Any,
 ) -> None:
-    """Mean over the seeds, with its interval as a band where there are several.
+    """Draw the mean over the seeds. Several seeds add its interval as a band.
 
     Args:
         x: (n,).
         values: (seeds, n), from 0 to `most`.
+        style: of the line, for `Axes.plot`.
     """
     mean, ends = mean_and_interval(values, 0, most)
     marker = "o" if len(x) < 3 else None
-    axes.plot(x, mean, color=colour, marker=marker, **rest)
+    axes.plot(x, mean, color=colour, marker=marker, **style)
     if ends is not None:
         axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
 
 
 def within(axes: Axes, low: float, high: float, which: str = "y") -> None:
-    """Cut what Matplotlib adds to an axis beyond the range of its values, but for a marker."""
+    """Cut an axis to the range of its values, with a margin for a marker."""
     edge = 0.015 * (high - low)
     ends = axes.get_ylim() if which == "y" else axes.get_xlim()
     cut = max(ends[0], low - edge), min(ends[1], high + edge)
@@ -167,7 +165,7 @@ def within(axes: Axes, low: float, high: float, which: str = "y") -> None:
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """The legend of `axes` under the whole figure."""
+    """Draw the legend of `axes` below the whole figure."""
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
@@ -178,11 +176,11 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def integer_epochs(axes: Axes) -> None:
-    """Epochs, whole ones, as the horizontal axis."""
+    """Label the horizontal axis with whole epochs."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """The unit for times up to so many seconds, and how many seconds it has."""
+    """Return the unit for times up to `seconds`, and its length in seconds."""
     return ("min", 60.0) if seconds > 600 else ("s", 1.0)

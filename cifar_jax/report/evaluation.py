@@ -1,4 +1,4 @@
-"""What the logits of a test set say: plain NumPy."""
+"""Evaluate the logits of a test set with NumPy."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Evaluation:
     Attributes:
         loss: mean cross-entropy in nats.
         accuracy: a fraction.
-        correct: images classified right.
-        per_class_accuracy: fraction of each true class, NaN where a class has no image.
+        correct: number of images classified correctly.
+        per_class_accuracy: fraction of each true class, NaN for a class without images.
         confusion: int64 (classes, classes), rows are true classes, columns predicted ones.
     """
 

@@ -1,4 +1,4 @@
-"""Figures of one run, as PNG. Every title names the dataset."""
+"""Draw the figures of one run as PNG. Every title names the dataset."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from cifar_jax.report.files import write_atomically
 from cifar_jax.report.labels import BASE_FONT, font_warning, use_fonts, wrapped
 from cifar_jax.report.matrix import draw_matrix, write_cells
 
-# Class names are text, not TeX: they may hold a dollar sign.
+# Class names are text, not TeX: they may contain a dollar sign.
 _plain_text = partial(
     matplotlib.rc_context,
     {"text.parse_math": False, "text.usetex": False, "font.family": [BASE_FONT]},
 )
 
 TRAIN, VALIDATION = "tab:blue", "tab:orange"
-MOST_COUNTED = 20  # classes; the numbers in the cells of more cannot be read
+MOST_COUNTED = 20  # classes; numbers in more cells would be too small
 WIDEST = 13  # inches
 
 
@@ -36,7 +36,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a figure could not be drawn, in a few words."""
+    """Return in a few words why a figure could not be drawn."""
     if isinstance(error, MemoryError):
         return "out of memory"
     return getattr(error, "strerror", None) or one_line(error)
@@ -51,10 +51,10 @@ def draw_run(
         workdir: the run's directory, with its results.
         results: of the run.
         confusion: integers (classes, classes), rows are true classes.
-        title: says which run it is.
+        title: of the figures; names the run.
 
     Returns:
-        A line about each that could not be drawn, and about characters that no font has.
+        Warnings of figures that could not be drawn, and of characters that no font has.
     """
     classes = results["dataset"]["classes"]
     of_matrix = f"{title}: test accuracy {100 * results['test_accuracy']:.2f} %"
@@ -74,7 +74,10 @@ def draw_run(
 
 
 def rate_drops(history: Sequence[dict[str, Any]]) -> list[float]:
-    """Epochs, less a half, before which the learning rate drops; none if it changes with each."""
+    """Return the epochs, less a half, before which the learning rate drops.
+
+    Empty for a rate that changes every epoch.
+    """
     pairs = list(itertools.pairwise(history))
     if len(pairs) > 1 and all(a["learning_rate"] != b["learning_rate"] for a, b in pairs):
         return []
@@ -85,7 +88,7 @@ def rate_drops(history: Sequence[dict[str, Any]]) -> list[float]:
 
 @_plain_text()
 def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
-    """Loss and accuracy of training and validation over the epochs.
+    """Draw loss and accuracy of training and validation over the epochs.
 
     Args:
         history: rows with epoch, train_loss, train_accuracy, val_loss, val_accuracy and
@@ -103,8 +106,8 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
         for number, drop in enumerate(rate_drops(history)):
-            once = "learning rate drops" if number == 0 else None
-            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=once)
+            entry = "learning rate drops" if number == 0 else None
+            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=entry)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -116,9 +119,9 @@ def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
 
 @_plain_text()
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix, colours as share of the true class; at most 14 x 13 inches.
+    """Draw a confusion matrix of at most 14 x 13 inches. Colours are shares of the true class.
 
-    Up to 20 classes have their counts in the cells, up to 40 have names, more than 250 share cells.
+    Up to 20 classes have counts in the cells, up to 40 have names, more than 250 share cells.
 
     Args:
         confusion: integers (classes, classes), rows are true classes.

@@ -1,4 +1,4 @@
-"""Files that a run leaves, written whole or not at all."""
+"""Write result files atomically."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from cifar_jax.storage import WRITING, naming, seal, sync
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through a temporary one beside it, renamed when it has reached the disk."""
+    """Write a temporary file in the same directory, and rename it when it is on the disk."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name}-")
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
@@ -33,10 +33,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Refuse a link that would make a report write to another place than its study.
+    """Check that a report's file is in the study's directory.
 
     Raises:
-        UserError: naming the link.
+        UserError: `path` is a link out of `root`.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{path}: is a link out of {root}; the report is written only there")
@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def strict(value: Any) -> Any:
-    """A copy of plain data in which numbers that JSON cannot hold (NaN, infinity) are None."""
+    """Copy plain data, with None for the numbers that JSON lacks (NaN, infinity)."""
     if isinstance(value, dict):
         return {key: strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -74,5 +74,5 @@ def write_sealed(path: Path, record: dict[str, Any]) -> None:
 
 
 def json_lines(rows: Iterable[Any]) -> str:
-    """One line of JSON a row."""
+    """Return one line of JSON a row."""
     return "".join(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)

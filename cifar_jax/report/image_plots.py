@@ -1,4 +1,4 @@
-"""The figures that show images of the dataset."""
+"""Draw the figures with images of the dataset."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import arm_name, paired_runs
 from cifar_jax.study.collect import Run, Study
 
-MOST_OF_EACH = 9  # images that one arm alone gets right
+MOST_OF_EACH = 9  # images that only one arm gets right
 MOST_MISTAKES = 15
 _LINE = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3
 
-# Lines of text beside an image: who says it, what, and its colour.
+# Lines of text next to an image: label, value and colour.
 Words = list[tuple[str, str, str]]
 
 
 def samples(images: Dataset, title: str) -> Figure:
-    """The first training image of each class, of the first 40 where there are more."""
+    """Draw the first training image of each class, for up to 40 classes."""
     names = class_names(images.classes)[:MOST_NAMED]
     columns = 5
     rows = -(-len(names) // columns)
@@ -38,31 +38,31 @@ def samples(images: Dataset, title: str) -> Figure:
 
 
 def samples_caption(classes: Sequence[str]) -> str:
-    """What `samples` shows."""
+    """Return the caption of `samples`."""
     first = f"the first {MOST_NAMED} of {len(classes):,} classes"
     which = first if len(classes) > MOST_NAMED else "each class"
     return f"the first training image of {which}."
 
 
 def disagreements(study: Study) -> tuple[np.ndarray, np.ndarray]:
-    """Test images that one of the two compared arms alone gets right, with the first common seed.
+    """Find the test images that only one of the two compared arms gets right.
 
     Returns:
-        Rows that the second arm gets right and the first wrong, and the reverse, int64 (N,) each,
-        those first in which it is so with most seeds.
+        Rows that only the second arm gets right with the first common seed, and rows that only the
+        first does, int64 (N,) each. Rows for which most seeds agree come first.
     """
     right = np.array([[run.correct for run in both] for both in paired_runs(study)])
 
-    def alone(who: int) -> np.ndarray:
-        found = right[:, who] & ~right[:, 1 - who]
+    def only(arm: int) -> np.ndarray:
+        found = right[:, arm] & ~right[:, 1 - arm]
         rows = np.flatnonzero(found[0])
         return rows[np.argsort(-found.sum(axis=0)[rows], kind="stable")]
 
-    return alone(1), alone(0)
+    return only(1), only(0)
 
 
 def _spread(rows: np.ndarray, label: np.ndarray, most: int) -> list[int]:
-    """Up to `most` rows, the first ones, at most three of a class."""
+    """Take up to `most` rows, the first ones, at most three of a class."""
     taken: list[int] = []
     for of_class in (1, 2, 3):
         for row in rows:
@@ -77,19 +77,21 @@ def _lines(count: int) -> int:
 
 
 def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]) -> None:
-    """Images, three in a line, each with its words beside it."""
+    """Draw images, three in a line, each with its words."""
     lines = _lines(len(images))
     ratios = [1, 0.75] * _IN_A_LINE
     grid = figure.subplots(lines, 2 * _IN_A_LINE, squeeze=False, width_ratios=ratios)
     for axes in grid.flat:
         axes.axis("off")
-    for (picture, text), image, said in zip(grid.reshape(-1, 2), images, words, strict=False):
+    for (picture, text), image, lines_of_text in zip(
+        grid.reshape(-1, 2), images, words, strict=False
+    ):
         picture.imshow(image, interpolation="nearest")
-        for number, (who, what, colour) in enumerate(said):
+        for number, (label, value, colour) in enumerate(lines_of_text):
             text.text(
                 -0.1,
                 0.97 - 0.33 * number,
-                f"{short_name(who)}\n{what}",
+                f"{short_name(label)}\n{value}",
                 transform=text.transAxes,
                 va="top",
                 fontsize=7,
@@ -100,7 +102,7 @@ def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Seque
 
 
 def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
-    """Nine of the `disagreements` each way: true label and predictions."""
+    """Draw nine of the `disagreements` of each arm, with true label and predictions."""
     both = paired_runs(study)[0]
     label, names = both[0].label, class_names(images.classes)
     found = disagreements(study)
@@ -133,10 +135,9 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
 
 
 def mistakes(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Test images that a run gets wrong, the most confident first.
+    """Return the rows of the wrong test images, int64 (N,), and their confidence, float64 (N,).
 
-    Returns:
-        Their rows, int64 (N,), and the confidence of each: its greatest probability, float64 (N,).
+    The most confident come first. Confidence is the largest predicted probability.
     """
     confidence = softmax(run.logits.astype(np.float64), axis=1).max(axis=1)
     rows = np.flatnonzero(~run.correct)
@@ -145,7 +146,7 @@ def mistakes(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mistake_images(run: Run, images: Dataset, title: str) -> Figure:
-    """The fifteen most confident `mistakes`: true and predicted class, and confidence."""
+    """Draw the fifteen most confident `mistakes`, with true and predicted class and confidence."""
     rows, confidence = (found[:MOST_MISTAKES] for found in mistakes(run))
     names = class_names(images.classes)
     figure = new_figure(0.5 + _LINE * _lines(len(rows)), title)

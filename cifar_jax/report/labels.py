@@ -1,7 +1,7 @@
-"""Text in figures: fonts that have its characters, and lengths that fit.
+"""Find fonts for the text in figures, and fit its length.
 
-Matplotlib's own font lacks, for example, Chinese and Japanese. Installed fonts fill in. A character
-that no installed font has is never drawn as a box: a class is named by its number instead.
+Matplotlib's font lacks, for example, Chinese and Japanese. Installed fonts supply these characters.
+If no font has a character of a class's name, figures show the class's number.
 """
 
 import itertools
@@ -21,17 +21,17 @@ from rich.text import Text
 from cifar_jax.errors import printable
 
 BASE_FONT = "DejaVu Sans"
-MOST_NAMED = 40  # classes; the names of more cannot be read on an axis
+MOST_NAMED = 40  # classes; more names on an axis would be too small
 LONGEST_NAME = 16  # columns of a terminal; a Chinese character takes two
-# These hold pictures of "no such character" for all characters.
+# Fonts whose glyphs for all characters mean "no such character".
 _NO_FONTS = ("Last Resort", "LastResort", "Adobe Blank", "Unicode BMP Fallback")
 
-# The font of each character that was looked up; None where no installed font has it.
+# Cache: the font of each character; None if no installed font has it.
 _font_of: dict[str, str | None] = {}
 
 
 def _listed() -> Iterator[str]:
-    """Files of the fonts that Matplotlib knows: its own first, then plain ones, by name."""
+    """Yield the files of Matplotlib's list of fonts: its own, then plain ones, by name."""
     skipped = (BASE_FONT, *_NO_FONTS)
     found = [e for e in font_manager.fontManager.ttflist if not e.name.startswith(skipped)]
 
@@ -46,13 +46,13 @@ def _listed() -> Iterator[str]:
 
 
 def _unlisted() -> Iterator[str]:
-    """Files of the fonts that were installed after Matplotlib made its list, which it keeps."""
+    """Yield the files of the fonts that were installed after Matplotlib made its list."""
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     yield from sorted(set(font_manager.findSystemFonts()) - known)
 
 
 def _look_up(text: str) -> None:
-    """Find the fonts of new characters, as few fonts as are needed, the first ones first."""
+    """Find the fonts of new characters, in the order of the fonts."""
     wanted = {c for c in text if c not in _font_of and not c.isspace()}
     for path in itertools.chain(_listed(), _unlisted()) if wanted else ():
         try:
@@ -61,7 +61,7 @@ def _look_up(text: str) -> None:
             name = font.family_name
             if covered and not any(e.name == name for e in font_manager.fontManager.ttflist):
                 font_manager.fontManager.addfont(path)
-        except (OSError, RuntimeError, NotImplementedError):  # Removed, damaged or of bitmaps.
+        except (OSError, RuntimeError, NotImplementedError):  # Removed, damaged or bitmap font.
             continue
         if not name.startswith(_NO_FONTS):
             _font_of.update(dict.fromkeys(covered, name))
@@ -72,21 +72,21 @@ def _look_up(text: str) -> None:
 
 
 def not_drawn(texts: Iterable[str]) -> str:
-    """The characters that no installed font has, each once, sorted."""
+    """Return the characters that no installed font has, each once, sorted."""
     text = "".join(texts)
     _look_up(text)
     return "".join(sorted({c for c in text if not c.isspace() and _font_of[c] is None}))
 
 
 def drawable(text: str) -> str:
-    r"""`text` with escapes such as `\u732b` for what no installed font has."""
+    r"""Return `text` with escapes such as `\u732b` for characters that no installed font has."""
     text = printable(text)
     absent = not_drawn([text])
     return "".join(c.encode("unicode_escape").decode() if c in absent else c for c in text)
 
 
 def short_name(name: str) -> str:
-    """A name of at most 16 columns that can be drawn."""
+    """Shorten a name to at most 16 columns of drawable characters."""
     name = drawable(name)
     if cell_len(name) <= LONGEST_NAME:
         return name
@@ -94,7 +94,7 @@ def short_name(name: str) -> str:
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """Short names of classes; `class 3` (counted from 0) for one that no font can draw."""
+    """Return short names of classes, or `class 3` (from 0) for a name that no font can draw."""
     _look_up("".join(classes))
     return [
         f"class {number}" if not_drawn([printable(name)]) else short_name(name)
@@ -103,25 +103,25 @@ def class_names(classes: Sequence[str]) -> list[str]:
 
 
 def font_warning(texts: Iterable[str]) -> str:
-    """One line about characters that no font has; empty where all can be drawn."""
+    """Return one line about characters that no font has, or ""."""
     absent = not_drawn(printable(text) for text in texts)
     if not absent:
         return ""
     some = absent[:10] + "…" * (len(absent) > 10)
     return (
         f"no installed font has the characters {some}: figures show class numbers instead of those "
-        "names; install a font that has them, for example Noto Sans CJK"
+        "names; install a font with them, for example Noto Sans CJK"
     )
 
 
 def wrapped(title: str, columns: int) -> str:
-    """A title on as many lines as it needs; `columns` as on a terminal."""
+    """Wrap a title to lines of `columns` characters, counted as on a terminal."""
     lines = Text(drawable(title)).wrap(Console(width=columns), columns)
     return "\n".join(line.plain.rstrip() for line in lines)
 
 
 def use_fonts(figure: Figure) -> None:
-    """Give the text of a figure the fonts that its characters need."""
+    """Set the fonts that the characters of a figure's text need."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_ticklabels(which="both")  # Makes them.
@@ -132,7 +132,7 @@ def use_fonts(figure: Figure) -> None:
     families = [BASE_FONT, *(name for name in fonts if name not in (None, BASE_FONT))]
     if len(families) == 1:
         return
-    # It would say that such a font has no face of normal weight.
+    # Matplotlib would warn that such a font has no normal weight.
     logging.getLogger(font_manager.__name__).setLevel(logging.ERROR)
     for artist in drawn:
         artist.set_fontfamily(families)
@@ -141,13 +141,13 @@ def use_fonts(figure: Figure) -> None:
 
 
 def name_classes(axes: Axes, which: str, names: Sequence[str], inches: float) -> None:
-    """Name the classes along an axis, or number a few where there are too many to name.
+    """Name the classes along an axis. Of more than 40, number a few.
 
     Args:
-        axes: whose positions 0, 1, ... are the classes.
+        axes: with the classes at positions 0, 1, ...
         which: "x" or "y".
         names: of all classes, see `class_names`.
-        inches: the length of the axis; it decides the size of the letters.
+        inches: length of the axis, which determines the font size.
     """
     axis = axes.xaxis if which == "x" else axes.yaxis
     if len(names) > MOST_NAMED:

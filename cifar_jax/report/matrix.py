@@ -1,4 +1,4 @@
-"""Matrices of classes against classes as pictures, readable and of limited size for any number."""
+"""Draw matrices of classes against classes, of limited size for any number of classes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,22 +14,23 @@ MOST_CELLS = 250  # a side; more classes share a cell
 
 
 def cells_note(classes: Sequence[str]) -> str:
-    """What a caption adds where classes share cells; else empty."""
+    """Return a caption's sentences on classes that share cells, or ""."""
     if len(classes) <= MOST_CELLS:
         return ""
     return " Neighbouring classes share a cell. It shows the value furthest from zero."
 
 
 def blocks(values: np.ndarray, most: int = MOST_CELLS) -> tuple[np.ndarray, int]:
-    """A matrix of at most `most` cells a side: of a block of k x k the value furthest from zero.
+    """Shrink a matrix to at most `most` cells a side.
 
-    A mean would hide a single confusion among a thousand classes.
+    A cell has the value furthest from zero of a block of k x k. A mean would hide a single
+    confusion among a thousand classes.
 
     Args:
-        values: floats (n, n); NaN where there is no value.
+        values: floats (n, n); NaN for no value.
 
     Returns:
-        (m, m), and k, which is 1 where n is at most `most`.
+        (m, m), and k, which is 1 if n is at most `most`.
     """
     n = len(values)
     k = -(-n // most)
@@ -49,16 +50,16 @@ def draw_matrix(
     label: str,
     **colours: Any,
 ) -> AxesImage:
-    """Colours for rows of true and columns of predicted classes, with a bar that explains them.
+    """Draw rows of true and columns of predicted classes in colours, with a colour bar.
 
-    Up to 40 classes are named; of more, a few are numbered, from 0.
+    Up to 40 classes are named. Of more, a few are numbered, from 0.
 
     Args:
         axes: to draw on.
         values: floats (classes, classes).
         classes: their names.
         inches: the side of the square.
-        label: what the colours say, with its unit.
+        label: of the colour bar, with its unit.
         colours: `cmap` and `norm` of the picture.
     """
     n, figure = len(classes), axes.figure
@@ -82,12 +83,12 @@ def draw_matrix(
 def write_cells(
     axes: Axes, image: AxesImage, values: np.ndarray, text: Callable[[int, int], str], size: float
 ) -> None:
-    """Write in each cell that has a value, in black or white, whichever is seen better.
+    """Write a text in each cell with a value, in black or white, for contrast.
 
     Args:
         axes, image: of `draw_matrix`.
-        values: those that it drew.
-        text: of a row and column.
+        values: those that `draw_matrix` drew.
+        text: from a row and a column to the text.
         size: of the letters, in points.
     """
     for (row, column), value in np.ndenumerate(values):

@@ -1,4 +1,4 @@
-"""A model card for each arm of a study, after Mitchell et al. 2019 (arXiv 1810.03993)."""
+"""Write a model card for each arm of a study, after Mitchell et al. 2019 (arXiv 1810.03993)."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ MOST_CONFUSED = 5
 
 
 def confusions(runs: list[Run], classes: list[str]) -> list[str]:
-    """The most frequent confusions, as text: share of the true class, mean over the seeds."""
+    """Describe the most frequent confusions: share of the true class, mean over the seeds."""
     share = np.nan_to_num(confusion_shares(runs))
     np.fill_diagonal(share, 0)
     order = np.argsort(-share, axis=None, kind="stable")[:MOST_CONFUSED]
@@ -33,7 +33,7 @@ def confusions(runs: list[Run], classes: list[str]) -> list[str]:
 
 
 def metrics_table(row: dict[str, Any], classes: list[str]) -> Table:
-    """Test accuracy and loss, and the accuracy of each class, with intervals over seeds."""
+    """Return a table of test accuracy, test loss and class accuracies, with intervals."""
     rows = [
         (
             "test accuracy",
@@ -64,12 +64,12 @@ def metrics_table(row: dict[str, Any], classes: list[str]) -> Table:
 
 
 def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
-    """Write `model_card.md` of one arm beside its runs; returns its path.
+    """Write `model_card.md` into the directory of an arm. Return its path.
 
     Args:
         study: with at least one run of the arm.
-        summary: what `cifar_jax.study.summary.summarise` says about it.
-        arm: which.
+        summary: from `cifar_jax.study.summary.summarise`.
+        arm: name of the arm.
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results

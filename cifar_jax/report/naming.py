@@ -1,4 +1,4 @@
-"""What the arms, the dataset and the runs of a study are called in text."""
+"""Names of a study's arms, dataset and runs in text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,40 +18,40 @@ DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFA
 
 
 def arm_name(arm: str) -> str:
-    """What an arm is called in text."""
+    """Return the name of an arm in text."""
     return ARM_NAMES.get(arm, arm)
 
 
 def dataset_name(study: Study) -> str:
-    """What the study's dataset is called in text."""
+    """Return the name of the study's dataset in text."""
     name = study.dataset["name"]
     whole, *parts = name.split("-")
     if whole not in DATASET_NAMES:
         return str(name)
-    said = [
+    words = [
         "without duplicates" if part == "unique" else f"{part.replace('of', ' of ')} classes"
         for part in parts
     ]
-    return ", ".join([DATASET_NAMES[whole], *said])
+    return ", ".join([DATASET_NAMES[whole], *words])
 
 
 def data_notes(study: Study) -> list[str]:
-    """Lines on what was skipped, changed or found in the images; older results have none."""
+    """Return lines on skipped or changed images. Older results have none."""
     notes = study.dataset.get("notes", [])
     return notes if fits(notes, [is_name]) else []
 
 
 def paired_runs(study: Study) -> list[tuple[Run, Run]]:
-    """Runs of the two compared arms that share a seed, by seed; empty if there are none."""
+    """Return the pairs of runs of the two compared arms with a common seed, by seed."""
     both = compared_arms(study)
     return study.pairs(*both) if both else []
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def study_config(study: Study) -> dict[str, Any]:
-    """The configuration of the study's first run: tables data, model and training."""
+    """Return the configuration of the study's first run: tables data, model and training."""
     return next(runs[0].results["config"] for runs in study.runs.values() if runs)

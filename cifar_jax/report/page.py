@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page, the same tables as Markdown, and the numbers as JSON."""
+"""Write the report of a study: an HTML page, its tables as Markdown, its numbers as JSON."""
 
 import base64
 import dataclasses
@@ -51,13 +51,13 @@ Warn = Callable[[str], None]
 
 
 def to_stderr(line: str) -> None:
-    """Show a warning."""
+    """Print a warning on standard error."""
     print(printable(line), file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of the page, or the reason why it is left out."""
+    """A figure of the page. `uri` is empty if it could not be drawn."""
 
     figure: StudyFigure
     png: str = ""
@@ -67,7 +67,7 @@ class Shown:
 
 
 def escape_markdown(value: object) -> str:
-    """Text that Markdown shows as it is, in a table cell too; `Markup` is left alone."""
+    """Escape text for Markdown and its table cells. `Markup` stays unchanged."""
     if isinstance(value, Markup):
         return value
     text = printable(" ".join(str(value).split()))
@@ -75,14 +75,14 @@ def escape_markdown(value: object) -> str:
 
 
 def _visible(value: object) -> object:
-    """Text of a page without control characters; markup and other values are left alone."""
+    """Escape control characters in text. Markup and other values stay unchanged."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return "\n".join(map(printable, value.split("\n")))
     return value
 
 
 def environment(markdown: bool) -> Environment:
-    """Templates in which every value is escaped, for Markdown or for HTML."""
+    """Return templates that escape every value, for Markdown or for HTML."""
     return Environment(
         loader=PackageLoader("cifar_jax.report"),
         autoescape=not markdown,
@@ -94,7 +94,7 @@ def environment(markdown: bool) -> Environment:
 
 
 def headline(study: Study, summary: dict[str, Any]) -> str:
-    """The answer in one sentence, with its interval; with more than two arms, one on all."""
+    """Return the answer with its interval. More than two arms add a sentence on all arms."""
     others = summary["against_first"]
     answer = pair_headline(study, summary)
     if len(others) < 2:
@@ -112,7 +112,7 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
 
 
 def pair_headline(study: Study, summary: dict[str, Any]) -> str:
-    """What the two compared arms say, or the only one."""
+    """Return the answer of the two compared arms, or the accuracy of a single arm."""
     where = dataset_name(study)
     paired, arms = summary["paired"], summary["per_arm"]
     if not paired:
@@ -142,7 +142,7 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
 
 
 def data_notices(study: Study) -> list[str]:
-    """What a reader must know about the images before any number."""
+    """Return the warnings about the images at the top of the page."""
     data = study.dataset
     if is_synthetic(data["name"]):
         return [
@@ -154,7 +154,7 @@ def data_notices(study: Study) -> list[str]:
     if is_cifar10(study):
         return [
             f"The images come from a folder, {data['name']}. Its user says that they are "
-            "CIFAR-10's (--folder-is-cifar10); only the names of the classes were checked."
+            "CIFAR-10's (--folder-is-cifar10). Only the names of the classes were checked."
         ]
     if data["classes"] == list(CLASSES):
         return [
@@ -165,18 +165,18 @@ def data_notices(study: Study) -> list[str]:
 
 
 def notices(study: Study, summary: dict[str, Any]) -> list[str]:
-    """What a reader must know before any number."""
+    """Return the warnings at the top of the page."""
     found = data_notices(study)
     if summary["diverged"]:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["diverged"])
         found.append(
-            f"Runs that diverged, and are in no number: {runs}. What is left of that arm is the "
-            "runs that went well, so its numbers flatter it."
+            f"Runs that diverged, which no number includes: {runs}. The arm's numbers look too "
+            "good without them."
         )
     absent = [run for run in summary["missing"] if run not in summary["diverged"]]
     if absent:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
-        found.append(f"Runs that are missing, and in no number: {runs}.")
+        found.append(f"Missing runs, which no number includes: {runs}.")
     found += unlike([study])
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
@@ -184,11 +184,11 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
 
 
 def config_toml(study: Study, sweep: str = "") -> str:
-    """TOML that repeats the study; the reader fills in where the images are.
+    """Return TOML that repeats the study. Its user fills in the path of the images.
 
     Args:
-        study: any part of it.
-        sweep: its swept setting and values, as `--sweep` takes them.
+        study: the study, or its part at one value of a sweep.
+        sweep: the swept setting and values, in the form of `--sweep`.
     """
     config = portable_config(study)
     config["training"]["seed"] = study.seeds[0]
@@ -199,7 +199,7 @@ def config_toml(study: Study, sweep: str = "") -> str:
 
 
 def portable_config(study: Study) -> dict[str, Any]:
-    """The study's config without the paths of this machine."""
+    """Return the study's config without the paths of this machine."""
     config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
     data = config["data"]
     data.pop("data_dir", None)
@@ -209,14 +209,14 @@ def portable_config(study: Study) -> dict[str, Any]:
 
 
 def embed(figure: StudyFigure, content: bytes, png: str = "") -> Shown:
-    """A figure of the page, from the bytes of its PNG file; `png` is the file's name, if any."""
-    width, height = struct.unpack(">II", content[16:24])  # of the header chunk
+    """Embed a figure in the page, from the bytes of its PNG file, whose name is `png`."""
+    width, height = struct.unpack(">II", content[16:24])  # in the header chunk
     uri = "data:image/png;base64," + base64.b64encode(content).decode()
     return Shown(figure, png, uri, width, height)
 
 
 def attempt(figure: StudyFigure, draw: Callable[[Build], Shown], warn: Warn) -> Shown:
-    """Draw a figure; where that fails the page says why, and so does a warning."""
+    """Draw a figure. If that fails, put the reason into the page and warn."""
     if figure.build is None:
         return Shown(figure)
     try:
@@ -249,24 +249,24 @@ def write_pages(
     """Write `summary.json`, draw the figures, and write `report.html` and `report.md`.
 
     Args:
-        study: whose directory and seeds.
-        summary: what `summary.json` is to hold.
+        study: its directory and seeds.
+        summary: contents of `summary.json`.
         figures: in the page's order.
-        tables: all numbers; those without rows are left out.
+        tables: of all numbers; empty ones are omitted.
         toml: configuration that repeats the study.
         warn: called with a line for each figure that could not be drawn.
-        values: what else the templates show.
+        values: other values of the templates.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        UserError: if the study's directory cannot be written.
+        UserError: the study's directory cannot be written.
     """
     directory = study.workdir / FIGURES
     files.check_inside(directory, study.workdir)
     numbers = study.workdir / "summary.json"
-    files.write_json(numbers, summary)  # First, so that no figure can cost it.
+    files.write_json(numbers, summary)  # First, in case a figure fails.
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
@@ -299,16 +299,16 @@ def write_report(
     """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
 
     Args:
-        study: its runs.
-        summary: what `cifar_jax.study.summary.summarise` says about it.
-        images: of the study's dataset; figures that show them are left out without.
+        study: with its runs.
+        summary: from `cifar_jax.study.summary.summarise`.
+        images: of the study's dataset; None omits the figures with images.
         warn: called with a line for each figure that could not be drawn.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        UserError: if the study's directory cannot be written.
+        UserError: the study's directory cannot be written.
     """
     from cifar_jax.report.model_card import write_model_card
 

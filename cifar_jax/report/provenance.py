@@ -1,4 +1,4 @@
-"""What made a result: versions, device, revision of the code."""
+"""Origin of a result: versions, device, revision of the code."""
 
 import platform
 import subprocess
@@ -16,7 +16,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package, and of those that decide its numbers."""
+    """Return the versions of Python, this package, and the packages that affect its numbers."""
     found = {"python": platform.python_version(), "cifar_jax": cifar_jax.__version__}
     for package in PACKAGES:
         try:
@@ -37,14 +37,14 @@ def _cpu_name() -> str:
 
 
 def describe_device(kind: str, device_platform: str) -> str:
-    """One line for a JAX device, from its `device_kind` and `platform`."""
+    """Describe a JAX device in one line, from its `device_kind` and `platform`."""
     if device_platform == "cpu":
         return f"cpu: {_cpu_name()}, {cpu_count()} cores"
     return f"{device_platform}: {kind}"
 
 
 def describe_computing(kind: str, device_platform: str) -> str:
-    """What decides the bits of what a JAX device computes, besides its input, in a line."""
+    """Describe in one line what determines the bits of a JAX device's results, besides input."""
     if device_platform == "cpu":
         where = f"cpu: {_cpu_name()}, --threads {fixed_threads() or cpu_count()}"
     else:
@@ -54,7 +54,7 @@ def describe_computing(kind: str, device_platform: str) -> str:
 
 
 def git_revision() -> str | None:
-    """Commit of the code, with "-dirty" where it was changed; None outside a checkout."""
+    """Return the commit of the code, with "-dirty" if it was changed. None outside a checkout."""
 
     def git(*arguments: str) -> str:
         root = Path(cifar_jax.__file__).parent
@@ -64,7 +64,7 @@ def git_revision() -> str | None:
         return done.stdout.strip()
 
     try:
-        if not git("ls-files", "__init__.py"):  # a copy inside somebody else's repository
+        if not git("ls-files", "__init__.py"):  # a copy inside another repository
             return None
         revision = git("rev-parse", "HEAD")
         return revision + ("-dirty" if git("status", "--porcelain", "-uno") else "")
@@ -73,26 +73,26 @@ def git_revision() -> str | None:
 
 
 def determinism(device_platform: str, computed_on: Sequence[str]) -> dict[str, Any]:
-    """Whether the same seed, device and versions give bitwise the same run; the entries of results.
+    """Return the results' entries on bitwise repeatability.
 
     Args:
         device_platform: of the JAX device.
-        computed_on: from begin to end, each once: see `describe_computing`.
+        computed_on: `describe_computing` of the run and of each resumption, without repeats.
 
     Returns:
-        `computed_on`; `variables`, see `variables.recorded`; `deterministic`; and
-        `determinism_note`: on what that depends, or why not.
+        `computed_on`; `variables`, see `variables.recorded`; `deterministic`: whether the same
+        seed, device and versions give bitwise the same run; `determinism_note`, the reason.
     """
     promised, note = False, f"not verified on {device_platform}"
     found = variables.recorded(device_platform)
     if len(computed_on) > 1:
-        note = f"begun in one way and resumed in another: {'; '.join(computed_on)}"
+        note = f"begun and resumed in different ways: {'; '.join(computed_on)}"
     elif found:
         note = f"variables that can change the numbers are set: {variables.in_words(found)}"
     elif device_platform == "cpu":
         promised = fixed_threads() is not None
-        fixed = "the same bits on any number of cores, since --threads was given"
-        unless = "one thread a core, and their number decides the order of sums: --threads fixes it"
+        fixed = "the same bits on any number of cores, because --threads was given"
+        unless = "the number of cores changes the order of sums, unless --threads is given"
         note = fixed if promised else unless
     elif device_platform == "gpu":
         promised = _GPU_FLAG in variables.xla_flags()

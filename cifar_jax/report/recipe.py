@@ -1,4 +1,4 @@
-"""How a network was trained, in words, from the `[training]` table of its config."""
+"""Describe training in words, from the `[training]` table of a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ OPTIMIZERS = {
 
 
 def optimiser(training: Mapping[str, Any]) -> str:
-    """Optimiser, learning rate, momentum, weight decay and batch; precision where not float32."""
+    """Describe the optimiser, its settings and the batch, and a precision other than float32."""
     momentum = "beta1" if training["optimizer"] == "adamw" else "momentum"
     scaled = " for batches of 128, scaled with the batch" * (training["lr_scaling"] == "linear")
     precision = training.get("precision", "float32")
@@ -30,7 +30,7 @@ def _epochs(every: int) -> str:
 
 
 def schedule(training: Mapping[str, Any]) -> str:
-    """The course of the learning rate."""
+    """Describe the learning rate schedule."""
     factor = f"times {training['decay_factor']:g}"
     course = {
         "step": f"{factor} every {_epochs(training['decay_every'])}",
@@ -39,7 +39,7 @@ def schedule(training: Mapping[str, Any]) -> str:
         + str(training.get("milestones", "")).replace("+", ",").replace(",", ", "),
         "cosine": f"along a cosine to {training['final_fraction']:g} of the first",
         "onecycle": "in one cycle, up from a 25th of it during 30 % of the steps and down to "
-        "almost 0; the momentum stays",
+        "almost 0; the momentum is constant",
     }[training["schedule"]]
     warmup = training["warmup_epochs"]
     return f"learning rate {course}" + (
@@ -48,7 +48,7 @@ def schedule(training: Mapping[str, Any]) -> str:
 
 
 def regularisers(training: Mapping[str, Any]) -> list[str]:
-    """What was on besides dropout and augmentation."""
+    """Describe the regularisers besides dropout and augmentation."""
     found = []
     if training["label_smoothing"]:
         found.append(f"label smoothing {training['label_smoothing']:g}")

@@ -1,4 +1,4 @@
-"""The page of one run: `report.html`, one file with curves, confusions, mistakes and origin."""
+"""Write the page of one run: `report.html` with curves, confusions, mistakes and origin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +33,12 @@ from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import summarise
 
 REPORT = "report.html"
-# Rows of a study's protocol that say nothing about one run.
+# Rows of a study's protocol that do not apply to one run.
 _OF_STUDIES = ("seeds", "finished runs")
 
 
 def as_study(run: Run) -> Study:
-    """A study of this run alone, which the figures and tables of studies can show."""
+    """Return a study with only this run, for the figures and tables of studies."""
     results = run.results
     return Study(
         workdir=run.directory,
@@ -53,7 +53,7 @@ def as_study(run: Run) -> Study:
 
 
 def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
-    """The figures of a finished run; of one that diverged, which has no predictions, the curves."""
+    """Return the figures of a run. A run that diverged has no predictions, so only curves."""
     study = as_study(run)
     where, classes = dataset_name(study), study.dataset["classes"]
 
@@ -113,7 +113,7 @@ def _counted(run: Run) -> str:
 
 
 def headline(run: Run) -> str:
-    """How the run ended, in one sentence."""
+    """Describe the run's result."""
     where, what = dataset_name(as_study(run)), f"{run.results['model']}, {arm_name(run.arm)}"
     if "diverged" in run.results:
         ended = run.results["diverged"]
@@ -130,7 +130,7 @@ def headline(run: Run) -> str:
 
 
 def classes_table(run: Run) -> Table:
-    """Accuracy of each class, and what it is most often taken for."""
+    """Return a table of each class's accuracy and most frequent wrong prediction."""
     names, matrix = run.results["dataset"]["classes"], run.confusion
     rows = []
     for number, name in enumerate(names):
@@ -145,7 +145,7 @@ def classes_table(run: Run) -> Table:
 
 
 def _measured(run: Run) -> list[tuple[str, str]]:
-    """What the run reached and what it took."""
+    """Return rows of the run's accuracy, loss, time and memory."""
     results = run.results
     rows = [("seed", str(run.seed)), ("parameters", f"{results['num_params']:,}")]
     if len(run.label):
@@ -169,7 +169,7 @@ def _measured(run: Run) -> list[tuple[str, str]]:
 
 
 def facts_table(run: Run) -> Table:
-    """What was run, on what, with what, and what it took."""
+    """Return a table of the run's results, settings, data and environment."""
     results = run.results
     summary = {
         "per_arm": {run.arm: {"test_accuracy": {"n": 1}}},
@@ -187,15 +187,15 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
     """Write `report.html` of a run.
 
     Args:
-        run: finished, or diverged: then without predictions and with "diverged" in its results.
-        images: of its dataset; without them the page has no pictures, and says why.
+        run: finished, or diverged: without predictions, and with "diverged" in its results.
+        images: of its dataset; None omits the figures with images.
         warn: called with a line for each figure that could not be drawn.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: if the page is a link out of the run's directory.
+        UserError: the page is a link out of the run's directory.
     """
     study, path = as_study(run), run.directory / REPORT
     files.check_inside(path, run.directory)

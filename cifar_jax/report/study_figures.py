@@ -1,4 +1,4 @@
-"""Which figures a study has, with titles and captions, and why one cannot be drawn."""
+"""List the figures of a study with titles and captions, and why one cannot be drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,9 +51,9 @@ class StudyFigure:
     Attributes:
         stem: file name without suffix.
         title: a few words.
-        caption: what is shown, on which dataset; plain text.
-        build: draws it; None where it cannot be drawn.
-        reason: why it cannot be drawn, a whole sentence; empty where it can.
+        caption: plain text that names the dataset.
+        build: draws the figure; None if that is impossible.
+        reason: sentence that says why it cannot be drawn, or "".
     """
 
     stem: str
@@ -64,18 +64,18 @@ class StudyFigure:
 
 
 def missing_images(study: Study, images: Dataset | None) -> str:
-    """Why figures that show images cannot be drawn; empty where they can."""
+    """Return why figures with images cannot be drawn, or ""."""
     if images is None:
         return "The images were not found when the report was written."
     if images.fingerprint != study.dataset["fingerprint"]:
-        return "The images that were found are not those of the study."
+        return "The images found are not those of the study."
     return ""
 
 
 def study_figures(
     study: Study, summary: dict[str, Any], images: Dataset | None
 ) -> list[StudyFigure]:
-    """All figures of a study, in the report's order; those that cannot be drawn say why."""
+    """Return all figures of a study, in the report's order."""
     where = dataset_name(study)
     classes = study.dataset["classes"]
     both = compared_arms(study)
@@ -87,7 +87,7 @@ def study_figures(
     whisker = " Whiskers are 95 % intervals as in the tables." if several else ""
     mean = ", mean over the seeds" if several else ""
     no_images = missing_images(study, images)
-    no_pair = "" if pairs else "It takes two arms that share a seed, and there are none."
+    no_pair = "" if pairs else "It needs two arms with a common seed."
     a, b = (arm_name(arm) for arm in both) if both else ("", "")
     data = study_config(study)["data"]
     device = summary["device"] or "an unknown device"
@@ -130,16 +130,16 @@ def study_figures(
         entry(
             "03_loss",
             "Loss",
-            f"training and validation loss over the epochs, {number}. The training loss is that "
-            "of the augmented images with dropout on; grey dashed lines show where the learning "
-            f"rate drops.{band}",
+            f"training and validation loss over the epochs, {number}. The training loss includes "
+            "augmentation and dropout. Grey dashed lines show drops of the learning "
+            f"rate.{band}",
             lambda title: curves(study, "loss", title),
         ),
         entry(
             "04_accuracy",
             "Accuracy",
-            f"training and validation accuracy over the epochs, {number}; as in the figure of "
-            f"the loss.{band}",
+            f"training and validation accuracy over the epochs, {number}. See the figure of the "
+            f"loss.{band}",
             lambda title: curves(study, "accuracy", title),
         ),
         entry(
@@ -176,7 +176,7 @@ def study_figures(
         entry(
             "09_time",
             "Training time",
-            f"time of each epoch and since the start, without compilation, {number}, on "
+            f"time of each epoch and from the start, without compilation, {number}, on "
             f"{device}.{band}",
             lambda title: times(study, title),
         ),
@@ -217,7 +217,7 @@ def study_figures(
                 "All arms",
                 "the upper part shows the test accuracy of every arm, a small mark a seed. The "
                 f"lower part shows its difference to {against} with the same seed. Diamonds are "
-                f"means{bars}. They are not adjusted for the number of arms; the table has "
+                f"means{bars}. They are not adjusted for the number of arms. The table has "
                 "adjusted p-values.",
                 lambda title: all_arms(study, summary["per_arm"], others, title),
             )

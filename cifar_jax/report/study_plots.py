@@ -1,4 +1,4 @@
-"""The figures of a study's curves, times and differences, drawn from what the runs left."""
+"""Draw the figures of a study's curves, times and differences."""
 
 import math
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ from cifar_jax.report.naming import arm_name, paired_runs
 from cifar_jax.study.claims import PUBLISHED_GAIN
 from cifar_jax.study.collect import Run, Study
 
-MOST_EXTREME = 15  # classes that gain most, and that lose most, where not all can be named
+MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
 
 
 def _drop_lines(axes: Axes, run: Run) -> None:
-    """Dashed lines where the learning rate drops."""
+    """Draw dashed lines where the learning rate drops."""
     label: str | None = "learning rate drops"
     for drop in rate_drops(run.results["history"]):
         axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
@@ -40,7 +40,7 @@ def _drop_lines(axes: Axes, run: Run) -> None:
 
 
 def curves(study: Study, quantity: str, title: str) -> Figure:
-    """Training and validation loss or accuracy of every arm over the epochs."""
+    """Draw training and validation loss or accuracy of every arm over the epochs."""
     figure = new_figure(3.7, title)
     axes = figure.subplots()
     scale, most = (100, 100.0) if quantity == "accuracy" else (1, math.inf)
@@ -64,7 +64,7 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
 
 
 def times(study: Study, title: str) -> Figure:
-    """Seconds of each epoch, and the time since the beginning, of every arm."""
+    """Draw the seconds of each epoch, and the time from the start, of every arm."""
     figure = new_figure(4.8, title)
     above, below = figure.subplots(2, 1, sharex=True)
     arms = drawn_arms(study)
@@ -76,7 +76,7 @@ def times(study: Study, title: str) -> Figure:
         mean_line(above, epochs, seconds, colour, label=name)
         mean_line(below, epochs, totals[name] / divisor, colour)
     above.set_ylabel("time of an epoch [s]")
-    below.set_ylabel(f"time since the start [{unit}]")
+    below.set_ylabel(f"time from the start [{unit}]")
     for axes in (above, below):
         axes.set_ylim(bottom=0)
     integer_epochs(below)
@@ -85,7 +85,7 @@ def times(study: Study, title: str) -> Figure:
 
 
 def _interval_row(axes: Axes, y: float, mean: float, interval: Sequence[float] | None) -> None:
-    """A mean and its interval, both fractions, in per cent or points."""
+    """Draw a mean and its interval, given as fractions, in per cent or points."""
     if interval:
         ends = [100 * end for end in interval]
         axes.plot(ends, [y, y], color="black", linewidth=2, solid_capstyle="butt")
@@ -93,9 +93,9 @@ def _interval_row(axes: Axes, y: float, mean: float, interval: Sequence[float] |
 
 
 def _named_rows(paired: dict[str, Any], classes: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and statistics of the classes to show, the greatest gain first.
+    """Return name and statistics of the classes to show, the largest gain first.
 
-    Of more than 40 classes: the 15 that gain most and the 15 that lose most.
+    Of more than 40 classes: the 15 with the largest gains and the 15 with the largest losses.
     """
     names = class_names(classes)
     found = [(names[i], paired.get(f"class:{name}")) for i, name in enumerate(classes)]
@@ -109,7 +109,7 @@ def _named_rows(paired: dict[str, Any], classes: Sequence[str]) -> list[tuple[st
 def differences(
     study: Study, paired: dict[str, Any], classes: Sequence[str], published: bool, title: str
 ) -> Figure:
-    """Difference of test accuracy of each seed pair, their mean, and the mean of each class."""
+    """Draw the difference of test accuracy of each seed pair, its mean, and that of each class."""
     overall, rows = paired["test_accuracy"], _named_rows(paired, classes)
     shown = min(len(overall["differences"]) + 1.0, MOST_ROWS)
     heights = [shown, *([len(rows)] if rows else [])]
@@ -136,17 +136,17 @@ def differences(
             _row(below, number, row)
         below.set_yticks(range(len(rows)), [name for name, _ in rows])
         below.set_ylim(len(rows) - 0.4, -0.6)
-        left_out = sum(bool(paired.get(f"class:{name}")) for name in classes) - len(rows)
-        if left_out:
+        omitted = sum(bool(paired.get(f"class:{name}")) for name in classes) - len(rows)
+        if omitted:
             below.axhline(MOST_EXTREME - 0.5, color=GREY, linestyle=":", linewidth=1)
-            below.set_ylabel(f"{left_out:,} classes lie between", fontsize=8)
+            below.set_ylabel(f"{omitted:,} classes in between", fontsize=8)
     panels[-1, 0].set_xlabel("difference of test accuracy [points]")
     within(panels[-1, 0], -100, 100, "x")
     return figure
 
 
 def _seed_rows(axes: Axes, overall: dict[str, Any], seeds: Sequence[int]) -> None:
-    """A dot for each seed pair and, below them, the mean; up to 40 seeds are named."""
+    """Draw a dot for each seed pair, and their mean below. Up to 40 seeds are named."""
     y = np.arange(len(seeds))
     few = len(seeds) <= MOST_ROWS
     size = 6 if few else 3
@@ -167,10 +167,10 @@ def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:
 def all_arms(
     study: Study, per_arm: dict[str, Any], others: Sequence[dict[str, Any]], title: str
 ) -> Figure:
-    """Test accuracy of every arm, and the difference of each to the first.
+    """Draw the test accuracy of every arm, and its difference to the first arm.
 
     Args:
-        study: its arms.
+        study: with its arms.
         per_arm, others: `per_arm` and `against_first` of the summary.
         title: of the figure.
     """
@@ -211,7 +211,7 @@ def _seeds_and_mean(
 
 
 def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
-    """Accuracy against confidence in bins, and how the predictions spread over the bins."""
+    """Draw accuracy against confidence in bins, and the share of predictions in each bin."""
     figure = new_figure(5.2, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
@@ -240,7 +240,7 @@ def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
 
 
 def accuracy_over_time(study: Study, title: str) -> Figure:
-    """Validation accuracy against training time: means, and each seed as a thin line."""
+    """Draw validation accuracy against training time: means, and each seed as a thin line."""
     figure = new_figure(3.6, title)
     axes = figure.subplots()
     arms = drawn_arms(study)

@@ -1,4 +1,4 @@
-"""Figures of a study with a swept setting, drawn from what the runs left, in the study's style."""
+"""Draw the figures of a study with a swept setting."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,20 +30,20 @@ from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep, Value
 
-# From this ratio of the greatest to the smallest value on, the axis is logarithmic.
+# The axis is logarithmic from this ratio of the largest to the smallest value.
 LOG_RATIO = 4
-MOST_PANELS = 24  # of the values, in the figure that has a panel for each
+MOST_PANELS = 24  # values in the figure with a panel for each
 DIVERGED = "diverged, counted as chance"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the values of a setting lie on an axis.
+    """Positions of a setting's values on an axis.
 
     Attributes:
         positions: one a value.
-        words: what the axis adds to the setting's name, for example "logarithmic".
-        numbers: whether values between two of them make sense, so that a line may join them.
+        words: suffix of the axis label, for example "logarithmic".
+        numbers: whether the values are numbers, so that a line may join them.
     """
 
     positions: np.ndarray
@@ -52,9 +52,9 @@ class Scale:
 
 
 def scale(values: Sequence[Value]) -> Scale:
-    """Logarithmic for numbers of different magnitude, linear for others, else one step a value.
+    """Choose a scale: logarithmic for numbers of different magnitude, else linear.
 
-    Numbers among which is 0 have no logarithm: if the others call for one, they are one step each.
+    Other values than numbers, and magnitudes that need a logarithm but include 0, are equidistant.
     """
     steps = np.arange(len(values), dtype=float)
     numbers = [float(v) for v in values if type(v) in (int, float)]
@@ -70,7 +70,7 @@ def scale(values: Sequence[Value]) -> Scale:
 
 
 def _setting_axis(axes: Axes, sweep: Sweep, name: str) -> tuple[np.ndarray, float]:
-    """Ticks at the values; returns their positions and a small distance for what lies beside."""
+    """Set ticks at the values. Return their positions and a small distance to separate arms."""
     where = scale(sweep.values)
     x = where.positions
     names = [sweep.value_name(value) for value in sweep.values]
@@ -94,37 +94,37 @@ def _series(
     joined_up: bool,
     label: str = "",
 ) -> None:
-    """Means in per cent with their intervals: a line and a band, or marks and whiskers.
+    """Draw means in per cent with their intervals: a line and a band, or marks and whiskers.
 
     Args:
-        rows: statistics, one a position; None means are left out.
+        rows: statistics, one a position; those whose mean is None are omitted.
         mean: their key.
     """
-    kept = [(at, row) for at, row in zip(x, rows, strict=True) if row[mean] is not None]
-    at = np.array([place for place, _ in kept])
-    means = 100 * np.array([row[mean] for _, row in kept])
-    ends = 100 * np.array([row["ci_t"] or (np.nan, np.nan) for _, row in kept], float)
+    points = [(at, row) for at, row in zip(x, rows, strict=True) if row[mean] is not None]
+    at = np.array([position for position, _ in points])
+    means = 100 * np.array([row[mean] for _, row in points])
+    ends = 100 * np.array([row["ci_t"] or (np.nan, np.nan) for _, row in points], float)
     ends = ends.reshape(-1, 2)
     line = "-" if joined_up else "none"
     axes.plot(at, means, linestyle=line, color=colour, marker=marker, label=label, zorder=3)
-    if joined_up and len(kept) > 1:
+    if joined_up and len(points) > 1:
         axes.fill_between(at, *ends.T, color=colour, alpha=0.2, linewidth=0)
     else:
         axes.vlines(at, *ends.T, color=colour, linewidth=1.6)
 
 
 def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
-    """Test accuracy against the setting: means, intervals, every seed, and what diverged."""
+    """Draw test accuracy against the setting: means, intervals, every seed, diverged runs."""
     arms, values = summary["arms"], study.sweep.values
     figure = new_figure(3.9, title)
     axes = figure.subplots()
-    x, beside = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
+    x, offset = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
     joined_up = scale(values).numbers
     lowest = 100.0
     for number, arm in enumerate(arms):
         cells = [cell for cell in summary["cells"] if cell["arm"] == arm]
         colour, marker = arm_style(arms, arm)
-        shift = beside * (2 * number - len(arms) + 1)
+        shift = offset * (2 * number - len(arms) + 1)
         rows = [cell["test_accuracy"] for cell in cells]
         _series(axes, x + shift, rows, "mean", colour, marker, joined_up, arm_name(arm))
         for at, cell in zip(x + shift, cells, strict=True):
@@ -147,7 +147,7 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
 
 
 def _dots(axes: Axes, x: float, values: Sequence[float], lost: Sequence[bool], colour: str) -> None:
-    """One small dot a seed, a cross where it diverged."""
+    """Draw a small dot for each seed, and a cross for a diverged one."""
     for diverged, marker, size, width in ((False, "o", 3, 0.0), (True, "x", 7, 1.6)):
         y = [100 * v for v, d in zip(values, lost, strict=True) if d == diverged]
         axes.plot(
@@ -164,13 +164,13 @@ def _dots(axes: Axes, x: float, values: Sequence[float], lost: Sequence[bool], c
 
 
 def _mark_diverged(axes: Axes, some: bool) -> None:
-    """An entry of the legend for the crosses."""
+    """Add the crosses of diverged runs to the legend."""
     if some:
         axes.plot([], [], linestyle="none", marker="x", color=GREY, markersize=7, label=DIVERGED)
 
 
 def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
-    """Paired difference of test accuracy between the two compared norms, against the setting."""
+    """Draw the paired difference of test accuracy of two norms against the setting."""
     second = summary["compared"][1]
     figure = new_figure(3.6, title)
     axes = figure.subplots()
@@ -192,7 +192,7 @@ def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
 
 
 def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
-    """Validation accuracy over the epochs, a panel for each value; finished runs alone."""
+    """Draw the finished runs' validation accuracy over the epochs, a panel for each value."""
     values = study.sweep.values[:MOST_PANELS]
     lines = math.ceil(len(values) / 2)
     figure = new_figure(0.9 + 1.75 * lines, title)
@@ -224,17 +224,17 @@ def _arm_legend(figure: Figure, arms: Sequence[str]) -> None:
 
 
 def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
-    """Training time of the finished runs against the setting."""
+    """Draw the training time of the finished runs against the setting."""
     arms, values = summary["arms"], study.sweep.values
     figure = new_figure(3.4, title)
     axes = figure.subplots()
-    x, beside = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
+    x, offset = _setting_axis(axes, study.sweep, summary["sweep"]["name"])
     cells = [cell for cell in summary["cells"] if cell["finished"]]
     longest = max(max(cell["finished"]["train_seconds"]["values"]) for cell in cells)
     unit, divisor = time_unit(longest)
     for number, arm in enumerate(arms):
         colour, marker = arm_style(arms, arm)
-        shift = beside * (2 * number - len(arms) + 1)
+        shift = offset * (2 * number - len(arms) + 1)
         found = [
             (at + shift, np.array(cell["finished"]["train_seconds"]["values"]) / divisor)
             for at, cell in zip(x, [c for c in summary["cells"] if c["arm"] == arm], strict=True)
@@ -259,7 +259,7 @@ def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
 
 def _no_gain(summary: dict[str, Any]) -> str:
     if not summary["compared"]:
-        return "It takes two norms, and the study has one."
+        return "It needs two norms, and the study has one."
     if not any(row["n"] for row in summary["gain"]):
         return "No seed has a result with both norms."
     return ""
@@ -268,7 +268,7 @@ def _no_gain(summary: dict[str, Any]) -> str:
 def sweep_figures(
     study: SweepStudy, summary: dict[str, Any], images: Dataset | None
 ) -> list[StudyFigure]:
-    """All figures of a sweep; those that cannot be drawn say why."""
+    """Return all figures of a sweep."""
     first = study.first
     where, name = dataset_name(first), summary["sweep"]["name"]
     arms = listed([arm_name(arm) for arm in summary["arms"]])
@@ -332,7 +332,7 @@ def sweep_figures(
             f"Validation accuracy by {name}",
             f"validation accuracy over the epochs at each {name}, {arms}; means of the finished "
             f"runs{', bands 95 % intervals of the mean' if several else ''}. Runs that diverged "
-            f"are left out.{panels}",
+            f"are not included.{panels}",
             partial(curves_by_setting, study, summary),
         ),
         entry(

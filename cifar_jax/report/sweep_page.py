@@ -1,4 +1,4 @@
-"""The report of a study with a swept setting: the same page, told along the setting."""
+"""Write the report of a study with a swept setting."""
 
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from cifar_jax.study.grid import Sweep
 from cifar_jax.study.statistics import ALPHA
 
 CONVENTION = (
-    "A run that diverged (its loss is not finite) has no accuracy of its own. Leaving it out would "
-    "flatter its arm, so its test accuracy counts as chance, {chance}, also in the differences. It "
-    "is in no other number."
+    "A run that diverged (its loss is not finite) has no test accuracy. Its arm would look too "
+    "good without it, so it counts as chance, {chance}, also in the differences. No other number "
+    "includes it."
 )
 
 
 def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
-    """Whether the gain depends on the setting, or without a pair what the values change."""
+    """Say whether the gain depends on the setting, or without a pair what the values change."""
     where, sweep, name = dataset_name(study.first), study.sweep, summary["sweep"]["name"]
     gains = [row for row in summary["gain"] if row["n"]]
     found = summary["interaction"]
@@ -64,13 +64,13 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    """A difference of test accuracy, and whether it is one."""
+    """Describe a difference of test accuracy, and whether it is decided."""
     why = undecided(row)
     return f"{difference(row)} of test accuracy" + f" (undecided: {why})" * bool(why)
 
 
 def _one_arm(study: SweepStudy, summary: dict[str, Any]) -> str:
-    """What the values of the setting change, of two values or by the validation accuracy."""
+    """Describe the effect of the setting in a study without a pair of arms."""
     sweep, name = study.sweep, summary["sweep"]["name"]
     changes = [row for row in summary["against_first_value"] if row["n"]]
     if len(changes) == 1:
@@ -86,7 +86,7 @@ def _one_arm(study: SweepStudy, summary: dict[str, Any]) -> str:
 
 
 def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
-    """What the validation accuracy chose for an arm, and the test accuracy there.
+    """Describe the value that the validation accuracy chooses for an arm, and its test accuracy.
 
     Args:
         row: of `summary["chosen"]`.
@@ -121,7 +121,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
 
 
 def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
-    """What a reader must know before any number."""
+    """Return the warnings at the top of the page."""
     found = data_notices(study.first)
     lost = [
         f"{arm_name(cell['arm'])} at {study.sweep.at(cell['value'])}: "
@@ -137,12 +137,11 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
             f"{arm_name(arm)} at {study.sweep.value_name(value)} seed {seed}"
             for arm, value, seed in summary["missing"]
         )
-        found.append(f"Runs that are missing, and in no number: {runs}.")
+        found.append(f"Missing runs, which no number includes: {runs}.")
     found += unlike(study.studies)
     if max(cell["test_accuracy"]["n"] for cell in summary["cells"]) < 2:
         found.append(
-            "No arm has two seeds: the spread between seeds, and with it an interval, cannot be "
-            "told from one run."
+            "No arm has two seeds. One run shows neither the spread between seeds nor an interval."
         )
     return found
 
@@ -153,16 +152,16 @@ def write_sweep_report(
     """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
 
     Args:
-        study: its runs.
-        summary: what `cifar_jax.study.sweep.summarise_sweep` says about it.
-        images: of the study's dataset; figures that show them are left out without.
+        study: with its runs.
+        summary: from `cifar_jax.study.sweep.summarise_sweep`.
+        images: of the study's dataset; None omits the figures with images.
         warn: called with a line for each figure that could not be drawn.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        UserError: if the study's directory cannot be written.
+        UserError: the study's directory cannot be written.
     """
     first, name = study.first, summary["sweep"]["name"]
     rows = [

@@ -1,4 +1,4 @@
-"""The tables of the report of a study with a swept setting."""
+"""Make the tables of a study with a swept setting."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from cifar_jax.study.summary import is_cifar10
 
 
 def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
-    """Test accuracy of every arm at every value, and the gain."""
+    """Return a table of the test accuracy of every arm at every value, and the gain."""
     arms, name = summary["arms"], summary["sweep"]["name"]
     rows = []
     for number, value in enumerate(summary["sweep"]["values"]):
@@ -58,7 +58,7 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
 
 
 def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
-    """The gain at each value, how it changes, and the gain with each arm at its own best."""
+    """Return a table of the gain at each value, its change, and that at the chosen values."""
     rows = [
         (
             sweep.at(row["value"]),
@@ -90,9 +90,9 @@ def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     return Table(
         "Gain",
         f"Test accuracy of {b} minus that of {a} with the same seed. {HOLM_NOTE} Rows without an "
-        "adjusted p-value ask one question each. The row of the change compares the gains at both "
-        "ends, seed by seed. The row of the chosen values takes each arm at the value that its "
-        "validation accuracy chooses among "
+        "adjusted p-value test one hypothesis each. The row of the change compares the gains at "
+        "both ends, seed by seed. The row of the chosen values takes each arm at the value that "
+        "its validation accuracy chooses among "
         f"{summary['chosen'][0]['among'] if summary['chosen'] else len(rows)}.",
         ("", "pairs", *TESTED_HEAD),
         rows,
@@ -100,7 +100,7 @@ def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
 
 
 def against_first_value_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
-    """What each value changes against the first, arm by arm."""
+    """Return a table of each value's difference to the first, for each arm."""
     first = sweep.value_name(sweep.values[0])
     rows = [
         (
@@ -120,7 +120,7 @@ def against_first_value_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
 
 
 def chosen_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
-    """Which value the validation accuracy chooses for each arm, and what it is worth."""
+    """Return a table of the value that the validation accuracy chooses for each arm."""
     rows = []
     for row in summary["chosen"]:
         accuracy, against = row["test_accuracy"], row["against_first_value"]
@@ -144,7 +144,7 @@ def chosen_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     return Table(
         "Chosen values",
         "For each arm: the value with the highest mean validation accuracy, or the first of those "
-        "that tie. The test images take no part in the choice. The difference is the test accuracy "
+        "that tie. The choice does not use the test images. The difference is the test accuracy "
         f"at that value minus that at {first}. Its p-value is adjusted for all differences to "
         f"{first}, by Holm's method.",
         (
@@ -165,7 +165,7 @@ def chosen_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
 
 
 def finished_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
-    """Every arm at every value: the finished runs alone."""
+    """Return a table of the finished runs of every arm at every value."""
     rows = []
     for cell in summary["cells"]:
         found = cell["finished"]
@@ -184,12 +184,12 @@ def finished_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     head = ("", "finished", *(words for _, words, *_ in METRICS))
     note = "Mean ± standard deviation of the finished runs."
     if summary["diverged"]:
-        note += " Those that diverged are left out here."
+        note += " Runs that diverged are not included here."
     return Table("Finished runs", note, head, rows)
 
 
 def interval_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
-    """Test accuracy of every arm at every value, with intervals."""
+    """Return a table of the test accuracy of every arm at every value, with intervals."""
     rows = [
         (
             f"{arm_name(cell['arm'])}, {sweep.value_name(cell['value'])}",
@@ -207,7 +207,7 @@ def interval_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
 
 
 def protocol(study: SweepStudy, summary: dict[str, Any]) -> Table:
-    """What was run; the swept setting first."""
+    """Return a table of the protocol, with the swept setting first."""
     at = next(number for number, row in enumerate(summary["per_value"]) if row)
     lengths = summary["per_value"][at]["epochs"]
     found = protocol_table(study.first, {**summary, **summary["per_value"][at], "epochs": lengths})

@@ -1,4 +1,4 @@
-"""The tables of a study's report."""
+"""Make the tables of a study's report."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ PUBLISHED_ACCURACY = {"none": "78.15 %", "batch": "81.62 %"}
 PUBLISHED_SECONDS = {"none": "135.5 s", "batch": "150.8 s"}
 PUBLISHED_PARAMETERS = {"none": "620,362", "batch": "621,322"}
 PUBLISHED_EPOCHS, PUBLISHED_IMAGES = 30, 45_000
-# What `departures` leaves to others: the arm, what the dataset decides, the length and the seed.
+# Settings that `departures` ignores: the arm, the number of classes, the length and the seed.
 LENGTH_AND_ARM = {
     "model.name",
     "model.norm",
@@ -33,10 +33,10 @@ LENGTH_AND_ARM = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the first column names the row.
+    """A table of text. The first column names the row.
 
     Attributes:
-        note: one sentence or more above the table, or empty.
+        note: text above the table, or "".
     """
 
     title: str
@@ -48,20 +48,20 @@ class Table:
 INTERVAL_NOTE = (
     "Intervals are Student's t intervals over the seeds, for these test images. With fewer than "
     f"{ENOUGH_IMAGES:,} test images, or if all seeds give the same value, they also include the "
-    "error of the test images (Banerjee 1960). A dash means that no interval can be computed, so "
-    "nothing is decided."
+    "error of the test images (Banerjee 1960). A dash means that there is no interval, and so no "
+    "verdict."
 )
 
 
-# Bootstrap, sign flips, Cohen's d_z and the number of seeds look at the seeds alone.
+# Bootstrap, sign flips, Cohen's d_z and the number of seeds use only the seeds.
 SEEDS_ALONE_NOTE = (
-    "Statistics that use the seeds alone, such as the bootstrap, show a dash if the interval also "
+    "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also "
     "includes the error of the test images."
 )
 
 
 def departures(study: Study) -> list[str]:
-    """Settings, other than the length, in which the runs are not the published protocol."""
+    """Return the settings, except the length, that differ from the published protocol."""
     config, found = study_config(study), []
     for section, kind in (("model", ModelConfig), ("training", TrainingConfig)):
         for field in dataclasses.fields(kind):
@@ -76,7 +76,7 @@ def departures(study: Study) -> list[str]:
 
 
 def main_table(study: Study, summary: dict[str, Any]) -> Table:
-    """Accuracy, time and size of every arm; of CIFAR-10 beside the published numbers."""
+    """Return a table of accuracy, time and size of every arm, for CIFAR-10 with those published."""
     rows = []
     arms = summary["per_arm"]
     paired = summary["paired"]
@@ -169,7 +169,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     )
     changed = departures(study)
     if not own:
-        note += " The network is another than the published one, so no published figure is shown."
+        note += " The network is not the published one, so no published figure is shown."
     elif changed:
         note += f" The protocol is not the published one: {listed(changed)}."
     if own and (summary["epochs"], study.dataset["n_train"]) != (
@@ -181,7 +181,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
 
 
 def claims_table(study: Study, summary: dict[str, Any]) -> Table:
-    """The report's claims, with verdicts by fixed rules; what it published only of CIFAR-10."""
+    """Return a table of the report's claims, with verdicts by fixed rules."""
     digits = {"points": 2, "nats": 4, "%": 1}
     published = is_cifar10(study)
     rows = []
@@ -192,18 +192,18 @@ def claims_table(study: Study, summary: dict[str, Any]) -> Table:
         rows.append((row["claim"], *([row["published"]] if published else []), *cells))
     note = "Each claim is decided by a rule that was fixed before the runs."
     if len(summary["per_arm"]) > 2:
-        note += " The claims are about BatchNorm and the baseline; the other arms are in none."
+        note += " The claims are only about BatchNorm and the baseline."
     if not rows:
         note = (
-            "The report's claims are about its CNN with BatchNorm and without; this study does not "
-            "hold that pair, so they are not decided here."
+            "The report's claims compare its CNN with and without BatchNorm. This study does not "
+            "have that pair, so it does not decide them."
         )
     head = ("claim", *(["published"] if published else []), "ours", "95 % interval")
     return Table("Claims", note, (*head, "verdict", "rule"), rows)
 
 
 def class_table(study: Study, summary: dict[str, Any]) -> Table:
-    """Test accuracy of each class."""
+    """Return a table of the test accuracy of each class."""
     arms, paired = summary["per_arm"], summary["paired"]
     rows = []
     for name in study.dataset["classes"]:
@@ -242,7 +242,7 @@ METRICS = (
 
 
 def arms_table(summary: dict[str, Any]) -> Table:
-    """Every arm: mean, spread, both intervals."""
+    """Return a table of every arm: mean, standard deviation, both intervals."""
     rows = [
         (
             f"{words}, {arm_name(arm)}",
@@ -259,7 +259,7 @@ def arms_table(summary: dict[str, Any]) -> Table:
 
 
 def paired_table(summary: dict[str, Any]) -> Table:
-    """Differences over seed pairs, with tests."""
+    """Return a table of differences over seed pairs, with tests."""
     paired = summary["paired"]
     if not paired:
         return Table("Paired differences", "", ("",), [])
@@ -305,7 +305,7 @@ def paired_table(summary: dict[str, Any]) -> Table:
 
 
 def against_first_table(summary: dict[str, Any]) -> Table:
-    """Every other arm against the first, with p-values for so many comparisons."""
+    """Return a table of every other arm against the first, with adjusted p-values."""
     others = summary["against_first"]
     rows = [(arm_name(row["arms"][1]), *tested_cells(row)) for row in others]
     first = arm_name(others[0]["arms"][0]) if others else ""
@@ -317,7 +317,7 @@ def against_first_table(summary: dict[str, Any]) -> Table:
     )
 
 
-# Heads of what `tested_cells` gives.
+# Heads of the columns of `tested_cells`.
 TESTED_HEAD = (
     "difference",
     "95 % (paired t)",
@@ -328,14 +328,14 @@ TESTED_HEAD = (
     "Holm",
 )
 HOLM_NOTE = (
-    "Each interval is for one difference alone. Of several differences one may look real by "
-    "chance, so each p-value is also given adjusted by Holm's method. "
+    "Each interval is for one difference. Of several differences one may look real by "
+    "chance, so each p-value is also adjusted by Holm's method. "
     f"{SEEDS_ALONE_NOTE}"
 )
 
 
 def tested_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A difference of accuracies with intervals and p-values, as cells of a table."""
+    """Format a difference of accuracies with intervals and p-values as cells of a table."""
     return (
         change(row["mean_difference"], 100, unit="points"),
         interval(row["ci_t"], 100),
@@ -352,7 +352,7 @@ def _epochs(values: Sequence[int | None]) -> str:
 
 
 def convergence_table(summary: dict[str, Any]) -> Table:
-    """How fast each arm learns, and how smooth its losses are."""
+    """Return a table of how fast each arm learns, and how smooth its losses are."""
     arms = list(summary["per_arm"])
     tables = [summary["convergence"][arm] for arm in arms]
     saved = summary["convergence"]["epochs_saved"]
@@ -378,15 +378,15 @@ def convergence_table(summary: dict[str, Any]) -> Table:
     heads = [arm_name(arm) for arm in arms]
     return Table(
         "Convergence and smoothness",
-        "Epochs of each seed in order; a dash where a threshold is never reached. Means ± standard "
-        "deviations otherwise.",
+        "Epochs of each seed in order; a dash if it does not reach the threshold. Other rows: "
+        "means ± standard deviations.",
         ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
         rows,
     )
 
 
 def mcnemar_table(summary: dict[str, Any]) -> Table:
-    """McNemar's exact test of each seed pair."""
+    """Return a table of McNemar's exact test of each seed pair."""
     rows = [
         (str(r["seed"]), f"{r['only_first']:,}", f"{r['only_second']:,}", probability(r["p"]))
         for r in summary["mcnemar"]
@@ -408,7 +408,7 @@ def _deviation(variance: float | None) -> str:
 
 
 def variance_table(summary: dict[str, Any]) -> Table:
-    """Where the spread between seeds comes from (Jordan 2023), and calibration."""
+    """Return a table of the sources of the spread between seeds (Jordan 2023), and calibration."""
     rows = [
         (
             arm_name(arm),
@@ -421,8 +421,8 @@ def variance_table(summary: dict[str, Any]) -> Table:
     ]
     return Table(
         "Spread between seeds, and calibration",
-        "Standard deviations of the test accuracy between seeds. Part comes from the finite test "
-        "set, the rest is how much networks differ on the distribution itself (Jordan 2023, arXiv "
+        "Standard deviations of the test accuracy between seeds. One part comes from the finite "
+        "test set, the other from differences on the distribution itself (Jordan 2023, arXiv "
         "2304.01910). Calibration: expected calibration error, mean over the seeds.",
         ("", "observed", "finite test set", "distribution", "calibration error"),
         rows,
@@ -434,7 +434,7 @@ def _yes(value: Any) -> str:
 
 
 def origins(studies: Sequence[Study]) -> str:
-    """What runs were initialised from, where it is another network."""
+    """Return the sources of initial values of transferred runs."""
     runs = [run for study in studies for row in study.runs.values() for run in row]
     given: list[Any] = [run.results.get("init_from") for run in runs]
     found = {
@@ -446,7 +446,7 @@ def origins(studies: Sequence[Study]) -> str:
 
 
 def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
-    """What was run, on what, with what."""
+    """Return a table of the settings, data and environment of the runs."""
     config, data = study_config(study), study.dataset
     training, model = config["training"], config["model"]
     counts = ", ".join(

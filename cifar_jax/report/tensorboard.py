@@ -1,7 +1,7 @@
 """TensorBoard events, without TensorFlow and without a thread.
 
-`tensorboardX.SummaryWriter` writes in a thread of its own, which a full disk kills; from then on
-its callers wait for ever. These events are written where they are made, and fail there.
+`tensorboardX.SummaryWriter` writes in a thread. A full disk kills the thread, and its callers then
+wait forever. These events are written by the calling thread, which sees the error.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ class Events:
 
     Args:
         directory: made if it is missing.
-        first: the first epoch to come; TensorBoard forgets what earlier files say from it on.
+        first: the next epoch. From it on TensorBoard ignores the values of earlier files.
     """
 
     def __init__(self, directory: Path, first: int) -> None:
@@ -26,12 +26,12 @@ class Events:
         self._directory = directory
         start = SessionLog(status=SessionLog.START)
         with naming(directory):
-            # The name has the time in seconds; a second start within one must not overwrite it.
+            # The name has the time in seconds. Two starts in one second must not share a file.
             self._writer = EventsWriter(str(directory / "events"), f".{first}")
             self._writer.write_event(Event(step=first, session_log=start))
 
     def add(self, epoch: int, scalars: dict[str, float]) -> None:
-        """Write one epoch's values, by name; they reach the disk."""
+        """Write and flush one epoch's values, by name."""
         import time
 
         from tensorboardX.proto.event_pb2 import Event

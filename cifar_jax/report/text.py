@@ -1,20 +1,20 @@
-"""Numbers as text of a report; a dash where there is none."""
+"""Format a report's numbers. A missing number is a dash."""
 
 from collections.abc import Sequence
 from typing import Any
 
-NONE = "–"  # noqa: RUF001 - an en dash where there is no value
+NONE = "–"  # noqa: RUF001 - an en dash
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction as per cent."""
+    """Format a fraction as per cent."""
     return NONE if value is None else f"{100 * value:.{digits}f} %"
 
 
 def interval(
     ends: Sequence[float] | None, scale: float = 1.0, digits: int = 2, unit: str = ""
 ) -> str:
-    """`low to high unit`, or a dash."""
+    """Format an interval as `low to high unit`."""
     if ends is None:
         return NONE
     low, high = (f"{scale * end:.{digits}f}" for end in ends)
@@ -24,7 +24,7 @@ def interval(
 def mean_and_spread(
     row: dict[str, Any], scale: float = 1.0, digits: int = 2, unit: str = ""
 ) -> str:
-    """`mean ± standard deviation unit`."""
+    """Format a row as `mean ± standard deviation unit`."""
     if row["mean"] is None:
         return NONE
     text = f"{scale * row['mean']:.{digits}f}"
@@ -34,12 +34,12 @@ def mean_and_spread(
 
 
 def change(value: float | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-    """A signed difference."""
+    """Format a difference with its sign."""
     return NONE if value is None else f"{scale * value:+.{digits}f} {unit}".rstrip()
 
 
 def probability(p: float | None) -> str:
-    """A p-value: three digits after the point, four below 0.001, `< 0.0001` below that."""
+    """Format a p-value: three digits after the point, four below 0.001, or `< 0.0001`."""
     if p is None:
         return NONE
     if p < 0.0001:
@@ -48,7 +48,7 @@ def probability(p: float | None) -> str:
 
 
 def difference(row: dict[str, Any]) -> str:
-    """A difference of accuracies with its interval: what `compare` says, in words."""
+    """Format a difference of accuracies with its interval."""
     text = change(row["mean_difference"], 100, unit="points")
     if row["ci_t"] is None:
         return text
@@ -57,7 +57,7 @@ def difference(row: dict[str, Any]) -> str:
 
 
 def undecided(row: dict[str, Any]) -> str:
-    """Why a difference is not shown, in a few words; empty where its interval leaves out 0."""
+    """Return why a difference is undecided, or "" if its interval excludes 0."""
     if row["ci_t"] is None:
         return str(row["no_interval"])
     low, high = row["ci_t"]

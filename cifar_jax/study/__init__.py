@@ -1,1 +1,1 @@
-"""Arms x seeds, and the statistics on them."""
+"""Studies: arms x seeds, and their statistics."""

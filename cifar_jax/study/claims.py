@@ -1,7 +1,7 @@
 """The claims of the report, each with the rule that decides it.
 
-A rule is fixed before anything is measured and looks only at intervals over seed pairs, so one
-seed decides nothing. The intervals follow the rule of `cifar_jax.study.statistics`.
+A rule is fixed before any measurement and uses only intervals over seed pairs, so one seed decides
+no claim. The intervals follow the rule of `cifar_jax.study.statistics`.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ Pair = tuple[Run, Run]
 Verdict = Literal["supported", "not supported", "undecided"]
 
 EARLY_EPOCHS, LATE_EPOCHS = 5, 10
-# Points by which "about the same" may fall short: 1.6 standard errors of an accuracy of 75 %
-# on 5,000 validation images.
+# Tolerance of "about the same" in points: 1.6 standard errors of an accuracy of 75 % on 5,000
+# validation images.
 ABOUT = 1.0
 HARD_CLASSES = ("cat", "dog", "deer")
 # "Nearly every" of fewer classes has no meaning.
@@ -30,7 +30,7 @@ PUBLISHED_OVERHEAD = 11.3
 
 
 def decide(interval: Interval | None, bound: float = 0.0, *, above: bool = True) -> Verdict:
-    """Verdict on "the mean lies above (or below) `bound`" from a 95 % interval for the mean."""
+    """Decide "the mean is above (or below) `bound`" from a 95 % interval for the mean."""
     if interval is None:
         return "undecided"
     low, high = interval
@@ -44,7 +44,7 @@ def decide(interval: Interval | None, bound: float = 0.0, *, above: bool = True)
 def _rule(what: str, bound: str, *, above: bool = True) -> str:
     side, other = ("above", "below") if above else ("below", "above")
     return (
-        f"{what}: supported if the 95 % paired interval lies entirely {side} {bound}, "
+        f"{what}: supported if the 95 % paired interval is entirely {side} {bound}, "
         f"not supported if entirely {other}; otherwise, or without an interval, undecided"
     )
 
@@ -70,7 +70,7 @@ def _with_interval(row: dict[str, Any], interval: Interval | None) -> dict[str, 
 
 
 def accuracy_gain(gain: Sample) -> dict[str, Any]:
-    """BatchNorm raises the test accuracy.
+    """Decide the claim that BatchNorm raises the test accuracy.
 
     Args:
         gain: of test accuracy, in points.
@@ -88,7 +88,7 @@ def accuracy_gain(gain: Sample) -> dict[str, Any]:
 
 
 def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """BatchNorm after 5 epochs is about where the baseline is after 10, or further."""
+    """Decide the claim that BatchNorm after 5 epochs is as good as the baseline after 10."""
     epochs = len(pairs[0][0].results["history"])
     interval = None
     measured = f"needs {LATE_EPOCHS} epochs, these runs have {epochs}"
@@ -117,7 +117,7 @@ def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
-    """BatchNorm's loss oscillates less from epoch to epoch."""
+    """Decide the claim that BatchNorm's loss curve oscillates less."""
     values = [
         [oscillation(run.curve(curve), run.curve("learning_rate")) for run in pair]
         for pair in pairs
@@ -142,7 +142,7 @@ def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
 
 
 def class_gains(samples: dict[str, Sample]) -> dict[str, Sample]:
-    """Gain of each class, in points; classes without a test image are left out.
+    """Return the gain of each class with test images, in points.
 
     Args:
         samples: of `pair_samples`.
@@ -155,11 +155,11 @@ def class_gains(samples: dict[str, Sample]) -> dict[str, Sample]:
 
 
 def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
-    """BatchNorm improves nearly every class.
+    """Decide the claim that BatchNorm improves nearly every class.
 
-    "Supported" needs nearly all intervals at once, so each may have its own 95 %: the chance to
-    support a false claim does not grow with the classes. "Not supported" needs any two, so there
-    the p-values are adjusted for the number of classes, by Holm's method.
+    "Supported" needs nearly all intervals, so the error rate does not grow with the number of
+    classes, and each interval may have 95 %. "Not supported" needs any two classes, so Holm's
+    method adjusts the p-values for the number of classes.
     """
     found = [gain.estimate() for gain in gains.values()]
     verdicts = [decide(one.interval) for one in found]
@@ -182,7 +182,7 @@ def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
     if total >= FEWEST_CLASSES:
         rule = (
             f"supported if the 95 % paired intervals of at least {total - 1} of {total} classes "
-            "lie entirely above 0 and none entirely below; not supported if two or more lie below "
+            "are entirely above 0 and none entirely below; not supported if two or more are below "
             f"after Holm's correction for {total} classes; otherwise, or with one seed, undecided"
         )
     else:
@@ -199,7 +199,7 @@ def nearly_every_class(gains: dict[str, Sample]) -> dict[str, Any]:
 
 
 def hard_classes_gain_most(gains: dict[str, Sample]) -> dict[str, Any]:
-    """Cat, dog and deer gain more than the other classes."""
+    """Decide the claim that cat, dog and deer gain more than the other classes."""
     interval, measured = None, f"a class of {', '.join(HARD_CLASSES)} has no test image"
     others = [name for name in gains if name not in HARD_CLASSES]
     if others and all(name in gains for name in HARD_CLASSES):
@@ -226,10 +226,10 @@ def hard_classes_gain_most(gains: dict[str, Sample]) -> dict[str, Any]:
 
 
 def _contrast(gains: dict[str, Sample], weights: dict[str, float]) -> Sample:
-    """A weighted sum of the gains of classes.
+    """Return the weighted sum of the gains of classes.
 
-    The value of an image is its part in the sum: the mean over all images is the sum, and their
-    variance over N that of the sum, by the variances of the classes.
+    Each image's value is its part of the sum. The mean of these values is the sum, and their
+    variance over N is the variance of the sum.
     """
     values = np.sum([w * np.array(gains[name].values) for name, w in weights.items()], axis=0)
     each = [gains[name].images for name in weights]
@@ -244,7 +244,7 @@ def _contrast(gains: dict[str, Sample], weights: dict[str, float]) -> Sample:
 
 
 def time_overhead(relative: Sample) -> dict[str, Any]:
-    """BatchNorm takes longer to train.
+    """Decide the claim that BatchNorm takes longer to train.
 
     Args:
         relative: its time over the baseline's, minus 1, in per cent.
@@ -261,7 +261,7 @@ def time_overhead(relative: Sample) -> dict[str, Any]:
     return _with_interval(row, found.interval)
 
 
-# What the report says, and the number of it that an interval may contain.
+# The report's text, and its number, which an interval may contain.
 _PUBLISHED: dict[str, tuple[str, float | None]] = {
     "accuracy_gain": (f"+{PUBLISHED_GAIN} points", PUBLISHED_GAIN),
     "faster_convergence": ("about equal", None),
@@ -273,8 +273,8 @@ _PUBLISHED: dict[str, tuple[str, float | None]] = {
 }
 
 
-def _beside_published(row: dict[str, Any]) -> dict[str, Any]:
-    """A claim's row with what the report says about it."""
+def _with_published(row: dict[str, Any]) -> dict[str, Any]:
+    """Add the report's text and number to a claim's row."""
     text, number = _PUBLISHED[row["id"]]
     ends = row["interval"]
     inside = None if number is None or ends is None else ends[0] <= number <= ends[1]
@@ -282,12 +282,12 @@ def _beside_published(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def claims(pairs: Sequence[Pair], cifar10: bool) -> list[dict[str, Any]]:
-    """All claims as rows of plain data; none without a pair.
+    """Return all claims as rows of plain data; [] without a pair.
 
     Args:
         pairs: (baseline, BatchNorm) of the same seed.
-        cifar10: whether the images are CIFAR-10's; only then are there classes of these names
-            to compare, and published numbers.
+        cifar10: whether the images are CIFAR-10's. Only then do published numbers and claims about
+            named classes apply.
     """
     if not pairs:
         return []
@@ -302,4 +302,4 @@ def claims(pairs: Sequence[Pair], cifar10: bool) -> list[dict[str, Any]]:
         *([hard_classes_gain_most(gains)] if cifar10 else []),
         time_overhead(samples["relative_seconds"].scaled(100)),
     ]
-    return [_beside_published(row) for row in rows] if cifar10 else rows
+    return [_with_published(row) for row in rows] if cifar10 else rows

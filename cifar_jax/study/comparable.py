@@ -1,7 +1,6 @@
-"""Whether the runs of a seed were computed alike: on one device, JAX, and the shell's variables.
+"""Find runs of one seed that differ in device, JAX version or environment variables.
 
-A pair of runs shares its seed. A difference between runs that were computed in different ways
-includes what these ways change.
+A pair of runs has a common seed. A different device or version adds to their difference.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,13 @@ from cifar_jax.study.collect import RESULTS, Study
 
 
 def _way(results: dict[str, Any]) -> str:
-    """What computed a run, in words; "" if its results do not say."""
+    """Return the recorded device, versions and variables of a run in words, or ""."""
     found: Any = results.get("computed_on")
     return ", then ".join(found) if fits(found, [is_name]) else ""
 
 
 def unlike(studies: Sequence[Study]) -> list[str]:
-    """A sentence for the reader if runs of one seed were computed in different ways."""
+    """Return a sentence for the reader if runs of one seed were computed in different ways."""
     ways: dict[int, dict[str, None]] = {}
     for study in studies:
         for run in (run for runs in study.runs.values() for run in runs):
@@ -38,11 +37,11 @@ def unlike(studies: Sequence[Study]) -> list[str]:
 
 
 def other_ways(finished: Iterable[Path], way: str) -> list[str]:
-    """How finished runs were computed, in words, if not in this way; each once.
+    """Return the other ways in which finished runs were computed, in words, without repeats.
 
     Args:
         finished: directories of runs.
-        way: see `provenance.describe_computing`.
+        way: present way, from `provenance.describe_computing`.
     """
     found: dict[str, None] = {}
     for directory in finished:

@@ -1,10 +1,9 @@
-"""Which runs a study consists of: norms, optionally crossed with one swept setting, by seeds.
+"""Runs of a study: norms x values of one swept setting x seeds.
 
-An arm is a norm, or with a sweep a norm at one value of the setting. Settings that only make sense
-together, such as an optimiser and its learning rate, are swept as one: their fields are joined by
-`+`, and a value is the text of theirs, joined by `:`. All runs of a seed are paired:
-whatever the arm, they have the same split, initial values, order and augmentation, as far as the
-setting leaves them alone.
+An arm is a norm, or with a sweep a norm at one value of the setting. Settings that belong together,
+such as an optimiser and its learning rate, are swept as one: `+` joins their fields, and `:` joins
+the texts of their values. All runs of a seed are paired: they have the same split, initial values,
+order and augmentation, unless the setting changes these.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ Value = bool | int | float | str
 
 OFF = ("0", "0.0", "false", "none")
 
-# What a study has once: its seeds are counted, its norms are the arms, its images are one set.
+# Settings that a sweep cannot vary: the seeds, the norms (see `arms`) and the images.
 FIXED = (
     "training.seed",
     "model.norm",
@@ -39,7 +38,7 @@ FIXED = (
 
 
 def setting_name(field: str) -> str:
-    """What a setting is called in text: `training.learning_rate` is "learning rate"."""
+    """Return the name of a setting in text: `training.learning_rate` is "learning rate"."""
     *firsts, last = map(_one_name, field.split("+"))
     return f"{', '.join(firsts)} and {last}" if firsts else last
 
@@ -50,23 +49,23 @@ def _one_name(field: str) -> str:
 
 
 def _last_names(field: str) -> str:
-    """What a setting is called in names of files."""
+    """Return the name of a setting in file names."""
     return "-".join(_one_name(part).replace(" ", "_") for part in field.split("+"))
 
 
 def value_text(value: Value) -> str:
-    """A value as TOML has it: 0.05, 128, true."""
+    """Return a value as TOML writes it: 0.05, 128, true."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parts(field: str, value: Value) -> list[tuple[str, str]]:
-    """Each field of a setting and the text of its value."""
+    """Return each field of a setting with the text of its value."""
     texts = value_text(value).split(":") if "+" in field else [value_text(value)]
     return list(zip(field.split("+"), texts, strict=True))
 
 
 def set_values(config: Config, field: str, value: Value) -> Config:
-    """`config` with a swept setting at one of its values."""
+    """Set a swept setting of `config` to one of its values."""
     if "+" not in field:
         section, name = field.split(".")
         return configuration.override(config, section, name, value, "--sweep")
@@ -78,14 +77,14 @@ def set_values(config: Config, field: str, value: Value) -> Config:
 
 
 def _path_part(text: str) -> str:
-    """Text that can be part of a file name; what had to be changed stays distinct by a hash."""
+    """Make text safe for a file name. Changed text gets a hash, to stay distinct."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:60]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What differs between the runs of a study besides the seed.
+    """Settings in which the runs of a study differ, besides the seed.
 
     Attributes:
         norm: of the model.
@@ -100,7 +99,7 @@ class Arm:
 
     @property
     def directory(self) -> str:
-        """Where its runs lie in the study's: `batch`, or `batch-learning_rate-0.05`."""
+        """Name of its directory in the study's: `batch`, or `batch-learning_rate-0.05`."""
         if self.value is None:
             return self.norm
         values = "_".join(_path_part(text) for _, text in parts(self.field, self.value))
@@ -108,14 +107,14 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """For people: `batch`, or `batch, learning rate 0.05`."""
+        """Name in text: `batch`, or `batch, learning rate 0.05`."""
         if self.value is None:
             return self.norm
         found = parts(self.field, self.value)
         return ", ".join([self.norm, *(f"{setting_name(field)} {text}" for field, text in found)])
 
     def config(self, config: Config, seed: int) -> Config:
-        """Config of one of its runs, given the study's."""
+        """Return the config of one of its runs, given the study's."""
         if self.value is not None:
             config = set_values(config, self.field, self.value)
         return dataclasses.replace(
@@ -128,11 +127,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A setting and the values that it takes.
+    """A setting and its values.
 
     Attributes:
         field: `section.name`, or several joined by `+`.
-        values: numbers by size, others as given; of several fields their texts joined by `:`.
+        values: numbers by size, others as given. Values of several fields are texts joined by
+            `:`.
     """
 
     field: str
@@ -140,24 +140,24 @@ class Sweep:
 
     @property
     def text(self) -> str:
-        """As `parse_sweep` reads it."""
+        """Text in the form that `parse_sweep` reads."""
         return f"{self.field}={','.join(map(value_text, self.values))}"
 
     @property
     def name(self) -> str:
-        """For names of files: `learning_rate`, or `optimizer-learning_rate`."""
+        """Name in file names: `learning_rate`, or `optimizer-learning_rate`."""
         return _last_names(self.field)
 
     @property
     def _switches(self) -> bool:
-        """Whether it is of several settings that are all off at its first value."""
+        """Whether it has several settings that are all off at its first value."""
         off = all(text in OFF for _, text in parts(self.field, self.values[0]))
         return "+" in self.field and off
 
     def value_name(self, value: Value) -> str:
-        """A value for people, where the setting is named beside it: "0.05", "adamw, 0.001".
+        """Return a value in text, without the setting: "0.05", "adamw, 0.001".
 
-        Of settings that are off at first only those are named that are on: "mixup 1.0".
+        If all settings are off at the first value, name those that are on: "mixup 1.0".
         """
         found = parts(self.field, value)
         if not self._switches:
@@ -166,7 +166,7 @@ class Sweep:
         return ", ".join(on) or "none of them"
 
     def at(self, value: Value) -> str:
-        """Setting and value for people: "learning rate 0.05"."""
+        """Return setting and value in text: "learning rate 0.05"."""
         found = parts(self.field, value)
         if not self._switches:
             return ", ".join(f"{_one_name(field)} {text}" for field, text in found)
@@ -176,17 +176,17 @@ class Sweep:
 
 
 def ordered(values: Sequence[Value]) -> tuple[Value, ...]:
-    """Different values, numbers by size and others as they come."""
+    """Return the different values, numbers by size and others in the given order."""
     unique = tuple(dict.fromkeys(values))
     numbers = all(type(value) in (int, float) for value in unique)
     return tuple(sorted(unique)) if numbers else unique
 
 
 def parse_arms(config: Config) -> tuple[str, ...]:
-    """The norms of a study.
+    """Return the norms of a study.
 
     Raises:
-        UserError: if one is unknown or named twice.
+        UserError: a norm is unknown or named twice.
     """
     arms = tuple(arm.strip() for arm in config.study.arms.split(","))
     for arm in arms:
@@ -198,7 +198,7 @@ def parse_arms(config: Config) -> tuple[str, ...]:
 
 
 def _all_fields() -> list[str]:
-    """`section.name` of every field of a run."""
+    """Return `section.name` of every field of a run."""
     return [
         f"{section}.{field.name}"
         for section, kind in SECTIONS.items()
@@ -208,7 +208,7 @@ def _all_fields() -> list[str]:
 
 
 def arm_of(directory: str, config: Config) -> Arm | None:
-    """The arm of a run, by the name of its folder and its config; None if they do not agree."""
+    """Return the arm of a run from the name of its folder and its config. None if they disagree."""
     norm = config.model.norm
     if directory == norm:
         return Arm(norm)
@@ -228,13 +228,13 @@ def arm_of(directory: str, config: Config) -> Arm | None:
 
 
 def _swept_field(name: str) -> str:
-    """`section.name` of a field given as that or by its name alone."""
+    """Return `section.name` of a field given with or without its section."""
     fields = _all_fields()
     found = [field for field in fields if name in (field, field.split(".")[1])]
     if not found:
         raise configuration.unknown(name, [f.split(".")[1] for f in fields], "--sweep")
     if len(found) > 1:
-        raise UserError(f"--sweep: {name!r} may be {' or '.join(found)}; write which")
+        raise UserError(f"--sweep: {name!r} may be {' or '.join(found)}; write one of these")
     if found[0] in FIXED:
         why = "; norms are compared by --arms" if found[0] == "model.norm" else ""
         raise UserError(f"--sweep: {name!r} is the same in all runs of a study{why}")
@@ -242,7 +242,7 @@ def _swept_field(name: str) -> str:
 
 
 def _parse_values(field: str, text: str) -> Value:
-    """A value of a sweep, or several as one text."""
+    """Parse a value of a sweep. Values of several fields become one text."""
     fields = field.split("+")
     texts = text.split(":") if len(fields) > 1 else [text]
     if len(texts) != len(fields):
@@ -259,13 +259,13 @@ def _parse_values(field: str, text: str) -> Value:
 
 
 def parse_sweep(config: Config) -> Sweep | None:
-    """The sweep of a study, if any.
+    """Parse the sweep of a study, or return None.
 
-    It is written `learning_rate=0.01,0.05`, `training.learning_rate=...`, or
+    Its form is `learning_rate=0.01,0.05`, `training.learning_rate=...`, or
     `optimizer+learning_rate=sgd:0.01,adamw:0.001`.
 
     Raises:
-        UserError: if a field is unknown or not to be swept, or a value is not allowed.
+        UserError: a field is unknown or cannot be swept, or a value is not allowed.
     """
     text = config.study.sweep
     if text is None:
@@ -284,7 +284,7 @@ def parse_sweep(config: Config) -> Sweep | None:
 
 
 def grid(norms: Sequence[str], sweep: Sweep | None) -> list[Arm]:
-    """All arms: value by value, in each every norm."""
+    """Return all arms: value by value, and at each value every norm."""
     if sweep is None:
         return [Arm(norm) for norm in norms]
     return [Arm(norm, sweep.field, value) for value in sweep.values for norm in norms]

@@ -1,4 +1,4 @@
-"""Whether what a directory holds is the run that a study means by it."""
+"""Check that a run in a study's directory has the study's settings and data."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +9,13 @@ from cifar_jax.changes import SAME_EXPERIMENT, changes
 from cifar_jax.config import Config
 from cifar_jax.errors import UserError, counted, shown
 
-# In these a run's config may differ from its arm's.
+# Fields in which a run's config may differ from its arm's.
 FREE = (*SAME_EXPERIMENT, "study")
 
 Wrong = tuple[str, Any, Any]
 
 
-def _refuse(path: Path, wrong: list[Wrong]) -> None:
+def _raise_if(path: Path, wrong: list[Wrong]) -> None:
     if wrong:
         listed = "; ".join(f"{field} is {was}, must be {wanted}" for field, was, wanted in wrong)
         raise UserError(f"{path}: is not a run of this study: {listed}")
@@ -36,53 +36,53 @@ def _wrong_data(found: dict[str, Any], wanted: dict[str, Any]) -> list[Wrong]:
 def check_begun(
     path: Path, found: Config, dataset: dict[str, Any] | None, wanted: Config, data: dict[str, Any]
 ) -> None:
-    """Refuse a directory whose run was begun as another.
+    """Check a run's recorded settings and images against the study.
 
     Args:
         path: of the run.
-        found: what it was begun with.
-        dataset: the record of its images; None if there is none.
+        found: the run's config.
+        dataset: the record of its images, or None.
         wanted: the config of the study's run.
         data: the record of the study's images.
 
     Raises:
-        UserError: naming each field, what it is and what it must be.
+        UserError: a field differs; the message has both values.
     """
-    _refuse(path, _wrong_fields(found, wanted) + (_wrong_data(dataset, data) if dataset else []))
+    _raise_if(path, _wrong_fields(found, wanted) + (_wrong_data(dataset, data) if dataset else []))
 
 
 def check_results(
     path: Path, results: dict[str, Any], wanted: Config, data: dict[str, Any]
 ) -> None:
-    """Refuse results that are not those of the study's run.
+    """Check the results of a finished or diverged run against the study.
 
     Args:
         path: of the run.
-        results: its `results.json`, of a run that finished or diverged.
-        wanted, data: as of `check_begun`.
+        results: its `results.json`.
+        wanted, data: see `check_begun`.
 
     Raises:
-        UserError: as `check_begun`.
+        UserError: a field differs; the message has both values.
     """
     found = configuration.from_dict(results["config"], f"{path}/results.json")
     check_begun(path, found, results["dataset"], wanted, data)
     model, training = wanted.model, wanted.training
-    said = {"model": model.name, "norm": model.norm, "seed": training.seed}
-    wrong = [(key, results[key], value) for key, value in said.items() if results[key] != value]
+    expected = {"model": model.name, "norm": model.norm, "seed": training.seed}
+    wrong = [(key, results[key], value) for key, value in expected.items() if results[key] != value]
     epochs = len(results["history"])
     if results.get("status") != "diverged" and epochs != training.epochs:
         wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))
-    _refuse(path, wrong)
+    _raise_if(path, wrong)
 
 
 def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) -> None:
-    """Refuse runs that name the same initial values and began from different ones.
+    """Check that runs with the same `init_from` have the same initial values.
 
     Args:
-        runs: directory, config, and what is recorded of the initial values.
+        runs: directory, config, and recorded origin of the initial values.
 
     Raises:
-        UserError: naming two of them.
+        UserError: two runs differ; the message names them.
     """
     first: dict[str, tuple[Path, str | None]] = {}
     for path, config, origin in runs:
@@ -91,9 +91,9 @@ def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) ->
             continue
         digest = origin.get("digest") if origin else None
         named = str(source).replace("{seed}", str(config.training.seed))
-        other, before = first.setdefault(named, (path, digest))
-        if before != digest:
+        other, expected = first.setdefault(named, (path, digest))
+        if expected != digest:
             raise UserError(
-                f"{path}: begins from other initial values than {other}: the digest of "
-                f"{named} is {str(digest)[:12]}, must be {str(before)[:12]}"
+                f"{path}: has other initial values than {other}: the digest of "
+                f"{named} is {str(digest)[:12]}, must be {str(expected)[:12]}"
             )

@@ -1,6 +1,6 @@
-"""What one run or one arm shows: agreement, spread, convergence, smoothness, calibration.
+"""Measures of a run or an arm: agreement, spread, convergence, smoothness, calibration.
 
-Pure functions of arrays. Where a sample is too small for a number, the answer is None, never zero.
+Pure functions of arrays. They return None, not zero, for a sample that is too small.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 CALIBRATION_BINS = 15
-# Epochs of the steep descent at the start, which `oscillation` leaves out.
+# Epochs of the steep descent at the start, which `oscillation` ignores.
 SETTLING_EPOCHS = 3
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each image in nats, float64 (N,).
+    """Return the cross-entropy of each image in nats, float64 (N,).
 
     Args:
         logits: floats (N, classes).
@@ -36,7 +36,7 @@ class McNemar(TypedDict):
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's exact two-sided test on the same examples.
+    """Compute McNemar's exact two-sided test on the same examples.
 
     McNemar, Psychometrika 12 (1947); exact: the smaller count is binomial(b + c, 1/2).
 
@@ -58,17 +58,17 @@ class Variance(TypedDict):
 
 
 def variance_parts(correct: np.ndarray) -> Variance:
-    """Split the variance of test accuracy over seeds as Jordan does (2023, arXiv 2304.01910).
+    """Split the variance of test accuracy over seeds (Jordan 2023, arXiv 2304.01910).
 
-    For a run r and an example i let C[r, i] say whether it is right. The variance of the
-    accuracy on N examples is the mean of all covariances Cov(C[:, i], C[:, j]). Those with
-    i != j average to the variance that would remain on an endless test set, the
-    distribution-wise one; the i = j are there because the test set is finite. Hence, with V
-    the variance over runs of the accuracy and v[i] that of example i (both with n - 1),
+    Let C[r, i] be 1 if run r is right on example i, else 0. The variance of the accuracy on N
+    examples is the mean of all covariances Cov(C[:, i], C[:, j]). Those with i != j average to
+    the variance on an infinite test set, the distribution's. Those with i = j come from the
+    finite test set. Let V be the variance of the accuracy over runs, and v[i] that of example i
+    (both with n - 1). Then
 
-        distribution = N / (N - 1) * (V - sum(v) / N^2),  finite_test_set = V - distribution,
+        distribution = N / (N - 1) * (V - sum(v) / N^2),  finite_test_set = V - distribution.
 
-    which is unbiased, and therefore can be below zero where the truth is near zero.
+    This is unbiased, so it can be below zero if the true value is near zero.
 
     Args:
         correct: bool (seeds, N).
@@ -90,38 +90,37 @@ def variance_parts(correct: np.ndarray) -> Variance:
 
 
 def first_epoch(values: Sequence[float], threshold: float) -> int | None:
-    """First epoch, counted from 1, whose value is at least the threshold; None if none is."""
+    """Return the first epoch, from 1, whose value is at least the threshold, or None."""
     return next((epoch for epoch, v in enumerate(values, start=1) if v >= threshold), None)
 
 
 def area_under_curve(values: ArrayLike) -> float:
-    """Mean height of a curve (epochs,) by the trapezoidal rule, in the curve's own unit."""
+    """Return the mean height of a curve (epochs,) by the trapezoidal rule, in its unit."""
     x = np.asarray(values, np.float64)
     return float(np.trapezoid(x) / (len(x) - 1)) if len(x) > 1 else float(x[0])
 
 
 def oscillation(losses: ArrayLike, learning_rates: ArrayLike) -> float | None:
-    """How much a loss curve wobbles from epoch to epoch: sqrt(mean(second differences^2) / 6).
+    """Estimate the noise of a loss curve: sqrt(mean(second differences^2) / 6).
 
-    The difference of successive changes, l[t-1] - 2 l[t] + l[t+1], is blind to a steady trend,
-    so a curve that falls faster does not count as rougher (the mean change would). Of
-    independent noise with standard deviation s around a line it has variance 6 s^2, so the
-    result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986)). Windows
-    with two learning rates are left out, since the fall at a drop is no wobble, and so are
-    the first three epochs, where the curve is steep and bent.
+    The second difference, l[t-1] - 2 l[t] + l[t+1], ignores a linear trend, so a steeper curve
+    does not count as rougher. For a line with independent noise of standard deviation s its
+    variance is 6 s^2, so the result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika
+    73 (1986)). Windows with two learning rates do not count, because the loss falls there. Nor do
+    the first three epochs, where the curve is steep.
 
     Args:
         losses: (epochs,), in nats.
         learning_rates: (epochs,).
 
     Returns:
-        In nats, or None where no window is left.
+        The estimate in nats, or None if no window counts.
     """
     x, rate = np.asarray(losses, np.float64), np.asarray(learning_rates, np.float64)
     second = x[2:] - 2 * x[1:-1] + x[:-2]
     steady = (rate[:-2] == rate[1:-1]) & (rate[1:-1] == rate[2:])
-    kept = second[SETTLING_EPOCHS:][steady[SETTLING_EPOCHS:]]
-    return float(np.sqrt(np.mean(kept**2) / 6)) if len(kept) else None
+    counted = second[SETTLING_EPOCHS:][steady[SETTLING_EPOCHS:]]
+    return float(np.sqrt(np.mean(counted**2) / 6)) if len(counted) else None
 
 
 class Bin(TypedDict):
@@ -135,10 +134,10 @@ class Bin(TypedDict):
 def calibration(
     logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> tuple[float, list[Bin]]:
-    """Expected calibration error and its bins.
+    """Compute the expected calibration error and its bins.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3: confidence is the largest softmax
-    probability, bin m holds those in ((m - 1) / bins, m / bins], and the error is the mean of
+    Guo et al. 2017 (arXiv 1706.04599), equation 3. Confidence is the largest softmax probability.
+    Bin m has those in ((m - 1) / bins, m / bins]. The error is the mean of
     |accuracy - confidence| over the bins, weighted by their counts.
 
     Args:
@@ -146,7 +145,7 @@ def calibration(
         labels: integers (N,).
 
     Returns:
-        The error, a fraction, and the bins from low to high confidence; those of an empty bin
+        The error, a fraction, and the bins from low to high confidence. The means of an empty bin
         are None.
     """
     confidence = special.softmax(logits.astype(np.float64), axis=1).max(axis=1)

@@ -16,7 +16,7 @@ from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setti
 from cifar_jax.study.identity import check_begun
 
 if TYPE_CHECKING:
-    from cifar_jax.resume import Recorded
+    from cifar_jax.runner.resume import Recorded
 
 STUDY = "study.json"
 
@@ -121,7 +121,7 @@ def _members(workdir: Path) -> list[_Member]:
     Raises:
         UserError: if the folder of one is called otherwise than it would be.
     """
-    from cifar_jax.resume import recorded
+    from cifar_jax.runner.resume import recorded
 
     members = []
     for path in sorted(workdir.glob("*/seed*")):

@@ -1,4 +1,4 @@
-"""What is compared: one number a seed, and where test images decide it, one number an image."""
+"""Samples to compare: one number a seed, and for test metrics one number an image."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ class Sample:
     Attributes:
         values: (seeds,).
         images: float64 (N,), the quantity of each test image, averaged over the seeds; None
-            where no test images decide it.
+            if it does not depend on test images.
         least, most: the range of its mean.
-        resolution: by how much one test image changes a value; 0 where it may be by little.
+        resolution: change of a value by one test image; 0 if it may be arbitrarily small.
     """
 
     values: Sequence[float]
@@ -42,7 +42,7 @@ class Sample:
     resolution: float = 0.0
 
     def scaled(self, factor: float) -> "Sample":
-        """In another unit, as points for fractions."""
+        """Convert to another unit, for example fractions to points."""
         return Sample(
             [factor * value for value in self.values],
             None if self.images is None else factor * self.images,
@@ -56,9 +56,9 @@ class Sample:
 
 
 def describe(sample: Sample) -> dict[str, Any]:
-    """Mean, spread and 95 % intervals; None where there are none.
+    """Return mean, standard deviation and 95 % intervals, or None for each that is undefined.
 
-    The bootstrap resamples the seeds alone, so it is left out where the test images' error counts.
+    The bootstrap resamples only the seeds, so it is None if the test images' error counts.
     """
     found = sample.estimate()
     parts = dict(zip(("seeds", "test_images"), (e.variance for e in found.errors), strict=False))
@@ -76,15 +76,15 @@ def describe(sample: Sample) -> dict[str, Any]:
 
 
 def compare(sample: Sample) -> dict[str, Any]:
-    """What one difference a seed pair says.
+    """Return the statistics of a difference over seed pairs.
 
-    Sign flips, Cohen's d_z and the number of seeds look at the seeds alone, so they are left out
-    where the test images' error counts.
+    Sign flips, Cohen's d_z and the number of seeds use only the seeds, so they are None if the
+    test images' error counts.
     """
     row = describe(sample)
     found = sample.estimate()
-    alone = _of_seeds(found)
-    dz = cohens_dz(sample.values) if alone else None
+    only_seeds = _of_seeds(found)
+    dz = cohens_dz(sample.values) if only_seeds else None
     return {
         "n": row["n"],
         "mean_difference": row["mean"],
@@ -95,7 +95,7 @@ def compare(sample: Sample) -> dict[str, Any]:
         "no_interval": row["no_interval"],
         "variance_of_mean": row["variance_of_mean"],
         "p_t": found.p,
-        "p_sign_flip": sign_flip_p(sample.values) if alone else None,
+        "p_sign_flip": sign_flip_p(sample.values) if only_seeds else None,
         "cohens_dz": dz,
         "seeds_for_power_80": seeds_for_power(dz),
         "differences": row["values"],
@@ -103,16 +103,16 @@ def compare(sample: Sample) -> dict[str, Any]:
 
 
 def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `compare`, with the p-values adjusted for their number, by Holm's method.
+    """Add to rows of `compare` the p-values adjusted by Holm's method for the number of rows.
 
-    A difference that has no p-value for want of a spread was looked at too, so it counts.
+    A difference without a p-value, because all its seeds are equal, counts as a test with p = 1.
     """
     found = list(rows)
     for key in ("p_t", "p_sign_flip"):
-        looked_at = [1.0 if row[key] is None and row["n"] > 1 else row[key] for row in rows]
+        tested = [1.0 if row[key] is None and row["n"] > 1 else row[key] for row in rows]
         found = [
             {**row, f"{key}_holm": None if row[key] is None else p}
-            for row, p in zip(found, holm(looked_at), strict=True)
+            for row, p in zip(found, holm(tested), strict=True)
         ]
     return found
 
@@ -126,7 +126,7 @@ def _ends(interval: Interval | None) -> list[float] | None:
 
 
 def run_metrics(run: Run) -> dict[str, float]:
-    """The numbers of one run that are compared; accuracies are fractions."""
+    """Return the metrics of one run. Accuracies are fractions."""
     results = run.results
     return {
         "test_accuracy": results["test_accuracy"],
@@ -142,7 +142,7 @@ def run_metrics(run: Run) -> dict[str, float]:
 
 
 def _images(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """What `run_metrics` are means of, image by image, averaged over the runs: float64 (N,)."""
+    """Return the test metrics of each image, averaged over the runs: float64 (N,)."""
     right = np.mean([run.correct for run in runs], axis=0)
     losses = np.mean([run.losses for run in runs], axis=0)
     classes = runs[0].results["dataset"]["classes"]
@@ -151,7 +151,7 @@ def _images(runs: Sequence[Run]) -> dict[str, np.ndarray]:
 
 
 def arm_samples(runs: Sequence[Run]) -> dict[str, Sample]:
-    """The metrics of an arm."""
+    """Return the samples of an arm's metrics."""
     tables, images = [run_metrics(run) for run in runs], _images(runs)
     bounds = {"test_loss": math.inf, "train_seconds": math.inf}
     found = {}
@@ -165,12 +165,15 @@ def arm_samples(runs: Sequence[Run]) -> dict[str, Sample]:
 
 
 def accuracy(values: Sequence[float], images: np.ndarray) -> Sample:
-    """Accuracies of seeds, (seeds,), and how often each image is right, (N,)."""
+    """Return a sample of the seeds' accuracies, (seeds,), and each image's accuracy, (N,)."""
     return Sample(values, images, 0.0, 1.0, 1 / len(images))
 
 
 def pair_samples(pairs: Sequence[Pair]) -> dict[str, Sample]:
-    """The metrics of the second arm minus those of the first; `relative_seconds` as a share."""
+    """Return the metrics of the second arm minus those of the first.
+
+    `relative_seconds` is the ratio of their times minus 1.
+    """
     first, second = (arm_samples(runs) for runs in zip(*pairs, strict=True))
     found = {name: difference(first[name], second[name]) for name in first}
     ratios = zip(second["train_seconds"].values, first["train_seconds"].values, strict=True)
@@ -179,7 +182,7 @@ def pair_samples(pairs: Sequence[Pair]) -> dict[str, Sample]:
 
 
 def difference(first: Sample, second: Sample) -> Sample:
-    """Second minus first, seed by seed."""
+    """Return second minus first, seed by seed."""
     images = None
     if first.images is not None and second.images is not None:
         images = second.images - first.images

@@ -1,4 +1,4 @@
-"""All numbers of a study, as plain data."""
+"""Compute all numbers of a study, as plain data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,14 +19,13 @@ from cifar_jax.study.measures import (
 from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair_samples, with_holm
 
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
-# The two arms that the report's claims are about.
+# The two arms and the network of the report's claims.
 BASELINE, BATCHNORM = "none", "batch"
-# The network that they are about.
 REPORT_MODEL = "cnn"
 
 
 def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
-    """Statistics of one arm over its seeds."""
+    """Return the statistics of one arm over its seeds."""
     errors = [calibration(run.logits, run.label)[0] for run in runs]
     _, bins = calibration(
         np.concatenate([run.logits for run in runs]), np.concatenate([run.label for run in runs])
@@ -41,7 +40,7 @@ def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def summarise_pairs(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
-    """Second arm minus first, over seed pairs."""
+    """Return the statistics of the second arm minus the first, over seed pairs."""
     paired: dict[str, Any] = {name: compare(row) for name, row in pair_samples(pairs).items()}
     paired["train_seconds"]["relative"] = paired.pop("relative_seconds")
     return {
@@ -57,7 +56,7 @@ def _oscillations(runs: Sequence[Run], curve: str) -> dict[str, Any]:
 
 
 def summarise_convergence(runs: Sequence[Run]) -> dict[str, Any]:
-    """How fast and how smoothly one arm trains."""
+    """Return statistics of how fast and how smoothly one arm trains."""
     curves = [run.curve("val_accuracy") for run in runs]
     return {
         "thresholds": list(THRESHOLDS),
@@ -68,10 +67,10 @@ def summarise_convergence(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def epochs_saved(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
-    """How many epochs earlier the second arm reaches each threshold of validation accuracy.
+    """Return by how many epochs the second arm reaches each validation accuracy earlier.
 
-    Seed pairs of which one never reaches a threshold have no number there: null in `saved`,
-    absent from `statistics`.
+    A seed pair with a run that never reaches a threshold is None in `saved`, and not in
+    `statistics`.
     """
     curves = [(a.curve("val_accuracy"), b.curve("val_accuracy")) for a, b in pairs]
     saved = [
@@ -92,7 +91,7 @@ def epochs_saved(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
 
 
 def _reason(study: Study, pairs: int, paired: dict[str, Any]) -> str | None:
-    """Why some intervals are absent; `pairs` is the number of seed pairs."""
+    """Return why some intervals are missing, or None. `pairs` is the number of seed pairs."""
     single = [arm for arm in study.arms if len(study.runs[arm]) == 1]
     if single:
         what = f"Only one seed of {' and of '.join(single)} has finished"
@@ -102,19 +101,17 @@ def _reason(study: Study, pairs: int, paired: dict[str, Any]) -> str | None:
         return f"The difference has no interval: {paired['test_accuracy']['no_interval']}."
     else:
         return None
-    return (
-        f"{what}: the spread between seeds, and with it an interval, cannot be told from one run."
-    )
+    return f"{what}. One run shows neither the spread between seeds nor an interval."
 
 
 def joined(runs: Sequence[Run], key: str) -> str | None:
-    """The value of all runs, or their different values in one line; None if none has one."""
+    """Join the different values of the runs in one line. None if no run has one."""
     values = dict.fromkeys(run.results.get(key) for run in runs)
     return "; ".join(value for value in values if value) or None
 
 
 def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
-    """The versions of packages, of one that differs between runs all of them: "0.5.0; 0.10.2"."""
+    """Return the versions of packages. Different versions of one are joined: "0.5.0; 0.10.2"."""
     names = dict.fromkeys(name for run in runs for name in run.results["versions"])
     return {
         name: "; ".join(dict.fromkeys(run.results["versions"].get(name, "none") for run in runs))
@@ -123,19 +120,19 @@ def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
-    """Which two arms are compared: baseline and BatchNorm if both are there, else the first two."""
+    """Return the two arms to compare: baseline and BatchNorm, else the first two, else None."""
     if BASELINE in arms and BATCHNORM in arms:
         return BASELINE, BATCHNORM
     return (arms[0], arms[1]) if len(arms) > 1 else None
 
 
 def compared_arms(study: Study) -> tuple[str, str] | None:
-    """The two compared arms of those that have a finished run."""
+    """Return the two arms to compare, of those with a finished run."""
     return chosen_pair([arm for arm in study.arms if study.runs[arm]])
 
 
 def against_first(study: Study) -> list[dict[str, Any]]:
-    """Test accuracy of every other arm minus that of the first compared one, over seed pairs."""
+    """Return rows of every other arm's test accuracy minus the first arm's, over seed pairs."""
     both = compared_arms(study)
     if both is None:
         return []
@@ -149,17 +146,17 @@ def against_first(study: Study) -> list[dict[str, Any]]:
 
 
 def is_cifar10(study: Study) -> bool:
-    """Whether the images are CIFAR-10's: the dataset itself, or a folder that its user calls so.
+    """Return whether the images are CIFAR-10's: the dataset, or a folder with its user's word.
 
-    Only then do the published numbers, and the claims about classes by name, belong to the study.
+    Only then do the published numbers, and the claims about named classes, apply.
     """
     name, classes = study.dataset["name"], study.dataset["classes"]
-    told = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
-    return (name == "cifar10" or told) and classes == list(CLASSES)
+    declared = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
+    return (name == "cifar10" or declared) and classes == list(CLASSES)
 
 
 def is_reports_pair(study: Study) -> bool:
-    """Whether the compared arms are those that the report's claims are about, in its network."""
+    """Return whether the compared arms and the network are those of the report's claims."""
     if compared_arms(study) != (BASELINE, BATCHNORM):
         return False
     return all(
@@ -168,14 +165,14 @@ def is_reports_pair(study: Study) -> bool:
 
 
 def summarise(study: Study) -> dict[str, Any]:
-    """Every number of a study, as data that JSON can hold.
+    """Return every number of a study, as data for JSON.
 
-    Arms without a finished run appear in `missing` alone. `paired`, `mcnemar`,
-    `convergence.epochs_saved` are empty without two arms that share a seed, and `claims` unless
-    those are the baseline and BatchNorm of the report's network. `against_first` has every other
-    arm, with p-values adjusted for their number. Every mean and difference names the rule of its
-    interval (`interval_rule`), the variances that went into it (`variance_of_mean`), and, where
-    there is no interval, the reason (`no_interval`).
+    Arms without a finished run are only in `missing`. `paired`, `mcnemar` and
+    `convergence.epochs_saved` are empty without two arms that share a seed. `claims` is empty
+    unless these are the baseline and BatchNorm of the report's network. `against_first` has every
+    other arm, with p-values adjusted for their number. Every mean and difference has the rule of
+    its interval (`interval_rule`), its variances (`variance_of_mean`), and the reason for a
+    missing interval (`no_interval`).
     """
     finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
     runs = [run for row in finished.values() for run in row]

@@ -1,9 +1,8 @@
-"""All numbers of a study with a swept setting, as plain data.
+"""Compute all numbers of a study with a swept setting, as plain data.
 
-A run that diverged has no test accuracy, but leaving it out would flatter the arm that fails: here
-it counts as chance, 1 / classes, which is also what a network has that learns nothing without its
-loss overflowing. That holds for test accuracy, and for validation accuracy where a setting is
-chosen by it; no other number has a value for such a run.
+A run that diverged has no test accuracy. Its arm would look too good without it, so it counts as
+chance, 1 / classes, the accuracy of a network that learns nothing. This applies to test accuracy,
+and to validation accuracy when it chooses a value. No other number includes a diverged run.
 """
 
 from collections.abc import Sequence
@@ -24,17 +23,17 @@ from cifar_jax.study.summary import (
     summarise_arm,
 )
 
-# What `summarise` says about the norms at one value; the claims are about the protocol alone.
-_KEPT = ("arms", "missing", "diverged", "epochs", "per_arm", "paired", "mcnemar", "convergence")
+# Keys of `summarise` to keep for one value. The claims apply only to the protocol.
+_KEYS = ("arms", "missing", "diverged", "epochs", "per_arm", "paired", "mcnemar", "convergence")
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How one run ended.
+    """Result of one run.
 
     Attributes:
-        test, validation: accuracies, chance where it diverged.
-        right: (N,), which test images it gets right; chance for each where it diverged.
+        test, validation: accuracies; chance if it diverged.
+        right: (N,), whether each test image is right; chance if it diverged.
     """
 
     test: float
@@ -46,7 +45,7 @@ Outcomes = dict[int, Outcome]
 
 
 def outcomes(study: Study, arm: str, lost: Outcome) -> Outcomes:
-    """How each seed of an arm ended, by increasing seed; `lost` where it diverged."""
+    """Return the outcome of each seed of an arm, by increasing seed; `lost` if it diverged."""
     found = {
         run.seed: Outcome(run.results["test_accuracy"], run.curve("val_accuracy")[-1], run.correct)
         for run in study.runs[arm]
@@ -56,13 +55,13 @@ def outcomes(study: Study, arm: str, lost: Outcome) -> Outcomes:
 
 
 def _test(found: Outcomes, seeds: Sequence[int]) -> Sample:
-    """Test accuracy of some seeds, at least one."""
+    """Return the test accuracy of some seeds, at least one."""
     images = np.mean([found[seed].right for seed in seeds], axis=0)
     return accuracy([found[seed].test for seed in seeds], images)
 
 
 def _gain(first: Outcomes, second: Outcomes) -> tuple[list[int], Sample]:
-    """The seeds that both have, and the second's test accuracy minus the first's."""
+    """Return the common seeds, and the second's test accuracy minus the first's."""
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         return [], Sample([])
@@ -85,7 +84,7 @@ def _cell(study: Study, arm: str, value: Value, lost: Outcome) -> dict[str, Any]
 
 
 def _gains(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> list[dict[str, Any]]:
-    """The paired gain at each value."""
+    """Return the paired gain at each value."""
     rows = []
     for value, at in zip(study.sweep.values, study.studies, strict=True):
         seeds, gain = _gain(*(outcomes(at, arm, lost) for arm in pair))
@@ -96,7 +95,7 @@ def _gains(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> list[dict
 
 
 def _against_first_value(study: SweepStudy, lost: Outcome) -> list[dict[str, Any]]:
-    """Every arm at every other value minus the same arm at the first, paired by seed."""
+    """Return each arm at each other value minus the same arm at the first, paired by seed."""
     rows = []
     for arm in study.first.arms:
         first = outcomes(study.studies[0], arm, lost)
@@ -107,7 +106,7 @@ def _against_first_value(study: SweepStudy, lost: Outcome) -> list[dict[str, Any
 
 
 def _interaction(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> dict[str, Any]:
-    """Gain at the last value (of numbers: the highest) minus that at the first, seed by seed."""
+    """Return the gain at the last (highest) value minus that at the first, seed by seed."""
     if len(study.sweep.values) < 2:
         return {}
     ends = [
@@ -123,10 +122,10 @@ def _interaction(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> dic
 def _chosen(
     study: SweepStudy, arm: str, lost: Outcome, against: Sequence[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """The value with the best mean validation accuracy of an arm, and its test accuracy.
+    """Choose an arm's value by its mean validation accuracy. Return it with its test accuracy.
 
-    Values are compared over the seeds that all of them have; of those that tie the first is
-    taken. None where no value has a result, or no seed has one at every value that has any.
+    Values are compared over their common seeds. Of equal values the first is taken. None if there
+    is no common seed.
 
     Args:
         against: rows of `_against_first_value`.
@@ -161,24 +160,23 @@ def _chosen(
 def _at_best(
     study: SweepStudy, pair: tuple[str, str], chosen: dict[str, dict[str, Any]], lost: Outcome
 ) -> dict[str, Any]:
-    """The gain with each arm at its own chosen value."""
+    """Return the gain with each arm at its chosen value."""
     if not all(arm in chosen for arm in pair):
         return {}
     values = [chosen[arm]["value"] for arm in pair]
-    places = [study.studies[study.sweep.values.index(value)] for value in values]
-    seeds, gain = _gain(*(outcomes(at, arm, lost) for at, arm in zip(places, pair, strict=True)))
+    studies = [study.studies[study.sweep.values.index(value)] for value in values]
+    seeds, gain = _gain(*(outcomes(at, arm, lost) for at, arm in zip(studies, pair, strict=True)))
     return {"values": values, "seeds": seeds, **compare(gain)}
 
 
 def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
-    """Every number of a sweep, as data that JSON can hold.
+    """Return every number of a sweep, as data for JSON.
 
-    `cells` has an arm and a value each, `gain` a value each: second minus first compared norm,
-    empty with one norm; `against_first_value` has an arm and any value but the first each, that
-    value minus the first. `chosen` has an arm each: the value that its validation accuracy
-    chooses, among how many, which tie with it, and the test accuracy there. `per_value` is what
-    `summarise` says about the norms at that value, or None where no run is finished; diverged runs
-    are in none of its numbers.
+    `cells` has a row for each arm and value. `gain` has a row for each value: second minus first
+    norm, empty with one norm. `against_first_value` has a row for each arm and value but the
+    first: that value minus the first. `chosen` has a row for each arm: the value that its
+    validation accuracy chooses, among how many, ties, and its test accuracy. `per_value` is
+    `summarise` at each value, without diverged runs, or None without a finished run.
     """
     first = study.first
     chance = 1 / len(study.dataset["classes"])
@@ -224,5 +222,5 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         "chosen": list(by_arm.values()),
         "interaction": _interaction(study, pair, lost) if pair else {},
         "at_best": _at_best(study, pair, by_arm, lost) if pair else {},
-        "per_value": [None if row is None else {k: row[k] for k in _KEPT} for row in whole],
+        "per_value": [None if row is None else {k: row[k] for k in _KEYS} for row in whole],
     }

@@ -1,4 +1,4 @@
-"""Reads patterns of layers that learn at a rate of their own, or not at all."""
+"""Parse patterns of layers with their own learning rate, and of frozen layers."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ LARGEST = 1e6
 
 
 def parse_patterns(text: str | None, flag: str) -> tuple[str, ...]:
-    """Patterns separated by commas; none for None or "none".
+    """Parse patterns separated by commas; () for None or "none".
 
     Raises:
-        UserError: if one is empty or named twice.
+        UserError: a pattern is empty or named twice.
     """
     if text in (None, "none"):
         return ()
@@ -29,10 +29,10 @@ def parse_patterns(text: str | None, flag: str) -> tuple[str, ...]:
 
 
 def parse_rates(text: str | None, flag: str) -> Rates:
-    """Patterns with factors, `dense*=10,conv1=0.1`.
+    """Parse patterns with factors, `dense*=10,conv1=0.1`.
 
     Raises:
-        UserError: if it is of another form, or a factor is not above 0.
+        UserError: the text has another form, or a factor is not above 0.
     """
     rates = []
     for part in parse_patterns(text, flag):
@@ -53,15 +53,15 @@ def parse_rates(text: str | None, flag: str) -> Rates:
 
 
 def check_patterns(patterns: Iterable[str], names: Sequence[str], flag: str) -> None:
-    """Refuse a pattern that no parameter matches.
+    """Check that each pattern matches a parameter.
 
     Raises:
-        UserError: naming it, and what there is.
+        UserError: a pattern matches no parameter.
     """
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
             top = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
             raise UserError(
-                f"{flag}: {shown(pattern)} matches no parameter; there are: {top}, and in them "
+                f"{flag}: {shown(pattern)} matches no parameter; allowed: {top}, and their parts, "
                 f"for example {max(names, key=lambda name: name.count('.'))}"
             )

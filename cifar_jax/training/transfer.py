@@ -1,4 +1,4 @@
-"""Initial values taken from another network, tensor by tensor."""
+"""Take initial values from another network, tensor by tensor."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _IMAGENET_STEM, _OUR_STEM = (7, 7), (3, 3)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree of dicts by name: "conv1.kernel"."""
+    """Return the leaves of a tree of dicts by name: "conv1.kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {parameter_name(path): leaf for path, leaf in leaves}
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of the tensors of both networks; names as `layer1.0.conv1.kernel`.
+    """Result of taking tensors from a source. Names are as `layer1.0.conv1.kernel`.
 
     Attributes:
-        values: what is taken, by name.
-        kept: what keeps its initial value, and why.
-        unused: what the source has and the network has not.
+        values: taken tensors by name.
+        kept: names of tensors that keep their random initial value, with the reason.
+        unused: names of the source's tensors that the network lacks.
     """
 
     values: dict[str, np.ndarray]
@@ -34,13 +34,13 @@ class Taken:
     unused: list[str]
 
     def lines(self) -> list[str]:
-        """One line for each tensor that is not simply taken."""
+        """Return a line for each tensor that is not taken."""
         kept = [f"{name}: {why}" for name, why in self.kept.items()]
         return kept + [f"{name}: not in this network, not used" for name in self.unused]
 
 
 def _misfit(name: str, found: tuple[int, ...], own: tuple[int, ...]) -> str:
-    why = f"initial values: {found} there, {own} here"
+    why = f"initial values: {found} in the source, {own} here"
     if name == "conv1.kernel" and (found[:2], own[:2]) == (_IMAGENET_STEM, _OUR_STEM):
         why += "; the 7x7 stem of networks for ImageNet does not fit the 3x3 one for small images"
     return why
@@ -57,15 +57,15 @@ def take(
     Args:
         own: shapes of the network's parameters and statistics, by name.
         shapes: those of the source.
-        read: the source's tensor of a name.
-        new_head: name of the last layer where its classes are others; it is not taken.
+        read: returns the source's tensor of a name.
+        new_head: name of the last layer if the classes differ, which is not taken; else None.
     """
     values, kept = {}, {}
     for name, shape in own.items():
         if new_head is not None and name.startswith(f"{new_head}."):
-            kept[name] = "initial values: the last layer there is of other classes"
+            kept[name] = "initial values: the source has other classes"
         elif name not in shapes:
-            kept[name] = "initial values: not there"
+            kept[name] = "initial values: not in the source"
         elif shapes[name] != shape:
             kept[name] = _misfit(name, shapes[name], shape)
         else:
@@ -74,13 +74,13 @@ def take(
 
 
 def own_shapes(params: Any, batch_stats: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters and statistics by name; their names never coincide."""
+    """Return the shapes of all parameters and statistics by name."""
     leaves = {**named_leaves(params), **named_leaves(batch_stats)}
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
 
 
 def replaced(tree: Any, values: Mapping[str, np.ndarray]) -> Any:
-    """A parameter or statistics tree with some leaves replaced; dtypes stay."""
+    """Replace some leaves of a parameter or statistics tree. Dtypes stay."""
 
     def leaf(path: Any, old: jax.Array) -> jax.Array:
         new = values.get(parameter_name(path))

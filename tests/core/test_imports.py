@@ -1,4 +1,4 @@
-"""`core` is what people copy into their projects: it stands on JAX, Flax and optax alone."""
+"""People copy `core` into their projects, so it imports only JAX, Flax and optax."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ TEXTBOOK = ("model.py", "norms.py", "inputs.py", "optim.py", "train.py")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, wherever in it."""
+    """Return the full names of the modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -31,7 +31,7 @@ def test_core_imports_jax_flax_optax_and_nothing_of_ours_outside_core() -> None:
 
 
 def test_train_and_the_cnn_are_read_in_five_files() -> None:
-    """What they import, directly or not."""
+    """Their direct and indirect imports."""
     left, seen = ["train", "model"], set()
     while left:
         name = left.pop()

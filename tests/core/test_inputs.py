@@ -63,7 +63,7 @@ def test_bfloat16_is_rounded_once() -> None:
 
 @pytest.fixture(scope="module")
 def draws() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(top, left, flip) of 16,200 random draws, read off images that say where each pixel was."""
+    """Return (top, left, flip) of 16,200 random draws, read from images of pixel positions."""
     n = 200 * 81
     image = np.zeros((32, 32, 3), np.uint8)
     image[..., 0] = np.arange(32)[:, None]
@@ -93,7 +93,7 @@ def test_random_flips_are_a_fair_coin_for_every_window(draws) -> None:
     assert np.abs(flipped - 100).max() < 5 * np.sqrt(100)
 
 
-def test_the_key_decides() -> None:
+def test_the_key_determines_the_draws() -> None:
     images = noise()
     first, again, other = (random_crop_and_flip(jax.random.key(k), images) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -101,7 +101,7 @@ def test_the_key_decides() -> None:
 
 
 def test_functions_follow_one_another_with_keys_of_their_own() -> None:
-    """Crop and flip, erasing, normalisation, cutout, mixup: each with the key of its number."""
+    """Crop and flip, erasing, normalisation, cutout, mixup: each has the key of its index."""
     key = jax.random.key(5)
     erase, cutout, mix = RandomErasing(0.5), Cutout(4), Mixup(10)
     inputs = Inputs(augment=(random_crop_and_flip, erase), mix=(cutout, mix))

@@ -1,4 +1,4 @@
-"""Frozen layers and learning rates of their own."""
+"""Frozen layers and learning rates of single layers."""
 
 import jax
 import numpy as np

@@ -65,7 +65,7 @@ def test_shapes_with_batch_norm(batch_norm: Any) -> None:
 
 @pytest.mark.parametrize(("norm", "layers"), [("layer", 4), ("instance", 3), ("group", 4)])
 def test_other_norms_have_parameters_and_no_statistics(norm: str, layers: int) -> None:
-    """Instance norm leaves the dense layer without a norm, because it has no positions."""
+    """With instance norm the dense layer has no norm, because it has no positions."""
     found = jax.eval_shape(functools.partial(initialise, norm), jax.random.key(0))
     names = {f"norm{i + 1}": NORM_WIDTHS[f"norm{i + 1}"] for i in range(layers)}
     expected = {name: {"scale": (c,), "bias": (c,)} for name, c in names.items()}
@@ -87,7 +87,7 @@ def test_another_seed_starts_elsewhere_in_every_tensor(baseline: Any) -> None:
     assert not any(jax.tree.leaves(equal))
 
 
-def test_an_unknown_norm_is_refused() -> None:
+def test_an_unknown_norm_is_an_error() -> None:
     with pytest.raises(KeyError, match="instanse"):
         jax.eval_shape(functools.partial(initialise, "instanse"), jax.random.key(0))
 
@@ -129,7 +129,7 @@ def test_kernel_and_bias_are_drawn_independently(draws) -> None:
 
 
 class OneBlock(CNN):
-    """The first block of the network alone."""
+    """Only the first block of the network."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -148,7 +148,7 @@ def numpy_conv3x3(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def numpy_conv3x3_gradients(
     x: np.ndarray, kernel: np.ndarray, g: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The definition, shift by shift: y[p] = sum_ij x[p + ij - 1] kernel[ij]."""
+    """Differentiate the definition: y[p] = sum_ij x[p + ij - 1] kernel[ij]."""
     height, width = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     d_padded, d_kernel = np.zeros_like(padded), np.zeros_like(kernel)
@@ -213,7 +213,7 @@ def test_dropout_drops_half_of_the_activations_and_doubles_the_others() -> None:
     variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(1))
 
     def activations(train: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What dropout read, and what it wrote."""
+        """Return dropout's input and output."""
         _, state = model.apply(
             variables,
             x,

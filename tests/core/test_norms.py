@@ -78,7 +78,7 @@ def test_running_statistics_take_a_tenth_of_the_mean_and_unbiased_variance(
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
 
 
-def test_evaluation_uses_the_running_statistics_and_leaves_them() -> None:
+def test_evaluation_uses_the_running_statistics_without_changing_them() -> None:
     x = draw((7, CHANNELS))
     y, state = BatchNorm().apply(VARIABLES, x, train=False, mutable=["batch_stats"])
     old = VARIABLES["batch_stats"]
@@ -205,6 +205,6 @@ def test_the_result_has_the_dtype_of_the_input(norm: str, dtype: Any) -> None:
     assert y.dtype == dtype
 
 
-def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+def test_groups_that_do_not_divide_the_channels_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"groups \(3\) does not divide.* channels \(8\)"):
         Layer("group", groups=3).init(jax.random.key(0), jnp.zeros((2, 8)))

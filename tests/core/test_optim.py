@@ -42,8 +42,8 @@ def test_learning_rate_drops_tenfold_every_ten_epochs(
 
 @pytest.mark.parametrize("n_train", [45_000, 24_000, 20_000, 1_000])
 def test_compiled_schedule_drops_at_the_very_step(n_train: int) -> None:
-    """XLA divides by a constant by multiplying with its reciprocal, which rounds: a quotient in
-    floating point may stay below a whole number for one step too many.
+    """XLA multiplies with the reciprocal of a constant divisor, which rounds. A quotient in
+    floating point may stay below an integer for one step too many.
     """
     schedule = jax.jit(PROTOCOL.learning_rate(Hyper(), n_train))
     steps = PROTOCOL.steps_per_epoch(n_train)
@@ -54,7 +54,7 @@ def test_compiled_schedule_drops_at_the_very_step(n_train: int) -> None:
 
 
 def test_trajectory_is_that_of_the_rule() -> None:
-    """Over a drop of the rate, which scales what the buffer holds, not what enters it."""
+    """Over a drop of the rate, which scales the buffer, not the gradients that enter it."""
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(9, 6))
     p, buffer = rng.normal(size=6), np.zeros(6)
@@ -138,7 +138,7 @@ def trajectory(make: Optimizer) -> list[Arrays]:
 
 
 def by_rule(rule: Callable[..., np.ndarray]) -> list[Arrays]:
-    """Likewise in float64: `rule` takes name, p, g, the memory of p, step (from 1) and rate."""
+    """Return it in float64: `rule` takes name, p, g, the memory of p, step (from 1) and rate."""
     params: Arrays = flat(draw(0))
     memory: dict[str, dict[str, Any]] = {name: {} for name in params}
     history = []
@@ -174,7 +174,7 @@ def adamw_rule(name, p, g, memory, step, rate, beta1=MOMENTUM):
 
 
 def orthogonal(g: np.ndarray) -> np.ndarray:
-    """Newton and Schulz's iteration, seen on the singular values."""
+    """Apply Newton and Schulz's iteration to the singular values."""
     u, s, v = np.linalg.svd(g.reshape(-1, g.shape[-1]), full_matrices=False)
     s /= np.linalg.norm(s)
     for _ in range(5):
@@ -209,7 +209,7 @@ def test_trajectory_of_other_optimisers_is_that_of_the_rule(name: str) -> None:
 
 
 def test_muon_takes_the_last_layer_by_its_classes() -> None:
-    """With another number of classes the last kernel is a hidden layer's."""
+    """With another number of classes Muon takes the last kernel for a hidden layer's."""
     last = [trajectory(Muon(classes))[-1] for classes in (3, 4)]
     assert (last[0]["last/kernel"] != last[1]["last/kernel"]).all()
     for name in ("conv/kernel", "conv/bias", "dense/kernel"):
@@ -217,7 +217,7 @@ def test_muon_takes_the_last_layer_by_its_classes() -> None:
 
 
 def test_muon_makes_a_convolution_orthogonal_as_a_matrix() -> None:
-    """The singular values of an update come near 1: within Newton and Schulz's 0.7 to 1.2."""
+    """The singular values of an update are near 1: within Newton and Schulz's 0.7 to 1.2."""
     transformation = Muon()(Hyper(1.0, 0.9, 0.0), lambda step: 1.0)
     kernel = jnp.float32(np.random.default_rng(0).normal(size=(3, 3, 8, 16)))
     updates, _ = transformation.update(kernel, transformation.init(kernel), kernel)
@@ -227,7 +227,7 @@ def test_muon_makes_a_convolution_orthogonal_as_a_matrix() -> None:
 
 
 def pytorch_trajectory(torch: Any, make: Callable[[list[Any]], list[Any]]) -> list[Arrays]:
-    """Kernels as PyTorch has them, outputs first; in float64."""
+    """Train with PyTorch in float64. Kernels have outputs first."""
 
     def theirs(value: np.ndarray) -> Any:
         matrix = value.reshape(-1, value.shape[-1]).T if value.ndim > 1 else value
@@ -269,9 +269,9 @@ def test_trajectory_is_that_of_pytorch_run_now(name: str) -> None:
 
 
 def test_muon_is_that_of_pytorch_run_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Nesterov's momentum, whose bias optax alone corrects.
+    """Without Nesterov's momentum, whose bias only optax corrects.
 
-    PyTorch rounds to bfloat16 inside, which is taken away here: else 1 % is all one can ask.
+    PyTorch rounds to bfloat16 inside. This test removes that: with it only 1 % would agree.
     """
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; the rule was checked")
     if not hasattr(torch.optim, "Muon"):

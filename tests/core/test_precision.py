@@ -1,4 +1,4 @@
-"""float32 in full, TF32 and bfloat16: what is asked of the device, and what stays in float32."""
+"""Full float32, TF32 and bfloat16: precision of products, and values that stay float32."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ def inner_jaxprs(parameter: Any) -> Iterator[Any]:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """All equations, those of called programs included."""
+    """Return all equations, those of called programs included."""
     for equation in jaxpr.eqns:
         yield equation
         for parameter in equation.params.values():
@@ -40,7 +40,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def precisions(experiment: Experiment, state: TrainState, data: Data) -> set[str]:
-    """What the products of a training step and of an evaluation ask for."""
+    """Return the precisions of the products of a training step and of an evaluation."""
 
     def both(state: TrainState) -> Any:
         images, labels = data.train_images[:8], data.train_labels[:8]
@@ -101,9 +101,9 @@ def test_bfloat16_step_is_near_that_of_float32_and_its_state_is_float32(
 ) -> None:
     """In the first step the momentum's buffer is the gradient.
 
-    A number of bfloat16 is off by 2^-9 at most; but where rounding moves a maximum to another pixel
-    the gradient goes there. On this noise it is off by 5 to 13 % of its length, by 7 % with batch
-    norm if only the images are rounded.
+    bfloat16 rounds a number by 2^-9 at most. But if rounding moves a maximum to another pixel, the
+    gradient moves too. On this noise its error is 5 to 13 % of its length, and 7 % with batch norm
+    if only the images are rounded.
     """
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (32, 8, 8, 3), np.uint8))

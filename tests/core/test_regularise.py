@@ -101,13 +101,13 @@ def test_erasing_has_its_probability_and_changes_nothing_else() -> None:
     for image in changed[changed.any((1, 2))][:50]:
         rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
         box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        # Three noise channels leave a pixel as it was once in 16 million.
+        # Noise in three channels equals a pixel once in 16 million.
         assert box.all()
         assert image.sum() == box.sum()
         assert 0.015 < box.size / 1024 < 0.42
 
 
-def test_what_is_erased_is_uniform_noise() -> None:
+def test_erased_boxes_are_uniform_noise() -> None:
     images = jnp.zeros((500, 32, 32, 3), jnp.uint8)
     noise = np.asarray(RandomErasing(1.0, (0.3, 0.31), 0.9)(KEY, images))
     inside = noise[(noise != 0).any(-1)]

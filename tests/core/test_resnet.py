@@ -28,7 +28,7 @@ def made_up(model: nn.Module) -> Any:
 
 
 def initial(model: ResNet, name: str, seed: int = 0) -> np.ndarray:
-    """One parameter's initial values; nothing else is compiled."""
+    """Return one parameter's initial values, without compiling the others."""
 
     def draw(key: jax.Array) -> jax.Array:
         return flatten_dict(model.init(key, X, train=False)["params"], sep=".")[name]
@@ -163,7 +163,7 @@ def test_dropout_is_of_the_means_before_the_last_layer() -> None:
     )
 
 
-def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+def test_groups_that_do_not_divide_the_channels_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"groups \(3\) does not divide.* channels \(4\)"):
         shapes(ResNet(**SMALL | {"norm": "group", "norm_groups": 3}))
 

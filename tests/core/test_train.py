@@ -61,7 +61,7 @@ class Linear(nn.Module):
 
 
 class Explodes(nn.Module):
-    """Its logits, and so its loss, are infinite from the third training batch on."""
+    """Network with infinite logits, and so loss, from the third training batch on."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -222,7 +222,7 @@ def test_loss_and_hits_are_those_of_the_definition() -> None:
 
 
 class Recorder(nn.Module):
-    """Learns nothing; notes the batch in which each image came (its number is in its pixels)."""
+    """Network that does not learn, but records the batch of each image, numbered in its pixels."""
 
     images: int = 200
 
@@ -322,7 +322,7 @@ def test_order_is_a_permutation_of_its_own_every_epoch() -> None:
 
 
 def test_the_second_epoch_has_its_own_order(numbered) -> None:
-    """Read from the state's step, wherever in the epoch it is."""
+    """The epoch's number comes from the state's step, at any step of the epoch."""
     experiment = Experiment(Recorder(), Inputs(augment=()), batch_size=50)
     state = first_state(experiment, jax.random.key(0), (4, 4, 3))
     run = jax.jit(lambda state: train_steps(experiment, HYPER, numbered, state, 0, 4))
@@ -334,7 +334,7 @@ def test_the_second_epoch_has_its_own_order(numbered) -> None:
 def steps_one_by_one(
     experiment: Experiment, data: Data, state: TrainState
 ) -> tuple[list[float], list[float], TrainState]:
-    """Loss and hits of each step of an epoch, through `train_step` alone; the state after it."""
+    """Return loss and hits of each step of an epoch by `train_step`, and the final state."""
     order = epoch_order(state.key, 0, len(data.train_labels))
     losses, hits, size = [], [], experiment.batch_size
     for start in range(0, len(order), size):
@@ -366,8 +366,8 @@ def test_an_epoch_is_its_steps_and_its_means_are_over_images(tiny_data) -> None:
     assert kinds[0] == kinds[1]
 
 
-def test_the_sums_of_a_stopped_epoch_go_on(tiny_data) -> None:
-    """Bitwise, however the calls divide the steps: the state is all that is known of them."""
+def test_the_sums_of_a_stopped_epoch_continue(tiny_data) -> None:
+    """Bitwise, for any division of the steps into calls. Only the state passes between calls."""
     experiment = Experiment(Linear(), batch_size=4)
     start = first_state(experiment, jax.random.key(0), (8, 8, 3))
     run = jax.jit(lambda s, a, b: train_steps(experiment, HYPER, tiny_data, s, a, b))

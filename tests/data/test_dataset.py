@@ -1,4 +1,4 @@
-"""The door to the images, and the cache behind it."""
+"""Loading images by name, and their cache."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def never() -> Contents:
 
 @pytest.fixture
 def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The synthetic set, of few images."""
+    """Make a small synthetic set."""
     whole = synthetic._contents
     monkeypatch.setattr(synthetic, "_contents", lambda _n, _m, *rest: whole(20, 10, *rest))
 
@@ -49,7 +49,7 @@ def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- names ---------------------------------------------------------------------------------------
 
 
-def test_unknown_name_says_what_is_allowed(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_the_allowed_ones(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("cifar100", str(tmp_path / "nowhere"), str(tmp_path / "file"), ""):
         with pytest.raises(UserError) as caught:
@@ -160,7 +160,7 @@ def test_without_a_home_the_cache_is_the_users_own_temporary_directory(homeless:
     assert not cache.is_homeless(homeless)
 
 
-def test_without_a_home_nobody_elses_directory_is_the_cache(homeless: Path) -> None:
+def test_without_a_home_another_users_directory_is_not_the_cache(homeless: Path) -> None:
     """Programs in it are run."""
     root = homeless / f"cifar_jax-{os.getuid()}"
     (homeless / "elsewhere").mkdir(mode=0o700)
@@ -185,7 +185,7 @@ def test_without_a_home_auto_blames_no_variable(homeless: Path) -> None:
 
 
 def test_only_entries_of_the_same_folder_are_replaced(tmp_path: Path) -> None:
-    """Whatever the folder's name has in it."""
+    """For any characters in the folder's name."""
     for entry in ("[a]*-old", "[a]*-older", "other-old"):
         (tmp_path / entry).mkdir()
     cache.open_or_build(tmp_path, "[a]*-new", "name", small, family="[a]*-")
@@ -238,7 +238,7 @@ def damage_format(entry: Path) -> None:
 
 
 def damage_swap(entry: Path) -> None:
-    """Whole files, but pickled objects in place of numbers."""
+    """Undamaged files with pickled objects instead of numbers."""
     np.save(entry / "test_labels.npy", np.array([{}, {}, {}]), allow_pickle=True)
 
 
@@ -263,7 +263,7 @@ def test_damaged_entry_is_rebuilt(tmp_path: Path, damage) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_failing_to_build_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_no_entry(tmp_path: Path) -> None:
     def fail() -> Contents:
         raise UserError("no")
 

@@ -60,7 +60,7 @@ def test_notes_say_them(dataset) -> None:
     assert notes(dataset("a0 b1", "c0 d1")) == []
 
 
-def test_dropping_leaves_unique_training_images(dataset) -> None:
+def test_after_dropping_training_images_are_unique(dataset) -> None:
     whole = dataset(TRAIN, TEST)
     found = drop_repeats(whole)
     assert [chr(image[0, 0, 0]) for image in found.train_images] == list("def")

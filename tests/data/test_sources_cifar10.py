@@ -1,4 +1,4 @@
-"""CIFAR-10's source, on small archives of the same layout; no request leaves this machine."""
+"""CIFAR-10's source, on small archives of the same layout, without requests to the network."""
 
 import gzip
 import hashlib
@@ -247,7 +247,7 @@ def test_more_than_cifar10_can_be_is_refused(tmp_path: Path) -> None:
     name = "cifar-10-batches-bin/test_batch.bin"
     files = members()
     write_archive(path, {**files, "large": bytes(BATCH * 3073 + 1)})
-    with pytest.raises(UserError, match="'large' in it is refused: a size of"):
+    with pytest.raises(UserError, match="'large' in it is not allowed: a size of"):
         cifar10_archive.read(path, describe(path))
     write_archive(path, {**files, **{f"empty{i}": b"" for i in range(40)}})
     with pytest.raises(UserError, match="more than 32 members"):
@@ -260,7 +260,7 @@ def test_more_than_cifar10_can_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_bomb_in_a_header_is_not_unpacked(tmp_path: Path) -> None:
-    """A header that says it is 64 MiB long, of zeros: 64 kB in the archive."""
+    """A header of 64 MiB of zeros has 64 kB in the archive."""
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 64 << 20
     path = tmp_path / FILE_NAME
@@ -288,7 +288,7 @@ def test_pickled_batches_are_refused_with_the_reason(name: str, home: Path) -> N
             dataset.load(str(folder), cache_dir=home.parent / "cache")
 
 
-def test_without_network_the_message_says_what_to_do(home: Path) -> None:
+def test_without_network_the_message_gives_advice(home: Path) -> None:
     refused(home, CIFAR10, str(home), CIFAR10.url, "--data-dir", "--dataset synthetic", "DIR")
 
 
@@ -298,7 +298,7 @@ def test_data_dir_that_is_a_file(home: Path) -> None:
         load(home / FILE_NAME, archive)
 
 
-def test_stopping_the_preparation_leaves_nothing(home: Path) -> None:
+def test_a_stopped_preparation_leaves_no_files(home: Path) -> None:
     archive = write_archive(home / FILE_NAME, members())
 
     def stop(*_: object) -> None:
@@ -324,7 +324,7 @@ def test_another_process_prepares_the_same_meanwhile(home: Path) -> None:
     check(load(home, archive))
 
 
-def test_damaged_prepared_directory_is_made_again_or_named(home: Path) -> None:
+def test_a_damaged_prepared_directory_is_rebuilt_or_named(home: Path) -> None:
     archive = write_archive(home / FILE_NAME, members())
     prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
     for file in prepared.glob("*train.array_record*"):
@@ -340,7 +340,7 @@ def test_damaged_prepared_directory_is_made_again_or_named(home: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a web server for the folder `served`, on this machine alone."""
+    """Address of a local web server for the folder `served`."""
     (tmp_path / "served").mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -401,7 +401,7 @@ def test_download_that_does_not_end_is_cut_off(server: str, tmp_path: Path) -> N
 def test_redirect_away_from_https_is_refused(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first address is https, as far as requests can tell, and leads to the local server."""
+    """Requests takes the first address for https. It leads to the local server."""
     path = tmp_path / "served" / FILE_NAME
     write_archive(path, members())
     monkeypatch.setattr(cifar10, "_SCHEMES", ("https",))
@@ -446,7 +446,7 @@ def test_prepared_directory_cannot_name_a_module(
     else:
         found["featuresDict"]["features"]["label"]["pythonClassName"] = "hostile.X"
     features.write_text(json.dumps(found))
-    refused_for = "text in place" if legacy else "'hostile.X', which is not CIFAR-10's"
+    refused_for = "text instead" if legacy else "'hostile.X', which is not CIFAR-10's"
     with pytest.raises(UserError, match=refused_for):
         cifar10._read_prepared(prepared, archive, cifar10.silent)
     assert not marker.exists()
@@ -467,7 +467,7 @@ def test_data_dir_that_no_file_system_has(tmp_path: Path) -> None:
             cifar10.load(tmp_path / "cache", data_dir=name)
 
 
-def test_stopping_the_download_leaves_nothing(server: str, tmp_path: Path) -> None:
+def test_a_stopped_download_leaves_no_files(server: str, tmp_path: Path) -> None:
     path = tmp_path / "served" / FILE_NAME
     write_archive(path, members())
     archive = describe(path, f"{server}/{FILE_NAME}")

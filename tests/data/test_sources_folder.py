@@ -1,4 +1,4 @@
-"""The image folder: what is read, in which order, and how what cannot be read is refused."""
+"""The image folder: files, their order, and errors."""
 
 import io
 import os
@@ -97,7 +97,7 @@ ODDITIES = (
 )
 
 
-def test_what_is_no_image_is_skipped_and_said(images: Path) -> None:
+def test_files_other_than_images_are_skipped_and_noted(images: Path) -> None:
     before = load(images)
     for name in (".DS_Store", *ODDITIES):
         path = images / name
@@ -117,7 +117,7 @@ def test_images_of_other_kinds_are_refused(images: Path, name: str) -> None:
 
 
 def refused(images: Path, *parts: str, **options: object) -> str:
-    """Loading fails in one line that holds all the parts, and leaves no new cache entry."""
+    """Check that loading fails with all parts in one line, and adds no cache entry."""
     cache = images.parent / "cache"
     before = set(cache.iterdir()) if cache.exists() else set()
     with pytest.raises(UserError) as caught:
@@ -207,7 +207,7 @@ def test_too_little_memory_is_the_machines_fault(
             assert caught.value.status == 1
 
 
-def test_layout_errors_name_the_place(images: Path) -> None:
+def test_layout_errors_name_the_path(images: Path) -> None:
     save(images / "train" / "loose.png")
     refused(images, str(images / "train" / "loose.png"))
     (images / "train" / "loose.png").unlink()
@@ -237,13 +237,13 @@ def test_a_split_of_another_name_is_used_when_asked_for(images: Path) -> None:
     refused(images, f"{images / 'dev'}: no such folder", test_split="dev")
 
 
-def test_a_split_that_is_not_used_is_said(images: Path) -> None:
+def test_an_unused_split_is_noted(images: Path) -> None:
     save(images / "val" / "cat" / "1.png")
     said = "not used: val/; validation images come from train/, test images from test/"
     assert load(images).notes == (said,)
 
 
-def test_classes_that_are_left_out_may_be_wrong(images: Path) -> None:
+def test_unselected_classes_may_have_errors(images: Path) -> None:
     whole = load(images)
     save(images / "train" / "fox" / "1.png")
     for split in ("train", "test"):
@@ -271,9 +271,7 @@ def test_equal_images_are_named_by_their_files(images: Path) -> None:
     assert load(images, classes="dog,cat").repeats == found.repeats
 
 
-def test_what_decoding_changes_is_said_again_from_the_cache(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notes_on_decoding_are_cached(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in (3, 4):
         Image.new("RGB", (32, 32), "red").save(images / "train" / "cat" / f"{i}.png")
     said = ("2 images of one constant colour; the first: train/cat/3.png",)
@@ -348,7 +346,7 @@ def test_name_is_safe_in_a_file_name(tmp_path: Path, name: str, expected: str | 
 
 
 def real_files(target: Path) -> Path:
-    """A few hundred real images, from CIFAR_JAX_TEST_FOLDER or the archive beside the checkout."""
+    """A few hundred real images, from CIFAR_JAX_TEST_FOLDER or an archive next to the checkout."""
     if given := os.environ.get("CIFAR_JAX_TEST_FOLDER"):
         for split, per_class in (("train", 20), ("test", 5)):
             for label in sorted((Path(given) / split).iterdir()):

@@ -1,4 +1,4 @@
-"""From files of every mode and depth to 8-bit RGB: the right values, or a refusal."""
+"""Convert files of every mode and depth to 8-bit RGB: the right values, or an error."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def tagged(tiff: bytes, tag: int, old: int, new: int) -> bytes:
-    """A little-endian TIFF with another value of a tag that holds one short number."""
+    """Change the value of a tag with one short number in a little-endian TIFF."""
     entry = struct.pack("<HHI", tag, 3, 1)
     assert tiff.count(entry + struct.pack("<H", old)) == 1
     return tiff.replace(entry + struct.pack("<H", old), entry + struct.pack("<H", new))
@@ -100,7 +100,7 @@ def test_grey_of_16_bits_is_scaled_from_65535(read: Any, content: bytes) -> None
     assert found.changes == {"depth"}
 
 
-def test_big_endian_tiff_is_scaled_alike(read: Any) -> None:
+def test_big_endian_tiff_is_scaled_equally(read: Any) -> None:
     image = Image.frombytes("I;16B", (32, 32), WIDE.astype(">u2").tobytes())
     np.testing.assert_array_equal(grey(read(encoded(image, "TIFF"))), SCALED)
 
@@ -110,12 +110,12 @@ def test_8_bits_stored_in_16_come_back(read: Any) -> None:
     np.testing.assert_array_equal(grey(found), GREY)
 
 
-def test_pgm_says_what_is_white(read: Any) -> None:
+def test_pgm_has_a_white_level(read: Any) -> None:
     found = read(b"P5\n32 32\n4095\n" + (RAMP * 4).astype(">u2").tobytes())
     np.testing.assert_allclose(grey(found), RAMP * 4 * 255 / 4095, atol=0.51)
 
 
-def test_tiff_of_12_bits_says_what_is_white(read: Any) -> None:
+def test_tiff_of_12_bits_has_a_white_level(read: Any) -> None:
     first, second = (RAMP * 4).astype(np.uint16).reshape(-1, 2).T
     packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1)
     content = np.zeros(2048, np.uint8)
@@ -331,7 +331,7 @@ def test_damaged_metadata_do_not_matter(read: Any) -> None:
     np.testing.assert_array_equal(read(content).pixels, RGB)
 
 
-def test_colour_profiles_other_than_srgb_are_said(read: Any) -> None:
+def test_other_colour_profiles_than_srgb_are_noted(read: Any) -> None:
     image = Image.fromarray(RGB)
     for profile in (b"... sRGB IEC61966-2.1 ...", "x sRGB".encode("utf-16-be")):
         assert read(encoded(image, "PNG", icc_profile=profile)).changes == frozenset()

@@ -1,4 +1,4 @@
-"""The built-in images: deterministic, balanced, told apart by what they show."""
+"""The built-in images: deterministic, balanced, with distinct figures."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_no_image_is_flat_and_the_range_is_used(draw: synthetic.Dataset) -> None
 
 @pytest.mark.parametrize("kind", synthetic.CLASSES)
 def test_every_kind_is_drawn_around_the_origin(kind: str) -> None:
-    """Each figure covers part of the square of side 2.4 and nothing at its border."""
+    """Each figure covers part of the square of side 2.4, but not its border."""
     axis = np.linspace(-1.2, 1.2, 97, dtype=np.float32)
     u, v = np.meshgrid(axis, axis)
     parameter = np.array([0.0, 0.5, 0.999], np.float32)[:, None, None]
@@ -65,7 +65,7 @@ def test_every_kind_is_drawn_around_the_origin(kind: str) -> None:
         assert inside.max() == 1
 
 
-def test_figures_are_what_their_names_say() -> None:
+def test_figures_have_the_shapes_of_their_names() -> None:
     axis = np.linspace(-1.2, 1.2, 241, dtype=np.float32)
     u, v = np.meshgrid(axis, axis)
     half = np.full((1, 1, 1), 0.5, np.float32)

@@ -14,7 +14,7 @@ def test_split_is_disjoint_and_complete() -> None:
 
 
 def test_split_is_fixed() -> None:
-    """The same images on every machine and in every version, or results cannot be compared."""
+    """It has the same images on every machine and in every version, so results compare."""
     train, val = train_val_split(50_000, 5_000, 42)
     assert train[:6].tolist() == [49650, 24511, 37607, 29170, 31438, 10488]
     assert val[:6].tolist() == [712, 24774, 45142, 27119, 21139, 19129]
@@ -28,7 +28,7 @@ def test_another_seed_is_another_split() -> None:
 
 
 def test_split_is_shuffled() -> None:
-    """A prefix, as --train-examples takes it, holds images from all over the data set."""
+    """A prefix, as of --train-examples, has images from the whole dataset."""
     train, _ = train_val_split(50_000, 5_000, 42)
     assert 20_000 < train[:1000].mean() < 30_000
 

@@ -40,7 +40,7 @@ def test_another_selection_is_another_dataset(dataset):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ant,fly", "'fly' is not a class; there are: ant, bee, cow, dog"),
+        ("ant,fly", "'fly' is not a class; allowed: ant, bee, cow, dog"),
         ("ant,ant", "named twice"),
         ("ant", "at least two"),
         ("ant,", "'' is not a class"),

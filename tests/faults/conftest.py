@@ -1,4 +1,4 @@
-"""What the fault tests share: a run to compare with."""
+"""A run that the fault tests compare with."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ for name in ("data", "report"):
 def undisturbed_run(
     folder: Path, cache_directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Directory of a run of four epochs that nothing happened to."""
+    """Directory of an undisturbed run of four epochs."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "w"
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *faulty.FLAGS, "--epochs", "4"]
     with pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,7 @@
 """`python dying.py N ROOT PROGRAM ARGUMENT...`: a program that is killed before its N-th write.
 
-Counted are the operations that Python announces to an audit hook and that change something below
-ROOT: opening a file to write, making, renaming and removing. N = 0 lets it live.
+It counts the operations of Python's audit hook that change files below ROOT: opening to write,
+making, renaming and removing. N = 0 kills nothing.
 """
 
 import json

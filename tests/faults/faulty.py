@@ -17,8 +17,8 @@ from counting import counts
 import cifar_jax
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
+from cifar_jax.runner import checkpoint
 from cifar_jax.storage import WRITING, read_sealed, sha256
-from cifar_jax.training import checkpoint
 
 FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 _DYING = str(Path(__file__).with_name("dying.py"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.training.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint import Checkpoints
 
 FLAGS = ("--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 CLOCK = ("seconds", "images_per_second")
@@ -81,10 +81,10 @@ def bits(workdir: Path) -> tuple[list[dict[str, float]], bytes]:
 
 
 def newest_record(workdir: Path) -> dict[str, Any]:
-    """The record of the newest checkpoint; it must be whole."""
+    """The record of the run in the newest checkpoint; it must be whole."""
     checkpoints = Checkpoints(workdir / "checkpoints", create=False)
     try:
-        return checkpoints.read_record()
+        return checkpoints.read_record()["runs"][0]
     finally:
         checkpoints.close()
 

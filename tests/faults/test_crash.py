@@ -1,4 +1,4 @@
-"""Killed at any moment: what is there is whole, and the end is that of the undisturbed run."""
+"""After a kill at any moment the files are sound, and the final result is the undisturbed run's."""
 
 import json
 from dataclasses import asdict
@@ -20,7 +20,7 @@ EPOCHS = "6"
 
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The outcome of a run that nobody killed; the compiled program is cached from here on."""
+    """Outcome of an undisturbed run, which also caches the compiled program."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "w"
     assert main([*_train(folder, workdir), "--epochs", EPOCHS]) == 0
     return outcome(workdir)
@@ -69,7 +69,7 @@ STUDY = ("--seeds", "2", "--epochs", "2", "--arms", "batch")
 def undisturbed_study(
     folder: Path, cache: None, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict]:
-    """The outcomes of two runs of a study, by the place of each."""
+    """Outcomes of two runs of a study, by their directories."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "s"
     assert main(_study(folder, workdir)) == 0
     return _outcomes(workdir)
@@ -87,7 +87,7 @@ def _outcomes(workdir: Path) -> dict[str, dict]:
 def _a_study(
     folder: Path, workdir: Path, undisturbed: dict[str, dict], seed: int, kills: int
 ) -> None:
-    """As training; and a run that is finished is not done again."""
+    """Crash a study like a run. It does not repeat finished runs."""
     rng = np.random.default_rng(seed)
     finished: dict[Path, int] = {}
     for _ in range(kills):

@@ -24,10 +24,11 @@ from cifar_jax.data.sources import cifar10, cifar10_archive
 from cifar_jax.data.sources.contents import Contents
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import checkpoint
+from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.programs import stack_runs
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import Checkpoints
 
 Check = Callable[[], None]
 
@@ -71,7 +72,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint
     """Two checkpoints, at epochs 1 and 2."""
     opened = Checkpoints(tmp_path_factory.mktemp("damage") / "checkpoints")
     for epoch in (1, 2):
-        opened.save(epoch, _state(epoch), {"epoch": epoch})
+        record = {"epoch": epoch, "runs": [{}]}
+        opened.save(Place(epoch), stack_runs([_state(epoch)]), record)
     yield opened
     opened.close()
 
@@ -84,7 +86,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         assert checkpoints.latest() == (1, 0)
         (said,) = checkpoints.damaged()
         assert f"{checkpoints.directory}/2 is damaged" in said
-        assert checkpoints.read_record() == {"epoch": 1}
+        assert checkpoints.read_record()["epoch"] == 1
 
     assert checkpoints.latest() == (2, 0)
     each_fault(files(checkpoints.directory / "2"), faults, check)
@@ -133,7 +135,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
     said = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
     assert len(said) == 1
     assert f"{workdir}/checkpoints/3 is damaged (state/" in said[0]
-    assert said[0].endswith("is not what was written); going back to the one before")
+    assert said[0].endswith("is not what was written); evaluating the one before")
     assert _train(folder, workdir, "4") == 0
     out = capsys.readouterr().out
     assert said[0] in out

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from runs import FLAGS, bits, results_of, train
 
-from cifar_jax import resume
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.main import main
-from cifar_jax.training.loop import HostData, compile_device_epoch, compile_stream_epoch
+from cifar_jax.runner import resume
+from cifar_jax.runner.programs import HostData, compile_device_epoch, compile_stream_epoch
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.optimised]
 taskset = pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, TrainingConfig
+from cifar_jax.experiment import Prepared
 from cifar_jax.report.console import Display
+from cifar_jax.runner.group import Run
+from cifar_jax.runner.hooks import Rows
+from cifar_jax.runner.run import open_data
+from cifar_jax.runner.training import Session, train_group
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),
@@ -34,42 +38,40 @@ def slope(memory: list[float]) -> float:
     return float(np.polyfit(np.arange(len(memory)), memory, 1)[0])
 
 
-def prepared_for(folder: Path, epochs: int) -> tuple[run.Prepared, Display]:
+def prepared_for(folder: Path, epochs: int) -> tuple[Prepared, Display]:
     config = Config(
         data=DataConfig(dataset=str(folder), val_examples=20),
         training=TrainingConfig(epochs=epochs, batch_size=16),
     )
     display = Display()
-    return run.open_data(config, display), display
+    return open_data(config, display), display
 
 
 def soak_epochs(folder: Path, workdir: Path, epochs: int, monkeypatch) -> list[tuple]:
     """One run; usage after every tenth of it."""
     prepared, display = prepared_for(folder, epochs)
     samples = []
-    add = run.rundir.RunFiles.add
+    write = Rows.__call__
 
-    def counted(self, state, row):
-        add(self, state, row)
-        if row["epoch"] % (epochs // 10) == 0:
+    def counted(self, group):
+        write(self, group)
+        if group.at.metrics is not None and group.at.epoch % (epochs // 10) == 0:
             samples.append(usage())
 
-    monkeypatch.setattr(run.rundir.RunFiles, "add", counted)
-    run.train_group(prepared, [prepared.config], [workdir], resume=False, display=display)
+    monkeypatch.setattr(Rows, "__call__", counted)
+    train_group(Session(prepared, display), [Run(prepared.config, workdir)])
     return samples
 
 
 def soak_runs(folder: Path, root: Path, runs: int) -> list[tuple]:
     """Many runs in one process, one program; usage after every tenth."""
     prepared, display = prepared_for(folder, 1)
-    programs, samples = run.Programs(), []
+    session, samples = Session(prepared, display), []
     for seed in range(runs):
         training = replace(prepared.config.training, seed=seed)
         config = replace(prepared.config, training=training)
         workdir = root / str(seed)
-        run.train_group(
-            prepared, [config], [workdir], resume=False, display=display, programs=programs
-        )
+        train_group(session, [Run(config, workdir)])
         shutil.rmtree(workdir)
         if (seed + 1) % (runs // 10) == 0:
             samples.append(usage())

@@ -17,12 +17,12 @@ import pytest
 from commands import last_of_each
 from faulty import FLAGS, outcome
 
-from cifar_jax import host, run_study
+from cifar_jax import run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
+from cifar_jax.runner import checkpoint, training
+from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.storage import temporary_directory
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -159,9 +159,9 @@ def test_a_directory_that_vanishes_is_one_line(
 ) -> None:
     save = Checkpoints.save
 
-    def save_and_lose(self: Checkpoints, epoch: int, *rest: Any) -> None:
-        save(self, epoch, *rest)
-        if epoch == 2:
+    def save_and_lose(self: Checkpoints, place: Place, *rest: Any) -> None:
+        save(self, place, *rest)
+        if place == (2, 0):
             shutil.rmtree(tmp_path / "w")
 
     monkeypatch.setattr(Checkpoints, "save", save_and_lose)
@@ -176,9 +176,9 @@ def test_a_study_that_is_moved_while_it_runs_trains_no_more(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def train_and_move(_: Any, configs: list[Any], *__: Any, **___: Any) -> list[dict[str, Any]]:
+    def train_and_move(_: Any, runs: list[Any], *__: Any) -> list[dict[str, Any]]:
         os.rename(tmp_path / "s", tmp_path / "moved")
-        return [{"status": "finished", "test_accuracy": 0.5}] * len(configs)
+        return [{"status": "finished", "test_accuracy": 0.5}] * len(runs)
 
     monkeypatch.setattr(run_study, "train_group", train_and_move)
     assert study(folder, tmp_path / "s") == 1
@@ -295,7 +295,7 @@ def test_out_of_memory_says_which_settings_to_lower(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(host, "epochs", lambda *_: (exhaust() for _ in range(1)))
+    monkeypatch.setattr(training, "boundaries", lambda *_: (exhaust() for _ in range(1)))
     for command in (train, study):
         assert command(folder, tmp_path / command.__name__) == 1
         settings = "lower --batch-size or --seed-parallelism, or use --pipeline stream"

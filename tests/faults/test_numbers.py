@@ -1,24 +1,21 @@
 """Losses that are not finite: where, what is kept, and who is not touched."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from groups import group_of, trained
 from runs import FLAGS, kept, results_of
 
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import init_state
 from cifar_jax.main import main
-from cifar_jax.training.loop import (
-    Divergence,
-    EpochRow,
-    compile_device_epoch,
-    epochs,
-    stack_runs,
-    unstack_state,
-)
+from cifar_jax.runner import training
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs, unstack_run
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -61,30 +58,17 @@ def test_to_resume_it_is_refused_in_one_line(diverged, folder, capsys):
 
 def test_the_last_good_checkpoint_is_kept(folder, tmp_path, monkeypatch):
     """The second epoch begins with a parameter that is not finite."""
-    from cifar_jax import host
+    begin = training.boundaries
 
-    unstack = host.unstack_state
+    def spoiled(program, *given):
+        def advance(hyper, state, *bounds):
+            if int(state.step[0]) == program.steps:
+                state = state.replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+            return program.advance(hyper, state, *bounds)
 
-    def copied(state, index, runs):
-        return unstack(jax.tree.map(jnp.copy, state), index, runs)
+        return begin(dataclasses.replace(program, advance=advance), *given)
 
-    monkeypatch.setattr(host, "unstack_state", copied)
-    original = host.epochs
-
-    def spoiled(run, *rest):
-        count = 0
-
-        def broken(state):
-            nonlocal count
-            count += 1
-            if count == 2:
-                params = jax.tree.map(lambda p: p * jnp.nan, state.params)
-                state = state.replace(params=params)
-            return run(state)
-
-        return original(broken, *rest)
-
-    monkeypatch.setattr(host, "epochs", spoiled)
+    monkeypatch.setattr(training, "boundaries", spoiled)
     assert run(folder, tmp_path / "w", "--epochs", "3") == 1
     results = results_of(tmp_path / "w")
     assert results["diverged"] == {"epoch": 2, "step": 1}
@@ -120,26 +104,23 @@ def test_a_diverging_seed_does_not_touch_its_neighbours(tiny_experiment, tiny_da
         rates = (0.01, rate, 0.02)
         return stack_runs([Hyper(*map(np.float32, (r, 0.9, 5e-4))) for r in rates])
 
-    compiled = compile_device_epoch(tiny_experiment, hyper(0.01), start(), tiny_data, 3)
+    compiled = compile_device_epoch(tiny_experiment, hyper(0.01), start(), tiny_data)
+    workdirs = [Path("a") / str(i) for i in range(3)]
 
     def outcome(rate):
-        rows = []
-        steps = epochs(lambda s: compiled(hyper(rate), s), start(), 1, 3, 20, 3)
-        for state, found in steps:  # noqa: B007 the last state is used below
-            rows.append(found)
-        states = [unstack_state(state, i, 3) for i in range(3)]
+        group = trained(group_of(compiled, hyper(rate), start(), 3, workdirs))
+        states = [unstack_run(group.at.state, i) for i in range(3)]
         leaves = [
             [np.asarray(x).tobytes() for x in jax.tree.leaves((s.params, s.batch_stats))]
             for s in states
         ]
-        return rows, leaves
+        return group, leaves
 
     healthy, sick = outcome(0.01), outcome(1e30)
-    assert isinstance(sick[0][-1][1], Divergence)
-    assert all(isinstance(row, EpochRow) for row in healthy[0][-1])
+    assert healthy[0].alive == [0, 1, 2]
+    assert sick[0].alive == [0, 2]
     for i in (0, 2):
         assert sick[1][i] == healthy[1][i]
-        for a, b in zip(sick[0], healthy[0], strict=True):
-            assert a[i].train_loss == b[i].train_loss
-            assert a[i].val_loss == b[i].val_loss
+        for a, b in zip(sick[0].rows(i), healthy[0].rows(i), strict=True):
+            assert (a["train_loss"], a["val_loss"]) == (b["train_loss"], b["val_loss"])
     assert sick[1][1] != healthy[1][1]

@@ -1,18 +1,15 @@
 """SIGTERM and Ctrl-C: what is kept, how long it takes, and the exit status."""
 
-import dataclasses
 import io
-import json
 import os
+import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from commands import last_of_each
 from runs import (
@@ -28,12 +25,11 @@ from runs import (
     train,
 )
 
-from cifar_jax import host, resume
-from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
-from cifar_jax.interrupt import Interrupts, Terminated, apart, exit_status
 from cifar_jax.main import main
-from cifar_jax.training.loop import CompiledEpoch, SteppedEpoch, stack_runs
+from cifar_jax.runner import resume, training
+from cifar_jax.runner.programs import CompiledEpoch, boundaries
+from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -115,7 +111,7 @@ def test_handlers_are_put_back_and_errors_come_through():
     with Interrupts(lambda stop: None) as interrupts, pytest.raises(ZeroDivisionError):
         interrupts.run(lambda: 1 // 0)
     assert [signal.getsignal(s) for s in (INT, TERM)] == before
-    assert apart(lambda: 7) == 7
+    assert in_thread(lambda: 7) == 7
 
 
 def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(folder, tmp_path):
@@ -142,36 +138,33 @@ def test_without_grace_the_steps_under_way_are_given_up(folder, tmp_path):
     assert len(newest_record(tmp_path / "w")["history"]) == last
 
 
-class Signals(SteppedEpoch):
-    """Every step a call; a signal comes at each of some places, an epoch and a step."""
+class Signals:
+    """`boundaries` of one step a call; a signal comes at each of some places, (epoch, step)."""
 
     places: ClassVar[list[tuple[int, int]]] = []
     signum = TERM
     late = False
 
-    def __init__(self, program, hyper, at_boundary, done) -> None:
-        sent: list[tuple[int, int]] = []
+    def __call__(self, program, hyper, begin, last):
+        for at in boundaries(program, hyper, begin, last, segment=0.0):
+            here = at.epoch, at.steps
+            if here in self.places[:1] and not self.late:
+                self.send()
+            yield at
+            # Asked for the next: the host has had its turn.
+            if here in self.places[:1] and self.late:
+                self.send()
 
-        def signalled_boundary(steps, state):
-            step = int(np.ravel(state.step)[0])
-            here = ((step - steps) // 4 + 1, steps)
-            now = here in self.places[:1] and not sent
-            if now and self.late:
-                at_boundary(steps, state)
-            if now:  # Once: what was given up goes on in its thread.
-                sent.append(self.places.pop(0))
-                os.kill(os.getpid(), self.signum)
-                time.sleep(0.5)
-            if not (now and self.late):
-                at_boundary(steps, state)
-
-        super().__init__(program, hyper, signalled_boundary, done, seconds=0.0)
+    def send(self) -> None:
+        self.places.pop(0)
+        os.kill(os.getpid(), self.signum)
+        time.sleep(0.5)
 
 
 @pytest.fixture
 def signals(monkeypatch):
     """`Signals`, in place."""
-    monkeypatch.setattr(host, "SteppedEpoch", Signals)
+    monkeypatch.setattr(training, "boundaries", Signals())
     monkeypatch.setattr(Signals, "places", [])
     return lambda name, value: monkeypatch.setattr(Signals, name, value)
 
@@ -242,69 +235,33 @@ def test_steps_that_outlast_the_grace_are_given_up_but_not_those_before(
 
 @pytest.mark.faults_long
 def test_a_group_of_seeds_is_saved_between_two_steps(folder, tmp_path, signals):
-    def study(name: str) -> int:
+    def study(name: str, *flags: str) -> int:
         argv = ["study", "--dataset", str(folder), "--workdir", str(tmp_path / name), *FLAGS]
         argv += ["--seeds", "2", "--epochs", "2", "--arms", "batch", "--seed-parallelism", "2"]
-        return main(argv)
+        return main(last_of_each([*argv, *flags]))
 
     assert study("whole") == 0
     signals("places", [(2, 1)])
     assert study("s") == 143
     runs = [Path("batch") / f"seed{seed}" for seed in (3, 4)]
-    assert [checkpoints_of(tmp_path / "s" / run) for run in runs] == [{"1", "1+1"}] * 2
+    names = {p.name for p in (tmp_path / "s" / "groups" / "1").iterdir()}
+    assert names == {"1", "1+1"}
+    assert not any((tmp_path / "s" / run / "checkpoints").exists() for run in runs)
+    shutil.copytree(tmp_path / "s", tmp_path / "alone")
+    for run in runs:
+        assert main(["evaluate", "--checkpoint", str(tmp_path / "s" / run)]) == 0
     assert study("s") == 0
     for run in runs:
         assert bits(tmp_path / "s" / run) == bits(tmp_path / "whole" / run)
-
-
-class Kept:
-    """Stands for the files of a run: keeps what is to be saved, through JSON."""
-
-    def __init__(self) -> None:
-        self.starts: list[resume.Start] = []
-
-    def add_unfinished(self, state, part) -> None:
-        part = json.loads(json.dumps(part, allow_nan=False))
-        self.starts.append(resume.Start(state, [], 0.0, unfinished=part))
-
-
-def test_steps_of_a_group_come_back_bitwise_but_for_what_is_not_to_be_kept():
-    """The loss of the second run is not finite, and the last has diverged in an epoch before."""
-    loss = np.random.default_rng(0).normal(size=4).astype(np.float32)
-    state = TrainState(
-        step=jnp.full(4, 6),
-        params={"w": jnp.arange(4.0)},
-        batch_stats={},
-        opt_state=(),
-        key=jax.random.split(jax.random.key(0), 4),
-        loss_sum=jnp.array(loss),
-        correct_sum=jnp.array([3.0, 4.0, 5.0, 0.0]),
-        bad_step=jnp.array([-1, 0, -1, -1]),
-    )
-    runs = [Kept(), Kept(), Kept(), None]
-    assert host.save_unfinished(runs, 2, state, 1.5)
-    assert [len(run.starts) for run in runs[:3]] == [1, 0, 1]
-    starts = [runs[0].starts[0], runs[2].starts[0]]
-    assert [start.unfinished for start in starts] == [{"steps": 2, "seconds": 1.5}] * 2
-    program = CompiledEpoch(3, 4, None, None)
-    assert host.resumed_steps(starts, program) == 2
-    again = stack_runs([start.state for start in starts])
-    assert np.asarray(again.loss_sum).tobytes() == loss[[0, 2]].tobytes()
-    assert np.array_equal(again.params["w"], [0, 2])
-    assert np.array_equal(again.correct_sum, [3, 5])
-    assert not host.save_unfinished([None, runs[1], None, None], 2, state, 1.5)
-    short = dataclasses.replace(program, full=1)
-    with pytest.raises(UserError, match="after 2 steps of an epoch; an epoch has 1 full batch"):
-        host.resumed_steps(starts, short)
-
-
-@pytest.mark.parametrize("step", [3, 4])
-def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step):
-    """Whether an epoch is unfinished is in both: an epoch has four steps here."""
-    part = None if step == 3 else {"steps": 2, "seconds": 0.5}
-    start = resume.Start(tiny_state.replace(step=jnp.int32(step)), [], 0.0, unfinished=part)
-    with pytest.raises(UserError, match="--resume: the newest checkpoint says that it is after"):
-        host.resumed_steps([start], CompiledEpoch(3, 4, None, None))
+        assert checkpoints_of(tmp_path / "s" / run) == {"2"}
+    assert not (tmp_path / "s" / "groups").exists()
+    # Each alone resumes from the checkpoint of both.
+    assert study("alone", "--seed-parallelism", "1") == 0
+    for run in runs:
+        found, wanted = (history_of(tmp_path / name / run) for name in ("alone", "whole"))
+        assert found[0] == wanted[0]
+        assert found[1]["train_loss"] == pytest.approx(wanted[1]["train_loss"], rel=3e-2)
+    assert not (tmp_path / "alone" / "groups").exists()
 
 
 @pytest.mark.parametrize("change", [{"steps": -3}, {"steps": [2]}, {"seconds": "long"}])
@@ -313,6 +270,19 @@ def test_steps_that_cannot_be_are_refused(change):
     assert resume._holds_unfinished({"unfinished": part})
     assert resume._holds_unfinished({})
     assert not resume._holds_unfinished({"unfinished": {**part, **change}})
+
+
+@pytest.mark.parametrize(("step", "steps", "allowed"), [(6, 2, True), (5, 2, False), (8, 4, False)])
+def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step, steps, allowed):
+    """An epoch has four steps here, three of them full batches; one epoch is finished."""
+    program = CompiledEpoch(3, 4, None, None)
+    state = tiny_state.replace(step=jnp.int32(step))
+    start = resume.Start(state, [{}], 0.0, unfinished={"steps": steps, "seconds": 0.5})
+    if allowed:
+        assert training.resumed_steps([start], program) == steps
+        return
+    with pytest.raises(UserError, match="--resume: the newest checkpoint says that it is after"):
+        training.resumed_steps([start], program)
 
 
 def test_sigterm_while_compiling_leaves_nothing(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""One property, two tests: a short one for every day and a long one for `make test-faults`."""
+"""Make two tests of a property: a short one, and a long one for `make test-faults`."""
 
 import contextlib
 import functools
@@ -17,11 +17,11 @@ from cifar_jax import main as door
 
 
 class Accepted(BaseException):
-    """Raised in place of the work: what was given is good."""
+    """Raised instead of the work, for good input."""
 
 
 def fuzz(body: Callable[..., None], *, quick: int, long: int, **inputs: Any) -> tuple[Any, Any]:
-    """The short and the long test of a property; the same inputs in every run.
+    """Return the short and the long test of a property, with the same inputs in every run.
 
     Args:
         body: takes `inputs` by name, and fixtures.
@@ -49,14 +49,14 @@ def fuzz(body: Callable[..., None], *, quick: int, long: int, **inputs: Any) -> 
 
 
 def run(argv: list[str], root: Path) -> tuple[int, str]:
-    """Run a command line whose work is replaced by `Accepted`; check what every end has in common.
+    """Run a command line whose work is replaced by `Accepted`, and check the common rules.
 
     Args:
         argv: the command line.
-        root: the working directory, in which nothing may change when it is refused.
+        root: the working directory, which an error must not change.
 
     Returns:
-        Exit status, 0 for what is accepted, and what went to standard error.
+        Exit status, 0 for accepted input, and standard error.
     """
     before = listing(root)
     errors = io.StringIO()
@@ -80,12 +80,12 @@ def run(argv: list[str], root: Path) -> tuple[int, str]:
 
 
 def is_one_line(said: str) -> bool:
-    """One line that a terminal just shows, of bearable length."""
+    """Return whether text is one printable line of limited length."""
     return said.endswith("\n") and len(said) < 1700 and harmless(said[:-1])
 
 
 def harmless(text: str) -> bool:
-    """Whether no character in it is a control, a turn of direction or no character at all."""
+    """Return whether text has no control, direction or undefined characters."""
     return all(
         c.isprintable() or (c.isspace() and c not in "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029")
         for c in text
@@ -97,7 +97,7 @@ def listing(root: Path) -> list[str]:
     return sorted(os.path.join(d, n) for d, ds, fs in os.walk(root) for n in (*ds, *fs))
 
 
-# What tends to break parsers and terminals, beside what Hypothesis finds itself.
+# Texts that tend to break parsers and terminals, in addition to Hypothesis's.
 NASTY = (
     "",
     "\0",
@@ -151,7 +151,7 @@ values = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of everything in plain data, the whole first."""
+    """Return the paths of all parts of plain data, the whole first."""
     found = [path]
     if isinstance(value, dict):
         found += [p for k, v in value.items() for p in places(v, (*path, k))]
@@ -163,7 +163,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A copy of plain data with one thing replaced; `KeyError` as `new` removes it."""
+    """Copy plain data with one part replaced. `KeyError` as `new` removes it."""
     if not path:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)
@@ -176,7 +176,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 @st.composite
 def edits(draw: Any, value: Any, most: int = 3) -> Any:
-    """Plain data with a few places replaced or removed, mostly by what nobody expects."""
+    """Draw plain data with a few parts removed or replaced, mostly by odd values."""
     for _ in range(draw(st.integers(1, most))):
         path = draw(st.sampled_from(places(value)))
         value = replaced(value, path, draw(st.just(KeyError) | values if path else values))
@@ -185,7 +185,7 @@ def edits(draw: Any, value: Any, most: int = 3) -> Any:
 
 @st.composite
 def damaged(draw: Any, content: bytes, most: int = 6) -> bytes:
-    """Bytes with a few of them changed, removed, repeated or added."""
+    """Draw bytes with a few of them changed, removed, repeated or added."""
     found = bytearray(content)
     for _ in range(draw(st.integers(1, most))):
         at = draw(st.integers(0, len(found)))

@@ -1,4 +1,4 @@
-"""Any command line is accepted, or refused in one line that names what is wrong."""
+"""Any command line is accepted, or is an error of one line that names the cause."""
 
 import dataclasses
 from pathlib import Path
@@ -111,7 +111,7 @@ def command_lines(draw: Any) -> tuple[list[str], list[str]]:
         chosen.remove("--pipeline")  # stream and several seeds exclude each other
     if "--milestones" in chosen and "--final-fraction" in chosen:
         chosen.remove("--final-fraction")  # each needs a schedule of its own
-    if command == "study":  # It would be overruled, and is refused.
+    if command == "study":  # A study varies the norm, so the flag is an error.
         chosen = [flag for flag in chosen if flag != "--norm"]
     if "--sweep" in chosen:
         chosen = [flag for flag in chosen if flag not in _SWEPT]
@@ -133,7 +133,7 @@ def command_lines(draw: Any) -> tuple[list[str], list[str]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def in_the_way(place: Path) -> None:
-    """A file and a link to itself, where a directory is asked for."""
+    """A file, and a link to itself, instead of a directory."""
     (place / "file").write_text("x")
     (place / "loop").symlink_to("loop")
 
@@ -168,7 +168,7 @@ test_any_words, test_any_words_long = fuzz(
 
 
 def shown_text(text: str) -> None:
-    """`printable` and `shown` hold what they promise, for any text."""
+    """`printable` and `shown` keep their promises for any text."""
     from cifar_jax.errors import UserError, printable, shown
 
     assert harmless(printable(text))

@@ -1,4 +1,4 @@
-"""Any image, image folder, archive or cache entry is read whole, or refused in one line."""
+"""Any image, image folder, archive or cache entry is read whole, or is an error of one line."""
 
 import gzip
 import io
@@ -128,7 +128,7 @@ _GOOD = encoded(Image.fromarray(PIXELS), "PNG")
 
 
 def _odd(name: str) -> bool:
-    """Whether a name has surrogates that stand for no byte."""
+    """Return whether a name has surrogates that encode no byte."""
     return any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)
 
 

@@ -27,9 +27,10 @@ from cifar_jax.errors import UserError
 from cifar_jax.report import page
 from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
+from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Place, seal
+from cifar_jax.runner.programs import stack_runs
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
-from cifar_jax.training.checkpoint import FORMAT, Checkpoints, seal
 
 CLASSES = ("a", "b", "c")
 
@@ -234,12 +235,14 @@ def _record(norm: str) -> dict[str, Any]:
     tables = configuration.to_dict(Config())
     tables["model"] |= {"norm": norm, "num_classes": 3}
     row = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "learning_rate": 0.1, "seconds": 1.0}
-    return {
+    run = {
+        "name": f"x/{norm}",
         "config": tables,
         "dataset": {"name": "folder-x", "fingerprint": "f" * 64, "classes": list(CLASSES)},
         "history": [row],
         "compile_seconds": 1.0,
     }
+    return {"runs": [run]}
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +250,7 @@ def checkpoints(place: Path) -> Path:
     """A directory with a checkpoint of a tiny model of each norm, `<norm>/checkpoints/1`."""
     for norm in ARMS:
         opened = Checkpoints(place / norm / "checkpoints")
-        opened.save(1, _state(norm, 3, 4), _record(norm))
+        opened.save(Place(1), stack_runs([_state(norm, 3, 4)]), _record(norm))
         opened.close()
     return place
 

@@ -1,4 +1,4 @@
-"""Any file given to --config is accepted, or refused in one line that names it."""
+"""Any file for --config is accepted, or is an error of one line that names it."""
 
 import datetime
 import os
@@ -22,7 +22,7 @@ TABLES = {"name": "x", **configuration.to_dict(Config())}
 
 
 def _writable(value: Any) -> Any:
-    """Plain data that TOML can hold."""
+    """Draw plain data that TOML can represent."""
     if isinstance(value, dict):
         rows = {str(k).encode("utf-8", "replace").decode(): _writable(v) for k, v in value.items()}
         return {k: v for k, v in rows.items() if v is not None}
@@ -95,7 +95,7 @@ test_any_toml, test_any_toml_long = fuzz(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "loop", "large", "absent"])
-def test_what_is_no_file_is_refused_at_once(place: Path, kind: str) -> None:
+def test_other_than_a_regular_file_is_an_error_at_once(place: Path, kind: str) -> None:
     path = place / "odd.toml"
     if kind == "fifo":
         os.mkfifo(path)

@@ -1,7 +1,7 @@
 """The problem of the golden trajectory: initial values, batches and how results are compared.
 
-Names and layouts are PyTorch's. Only NumPy is used, and of it only the raw stream of PCG64, which
-NumPy promises never to change (NEP 19); so the problem need not be stored.
+Names and layouts are PyTorch's. All numbers come from NumPy's raw stream of PCG64, which NumPy
+promises never to change (NEP 19), so the problem need not be stored.
 """
 
 import math
@@ -65,7 +65,7 @@ def uniform(seed: int, size: int) -> np.ndarray:
 def initial_parameters(norm: str) -> Tensors:
     """Weights and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)); norms at 1 and 0.
 
-    Float64 arrays of numbers that float32 holds exactly, so that both precisions start alike.
+    Float64 arrays of numbers that float32 represents exactly, so that both precisions start equal.
     """
     channels = (3, *WIDTHS)
     features = (IMAGE_SIZE // 2 ** len(WIDTHS)) ** 2 * WIDTHS[-1]
@@ -81,7 +81,7 @@ def initial_parameters(norm: str) -> Tensors:
         parameters[f"{name}.weight"] = values[:size].reshape(shape)
         parameters[f"{name}.bias"] = values[size:]
     if norm != "none":
-        # Instance norm has nothing to do after a dense layer.
+        # A dense layer has no instance norm.
         widths = WIDTHS if norm == "instance" else (*WIDTHS, HIDDEN)
         for i, width in enumerate(widths, start=1):
             parameters[f"norm{i}.weight"] = np.ones(width)

@@ -22,7 +22,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def initial_values(shapes: Shapes) -> Tensors:
-    """Every tensor from its own stream; float64 numbers that float32 holds exactly.
+    """Every tensor from its own stream; float64 numbers that float32 represents exactly.
 
     Kernels are uniform with He's variance, 2 / fan_out; scales lie around 1 and biases around 0, so
     that the gradient of each is that of a general point.

@@ -35,8 +35,8 @@ from cifar_jax.core.optim import Hyper, StepDecay
 from cifar_jax.core.train import Experiment, TrainState, init_state, predict, train_step
 from cifar_jax.kernels import fast, jit
 
-# Float32 is what users run, compiled as it is for them. Float64 is for the mathematics: XLA's own
-# convolution on a CPU is a slow loop there, so that the plain layers take two steps of the twenty.
+# Float32 is compiled as in a run. Float64 checks the mathematics. There XLA's own convolution on a
+# CPU is a slow loop, so the plain layers take only two of the twenty steps.
 CASES = {
     ("auto", "float32"): STEPS,
     ("auto", "float64"): STEPS,
@@ -84,7 +84,7 @@ def torch_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
 
 
 def named(kind: str, tree: object) -> Tensors:
-    """A tree's leaves under PyTorch's names and in its layout."""
+    """Return a tree's leaves with PyTorch's names and layout."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [torch_name(path) for path, _ in leaves]
     return {
@@ -105,7 +105,7 @@ def model_of(norm: str, kernels: str) -> nn.Module:
 
 @functools.cache
 def trajectory(norm: str, kernels: str, dtype: str) -> Tensors:
-    """What `make_reference.trajectory` returns, from this package.
+    """Return `make_reference.trajectory` of this package.
 
     After all `STEPS`; for a case of fewer, their losses alone.
     """

@@ -70,7 +70,7 @@ def experiment_of(name: str, norm: str, dtype: str, kernels: str = "auto") -> Ex
 
 
 def named_leaves(tree: object) -> dict[str, jax.Array]:
-    """The leaves of a tree of dicts: "conv1.kernel"."""
+    """Return the leaves of a tree of dicts by name: "conv1.kernel"."""
     return flatten_dict(tree, sep=".")
 
 
@@ -96,13 +96,13 @@ def to_torch(value: np.ndarray) -> np.ndarray:
 
 
 def renamed(kind: str, tree: object, names: dict[str, str]) -> Tensors:
-    """The leaves of parameters under torchvision's names and in its layout."""
+    """Return the leaves of parameters with torchvision's names and layout."""
     leaves = named_leaves(tree)
     return {f"{kind} {theirs}": to_torch(leaves[ours]) for theirs, ours in names.items()}
 
 
 def start(state: TrainState, dtype: str) -> TrainState:
-    """The problem's initial values, under the names that the mapping of weight files gives them."""
+    """Return the problem's initial values, named by the mapping of weight files."""
     names, leaves = torch_names(state.params), named_leaves(state.params)
     shapes = {theirs: torch_shape(leaves[ours]) for theirs, ours in names.items()}
     values = {}
@@ -130,7 +130,7 @@ def initial(experiment: Experiment) -> TrainState:
 
 @cache
 def trajectory(norm: str, dtype: str, kernels: str = "auto") -> Tensors:
-    """What `make_resnet_reference.trajectory` returns, from this package.
+    """Return `make_resnet_reference.trajectory` of this package.
 
     Of the plain kernels, which are slow in float64, loss and gradients of the first step alone.
     """
@@ -203,7 +203,7 @@ def test_resnet20_trains_as_pytorch_now(reference: ModuleType, norm: str) -> Non
 
 @cache
 def forward18() -> Tensors:
-    """What `make_resnet_reference.forward18` returns, from this package, with batch norm."""
+    """Return `make_resnet_reference.forward18` of this package, with batch norm."""
     with enable_x64(True):
         experiment = experiment_of("resnet18", "batch", "float64")
         state = start(initial(experiment), "float64")

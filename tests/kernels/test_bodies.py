@@ -1,4 +1,4 @@
-"""Pooling and Batch Normalization against what they are, written out in NumPy, float64."""
+"""Pooling and Batch Normalization compared with their definition in NumPy, float64."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -74,7 +74,7 @@ def test_relu_max_pool_is_relu_then_pool(integers: bool) -> None:
     np.testing.assert_array_equal(gradient, pool_gradient(positive, g, 2, 2) * (x > 0))
 
 
-def test_a_bias_before_relu_and_pool_has_the_sum_of_what_passes() -> None:
+def test_the_gradient_of_a_bias_before_relu_and_pool_is_the_sum_of_passed_gradients() -> None:
     x, bias, g = draw(6, (3, 8, 4, 5), (5,), (3, 4, 2, 5))
 
     def pool(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -149,7 +149,7 @@ def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_no_slow_operation_is_left_for_the_cpu(norm: str) -> None:
+def test_no_operation_is_slow_on_the_cpu(norm: str) -> None:
     """In a loop XLA's own gradients are two orders of magnitude slower there."""
     model = CNN(norm=norm, widths=(4, 6), hidden=8)
     x = jnp.zeros((2, 8, 8, 3))

@@ -21,14 +21,14 @@ def options(monkeypatch):
     compiler.compiler_options.cache_clear()
 
 
-def test_an_option_that_xla_does_not_know_is_left_out(options):
+def test_an_option_unknown_to_xla_is_dropped(options):
     options(xla_no_such_option="1", xla_cpu_enable_fast_math=False)
     assert compiler.compiler_options("cpu") == {"xla_cpu_enable_fast_math": False}
     assert compiler.compiler_options("gpu") == {}
     assert compiler.jit(lambda x: x + 1)(1.0) == 2.0
 
 
-def test_a_value_that_xla_does_not_know_is_left_out(options):
+def test_a_value_unknown_to_xla_is_dropped(options):
     options(xla_cpu_enable_fast_math="perhaps")
     assert compiler.compiler_options("cpu") == {}
 

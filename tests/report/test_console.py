@@ -1,4 +1,4 @@
-"""What a run shows: bars on a terminal, plain lines elsewhere."""
+"""Output of a run: bars on a terminal, plain lines elsewhere."""
 
 import io
 
@@ -72,7 +72,7 @@ def test_progress_on_a_terminal_is_a_bar():
     assert "2/2" in stream.getvalue()
 
 
-def test_classes_stand_in_columns_whatever_their_script():
+def test_class_names_of_any_script_are_aligned():
     lines = class_lines(["cat", "猫 ねこ"], [0.5, 1.0])
     assert lines == ["  cat       50.00 %", "  猫 ねこ  100.00 %"]
     assert len({cell_len(line) for line in lines}) == 1

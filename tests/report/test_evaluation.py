@@ -1,4 +1,4 @@
-"""Test-set figures against the definition, and PyTorch where it is installed."""
+"""Test metrics compared with the definition, and with PyTorch if it is installed."""
 
 import numpy as np
 import pytest

@@ -7,13 +7,13 @@ import pytest
 from cifar_jax.report.files import json_lines, write_atomically, write_json
 
 
-def test_json_has_null_for_what_json_cannot_hold(tmp_path):
+def test_json_has_null_for_nan_and_infinity(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1.5, float("nan")], "b": (float("inf"),)})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.5, None], "b": [None]}
     assert json_lines([{"x": float("-inf")}, {"x": 1}]) == '{"x": null}\n{"x": 1}\n'
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, 1)
 

@@ -56,7 +56,7 @@ def test_card_has_every_section_and_the_results(tmp_path):
     ("name", "there", "absent"),
     [
         ("synthetic", "not trained on CIFAR-10", "80 Million"),
-        ("folder-x", "Nothing is known here", "80 Million"),
+        ("folder-x", "source and licence are unknown", "80 Million"),
     ],
 )
 def test_provenance_is_that_of_the_dataset(name, there, absent, tmp_path):

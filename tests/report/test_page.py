@@ -209,7 +209,7 @@ def test_missing_runs_and_missing_intervals_are_said(odd):
     html = Page(text_of(odd, "report.html")).text
     assert "BatchNorm seed 6" in html
     assert odd[1]["reason_no_intervals"] in html
-    assert "left out. The images were not found" in html
+    assert "is missing. The images were not found" in html
 
 
 def headline_of(full, ends, gain=0.05):
@@ -311,7 +311,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     assert len(lines) == len(seen)
     assert all(line.startswith("warning: figure ") for line in lines)
     html = (workdir / "report.html").read_text()
-    assert "Confusion matrices</b> is left out. It could not be drawn: out of memory." in html
+    assert "Confusion matrices</b> is missing. It could not be drawn: out of memory." in html
     assert "It could not be drawn: No space left on device." in html
     assert {"report.html", "report.md", "summary.json"} <= {path.name for path in written}
 

@@ -1,4 +1,4 @@
-"""What results say about being repeatable."""
+"""Entries of the results on repeatability."""
 
 import pytest
 
@@ -10,7 +10,7 @@ FLAG = "--xla_gpu_deterministic_ops=true"
 
 @pytest.fixture(autouse=True)
 def clean_shell(monkeypatch):
-    """No variable that can change the numbers."""
+    """Remove all variables that can change the numbers."""
     for name in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "NPROC"):
         monkeypatch.delenv(name, raising=False)
 
@@ -18,7 +18,7 @@ def clean_shell(monkeypatch):
 @pytest.mark.parametrize(
     ("platform", "flags", "promised", "said"),
     [
-        ("cpu", "", False, "--threads fixes it"),
+        ("cpu", "", False, "unless --threads is given"),
         ("gpu", "", False, FLAG),
         ("gpu", "--xla_gpu_deterministic_ops=false", False, FLAG),
         ("gpu", f"--xla_dump_to=/x {FLAG}", True, FLAG),
@@ -35,7 +35,7 @@ def test_determinism_is_promised_only_where_it_holds(platform, flags, promised, 
     assert found["computed_on"] == ["a"]
 
 
-def test_a_flag_that_can_change_the_numbers_is_part_of_what_computed(monkeypatch):
+def test_a_flag_that_can_change_the_numbers_is_recorded(monkeypatch):
     monkeypatch.setenv("NPROC", "2")
     before = describe_computing("cpu", "cpu")
     assert determinism("cpu", [before])["variables"] == {}
@@ -60,7 +60,7 @@ def test_it_is_not_promised_for_a_run_that_changed_its_device(platform, monkeypa
 @pytest.mark.parametrize(
     ("nproc", "threads"), [("7", 7), ("007", 7), ("", None), ("0", None), ("-1", None), ("x", None)]
 )
-def test_the_number_of_threads_is_what_xla_takes(nproc, threads, monkeypatch):
+def test_the_number_of_threads_is_xlas(nproc, threads, monkeypatch):
     monkeypatch.setenv("NPROC", nproc)
     assert fixed_threads() == threads
     assert determinism("cpu", ["a"])["deterministic"] is (threads is not None)

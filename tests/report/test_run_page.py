@@ -110,7 +110,7 @@ def test_without_the_images_the_page_says_why(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "the page shows no images: --dataset /home/somebody/moved: no such dataset" in said
     html = (tmp_path / "run" / "report.html").read_text()
-    assert "Most confident mistakes</b> is left out. The images were not found" in html
+    assert "Most confident mistakes</b> is missing. The images were not found" in html
     assert html.count("data:image/png") == 5
 
 
@@ -118,7 +118,7 @@ def test_other_images_are_not_shown(tmp_path, monkeypatch):
     images = write(tmp_path / "run")
     other = type(images)(**{**vars(images), "fingerprint": "cd" * 32})
     html, said = report(tmp_path / "run", other, monkeypatch)
-    assert said[0] == "the page shows no images: those of cifar10 are other images"
+    assert said[0] == "the page shows no images: cifar10 has other images than the run"
     assert html.count('src="PICTURE"') == 5
 
 
@@ -150,7 +150,7 @@ def test_a_figure_that_fails_leaves_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(run_page, "confusions", fail)
     html, said = report(tmp_path / "run", images, monkeypatch)
     assert html.count('src="PICTURE"') == 5
-    assert "Confusion matrix</b> is left out. It could not be drawn: out of memory." in html
+    assert "Confusion matrix</b> is missing. It could not be drawn: out of memory." in html
     assert said[0].startswith("warning: figure confusion_matrix could not be drawn")
 
 

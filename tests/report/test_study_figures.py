@@ -203,7 +203,7 @@ def test_what_cannot_be_drawn_says_why(full, single):
     alone = entries(single)
     left_out = {stem for stem, figure in alone.items() if figure.build is None}
     assert left_out == {"07_confusion_difference", "08_disagreements", "10_paired_differences"}
-    assert all("share a seed" in alone[stem].reason for stem in left_out)
+    assert all("common seed" in alone[stem].reason for stem in left_out)
 
 
 def test_other_images_are_not_shown(full, tmp_path):

@@ -41,7 +41,7 @@ def row(ends, reason=None):
     return {"mean_difference": 0.1515, "ci_t": ends, "no_interval": reason}
 
 
-def test_a_difference_is_shown_only_where_its_interval_leaves_out_zero():
+def test_a_difference_is_shown_only_if_its_interval_excludes_zero():
     assert text.undecided(row([0.02, 0.28])) == ""
     assert text.undecided(row([-0.28, -0.02])) == ""
     assert text.undecided(row([-0.02, 0.323])) == "the interval includes zero"

@@ -1,4 +1,4 @@
-"""What runs show, against scipy's own routines, closed forms and simulation."""
+"""Measures of runs, compared with scipy's routines, closed forms and simulation."""
 
 from math import comb, sqrt
 
@@ -51,7 +51,7 @@ def test_variance_parts_are_unbiased():
     found = np.array([variance_parts(c)["distribution"] for c in correct])
     standard_error = found.std() / sqrt(2000)
     assert found.mean() == pytest.approx(0.2**2 / 12, abs=4 * standard_error)
-    # Not met by the plain variance over runs, which also holds the test set's part.
+    # The plain variance over runs also includes the test set's part.
     plain = correct.mean(axis=2).var(axis=1, ddof=1).mean()
     assert plain > 0.2**2 / 12 + 10 * standard_error
 

@@ -59,7 +59,7 @@ def gains(rate):
     return accuracies("batch", rate) - accuracies("none", rate)
 
 
-def test_is_strict_json_and_says_what_was_swept(workdir):
+def test_is_strict_json_and_names_the_swept_setting(workdir):
     summary = summarise_sweep(read_sweep(workdir))
     json.dumps(summary, allow_nan=False)
     assert summary["sweep"] == {
@@ -77,7 +77,7 @@ def test_a_diverged_run_counts_as_chance_and_is_marked(workdir):
     (cell,) = (c for c in summary["cells"] if (c["arm"], c["value"]) == ("none", 0.1))
     assert cell["diverged"] == 1
     assert cell["test_accuracy"]["values"] == [0.50, CHANCE, 0.52]
-    # What has no value for it leaves it out.
+    # Other numbers do not include it.
     assert cell["finished"]["test_loss"]["n"] == 2
     assert summary["gain"][2]["diverged_pairs"] == 1
 
@@ -154,7 +154,7 @@ def set_results(workdir, norm, rate, **changes):
         path.write_text(json.dumps(results))
 
 
-def test_a_value_is_chosen_on_validation_and_said_to_be(workdir):
+def test_a_value_is_chosen_on_validation_and_reported(workdir):
     """The highest test accuracy is elsewhere, and does not count."""
     set_results(workdir, "none", 0.01, test=0.9)
     set_results(workdir, "none", 0.05, validation=0.8)
@@ -203,7 +203,7 @@ def test_all_runs_at_the_first_value_diverged(workdir):
     assert {row["arm"]: row["value"] for row in summary["chosen"]} == {"none": 0.05, "batch": 0.1}
 
 
-def test_differences_stay_within_what_is_possible(workdir):
+def test_differences_stay_within_possible_values(workdir):
     """A change of a gain can be 200 points, a gain 100."""
     for norm, rate, test in (("none", 0.1, 1.0), ("batch", 0.1, 0.0)):
         for seed in (1, 3):

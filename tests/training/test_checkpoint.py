@@ -11,8 +11,8 @@ from cifar_jax.core.optim import Optimizer, sgd
 from cifar_jax.core.optimizers import Muon, adamw
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.training import checkpoint
-from cifar_jax.training.checkpoint import KEEP, Checkpoints
+from cifar_jax.runner import checkpoint
+from cifar_jax.runner.checkpoint import KEEP, Checkpoints, Place
 from cifar_jax.training.transfer import named_leaves, replaced
 
 
@@ -23,6 +23,15 @@ def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: Optimizer = sg
     # No tensor may be at its initial value, else forgetting it would go unnoticed.
     noisy = jax.tree.map(lambda x: x + x.dtype.type(1), state.replace(key=None, step=None))
     return noisy.replace(key=state.key, step=state.step + 17)
+
+
+def stacked(*states: TrainState) -> TrainState:
+    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *states)
+
+
+def save(checkpoints, epoch: int, state: TrainState, record=None, steps: int = 0) -> None:
+    """Save a group of one run."""
+    checkpoints.save(Place(epoch, steps), stacked(state), record or {"runs": [{}]})
 
 
 @pytest.fixture
@@ -39,10 +48,11 @@ def checkpoints(tmp_path):
 )
 def test_state_and_record_come_back_bitwise(checkpoints, norm, optimizer):
     state = state_of(norm, optimizer=optimizer)
-    record = {"history": [{"epoch": 1, "train_loss": 0.1}], "name": "a"}
-    checkpoints.save(1, state, record)
+    other = state_of(norm, seed=2, optimizer=optimizer)
+    record = {"runs": [{"name": "a"}, {"name": "b", "history": [{"epoch": 1, "loss": 0.1}]}]}
+    checkpoints.save(Place(1), stacked(other, state), record)
     again = Checkpoints(checkpoints.directory, create=False)
-    restored = again.read_state(state_of(norm, seed=1, optimizer=optimizer))
+    restored = again.read_state(state_of(norm, seed=1, optimizer=optimizer), 1)
     assert again.read_record() == record
     again.close()
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -60,11 +70,11 @@ def test_state_and_record_come_back_bitwise(checkpoints, norm, optimizer):
 def test_only_the_newest_are_kept(checkpoints):
     state = state_of("none")
     for epoch in range(1, KEEP + 3):
-        checkpoints.save(epoch, state, {"epoch": epoch})
+        save(checkpoints, epoch, state, {"epoch": epoch, "runs": [{}]})
     assert checkpoints.latest() == (KEEP + 2, 0)
     names = {p.name for p in checkpoints.directory.iterdir()}
     assert names == {str(e) for e in range(3, KEEP + 3)}
-    assert checkpoints.read_record() == {"epoch": KEEP + 2}
+    assert checkpoints.read_record()["epoch"] == KEEP + 2
 
 
 def test_one_within_an_epoch_is_newer_than_its_begin_and_gone_at_its_end(checkpoints):
@@ -74,18 +84,18 @@ def test_one_within_an_epoch_is_newer_than_its_begin_and_gone_at_its_end(checkpo
         return {p.name for p in checkpoints.directory.iterdir()}
 
     for epoch in (8, 9, 10):
-        checkpoints.save(epoch, state, {"epoch": epoch})
+        save(checkpoints, epoch, state, {"epoch": epoch, "runs": [{}]})
     for steps in (2, 11):
-        checkpoints.save(10, state, {"steps": steps}, steps)
+        save(checkpoints, 10, state, {"steps": steps, "runs": [{}]}, steps)
         assert names() == {"9", "10", f"10+{steps}"}
         assert checkpoints.latest() == (10, steps)
-        assert checkpoints.read_record() == {"steps": steps}
+        assert checkpoints.read_record()["steps"] == steps
     (checkpoints.directory / "10+11" / "SHA256SUMS").write_text("")
     assert checkpoints.latest() == (10, 0)
     checkpoints.set_aside_damaged()
     assert names() == {"9", "10", "damaged-10+11"}
-    checkpoints.save(10, state, {}, 5)
-    checkpoints.save(11, state, {})
+    save(checkpoints, 10, state, steps=5)
+    save(checkpoints, 11, state)
     assert names() == {"10", "11", "damaged-10+11"}
 
 
@@ -97,7 +107,7 @@ def test_no_checkpoint_is_said(checkpoints):
 
 @pytest.mark.parametrize("other", [("none", 0, 6), ("batch", 0, 4)], ids=["width", "norm"])
 def test_another_model_is_refused(checkpoints, other):
-    checkpoints.save(1, state_of("none"), {})
+    save(checkpoints, 1, state_of("none"))
     with pytest.raises(UserError, match="checkpoints"):
         checkpoints.read_state(state_of(*other))
 
@@ -114,7 +124,7 @@ def aligned(array):
 def test_a_restored_state_has_memory_of_its_own(checkpoints, monkeypatch):
     """Training writes into the state that it is given; NumPy's memory is freed meanwhile."""
     state = state_of("batch")
-    checkpoints.save(1, state, {})
+    save(checkpoints, 1, state)
     given = []
 
     def restore(*_, args):
@@ -145,7 +155,7 @@ def test_values_taken_over_have_memory_of_their_own():
 def test_any_path_that_a_disk_can_have_will_do(name, tmp_path, tiny_state):
     """Orbax takes the path for a pattern when it merges its files."""
     opened = Checkpoints(tmp_path / name / "checkpoints")
-    opened.save(1, tiny_state, {})
+    save(opened, 1, tiny_state)
     restored = opened.read_state(tiny_state)
     opened.close()
     for found, wanted in zip(
@@ -172,20 +182,20 @@ def test_a_checkpoint_that_cannot_be_read_back_is_found_when_it_is_saved(
     for broken, said in ((missing, "NOT_FOUND"), (altered, "differs from what was written")):
         monkeypatch.setattr(checkpoints._orbax, "restore", broken)
         with pytest.raises(MachineError, match=f"epoch 1 cannot be written .*{said}"):
-            checkpoints.save(1, tiny_state, {})
+            save(checkpoints, 1, tiny_state)
         assert list(checkpoints.directory.iterdir()) == []
     monkeypatch.setattr(checkpoints._orbax, "restore", counted)
     for epoch in (1, 2):
-        checkpoints.save(epoch, tiny_state, {})
+        save(checkpoints, epoch, tiny_state)
     assert len(read) == 1  # The first is enough.
 
 
 def test_a_checkpoint_of_another_format_is_refused_in_one_line(checkpoints):
-    """The state of format 1 had no sums of the epoch, and its record named no format."""
-    checkpoints.save(1, state_of("none"), {"name": "a"})
+    """The state of format 1 had no axis of runs, and its record named no format."""
+    save(checkpoints, 1, state_of("none"), {"runs": [{}]})
     path = checkpoints.directory / "1"
     for format_ in ({}, {"format": 1}, {"format": 3}):
-        (path / "record" / "metadata").write_text(json.dumps({**format_, "name": "a"}))
+        (path / "record" / "metadata").write_text(json.dumps({**format_, "runs": [{}]}))
         checkpoint.seal(path)
         with pytest.raises(UserError, match="another version of cifar_jax wrote this") as refused:
             checkpoints.read_record()

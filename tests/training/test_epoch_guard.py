@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from cifar_jax import run
 from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.report.console import Display
-from cifar_jax.training.loop import CompiledEpoch, compile_device_epoch
+from cifar_jax.runner import run, training
+from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -89,7 +89,7 @@ def test_a_run_compiles_nothing_after_its_first_epoch_and_an_epoch_moves_nothing
             compiled, advance=guard(compiled.advance), finish=guard(compiled.finish)
         )
 
-    monkeypatch.setattr(run, "compile_device_epoch", guarded)
+    monkeypatch.setattr(training, "compile_device_epoch", guarded)
     display = Counting(compilations)
     results = run.train_run(config(folder, pipeline), workdir=tmp_path / "run", display=display)
     assert len(results["history"]) == EPOCHS

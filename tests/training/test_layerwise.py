@@ -25,5 +25,5 @@ def test_factors_that_are_none_are_refused(text):
 
 
 def test_a_pattern_without_a_parameter_is_refused_with_what_there_is():
-    with pytest.raises(UserError, match=r"'foo\*' matches no parameter; there are: conv1, layer1"):
+    with pytest.raises(UserError, match=r"'foo\*' matches no parameter; allowed: conv1, layer1"):
         check_patterns(["conv1", "foo*"], ["conv1.kernel", "layer1.0.conv1.kernel"], "--freeze")

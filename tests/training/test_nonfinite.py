@@ -1,26 +1,26 @@
 """The first value that is not finite: found where it was planted, and only if it matters."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from groups import group_of, trained
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, init_state
-from cifar_jax.training.loop import (
-    Divergence,
-    EpochRow,
+from cifar_jax.runner.group import Divergence
+from cifar_jax.runner.nonfinite import first_nonfinite, replay
+from cifar_jax.runner.programs import (
     HostData,
     compile_device_epoch,
     compile_stream_epoch,
-    epochs,
     stack_runs,
 )
-from cifar_jax.training.nonfinite import first_nonfinite, replay
 
 ONES = jnp.ones(3)
 
@@ -62,7 +62,7 @@ def test_the_place_is_the_layer_and_the_pass():
             return bad_backward(x).sum()
 
     assert first_nonfinite(jax.grad(loss), ONES).place == "the backward pass of layer1"
-    assert first_nonfinite(lambda x: {"a": {"b": x / 0}}, ONES).place == "what becomes a/b"
+    assert first_nonfinite(lambda x: {"a": {"b": x / 0}}, ONES).place == "the computation of a/b"
 
 
 class Explodes(nn.Module):
@@ -98,23 +98,20 @@ def test_a_divergence_names_its_epoch_and_step(tiny_data, pipeline, first, epoch
         images, labels = (np.asarray(x) for x in tiny_data[:2])
         source = HostData(images, labels, np.arange(20))
         program = compile_stream_epoch(experiment, hyper, state, source, tiny_data)
-    found = [rows for _, rows in epochs(lambda s: program(hyper, s), state, 1, 2, 20)]
-    for number, (row,) in enumerate(found, start=1):
-        if number < epoch or step is None:
-            assert isinstance(row, EpochRow)
-            assert row.epoch == number
-        elif number == epoch:
-            assert row == Divergence(epoch, step)
+    group = trained(group_of(program, hyper, state, 2))
+    assert group.diverged == ({} if step is None else {0: Divergence(epoch, step)})
+    healthy = epoch if step is None else epoch - 1
+    assert [row["epoch"] for row in group.rows(0)] == list(range(1, healthy + 1))
 
 
 def test_one_of_two_runs_can_diverge(tiny_data, tiny_experiment, tiny_state):
     hypers = [Hyper(*map(np.float32, (rate, 0.9, 5e-4))) for rate in (0.01, 1e30)]
     hyper, state = stack_runs(hypers), stack_runs([tiny_state, tiny_state])
-    program = compile_device_epoch(tiny_experiment, hyper, state, tiny_data, 2)
-    ((_, (healthy, diverged)),) = epochs(lambda s: program(hyper, s), state, 1, 1, 20, runs=2)
-    assert isinstance(healthy, EpochRow)
-    assert isinstance(diverged, Divergence)
-    assert (diverged.epoch, diverged.step) in [(1, 2), (1, 3), (1, None)]
+    program = compile_device_epoch(tiny_experiment, hyper, state, tiny_data)
+    group = trained(group_of(program, hyper, state, 1, [Path("a/b"), Path("a/c")]))
+    assert group.alive == [0]
+    assert [len(group.rows(i)) for i in range(2)] == [1, 0]
+    assert group.diverged[1] in [Divergence(1, step) for step in (2, 3, None)]
 
 
 def test_a_validation_loss_that_is_not_finite_has_no_step(tiny_data):
@@ -126,9 +123,9 @@ def test_a_validation_loss_that_is_not_finite_has_no_step(tiny_data):
     hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
     state = init_state(replace(experiment, model=Explodes(99)), jax.random.key(0), (8, 8, 3))
     program = compile_device_epoch(experiment, hyper, state, tiny_data)
-    ((_, (row,)),) = epochs(lambda s: program(hyper, s), state, 1, 1, 20)
-    assert row == Divergence(1, None)
-    assert "at the end of epoch 1" in str(row)
+    group = trained(group_of(program, hyper, state, 1))
+    assert group.diverged == {0: Divergence(1, None)}
+    assert "at the end of epoch 1" in str(group.diverged[0])
 
 
 def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tiny_data, tiny_state):
@@ -143,7 +140,7 @@ def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tin
     step, operation = at(1e30)
     assert step <= 3
     assert operation.value in ("NaN", "infinity")
-    assert " pass of " in operation.place or "what becomes" in operation.place
+    assert " pass of " in operation.place or "the computation of" in operation.place
 
 
 def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
@@ -158,4 +155,4 @@ def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
         middle = program.advance(hyper, state, 0, done)
         step, operation = replay(experiment, hyper, middle, source, 1)
         assert step == 3
-        assert "forward pass" in operation.place or "what becomes" in operation.place
+        assert "forward pass" in operation.place or "the computation of" in operation.place

@@ -23,15 +23,16 @@ from cifar_jax.core.train import (
     run_epoch,
 )
 from cifar_jax.kernels import jit
-from cifar_jax.training.loop import (
+from cifar_jax.runner.programs import (
+    Boundary,
     CompiledEpoch,
     HostData,
-    SteppedEpoch,
+    boundaries,
     compile_device_epoch,
     compile_predict,
     compile_stream_epoch,
     stack_runs,
-    unstack_state,
+    unstack_run,
 )
 
 HYPER = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
@@ -123,7 +124,7 @@ def test_with_a_plain_convolution_each_pipeline_has_its_bits() -> None:
 def test_seeds_that_train_together_can_be_stopped_together_and_are_each_alone() -> None:
     states = stack_runs([start("batch", seed) for seed in (0, 1)])
     hyper = stack_runs([HYPER, HYPER.replace(learning_rate=np.float32(0.02))])
-    program = compile_device_epoch(experiment_of("batch"), hyper, states, noise(), 2)
+    program = compile_device_epoch(experiment_of("batch"), hyper, states, noise())
     whole, metrics = program(hyper, states)
     for size in (1, 2):
         assert bits(*in_pieces(program, hyper, states, size)) == bits(whole, metrics)
@@ -131,7 +132,7 @@ def test_seeds_that_train_together_can_be_stopped_together_and_are_each_alone() 
     for i in (0, 1):
         one, row = alone(jax.tree.map(lambda h, i=i: h[i], hyper), start("batch", i))
         pairs = zip(
-            jax.tree.leaves((unstack_state(whole, i, 2).replace(key=None), metrics)),
+            jax.tree.leaves((unstack_run(whole, i).replace(key=None), metrics)),
             jax.tree.leaves((one.replace(key=None), row)),
             strict=True,
         )
@@ -140,32 +141,42 @@ def test_seeds_that_train_together_can_be_stopped_together_and_are_each_alone() 
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_one_run_with_a_leading_axis_is_the_run_without() -> None:
+    """In both pipelines; only the last bits may differ, as between any two programs."""
+    hyper, state = stack_runs([HYPER]), stack_runs([start("batch")])
+    for pipeline in ("device", "stream"):
+        alone = compiled("batch", pipeline)(HYPER, start("batch"))
+        if pipeline == "device":
+            program = compile_device_epoch(experiment_of("batch"), hyper, state, noise())
+        else:
+            source = host_data(noise())
+            program = compile_stream_epoch(experiment_of("batch"), hyper, state, source, noise())
+        end, metrics = program(hyper, state)
+        found = jax.tree.leaves((end.replace(key=None), metrics))
+        expected = jax.tree.leaves((alone[0].replace(key=None), alone[1]))
+        for mine, its in zip(found, expected, strict=True):
+            assert mine.shape == (1, *its.shape)
+            np.testing.assert_allclose(mine[0], its, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_stopped_at_every_boundary_and_resumed(seconds) -> None:
     """Whether a call is a step or all that remains; a state seen at a boundary stays as it is."""
     program = compiled("batch", "device")
-    whole = bits(*program(HYPER, start("batch")))
-    seen: list[tuple[int, TrainState]] = []
-    run = SteppedEpoch(program, HYPER, lambda *here: seen.append(here), seconds=seconds)
-    assert bits(*run(start("batch"))) == whole
-    assert [steps for steps, _ in seen] == ([0, 1, 2, 3] if seconds == 0 else [0, 1, 3])
-    for steps, state in seen:
-        assert int(state.step) == steps
-        resumed = SteppedEpoch(program, HYPER, steps=steps)
-        end = resumed(state)
-        assert bits(*end) == whole
-        # The epoch after it begins at its first step.
-        assert bits(*resumed(end[0])) == bits(*program(HYPER, end[0]))
-
-
-def test_what_a_boundary_raises_ends_the_epoch() -> None:
-    def stop(steps: int, state: TrainState) -> None:
-        if steps == 2:
-            raise InterruptedError
-
-    run = SteppedEpoch(compiled("batch", "device"), HYPER, stop, seconds=0)
-    with pytest.raises(InterruptedError):
-        run(start("batch"))
+    middle, first = program(HYPER, start("batch"))
+    whole = [bits(middle, first), bits(*program(HYPER, middle))]
+    seen = list(boundaries(program, HYPER, Boundary(start("batch"), 1, 0, 0.0), 2, seconds))
+    steps = [1, 2, 3, 4] * 2 if seconds == 0 else [1, 3, 4, 3, 4]
+    assert [at.steps for at in seen] == steps
+    assert [at.epoch for at in seen if at.metrics is not None] == [1, 2]
+    for at in seen:
+        assert int(at.state.step) == 4 * (at.epoch - 1) + at.steps
+        if at.metrics is not None:
+            assert bits(at.state, at.metrics) == whole[at.epoch - 1]
+            continue
+        ends = [end for end in boundaries(program, HYPER, at, 2) if end.metrics is not None]
+        assert [bits(end.state, end.metrics) for end in ends] == whole[at.epoch - 1 :]
+        assert ends[0].seconds > at.seconds
 
 
 def test_other_bounds_neither_compile_nor_wait_for_the_host(caplog) -> None:
@@ -260,9 +271,10 @@ def test_fewer_images_than_a_batch_are_one_partial_step(pipeline: str) -> None:
     else:
         program = compile_stream_epoch(experiment, HYPER, start("none"), host_data(data), data)
     assert (program.full, program.steps) == (0, 1)
-    end, metrics = SteppedEpoch(program, HYPER)(start("none"))
-    assert int(end.step) == 1
-    assert np.isfinite(float(metrics.train_loss))
+    (end,) = boundaries(program, HYPER, Boundary(start("none"), 1, 0, 0.0), 1)
+    assert int(end.state.step) == end.steps == 1
+    assert end.metrics is not None
+    assert np.isfinite(float(end.metrics.train_loss))
 
 
 def test_compiled_predictions_are_those_of_predict() -> None:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
-from cifar_jax.training.loop import compile_device_epoch, stack_runs
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (32, 4, 4, 3), np.uint8)
@@ -21,7 +21,7 @@ experiment = Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
 hyper = stack_runs([jax.tree.map(np.float32, Hyper())] * 2)
 
 def train(states, images):
-    run = compile_device_epoch(experiment, hyper, states, images, 2)
+    run = compile_device_epoch(experiment, hyper, states, images)
     for _ in range(2):  # What comes out goes in again.
         states, metrics = run(hyper, states)
     return states, metrics

@@ -1,8 +1,8 @@
-"""Decoded images on disk: plain .npy files, memory-mapped, checked by their fingerprint.
+"""Cache of decoded images: memory-mapped .npy files, checked by their fingerprint.
 
 An entry is a directory `<cache root>/<source>-<key>/` with one .npy file an array and
-`contents.json`. It is written under a temporary name and renamed, so that a reader sees a
-whole entry or none, and two processes that prepare the same entry cannot mix their files.
+`contents.json`. It is written under a temporary name and renamed, so that readers never see a
+partial entry, and two processes cannot mix their files.
 """
 
 import dataclasses
@@ -41,18 +41,20 @@ def _homeless() -> Path:
 
 
 def is_homeless(root: Path) -> bool:
-    """Whether this cache is the one for users without a home directory."""
+    """Return whether `root` is the cache for users without a home directory."""
     return root == _homeless()
 
 
 def _homeless_root() -> Path:
-    """The cache for users without a home directory: of one user alone, as it holds programs.
+    """Make the cache for a user without a home directory.
+
+    It contains programs, so only this user may write to it.
 
     Raises:
-        UserError: if it cannot be made, or another user can write in it.
+        UserError: it cannot be made, or another user can write to it.
     """
     root = _homeless()
-    advice = "there is no home directory; set CIFAR_JAX_CACHE to a directory for the cache"
+    advice = "no home directory; set CIFAR_JAX_CACHE to a directory for the cache"
     try:
         root.mkdir(mode=0o700, exist_ok=True)
         found = root.lstat()
@@ -64,10 +66,10 @@ def _homeless_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Where decoded datasets are kept.
+    """Return the directory of decoded datasets.
 
-    The environment variable CIFAR_JAX_CACHE, else $XDG_CACHE_HOME/cifar_jax, else
-    ~/.cache/cifar_jax, else, without a home directory, <temporary directory>/cifar_jax-<uid>.
+    It is $CIFAR_JAX_CACHE, else $XDG_CACHE_HOME/cifar_jax, else ~/.cache/cifar_jax. Without a home
+    directory it is <temporary directory>/cifar_jax-<uid>.
     """
     if own := os.environ.get("CIFAR_JAX_CACHE"):
         return expand_home(own, "CIFAR_JAX_CACHE")
@@ -91,7 +93,7 @@ def _valid(contents: Contents) -> bool:
 
 
 def _repeats(record: dict[str, Any], contents: Contents) -> tuple[Repeats, ...]:
-    """Equal images as recorded; entries of older versions do not say."""
+    """Return the recorded equal images. Entries of older versions lack them."""
     if "repeats" not in record:
         return find_repeats(contents)
     return tuple(
@@ -101,9 +103,9 @@ def _repeats(record: dict[str, Any], contents: Contents) -> tuple[Repeats, ...]:
 
 
 def read(entry: Path, name: str) -> Dataset | None:
-    """Open a cache entry, or return None if it is absent, damaged or of another format.
+    """Open a cache entry. Return None if it is absent, damaged or of another format.
 
-    Every byte is read once and compared with the recorded fingerprint.
+    Every byte is read once, for the recorded fingerprint.
     """
     try:
         record = read_sealed(entry / _RECORD)
@@ -119,14 +121,14 @@ def read(entry: Path, name: str) -> Dataset | None:
             return None
         dataset = as_dataset(name, contents, record["fingerprint"])
         return dataclasses.replace(dataset, repeats=_repeats(record, contents))
-    except Exception as error:  # NumPy raises many types on a damaged header, even of its tokenizer
+    except Exception as error:  # NumPy raises many types on a damaged header.
         if is_lack(error):
             raise
         return None
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file; unlike `np.save`'s, its error says whether the disk is full."""
+    """Write a .npy file. Its error shows a full disk; that of `np.save` does not."""
     plain = np.ascontiguousarray(array)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(plain))
@@ -134,7 +136,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _write(entry: Path, contents: Contents) -> None:
-    """Write an entry under a temporary name and rename it; an entry in its place is replaced."""
+    """Write an entry under a temporary name and rename it, replacing an older one."""
     with temporary_directory(entry.parent) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -159,28 +161,28 @@ def _unwritable(root: Path, error: OSError | str) -> UserError:
     reason = error if isinstance(error, str) else error.strerror or str(error)
     return (MachineError if full else UserError)(
         f"{root}: the cache directory cannot be written ({reason}); "
-        "set CIFAR_JAX_CACHE to a directory that can"
+        "set CIFAR_JAX_CACHE to a writable directory"
     )
 
 
 def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: str = "") -> Dataset:
-    """Open the cached entry; if there is none that is whole, build and cache it.
+    """Open a cache entry. If it is absent or damaged, build it.
 
     Args:
-        root: the cache directory; made if it is missing.
+        root: the cache directory, made if it is missing.
         entry: name of the entry, unique for the contents.
         name: name of the dataset.
-        build: makes the contents; what it raises passes through, and nothing is written.
-        family: prefix of older entries that a newly written one replaces; "" means none.
+        build: makes the contents. Its errors pass through.
+        family: prefix of older entries that a new one replaces; "" means none.
 
     Raises:
-        UserError: if the cache cannot be written.
+        UserError: the cache cannot be written.
     """
     path = root / entry
     if (found := read(path, name)) is not None:
         return found
     try:
-        # Before the long work, not after it.
+        # Fail before the slow work.
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
@@ -188,7 +190,7 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
     contents = build()
     failure: OSError | str = ""
     for _ in range(3):
-        # Only another process that builds the same entry can make one attempt fail.
+        # An attempt can fail because another process builds the same entry.
         try:
             _write(path, contents)
         except OSError as error:
@@ -202,5 +204,5 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
                     shutil.rmtree(older, ignore_errors=True)
         if (found := read(path, name)) is not None:
             return found
-        failure = "what was written could not be read back"
+        failure = "the written files could not be read back"
     raise _unwritable(root, failure)

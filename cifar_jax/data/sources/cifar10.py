@@ -1,8 +1,8 @@
-"""CIFAR-10 through tensorflow-datasets, without TensorFlow: found, prepared or downloaded.
+"""Load CIFAR-10 with tensorflow-datasets, without TensorFlow.
 
-Looked for, in this order: the decoded cache; a directory prepared by this project or by
-tensorflow-datasets itself (array_record files); the archive `cifar-10-binary.tar.gz`; the
-network. tensorflow_datasets is imported only once the cache has been found wanting.
+The sources, in this order: the cache of decoded images; a directory prepared by this project or by
+tensorflow-datasets (array_record files); the archive `cifar-10-binary.tar.gz`; the network.
+tensorflow_datasets is imported only if the cache lacks the images.
 """
 
 import contextlib
@@ -45,10 +45,10 @@ _FEATURES = (
 
 
 def data_directory(data_dir: str | Path | None) -> Path:
-    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds users expect.
+    """Return `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as tfds does.
 
     Raises:
-        UserError: if it is in a home directory that is not known.
+        UserError: it is in an unknown home directory.
     """
     if data_dir:
         return expand_home(data_dir, "--data-dir")
@@ -58,13 +58,13 @@ def data_directory(data_dir: str | Path | None) -> Path:
         return Path("~/tensorflow_datasets").expanduser()
     except RuntimeError:
         raise UserError(
-            "there is no home directory to keep CIFAR-10 in; name a directory with --data-dir"
+            "no home directory to save CIFAR-10 in; name a directory with --data-dir"
         ) from None
 
 
 @contextlib.contextmanager
 def _quiet(progress: Progress) -> Iterator[Progress]:
-    """Keep tensorflow_datasets from writing to the terminal; the yielded progress still can."""
+    """Silence tensorflow_datasets. The yielded progress can still write to the terminal."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -87,7 +87,7 @@ def _quiet(progress: Progress) -> Iterator[Progress]:
 
 
 def _session() -> "requests.Session":
-    """Requests that cannot leave https: there is no adapter for anything else."""
+    """Return a session without adapters for other schemes than https."""
     import requests
 
     session = requests.Session()
@@ -99,10 +99,10 @@ def _session() -> "requests.Session":
 
 
 def unreachable(url: str) -> str | None:
-    """Why the server cannot be reached, in a few words, or None if it answers.
+    """Return in a few words why the server cannot be reached, or None if it answers.
 
-    One request for the headers, through the proxy that the environment names, if any; answers
-    within about four seconds, a stuck name server included.
+    Sends one request for the headers. Takes at most about four seconds, even if name resolution
+    hangs.
     """
     import requests
 
@@ -127,7 +127,7 @@ def unreachable(url: str) -> str | None:
 
 
 def _find_prepared(directory: Path) -> Path | None:
-    """A prepared CIFAR-10 that can be read without TensorFlow, this project's own first."""
+    """Find a prepared CIFAR-10 in array_record files, this project's own first."""
     for name in ("cifar10_binary", "cifar10"):
         for info in sorted(directory.glob(f"{name}/*.*.*/dataset_info.json"), reverse=True):
             with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -137,24 +137,24 @@ def _find_prepared(directory: Path) -> Path | None:
 
 
 def _find_archive(directory: Path, archive: Archive) -> Path | None:
-    """A checked archive: in `directory`, or where tfds users put, and `_download` puts, theirs.
+    """Find and check the archive, in `directory` or in its downloads, as tfds does.
 
-    A damaged one there is passed over if it can be downloaded again.
+    Return None if there is none, or if a damaged one in the downloads can be downloaded again.
 
     Raises:
-        UserError: if the file there is not the archive.
+        UserError: the file is not the archive.
     """
     for found in (directory / FILE_NAME, directory / _MANUAL / FILE_NAME):
         if found.exists():
             try:
-                wrong = cifar10_archive.damage(found, archive)
+                difference = cifar10_archive.damage(found, archive)
             except OSError as error:
-                wrong = error.strerror or str(error)
-            if wrong:
+                difference = error.strerror or str(error)
+            if difference:
                 if found.parent != directory and unreachable(archive.url) is None:
-                    return None  # Where downloads go: it is fetched again, and replaced.
+                    return None  # `_download` replaces it.
                 raise UserError(
-                    f"{found}: not CIFAR-10's archive, or damaged ({wrong}); get it from "
+                    f"{found}: not CIFAR-10's archive, or damaged ({difference}); get it from "
                     f"{archive.url}, or remove the file"
                 )
             return found
@@ -162,15 +162,15 @@ def _find_archive(directory: Path, archive: Archive) -> Path | None:
 
 
 def _blame(error: Exception) -> type[UserError]:
-    """`MachineError` for a full disk or too little memory; libraries wrap what the disk says."""
+    """Return `MachineError` for a full disk or too little memory, also if a library wraps it."""
     full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
     return MachineError if full or isinstance(error, MemoryError) else UserError
 
 
 def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
-    """Fetch the archive and check it; nothing is left if that fails or is stopped.
+    """Download the archive and check it. A failure or stop leaves no file.
 
-    Not by tfds's downloader, whose threads outlive Ctrl-C until all 170 MB have arrived.
+    The threads of tfds's downloader would survive Ctrl-C until all 170 MB have arrived.
     """
     target = directory / _MANUAL / FILE_NAME
     try:
@@ -193,13 +193,13 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
                     if file.tell() > archive.size:
                         raise UserError(f"{archive.url}: sends more than {archive.size} bytes")
                     progress("downloading CIFAR-10", file.tell(), archive.size)
-            if wrong := cifar10_archive.damage(part, archive):
+            if difference := cifar10_archive.damage(part, archive):
                 raise UserError(
-                    f"{archive.url}: what was downloaded is not CIFAR-10's archive ({wrong})"
+                    f"{archive.url}: the download is not CIFAR-10's archive ({difference})"
                 )
             sync(part)
             os.replace(part, target)
-    except OSError as error:  # of the disk, and requests' own
+    except OSError as error:  # Errors of requests are OSErrors too.
         raise _blame(error)(
             f"CIFAR-10 could not be downloaded to {target.parent} ({one_line(error)})"
         ) from None
@@ -207,7 +207,7 @@ def _download(directory: Path, archive: Archive, progress: Progress) -> Path:
 
 
 def _arrays(source: Any, split: str, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of one tfds data source, in the authors' order where it is recorded."""
+    """Read images and labels of one tfds data source, in the authors' order if it is recorded."""
     total = len(source)
     images = np.empty((total, *IMAGE_SHAPE), np.uint8)
     labels = np.empty(total, np.int32)
@@ -224,13 +224,13 @@ def _arrays(source: Any, split: str, progress: Progress) -> tuple[np.ndarray, np
 
 
 def _check_features(value: Any) -> None:
-    """Refuse a feature of another class: tfds imports the module that the file names.
+    """Check the classes that `features.json` names: tfds would import their modules.
 
     Args:
-        value: of `features.json`, in today's or in tfds's older form.
+        value: of `features.json`, in tfds's present or older form.
 
     Raises:
-        ValueError: naming the class.
+        ValueError: a class is not one of CIFAR-10's features.
     """
     if isinstance(value, list):
         for item in value:
@@ -241,7 +241,7 @@ def _check_features(value: Any) -> None:
         if key in ("pythonClassName", "python_class_name", "type") and inner not in _FEATURES:
             raise ValueError(f"features.json names {shown(inner)}, which is not CIFAR-10's")
         if key == "content" and not isinstance(inner, dict):
-            raise ValueError("features.json holds text in place of features")
+            raise ValueError("features.json has text instead of features")
         _check_features(inner)
 
 
@@ -249,7 +249,7 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
     """Read a prepared directory of array_record files.
 
     Raises:
-        UserError: naming the directory, if it does not hold a whole CIFAR-10.
+        UserError: the directory does not contain all of CIFAR-10.
     """
     arrays: dict[str, Any] = {}
     try:
@@ -264,7 +264,7 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
                 arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     except MemoryError:
         raise
-    except Exception as error:  # tfds and array_record raise many types on damaged files
+    except Exception as error:  # tfds and array_record raise many types on damaged files.
         raise UserError(
             f"{prepared}: cannot be read ({one_line(error)}); remove it to prepare it again"
         ) from None
@@ -279,18 +279,15 @@ def _read_prepared(prepared: Path, archive: Archive, progress: Progress) -> Cont
 
 
 def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) -> Path:
-    """Prepare array_record files in `directory` from the checked archive `file`.
-
-    Nothing is left if that fails or is stopped.
-    """
+    """Prepare array_record files in `directory` from the archive. A failure leaves no files."""
     try:
         import tensorflow_datasets as tfds
 
         from cifar_jax.data.sources.cifar10_builder import Cifar10Binary
 
-        place = directory / Cifar10Binary.name / str(Cifar10Binary.VERSION)
-        if place.exists() and _find_prepared(directory) is None:
-            remove(place)  # Too damaged to be found; tfds would read it rather than prepare.
+        target = directory / Cifar10Binary.name / str(Cifar10Binary.VERSION)
+        if target.exists() and _find_prepared(directory) is None:
+            remove(target)  # Damaged; tfds would read it instead of preparing it.
         with _quiet(progress) as report:
             builder = Cifar10Binary(
                 archive=archive,
@@ -304,12 +301,12 @@ def _prepare(directory: Path, file: Path, archive: Archive, progress: Progress) 
                 )
             )
         prepared = Path(builder.data_dir)
-        for left in prepared.parent.glob("*.incomplete*"):  # by tfds, of a killed process
-            remove(left)
+        for partial in prepared.parent.glob("*.incomplete*"):  # of a killed process
+            remove(partial)
         return prepared
     except UserError:
         raise
-    except Exception as error:  # whatever tfds or the disk raised
+    except Exception as error:  # tfds raises many types.
         if (by_another_process := _find_prepared(directory)) is not None:
             return by_another_process
         raise _blame(error)(
@@ -321,24 +318,24 @@ def _contents(directory: Path, archive: Archive, progress: Progress) -> Contents
     try:
         os.stat(directory)
     except FileNotFoundError:
-        pass  # It may be made.
+        pass  # It will be made.
     except OSError as error:
         raise UserError(f"--data-dir {directory}: cannot be used ({error.strerror})") from None
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"--data-dir {directory}: a file; give the folder that holds it")
+        raise UserError(f"--data-dir {directory}: is a file; give its folder")
     prepared = _find_prepared(directory)
     if prepared is not None:
         try:
             return _read_prepared(prepared, archive, progress)
         except UserError:
-            # Only this project's own is removed, and only where it can be made again.
+            # Remove only this project's own, and only if the archive can replace it.
             own = prepared.parent.name == "cifar10_binary"
             if not own or _find_archive(directory, archive) is None:
                 raise
             remove(prepared)
     file = _find_archive(directory, archive)
     if file is None:
-        cifar10_archive.refuse_pickled(directory, "--data-dir")
+        cifar10_archive.reject_pickled(directory, "--data-dir")
     if file is None and (reason := unreachable(archive.url)):
         raise UserError(
             f"CIFAR-10 is not in {directory} and cannot be downloaded from "
@@ -361,13 +358,13 @@ def load(
 
     Args:
         root: the cache directory.
-        data_dir: see `data_directory`; may hold the archive or a prepared dataset, and is where
-            one is prepared.
-        archive: what the archive must be.
-        progress: told about downloading, preparing and reading.
+        data_dir: see `data_directory`; may contain the archive or a prepared dataset. A new one is
+            prepared here.
+        archive: requirements of the archive.
+        progress: of downloading, preparing and reading.
 
     Raises:
-        UserError: one line: why it cannot be had, and what to do.
+        UserError: CIFAR-10 is not available.
     """
     return open_or_build(
         root,

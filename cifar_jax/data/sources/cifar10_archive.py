@@ -1,10 +1,10 @@
-"""The archive that CIFAR-10's authors publish: what it must be, and how to read it.
+"""Check and read the archive that CIFAR-10's authors publish.
 
-CIFAR-10, binary version (Krizhevsky, 2009): a gzipped tar of six files of 10,000 records; a record
-is one byte of label and 3072 bytes of pixels, a 32x32 plane each of red, green and blue, by rows.
+CIFAR-10, binary version (Krizhevsky, 2009): a gzipped tar of six files of 10,000 records. A record
+has one byte of label and 3072 bytes of pixels: a 32x32 plane each of red, green and blue, by rows.
 
-An archive is checked by its SHA-256 before it is read. The reader trusts it no more for that:
-whatever it holds, nothing is written, and no more is read than CIFAR-10 can have.
+The SHA-256 is checked before reading. The reader does not rely on it: it writes no file, and reads
+no more bytes than CIFAR-10 can have.
 """
 
 import gzip
@@ -40,13 +40,13 @@ _TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
 _TEST_FILES = (f"{_FOLDER}/test_batch.bin",)
 _RECORD_BYTES = 1 + 32 * 32 * 3
 _MOST_MEMBERS = 32  # the published archive has nine
-_SPARE_BYTES = 1 << 20  # for headers, padding and the small files beside the images
+_SPARE_BYTES = 1 << 20  # for headers, padding and small files
 _PICKLED = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What an archive must be.
+    """Requirements of an archive.
 
     Attributes:
         url: where it is published.
@@ -70,10 +70,10 @@ CIFAR10 = Archive(
 
 
 def damage(path: Path, archive: Archive) -> str | None:
-    """What is wrong with the file, in a few words, or None if it is the archive.
+    """Return in a few words how the file differs from the archive, or None.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: the file cannot be read.
     """
     size = path.stat().st_size
     if size != archive.size:
@@ -85,12 +85,11 @@ def damage(path: Path, archive: Archive) -> str | None:
     return None
 
 
-def refuse_pickled(path: Path, what: str) -> None:
-    """Refuse CIFAR-10's "python version": its batches are pickles, and reading one runs it.
+def reject_pickled(path: Path, what: str) -> None:
+    """Raise if `path` is or contains CIFAR-10's "python version", whose batches are pickles.
 
     Raises:
-        UserError: beginning with `what`, if `path` is such an archive or folder, or holds one and
-            nothing else that could be meant.
+        UserError: beginning with `what`. Reading a pickle can run any program.
     """
     near = [path.parent / path.name, *(path / name for name in _PICKLED)]
     for found in near:
@@ -102,7 +101,7 @@ def refuse_pickled(path: Path, what: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Reads through to `source`, and fails beyond `most` bytes; only forwards."""
+    """Forward-only reader of `source` that fails beyond `most` bytes."""
 
     def __init__(self, source: gzip.GzipFile, most: int) -> None:
         self._source, self._left = source, most
@@ -119,7 +118,7 @@ class _Limited(io.RawIOBase):
 
 
 def _forbidden(member: tarfile.TarInfo, most: int) -> str | None:
-    """Why a member cannot be in CIFAR-10's archive, in a few words, or None."""
+    """Return in a few words why CIFAR-10's archive cannot have this member, or None."""
     parts = PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
         return "a path that leaves the archive's folder"
@@ -137,10 +136,10 @@ def _forbidden(member: tarfile.TarInfo, most: int) -> str | None:
 
 
 def _batches(path: Path, wanted: int) -> dict[str, np.ndarray]:
-    """The bytes of the six files of `wanted` bytes, by name.
+    """Return the contents of the six files of `wanted` bytes, by name.
 
     Raises:
-        UserError: at the first member that has no business there.
+        UserError: the archive has a member that is not allowed.
     """
     found: dict[str, np.ndarray] = {}
     names = _TRAIN_FILES + _TEST_FILES
@@ -152,8 +151,8 @@ def _batches(path: Path, wanted: int) -> dict[str, np.ndarray]:
         for number, member in enumerate(tar):
             if number >= _MOST_MEMBERS:
                 raise UserError(f"{path}: it has more than {_MOST_MEMBERS} members")
-            if wrong := _forbidden(member, wanted):
-                raise UserError(f"{path}: {shown(member.name)} in it is refused: {wrong}")
+            if reason := _forbidden(member, wanted):
+                raise UserError(f"{path}: {shown(member.name)} in it is not allowed: {reason}")
             if member.name not in names:
                 continue
             file = tar.extractfile(member)
@@ -164,20 +163,20 @@ def _batches(path: Path, wanted: int) -> dict[str, np.ndarray]:
 
 
 def read(path: Path, archive: Archive) -> Contents:
-    """Read the images out of the archive, in its authors' order.
+    """Read the images from the archive, in its authors' order.
 
-    Nothing is extracted to disk: only the six expected files are read, small files beside them
-    are passed over, and anything else (a path out of its folder, a link, a device, more bytes or
-    members than CIFAR-10 has) is refused.
+    Only the six expected files are read, and no file is extracted to disk. Other small files are
+    ignored. A path out of the folder, a link, a device, and more bytes or members than CIFAR-10
+    has are errors.
 
     Raises:
-        UserError: naming the file, if it is cut short or does not hold what it should.
+        UserError: the file is cut short or has other contents.
     """
     try:
         found = _batches(path, archive.batch * _RECORD_BYTES)
     except UserError:
         raise
-    # tarfile leaks ValueError and its like from extended headers.
+    # tarfile also raises ValueError and similar errors for extended headers.
     except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped tar ({error})") from None
     arrays: dict[str, Any] = {}

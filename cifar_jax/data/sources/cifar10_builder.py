@@ -1,9 +1,8 @@
 """CIFAR-10 as a tensorflow-datasets builder that needs no TensorFlow.
 
-The builder that tensorflow-datasets brings cannot prepare without TensorFlow: its tar extractor
-and its image encoder import it. This one reads the archive itself and encodes PNG by Pillow. It
-expects the archive in the download manager's `manual_dir`. Importing this module imports
-tensorflow_datasets.
+The tar extractor and image encoder of tensorflow-datasets' own builder import TensorFlow. This
+builder reads the archive itself, from the download manager's `manual_dir`, and encodes PNG with
+Pillow. This module imports tensorflow_datasets.
 """
 
 import io
@@ -19,14 +18,14 @@ from cifar_jax.data.sources.contents import IMAGE_SHAPE, Progress, silent
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    """`DatasetInfo` that asks nobody else: this builder is not in tfds's bucket."""
+    """`DatasetInfo` that does not look into tfds's bucket, which lacks this builder."""
 
     def initialize_from_bucket(self) -> None:
-        """Nothing; tfds's own looks there, and leaves an empty temporary directory each time."""
+        """Do nothing. The parent would look there and leave an empty temporary directory."""
 
 
 class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Registered nowhere, so that `tfds.load("cifar10")` stays what it was."""
+    """Builder of CIFAR-10. It is not registered: `tfds.load("cifar10")` uses tfds's own."""
 
     name = "cifar10_binary"
     VERSION = tfds.core.Version("1.0.0")
@@ -42,8 +41,8 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """Make a builder.
 
         Args:
-            archive: what the archive must be.
-            progress: told how many images have been written.
+            archive: size, checksum and address of the archive.
+            progress: receives the number of written images.
             **kwargs: for `tfds.core.GeneratorBasedBuilder`: `data_dir`, `file_format`.
         """
         self._archive, self._progress = archive, progress
@@ -51,7 +50,7 @@ class Cifar10Binary(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     @property
     def url_infos(self) -> dict[str, tfds.download.checksums.UrlInfo]:
-        """Size and checksum that the download manager must find."""
+        """Size and checksum that the download manager requires."""
         info = tfds.download.checksums.UrlInfo(
             size=tfds.core.utils.Size(self._archive.size),
             checksum=self._archive.sha256,

@@ -1,4 +1,4 @@
-"""What a dataset is, whatever it was read from: uint8 images, labels, class names, fingerprint."""
+"""Types of datasets: uint8 images, labels, class names and a fingerprint."""
 
 import hashlib
 import json
@@ -12,20 +12,19 @@ IMAGE_SHAPE = (32, 32, 3)
 
 
 class Progress(Protocol):
-    """Told how far a slow step has come."""
+    """Receives the progress of a slow step."""
 
     def __call__(self, description: str, done: int, total: int, /) -> None: ...
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How an image folder is read.
+    """Options of reading an image folder.
 
     Attributes:
         resize: allow images that are not 32x32.
         test_split: name of the folder with the test images.
-        white_level: the grey value that is white in files of more than 8 bits; None: as the
-            format says.
+        white_level: grey value of white in files of more than 8 bits; None: the format's.
     """
 
     resize: bool = False
@@ -38,12 +37,12 @@ PLAIN = FolderOptions()
 
 @dataclass(frozen=True)
 class Repeats:
-    """Images whose pixels are equal, of one kind; see `repeats.find_repeats`.
+    """Number of images with equal pixels, of one kind; see `repeats.find_repeats`.
 
     Attributes:
         kind: "test", "labels", "test labels" or "copies".
-        count: how many images.
-        first: names of the first image and of one that is equal to it.
+        count: number of images.
+        first: names of the first image and of one equal to it.
     """
 
     kind: str
@@ -53,7 +52,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, split into those to train on and those to test on.
+    """Labelled images, split into training and test images.
 
     Attributes:
         name: safe in a file name: "cifar10", "synthetic" or "folder-<NAME>".
@@ -63,9 +62,9 @@ class Dataset:
         test_labels: int32 (M,).
         classes: the class names, in the order of the labels.
         fingerprint: SHA-256 in hex over pixels, labels and class names; see `fingerprint`.
-        notice: None, or the text of a banner that says why these are not the images asked for.
-        notes: lines on what was skipped, changed or found, for the terminal and the results.
-        repeats: images whose pixels are equal.
+        notice: text of a banner that explains why other images are used instead, or None.
+        notes: lines on skipped or changed images, for the terminal and the results.
+        repeats: images with equal pixels.
     """
 
     name: str
@@ -82,10 +81,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Contents:
-    """The arrays of a dataset, as a source delivers them; fields as in `Dataset`.
+    """The arrays of a dataset, from a source. Fields as in `Dataset`.
 
     Attributes:
-        files: of every training and of every test image, where they come from files.
+        files: paths of the training images and of the test images, if they come from files.
     """
 
     train_images: np.ndarray
@@ -101,9 +100,9 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def fingerprint(contents: Contents) -> str:
-    """SHA-256, in hex, of the class names (as JSON), then of every array's shape and bytes.
+    """Return the SHA-256, in hex, of the class names (as JSON) and each array's shape and bytes.
 
-    Labels enter as little-endian int32, so that the value is the same on every machine.
+    Labels are hashed as little-endian int32, so that the value is the same on every machine.
     """
     digest = hashlib.sha256(json.dumps(list(contents.classes)).encode())
     for name in ARRAYS:
@@ -115,7 +114,7 @@ def fingerprint(contents: Contents) -> str:
 
 
 def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Dataset:
-    """Name the contents; `digest` is their fingerprint where it has been computed already."""
+    """Make a dataset of contents. `digest` is their fingerprint if it is known."""
     return Dataset(
         name=name,
         train_images=contents.train_images,
@@ -129,7 +128,7 @@ def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Data
 
 
 def silent(description: str, done: int, total: int, /) -> None:
-    """The `Progress` of someone who does not want to know."""
+    """Ignore the progress."""
 
 
 Build = Callable[[], Contents]

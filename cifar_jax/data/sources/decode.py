@@ -1,8 +1,7 @@
-"""Image files, decoded to uint8 arrays, and notes on what decoding changed.
+"""Decode image files to uint8 arrays, with notes on changes.
 
-`pixels.to_rgb` says how colours, transparency and more than 8 bits are treated. Of an animation,
-or of a file with pages, the first picture is taken. Images are turned as their EXIF orientation
-says, as viewers show them.
+`pixels.to_rgb` treats colours, transparency and more than 8 bits. Animations and files with pages
+give their first picture. Images are rotated by their EXIF orientation.
 """
 
 import io
@@ -23,17 +22,17 @@ from cifar_jax.device import cpu_count
 from cifar_jax.errors import MachineError, UserError, counted, one_line
 from cifar_jax.inputs import read_bytes
 
-# What Pillow may take a file for, whatever its name says. Left to itself it would also run
-# Ghostscript on PostScript, which is a program.
+# Formats that Pillow may detect, whatever a file's name. By default it would also run Ghostscript
+# on PostScript, which is a program.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MOST_BYTES = 128 << 20  # of a file
-MOST_PIXELS = 89_478_485  # of an image that is to be resized; where Pillow begins to warn
+MOST_PIXELS = 89_478_485  # of an image to resize; Pillow warns of larger ones
 VERSION = 2
-"""Part of the cache key: raise it when the same files would decode to other pixels."""
+"""Part of the cache key. Raise it when the same files decode to other pixels."""
 
 _CHUNK = 256
 _MOST_NAMED = 20
-_MOST_CHARACTERS = 1100  # of names and reasons in one line
+_MOST_CHARACTERS = 1100  # names and reasons in one line
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,9 +51,9 @@ _NOTES = {
     pixels.DEPTH: "{} of more than 8 bits a channel, reduced to 8",
     pixels.CHANNELS: "{} with extra channels, which are dropped",
     pixels.CMYK: "{} in CMYK, converted to RGB without a colour profile",
-    pixels.PROFILE: "{} with a colour profile or gamma other than sRGB's, which is ignored",
+    pixels.PROFILE: "{} with another colour profile or gamma than sRGB's, which is ignored",
     "frames": "{} with several frames or pages, reduced to the first",
-    "turned": "{} turned as the EXIF orientation says",
+    "turned": "{} rotated by the EXIF orientation",
     "cropped": "{} not square, cropped to the centred square",
     "resized": f"{{}} resized to {_SIZE}",
 }
@@ -62,26 +61,26 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """One file.
+    """One decoded file.
 
     Attributes:
         pixels: uint8 (32, 32, 3).
-        changes: which keys of `_NOTES` are true of it.
+        changes: keys of `_NOTES` that apply to it.
     """
 
     pixels: np.ndarray
     changes: frozenset[str]
 
 
-def refuse(folder: str, problems: Sequence[tuple[str, str]]) -> None:
-    """Raise one error that names up to twenty unusable files and says how many there are.
+def raise_problems(folder: str, problems: Sequence[tuple[str, str]]) -> None:
+    """Raise one error with the number of unusable files and the names of up to twenty.
 
     Args:
-        folder: that holds them.
-        problems: path in the folder, and what is wrong with it; nothing is raised if empty.
+        folder: of the files.
+        problems: path in the folder and reason of each.
 
     Raises:
-        UserError: if there is any problem.
+        UserError: there is a problem.
     """
     if not problems:
         return
@@ -96,16 +95,16 @@ def refuse(folder: str, problems: Sequence[tuple[str, str]]) -> None:
             break
         by_reason.setdefault(reason, []).append(path)
         named += 1
-    said = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in by_reason.items())
+    listed = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in by_reason.items())
     more = f"; and {len(problems) - named:,} more" if named < len(problems) else ""
-    raise UserError(f"{folder}: {len(problems):,} entries cannot be used: {said}{more}")
+    raise UserError(f"{folder}: {len(problems):,} entries cannot be used: {listed}{more}")
 
 
 _T = TypeVar("_T")
 
 
 def _attempt(read: Callable[[], _T], default: _T) -> _T:
-    """What `read` returns; `default` where the file's metadata are damaged."""
+    """Return `read()`, or `default` if the file's metadata are damaged."""
     try:
         return read()
     except MemoryError:
@@ -115,14 +114,14 @@ def _attempt(read: Callable[[], _T], default: _T) -> _T:
 
 
 def _convert(image: Image.Image, options: FolderOptions) -> Decoded:
-    """Decode an opened file whose size is allowed."""
-    how = pixels.stored(image)
+    """Decode an opened file."""
+    layout = pixels.stored(image)
     turn = _attempt(lambda: image.getexif().get(_ORIENTATION), None)
     image.load()
-    rgb, changes = pixels.to_rgb(image, how, options.white_level)
+    rgb, changes = pixels.to_rgb(image, layout, options.white_level)
     if turn in _TURNS:
         changes.add("turned")
-        if how.format != "TIFF":  # Pillow itself turns TIFF.
+        if layout.format != "TIFF":  # Pillow itself rotates TIFF.
             rgb = rgb.transpose(_TURNS[turn])
     if _attempt(lambda: bool(getattr(image, "is_animated", False)), False):
         changes.add("frames")
@@ -142,12 +141,12 @@ def decode(path: str, options: FolderOptions) -> Decoded:
 
     Args:
         path: of the file.
-        options: `resize` shrinks or enlarges (Lanczos) the largest centred square of images of
-            another size; `white_level` as in `pixels.to_rgb`.
+        options: `resize` resamples (Lanczos) the largest centred square of images of another
+            size.
 
     Raises:
-        Unusable: if it is no whole image, or of another size without `resize`.
-        MachineError: if the memory does not suffice.
+        Unusable: the file is not a whole image, or has another size without `resize`.
+        MachineError: out of memory.
     """
     try:
         content = io.BytesIO(read_bytes(path, MOST_BYTES))
@@ -178,7 +177,7 @@ def decode(path: str, options: FolderOptions) -> Decoded:
 
 
 def _notes(names: Sequence[str], changes: Sequence[frozenset[str]]) -> list[str]:
-    """One line for each kind of change: how many files, and the first."""
+    """Return a line for each kind of change, with the number of files and the first."""
     notes = []
     for kind, text in _NOTES.items():
         if found := [name for name, of in zip(names, changes, strict=True) if kind in of]:
@@ -192,17 +191,17 @@ def decode_files(
     """Decode files in parallel.
 
     Args:
-        folder: that holds them.
+        folder: of the files.
         names: their paths in it.
         options: see `decode`.
-        progress: told how many are decoded.
+        progress: receives the number of decoded files.
 
     Returns:
-        uint8 (len(names), 32, 32, 3), in their order, and notes on what was changed.
+        uint8 (len(names), 32, 32, 3), in their order, and notes on changes.
 
     Raises:
-        UserError: naming the files that cannot be used.
-        MachineError: if the memory does not suffice.
+        UserError: files cannot be used; the message names them.
+        MachineError: out of memory.
     """
     images = np.empty((len(names), *IMAGE_SHAPE), np.uint8)
     changes: list[frozenset[str]] = [frozenset()] * len(names)
@@ -219,7 +218,7 @@ def decode_files(
             images[row], changes[row] = decoded.pixels, decoded.changes
         return start + len(chunk)
 
-    # Pillow's warnings are about metadata, but for the one about an image that is far too large.
+    # Pillow warns of metadata, and of decompression bombs, which are an error.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -229,5 +228,5 @@ def decode_files(
                 progress(done)
         finally:
             pool.shutdown(cancel_futures=True)
-    refuse(folder, [(names[row], problems[row]) for row in sorted(problems)])
+    raise_problems(folder, [(names[row], problems[row]) for row in sorted(problems)])
     return images, _notes(names, changes)

@@ -1,7 +1,7 @@
-"""An image folder, `train/<class>/*` and `test/<class>/*`, as a dataset.
+"""Load an image folder, `train/<class>/*` and `test/<class>/*`, as a dataset.
 
-Files are read in a fixed order: classes by name, images by natural file name (2 before 10).
-`listing` says which files are read, `decode` how.
+The order is fixed: classes by name, images by natural file name (2 before 10). `listing` finds
+the files, `decode` reads them.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from cifar_jax.data.subset import select_classes
 
 
 def dataset_name(folder: Path) -> str:
-    """`folder-<NAME>`, with the folder's own name made safe for use in a file name."""
+    """Return `folder-<NAME>`, where NAME is the folder's name, made safe for a file name."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-")
     return f"folder-{safe[:64] or 'images'}"
 
 
 def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
-    """Changes whenever a file is added, removed, renamed or edited."""
+    """Return a digest that changes when a file is added, removed, renamed or edited."""
     digest = hashlib.sha256(f"{decode.VERSION} {options}".encode())
     digest.update(os.fsencode(folder))
     for classes in listing.files.values():
@@ -46,7 +46,7 @@ def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
 
 
 def _family(folder: Path, options: FolderOptions, classes: str | None) -> str:
-    """What the names of cache entries begin with that a new one replaces."""
+    """Return the name prefix of the cache entries that a new one replaces."""
     chosen = f"\0{options.test_split}\0{options.white_level}\0{classes}"
     default = classes is None and options == FolderOptions(resize=options.resize)
     where = hashlib.sha256(os.fsencode(folder) + os.fsencode("" if default else chosen))
@@ -55,10 +55,10 @@ def _family(folder: Path, options: FolderOptions, classes: str | None) -> str:
 
 
 def natural_order(path: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key of a file name in which runs of digits count as numbers: 2 before 10."""
+    """Return a sort key of a file name that orders numbers by value: 2 before 10."""
     name = os.path.basename(path)
     parts = re.split(r"([0-9]+)", name)
-    # Text lies at even positions, numbers at odd ones, so positions of two names compare alike.
+    # Text is at even positions and numbers at odd ones, so positions of two names compare.
     return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)], name
 
 
@@ -96,18 +96,18 @@ def load(
     classes: str | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Open an image folder; decoded on first use, from the cache `root` while nothing changes.
+    """Open an image folder. It is decoded on first use, and again after a change of its files.
 
     Args:
-        folder: has `train/<class>/*` and `test/<class>/*`, files of `listing.EXTENSIONS`.
+        folder: with `train/<class>/*` and `test/<class>/*`, files of `listing.EXTENSIONS`.
         root: the cache directory.
-        options: how to read it.
+        options: of reading.
         classes: names separated by commas; other classes are neither checked nor decoded.
-        progress: told about the decoding.
+        progress: receives the number of decoded images.
 
     Raises:
-        UserError: one line naming the files or folders that cannot be used.
-        MachineError: if memory or disk do not suffice.
+        UserError: files or folders cannot be used; the message names them.
+        MachineError: memory or disk do not suffice.
     """
     folder = Path(os.path.expanduser(folder)).resolve()
     listing = list_folder(folder, options, classes)

@@ -1,8 +1,8 @@
-"""The files of an image folder, `train/<class>/*` and `test/<class>/*`, listed but not opened.
+"""List the files of an image folder, `train/<class>/*` and `test/<class>/*`, without opening them.
 
-What is no image is skipped, and a note says how many: what desktops, servers and archives leave
-(`.DS_Store`, `__MACOSX`, `@eaDir`, ...), tables, texts and every other file without the name of
-an image. What looks like an image and cannot be used is refused by name.
+Files without the name of an image are skipped and counted in a note: those of desktops, servers
+and archives (`.DS_Store`, `__MACOSX`, `@eaDir`, ...), tables, texts. An image that cannot be used
+is an error.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_jax.data.sources.contents import FolderOptions
-from cifar_jax.data.sources.decode import MOST_BYTES, refuse
+from cifar_jax.data.sources.decode import MOST_BYTES, raise_problems
 from cifar_jax.data.subset import parse_classes
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import is_part
@@ -22,7 +22,7 @@ EXTENSIONS = (
     "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
     "pnm",
 )  # fmt: skip
-# Refused rather than skipped: whoever has such images wants them read.
+# An error, not skipped: the user would miss these images.
 _OTHER_IMAGES = (
     "heic", "heif", "avif", "jxl", "jp2", "j2k", "svg", "eps", "ps", "psd", "ico", "tga", "dng",
     "cr2", "nef", "arw", "raw", "dcm", "nii", "exr", "hdr", "mat", "npy", "npz",
@@ -32,12 +32,12 @@ _SYSTEM = (
     "ehthumbs.db", "desktop.ini", "icon\r", "system volume information", "__pycache__",
 )  # fmt: skip
 _VALIDATION = ("val", "valid", "validation", "dev")
-MOST_CLASSES = 1000  # as `model.num_classes` allows
+MOST_CLASSES = 1000  # the limit of `model.num_classes`
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a class folder; `path` is that in the image folder, as text."""
+    """A file of a class folder. `path` is relative to the image folder."""
 
     path: str
     size: int
@@ -47,13 +47,13 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an image folder holds.
+    """Contents of an image folder.
 
     Attributes:
         files: by split ("train", "test"), then by class, sorted by class and file name.
-        names: of the classes asked for, in their order; those of `files`, sorted, if all are.
-        total: how many class folders there are.
-        notes: lines on what is not used.
+        names: of the chosen classes, in the user's order; by default all, sorted.
+        total: number of class folders.
+        notes: lines on unused files and folders.
     """
 
     files: dict[str, dict[str, list[File]]]
@@ -71,7 +71,7 @@ def _cannot_be_read(error: OSError) -> str:
 
 
 class _Lister:
-    """Walks a folder and collects what is skipped and what is wrong."""
+    """Walks a folder and collects skipped entries and problems."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class _Lister:
         self.problems: list[tuple[str, str]] = []
 
     def _entries(self, path: str) -> Iterator[tuple[os.DirEntry[str], str]]:
-        """Entries of a directory by name, each with its path in the folder."""
+        """Yield the entries of a directory by name, each with its path in the folder."""
         try:
             with os.scandir(self.folder / path) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -94,7 +94,7 @@ class _Lister:
                 yield entry, inner
 
     def class_names(self, split: str) -> list[str]:
-        """The class folders of a split."""
+        """Return the class folders of a split."""
         names = []
         for entry, path in self._entries(split):
             try:
@@ -111,7 +111,7 @@ class _Lister:
         return names
 
     def class_files(self, path: str) -> list[File]:
-        """The images of a class folder."""
+        """Return the images of a class folder."""
         files = []
         before = len(self.problems)
         for entry, inner in self._entries(path):
@@ -124,8 +124,8 @@ class _Lister:
                 else:
                     self.skipped.append(inner)
                 continue
-            if wrong := _wrong(status, suffix):
-                self.problems.append((inner, wrong))
+            if problem := _problem(status, suffix):
+                self.problems.append((inner, problem))
             elif suffix in EXTENSIONS:
                 times = status.st_mtime_ns, status.st_ctime_ns
                 files.append(File(inner, status.st_size, *times))
@@ -137,8 +137,8 @@ class _Lister:
         return files
 
 
-def _wrong(status: os.stat_result, suffix: str) -> str | None:
-    """Why an entry of a class folder is refused; None if it is an image or is skipped."""
+def _problem(status: os.stat_result, suffix: str) -> str | None:
+    """Return why an entry of a class folder is an error, or None."""
     if stat.S_ISDIR(status.st_mode):
         return "a folder inside a class folder"
     if suffix in _OTHER_IMAGES:
@@ -152,13 +152,13 @@ def _wrong(status: os.stat_result, suffix: str) -> str | None:
 
 
 def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Problems with the names of class folders."""
-    alike: dict[str, str] = {}
+    """Yield the problems with the names of class folders."""
+    by_look: dict[str, str] = {}
     for name in names:
         if not name.isprintable():
             yield f"{split}/{name}", "the class name is not printable"
-        # One name in two spellings of Unicode is a mistake: nobody could tell them apart.
-        other = alike.setdefault(unicodedata.normalize("NFKC", name), name)
+        # Two Unicode spellings of one name look the same.
+        other = by_look.setdefault(unicodedata.normalize("NFKC", name), name)
         if other != name:
             yield (
                 f"{split}/{name}",
@@ -167,22 +167,22 @@ def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[str]]:
-    """Names of the folders of both splits, and a note on those that are not used.
+    """Return the folder names of both splits, and a note on unused ones.
 
     Raises:
-        UserError: if one is missing.
+        UserError: a folder is missing.
     """
     if not is_part(test_split) or test_split == "train":
         raise UserError(f"--test-split {test_split}: must be the name of a folder next to train/")
-    there = [name for name in ("test", *_VALIDATION) if os.path.isdir(folder / name)]
+    existing = [name for name in ("test", *_VALIDATION) if os.path.isdir(folder / name)]
     for split in ("train", test_split):
         if not os.path.isdir(folder / split):
-            hint = f"; --test-split {there[0]} tests on {there[0]}/" if there else ""
+            hint = f"; --test-split {existing[0]} tests on {existing[0]}/" if existing else ""
             raise UserError(
                 f"{folder / split}: no such folder; an image folder has train/<class>/* and "
                 f"test/<class>/*{hint if split != 'train' else ''}"
             )
-    unused = [f"{name}/" for name in there if name != test_split]
+    unused = [f"{name}/" for name in existing if name != test_split]
     notes = []
     if unused:
         notes.append(
@@ -196,21 +196,21 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
     """List an image folder.
 
     Args:
-        folder: has the splits.
-        options: `test_split` names the second one.
-        classes: names separated by commas; other classes are not looked at. None: all.
+        folder: with the splits.
+        options: `test_split` names the second split.
+        classes: names separated by commas; other classes are ignored. None: all.
 
     Raises:
-        UserError: naming the missing split, or up to twenty entries that cannot be used.
+        UserError: a split is missing, or entries cannot be used; it names up to twenty.
     """
     splits, notes = _find_splits(folder, options.test_split)
     lister = _Lister(folder)
-    there = {split: lister.class_names(name) for split, name in splits.items()}
-    known = tuple(sorted({*there["train"], *there["test"]}))
+    found = {split: lister.class_names(name) for split, name in splits.items()}
+    known = tuple(sorted({*found["train"], *found["test"]}))
     names = parse_classes(classes, known) if classes is not None else known
     files: dict[str, dict[str, list[File]]] = {"train": {}, "test": {}}
     for split, name in splits.items():
-        chosen = sorted({*there[split]} & {*names})
+        chosen = sorted({*found[split]} & {*names})
         if len(chosen) > MOST_CLASSES:
             raise UserError(f"{folder / name}: more than {MOST_CLASSES} classes")
         lister.problems += _check_names(name, chosen)
@@ -220,12 +220,12 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
             (f"{splits[split]}/{label}", f"this class is missing in {splits[other]}/")
             for label in sorted({*files[split]} - {*files[other]})
         ]
-    refuse(str(folder), lister.problems)
+    raise_problems(str(folder), lister.problems)
     if len(names) < 2:
-        found = counted(len(names), "class")
-        raise UserError(f"{folder / 'train'}: {found}; at least 2 are needed")
+        classes_found = counted(len(names), "class")
+        raise UserError(f"{folder / 'train'}: {classes_found}; at least 2 are needed")
     if lister.skipped:
         count = len(lister.skipped)
-        what = "entry that is not an image" if count == 1 else "entries that are not images"
-        notes.append(f"skipped {count:,} {what}; the first: {lister.skipped[0]}")
+        noun = "entry that is not an image" if count == 1 else "entries that are not images"
+        notes.append(f"skipped {count:,} {noun}; the first: {lister.skipped[0]}")
     return Listing(files, names, len(known), tuple(notes))

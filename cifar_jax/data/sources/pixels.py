@@ -1,10 +1,10 @@
-"""From what Pillow decodes to 8-bit RGB, and what is changed on the way.
+"""Convert Pillow's images to 8-bit RGB.
 
-Grey of more than 8 bits is scaled so that the white level becomes 255, rounded to the nearest.
-The white level is `--white-level`, else what the format says: 65535 of PNG, PPM and unsigned
-16-bit TIFF, 4095 of 12-bit TIFF. Where the format says nothing the image is refused. So is one
-of 16 bits that uses 12 of them or fewer: it would be black. Of 16-bit colour Pillow keeps the
-high byte. Transparent pixels are blended with white.
+Grey of more than 8 bits is scaled so that the white level becomes 255, and rounded. The white
+level is `--white-level`, else the format's: 65535 for PNG, PPM and unsigned 16-bit TIFF, 4095
+for 12-bit TIFF. An image whose format has no white level is an error. So is a 16-bit image with
+values of 12 bits or fewer: it would be black. Pillow keeps the high byte of 16-bit colours.
+Transparent pixels are blended with white.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _SRGB_GAMMA = 1 / 2.2
 
 
 class Unusable(UserError):
-    """One file that cannot be used; the message is the reason, without the file's path."""
+    """A file cannot be used. The message is the reason, without the file's path."""
 
 
 TRANSPARENT = "transparent"
@@ -35,13 +35,13 @@ PROFILE = "profile"
 
 @dataclass(frozen=True)
 class Stored:
-    """How an opened file stores its pixels, read before they are decoded.
+    """Storage of a file's pixels, read before they are decoded.
 
     Attributes:
         format: Pillow's name of the file format.
-        raw: Pillow's name of the layout of the stored pixels, "" where it gives none.
-        inverted: whether 0 is white, and Pillow leaves it so.
-        signed: whether 8-bit values are signed, and Pillow takes them as unsigned.
+        raw: Pillow's name of the layout of the stored pixels, or "".
+        inverted: 0 is white, and Pillow does not change that.
+        signed: 8-bit values are signed, but Pillow reads them as unsigned.
     """
 
     format: str
@@ -51,12 +51,12 @@ class Stored:
 
     @property
     def wide_colour(self) -> bool:
-        """Whether the file has colours of 16 bits, of which Pillow keeps the high byte."""
+        """Whether the file has 16-bit colours. Pillow keeps their high byte."""
         return ";16" in self.raw and not self.raw.startswith("I")
 
 
 def stored(image: Image.Image) -> Stored:
-    """Read how an opened file stores its pixels."""
+    """Return the storage of an opened file's pixels."""
     tiles: Any = getattr(image, "tile", None) or [(None, None, None, "")]
     first = tiles[0][3]
     raw = first[0] if isinstance(first, tuple) and first else first
@@ -67,11 +67,11 @@ def stored(image: Image.Image) -> Stored:
     return Stored(image.format or "", raw, inverted, signed)
 
 
-def _white(image: Image.Image, how: Stored) -> int | None:
-    """The value that is white by the file's format; None where it does not say."""
-    if how.format in ("PNG", "PPM"):
+def _white(image: Image.Image, layout: Stored) -> int | None:
+    """Return the white level of the file's format, or None."""
+    if layout.format in ("PNG", "PPM"):
         return FULL
-    if how.raw == "I;12":
+    if layout.raw == "I;12":
         return _TWELVE_BITS
     return FULL if image.mode.startswith("I;16") else None
 
@@ -79,45 +79,45 @@ def _white(image: Image.Image, how: Stored) -> int | None:
 def _too_dark(largest: float) -> str:
     return (
         f"16 bits, but no value is above {largest:g} of {FULL}, which is nearly black; give the "
-        f"value of white with --white-level ({FULL} if the image is really so dark)"
+        f"value of white with --white-level ({FULL} if the image is that dark)"
     )
 
 
-def _grey(image: Image.Image, how: Stored, white_level: float | None) -> Image.Image:
+def _grey(image: Image.Image, layout: Stored, white_level: float | None) -> Image.Image:
     """Scale modes I, I;16* and F to 8 bits.
 
     Raises:
-        Unusable: if the range of the values is not known, or they leave it.
+        Unusable: the range of the values is unknown, or a value is outside it.
     """
     values = np.asarray(image)
-    if how.raw == "I;32N":  # unsigned, which Pillow gives as signed
+    if layout.raw == "I;32N":  # unsigned, which Pillow gives as signed
         values = values.view(np.uint32)
     low, high = float(values.min()), float(values.max())
-    white = white_level or _white(image, how)
+    white = white_level or _white(image, layout)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise Unusable("grey values that are not finite")
     if white is None:
         raise Unusable(
-            f"grey values from {low:g} to {high:g}, and the file does not say which is white; "
+            f"grey values from {low:g} to {high:g}, and the format has no white level; "
             "give it with --white-level"
         )
     if low < 0 or high > white:
         raise Unusable(f"grey values from {low:g} to {high:g}; allowed: 0 to {white:g}")
-    if white_level is None and how.raw.startswith("I;16") and 0 < high <= _TWELVE_BITS:
+    if white_level is None and layout.raw.startswith("I;16") and 0 < high <= _TWELVE_BITS:
         raise Unusable(_too_dark(high))
     scaled = np.rint(values.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
-    grey = Image.fromarray(255 - scaled if how.inverted else scaled)
+    grey = Image.fromarray(255 - scaled if layout.inverted else scaled)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _colour(image: Image.Image, how: Stored, white_level: float | None) -> Image.Image:
-    """Check 16-bit colours, of which Pillow keeps the high byte.
+def _colour(image: Image.Image, layout: Stored, white_level: float | None) -> Image.Image:
+    """Check 16-bit colours. Pillow keeps their high byte.
 
     Raises:
-        Unusable: if they use no more than 12 bits, or their low byte decides something.
+        Unusable: they use at most 12 bits, or their low byte matters.
     """
     if white_level not in (None, FULL):
         raise Unusable(f"16-bit colours allow only --white-level {FULL}")
@@ -132,7 +132,7 @@ def _colour(image: Image.Image, how: Stored, white_level: float | None) -> Image
 
 
 def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Blend transparent pixels with white; whether there are any."""
+    """Blend transparent pixels with white. Return the image, and whether it had any."""
     if image.mode == "La":
         image = image.convert("LA")
     rgba = image.convert("RGBA")
@@ -145,7 +145,7 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _has_profile(image: Image.Image) -> bool:
-    """Whether a file says that its colours are not those of sRGB."""
+    """Return whether a file declares other colours than sRGB."""
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         return not any(name in profile for name in (b"sRGB", "sRGB".encode("utf-16-be")))
@@ -154,32 +154,31 @@ def _has_profile(image: Image.Image) -> bool:
 
 
 def to_rgb(
-    image: Image.Image, how: Stored, white_level: float | None
+    image: Image.Image, layout: Stored, white_level: float | None
 ) -> tuple[Image.Image, set[str]]:
-    """Convert a decoded image to RGB of 8 bits.
+    """Convert an image to 8-bit RGB.
 
     Args:
-        image: its pixels are decoded.
-        how: what `stored` said before.
-        white_level: the grey value that is white in files of more than 8 bits; None: as the
-            format says.
+        image: with decoded pixels.
+        layout: storage of the pixels, from `stored`.
+        white_level: see `FolderOptions`.
 
     Returns:
-        The image, and which of TRANSPARENT, DEPTH, CHANNELS, CMYK and PROFILE is true of it.
+        The image, and those of TRANSPARENT, DEPTH, CHANNELS, CMYK and PROFILE that apply to it.
 
     Raises:
-        Unusable: if the range of its values is not known.
+        Unusable: the range of its values is unknown.
     """
     found = set()
-    if how.signed:
+    if layout.signed:
         raise Unusable("signed 8-bit values; allowed: unsigned")
     if image.mode[0] in "IF":
         found.add(DEPTH)
-        image = _grey(image, how, white_level)
-    elif how.wide_colour:
+        image = _grey(image, layout, white_level)
+    elif layout.wide_colour:
         found.add(DEPTH)
-        image = _colour(image, how, white_level)
-    if "X" in how.raw and how.format == "TIFF":
+        image = _colour(image, layout, white_level)
+    if "X" in layout.raw and layout.format == "TIFF":
         found.add(CHANNELS)
     if image.mode == "CMYK":
         found.add(CMYK)

@@ -1,21 +1,19 @@
 """Built-in images that need no download: ten kinds of drawn figure, in clutter.
 
-How an image is made. A background of two smooth random colour fields, one coarse and one finer.
-In front of it up to two small figures of random kinds, as distractors. In front of these the
-figure that gives the label, larger, of one of the ten kinds of `CLASSES`, with random centre,
-size, rotation, stretch, colours, edge blur and a random parameter of its own (how large a ring's
-hole is, how round a square's corners are, how fine stripes are, ...). Then sometimes a bar that
-hides part of it, a change of brightness, sometimes grey instead of colour, and pixel noise.
+An image has a background of two smooth random colour fields, one coarse and one fine. Up to two
+small figures of random kinds are drawn on it as distractors. The larger figure on top gives the
+label. It has a random centre, size, rotation, stretch, colours, edge blur and one parameter of its
+kind (the size of a ring's hole, the roundness of a square's corners, ...). Then come sometimes a
+bar that hides part of the figure, a change of brightness, sometimes grey, and pixel noise.
 
-Why it is hard. Figures may be faint, cut by the bar or nearly of another kind: a ring with a tiny
-hole and a square with round corners are almost disks, a cross with broad arms is almost a square,
-fine dots are almost checks, and the figure that counts stands in clutter of the other kinds.
-Labels are always true to the recipe; none is drawn at random.
+Figures may be faint, cut by the bar, or like another kind. A ring with a tiny hole and a square
+with round corners are almost disks. A cross with broad arms is almost a square. Labels are always
+true.
 
-Every kind stays what it is when mirrored or moved by a few pixels, as the training augmentation
-needs. The kinds are balanced. Random numbers come from one PCG64 generator a chunk, so that the
-number of threads changes nothing, and pixels are computed by exactly rounded float32 operations
-(no sine or exponential but one pair per figure, in double precision), so that machines agree.
+Flips and shifts by a few pixels, as in training, do not change a figure's kind. The kinds are
+balanced. The pixels are the same on all machines and for any number of threads: each chunk has its
+own PCG64 generator, and the operations are exactly rounded float32. Only the sine and cosine of
+each figure's rotation are not; they are computed in float64.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +45,7 @@ CLASSES = (
     "triangle",
 )
 VERSION = 1
-"""Part of the cache key: raise it with any change that changes pixels."""
+"""Part of the cache key. Raise it when pixels change."""
 
 _SIZE = IMAGE_SHAPE[0]
 _CHUNK = 500
@@ -56,17 +54,17 @@ _SPLIT_STREAMS = {"train": 0, "test": 1}
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> np.ndarray:
-    """Float32 numbers, uniform in [low, high)."""
+    """Draw float32 numbers, uniform in [low, high)."""
     numbers: np.ndarray = rng.random(shape, np.float32)
     return numbers * np.float32(high - low) + np.float32(low)
 
 
 def _smooth_field(rng: np.random.Generator, n: int, cells: int) -> np.ndarray:
-    """Bilinear interpolation of random (cells + 1)^2 grids: float32 (n, 32, 32) in [0, 1)."""
+    """Interpolate random (cells + 1)^2 grids bilinearly: float32 (n, 32, 32) in [0, 1)."""
     grid = _uniform(rng, 0, 1, n, cells + 1, cells + 1)
-    place = _PIXELS * np.float32(cells / _SIZE)
-    low = place.astype(np.int64)
-    share = place - low.astype(np.float32)
+    position = _PIXELS * np.float32(cells / _SIZE)
+    low = position.astype(np.int64)
+    share = position - low.astype(np.float32)
     rows: np.ndarray = grid[:, low] + (grid[:, low + 1] - grid[:, low]) * share[:, None]
     left: np.ndarray = rows[:, :, low]
     field: np.ndarray = left + (rows[:, :, low + 1] - left) * share
@@ -74,7 +72,7 @@ def _smooth_field(rng: np.random.Generator, n: int, cells: int) -> np.ndarray:
 
 
 def _wave(x: np.ndarray) -> np.ndarray:
-    """Triangle wave of period 1 in [-1, 1]."""
+    """Return a triangle wave of period 1 in [-1, 1]."""
     wave: np.ndarray = np.abs(x - np.floor(x) - np.float32(0.5)) * np.float32(4) - np.float32(1)
     return wave
 
@@ -87,7 +85,7 @@ def _box(
 
 
 def _half_planes(u: np.ndarray, v: np.ndarray, sides: int) -> list[np.ndarray]:
-    """Distance from the origin along each of `sides` equally spread directions."""
+    """Return the distance from the origin along each of `sides` equally spread directions."""
     angles = 2 * np.pi * np.arange(sides) / sides
     return [u * np.float32(np.cos(a)) + v * np.float32(np.sin(a)) for a in angles]
 
@@ -95,17 +93,17 @@ def _half_planes(u: np.ndarray, v: np.ndarray, sides: int) -> list[np.ndarray]:
 def _figure(
     kind: str, u: np.ndarray, v: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """One kind of figure, of about unit radius around the origin.
+    """Compute the shape of a figure of about unit radius around the origin.
 
     Args:
         kind: one of `CLASSES`.
-        u: float32 (n, 32, 32), horizontal place of each pixel in the figure's own frame.
-        v: the same, vertical.
+        u, v: float32 (n, 32, 32), horizontal and vertical coordinate of each pixel in the
+            figure's frame.
         p: float32 (n, 1, 1) in [0, 1), the figure's own parameter.
 
     Returns:
-        Distance to the outline, negative inside, float32 (n, 32, 32); and how much of the first
-        of the two colours each pixel has, in [0, 1], or None for figures of one colour.
+        Distance to the outline, negative inside, float32 (n, 32, 32). Then the share of the first
+        of two colours in each pixel, in [0, 1], or None for figures of one colour.
     """
     r = np.sqrt(u * u + v * v)
     if kind == "disk":
@@ -159,9 +157,9 @@ def _draw(
         canvas: float32 (n, 3, 32, 32).
         kinds: integers (n,), indices into `CLASSES`.
         radius: float32 (n,), in pixels; 0 draws nothing.
-        spread: the centre lies at most this many pixels from the middle, along each axis.
+        spread: largest distance of the centre from the middle along each axis, in pixels.
         contrast: limits of the root mean square difference, in [0, 1], between the figure's
-            colour and the mean of four points behind it.
+            colour and the mean of four background pixels.
     """
     n = len(canvas)
     middle = (_SIZE - 1) / 2
@@ -176,8 +174,8 @@ def _draw(
     u, v = cos * x + sin * y, (cos * y - sin * x) / stretch
     upper = canvas[:, :, 10, 10] + canvas[:, :, 10, 21]
     lower = canvas[:, :, 21, 10] + canvas[:, :, 21, 21]
-    behind = (upper + lower) * np.float32(0.25)
-    first = _away_from(rng, behind, contrast)
+    background = (upper + lower) * np.float32(0.25)
+    first = _away_from(rng, background, contrast)
     second = _away_from(rng, first, (0.15, 0.5))
     for kind in np.unique(kinds):
         chosen = np.flatnonzero((kinds == kind) & (radius > 0))
@@ -194,7 +192,7 @@ def _draw(
 
 
 def _channel_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over axis 1, of length 3, kept; added in one order, as `np.mean` does not promise."""
+    """Return the mean over axis 1, of length 3, kept. `np.mean` guarantees no order of sums."""
     total: np.ndarray = values[:, 0:1] + values[:, 1:2] + values[:, 2:3]
     return total / np.float32(3)
 
@@ -202,27 +200,27 @@ def _channel_mean(values: np.ndarray) -> np.ndarray:
 def _away_from(
     rng: np.random.Generator, colours: np.ndarray, contrast: tuple[float, float]
 ) -> np.ndarray:
-    """Colours, float32 (n, 3), a random step away from the given ones, more often brighter."""
+    """Move colours, float32 (n, 3), by a random step, more often to brighter ones."""
     step = _uniform(rng, -0.4, 1, *colours.shape)
     length = np.sqrt(_channel_mean(step * step)) + np.float32(1e-3)
     step *= _uniform(rng, *contrast, len(colours), 1) / length
-    # A step that would leave the cube of colours is taken the other way.
+    # Reverse a step that would leave the colour cube.
     outside = (colours + step < 0) | (colours + step > 1)
     moved: np.ndarray = np.clip(colours + np.where(outside, -step, step), 0, 1)
     return moved
 
 
 def _bars(rng: np.random.Generator, canvas: np.ndarray, probability: float) -> None:
-    """Hide part of some images behind a straight bar of one colour, in place."""
+    """Draw a straight bar of one colour over some images, in place."""
     n = len(canvas)
     angle = np.pi * rng.random((n, 1, 1))
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     offset = _uniform(rng, -9, 9, n, 1, 1)
     half_width = _uniform(rng, 1, 3, n, 1, 1)
-    there = _uniform(rng, 0, 1, n, 1, 1) < probability
+    has_bar = _uniform(rng, 0, 1, n, 1, 1) < probability
     middle = np.float32((_SIZE - 1) / 2)
     distance = np.abs(cos * (_PIXELS - middle) + sin * (_PIXELS[:, None] - middle) - offset)
-    cover = np.where(there, np.clip(np.float32(0.5) + half_width - distance, 0, 1), 0)[:, None]
+    cover = np.where(has_bar, np.clip(np.float32(0.5) + half_width - distance, 0, 1), 0)[:, None]
     colour = _uniform(rng, 0, 1, n, 3, 1, 1)
     canvas += (colour - canvas) * cover.astype(np.float32)
 
@@ -239,9 +237,9 @@ def _images(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
     radius = _uniform(rng, 8, 13, n)
     count = rng.integers(0, 3, n)
-    for place in range(2):
+    for i in range(2):
         kinds = rng.integers(0, len(CLASSES), n)
-        smaller = np.where(place < count, radius * _uniform(rng, 0.25, 0.55, n), 0)
+        smaller = np.where(i < count, radius * _uniform(rng, 0.25, 0.55, n), 0)
         _draw(rng, canvas, kinds, smaller.astype(np.float32), 14, (0.05, 0.3))
     _draw(rng, canvas, labels, radius, 3, (0.2, 0.6))
     _bars(rng, canvas, 0.4)
@@ -259,7 +257,7 @@ def _images(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 def _split(
     split: str, n: int, seed: int, workers: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (n, 32, 32, 3) and labels int32 (n,) of one split, in random order."""
+    """Draw images, uint8 (n, 32, 32, 3), and labels, int32 (n,), of one split."""
     stream = _SPLIT_STREAMS[split]
     order = np.random.Generator(np.random.PCG64([seed, stream]))
     labels = order.permutation(np.arange(n) % len(CLASSES)).astype(np.int32)
@@ -297,23 +295,23 @@ def generate(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Draw a synthetic dataset, without the cache; see the module's text for how.
+    """Draw a synthetic dataset, without the cache.
 
     Args:
-        n_train: training images, balanced over the classes as far as the number allows.
+        n_train: training images, balanced over the classes.
         n_test: test images.
-        seed: of everything random; the same seed and numbers give the same pixels.
+        seed: of all random numbers.
         workers: threads (default: one a core); they do not change the result.
-        progress: told how many images of a split are drawn.
+        progress: receives the number of drawn images of a split.
     """
     return as_dataset("synthetic", _contents(n_train, n_test, seed, workers, progress))
 
 
 def load(root: Path, *, progress: Progress = silent) -> Dataset:
-    """The 50,000 + 10,000 images of seed 0, drawn on first use, then from the cache `root`.
+    """Open the 50,000 + 10,000 images of seed 0. The first call draws them into the cache `root`.
 
     Raises:
-        UserError: if the cache cannot be written.
+        UserError: the cache cannot be written.
     """
     return open_or_build(
         root,

@@ -1,8 +1,8 @@
-"""Which operation of a training step first gives a value that is not finite.
+"""Find the operation of a training step with the first non-finite value.
 
-`jax_debug_nans` names a line, but not the layer, nor the overflow that a NaN comes from, and with
-it every call of the run is checked. Here training runs as ever; only an epoch that has diverged is
-replayed, step by step, and of the step that spoils the state every operation is checked.
+`jax_debug_nans` checks every call of a run. It names a line, but not the layer, nor the overflow
+before a NaN. Here training runs normally. Only an epoch that diverged is replayed, step by step,
+and only in the bad step every operation is checked.
 """
 
 import re
@@ -21,9 +21,9 @@ from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.kernels import jit
-from cifar_jax.training.loop import HostData
+from cifar_jax.runner.programs import HostData
 
-# Primitives that only call another program, and where they keep it.
+# Primitives that only call another program, and the name of that parameter.
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -49,12 +49,12 @@ _MOVES = {
 
 @dataclass(frozen=True)
 class Operation:
-    """The first operation with a value that is not finite, from values that all are.
+    """The first operation with a non-finite result of finite inputs.
 
     Attributes:
         value: "NaN" or "infinity".
         primitive: of JAX, for example "dot_general".
-        place: the layer, or the result that it ends in, for example "backward pass of conv2".
+        place: the layer or the result, for example "the backward pass of conv2".
         source: file, line and function.
     """
 
@@ -68,7 +68,7 @@ class Operation:
 
 
 class _Equation(NamedTuple):
-    """What is known of an equation when it is traced; inputs are numbers of other equations."""
+    """A traced equation. `inputs` are numbers of other equations."""
 
     primitive: str
     names: str
@@ -77,14 +77,14 @@ class _Equation(NamedTuple):
 
 
 class _Traced(NamedTuple):
-    """A value, and the number of the equation that it is from; None for constants."""
+    """A value, and the number of the equation that made it, or None."""
 
     value: Any
     origin: int | None
 
 
 def _largest(values: Sequence[Any]) -> jax.Array:
-    """Largest magnitude in some arrays, float32 (): NaN if there is one, else maybe infinity."""
+    """Return the largest magnitude in some arrays, float32 (). NaN if any value is NaN."""
     floats = [v for v in values if jnp.issubdtype(v.dtype, jnp.floating)]
     largest = [jnp.abs(v).max(initial=0).astype(jnp.float32) for v in floats]
     return jnp.max(jnp.stack(largest)) if largest else jnp.float32(0)
@@ -98,7 +98,7 @@ def _evaluate(
     equations: list[_Equation],
     found: list[jax.Array],
 ) -> list[_Traced]:
-    """Evaluate a jaxpr, calls inlined; adds what is known of each equation, and its magnitude."""
+    """Evaluate a jaxpr with calls inlined. Append each equation and its magnitude."""
     known = dict(zip(jaxpr.invars, arguments, strict=True))
     known |= {v: _Traced(c, None) for v, c in zip(jaxpr.constvars, consts, strict=True)}
 
@@ -110,7 +110,7 @@ def _evaluate(
         here = "/".join(filter(None, (names, str(eqn.source_info.name_stack))))
         inner = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
         if inner is not None:
-            # A closed jaxpr holds its constants; an open one has none.
+            # A closed jaxpr has its constants; an open one has none.
             open_, inner_consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
             outputs = _evaluate(open_, inner_consts, inputs, here, equations, found)
         else:
@@ -128,36 +128,36 @@ def _evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _births(start: int, equations: Sequence[_Equation], finite: np.ndarray) -> set[int]:
-    """Equations that made what is not finite in the outcome of equation `start`."""
-    births, seen, left = set(), {start}, [start]
-    while left:
-        number = left.pop()
+def _sources(start: int, equations: Sequence[_Equation], finite: np.ndarray) -> set[int]:
+    """Return the equations with finite inputs that made equation `start` non-finite."""
+    sources, seen, pending = set(), {start}, [start]
+    while pending:
+        number = pending.pop()
         bad = {i for i in equations[number].inputs if not finite[i]}
         if not bad:
-            births.add(number)
-        left += bad - seen
+            sources.add(number)
+        pending += bad - seen
         seen |= bad
-    return births
+    return sources
 
 
-def _place(names: str, output: str) -> str:
-    """Where an equation stands, from its name stack, such as `transpose(jvp(CNN))/conv1`."""
+def _layer(names: str, output: str) -> str:
+    """Describe an equation's layer, from its name stack, such as `transpose(jvp(CNN))/conv1`."""
     plain = re.sub(r"\w+\(|\)", "", names).split("/")
-    # Without the model itself, and what flax and einsum add: `CNN._normalise`, `ab,bc->ac`.
+    # Drop the model itself, and names from flax and einsum: `CNN._normalise`, `ab,bc->ac`.
     layers = [name for name in plain[1:] if name.isidentifier()]
     if not plain[0] or not layers:
-        return f"what becomes {output}"
+        return f"the computation of {output}"
     return f"the {'backward' if 'transpose(' in names else 'forward'} pass of {'/'.join(layers)}"
 
 
 def first_nonfinite(function: Callable[..., Any], *arguments: Any) -> Operation | None:
-    """The operation that first spoils the results of a pure function; None if all are finite.
+    """Find the operation that first makes a result of a pure function non-finite, or None.
 
-    What is not finite on the way but in no result, such as a masked infinity, does not count.
+    A non-finite value that reaches no result, such as a masked infinity, does not count.
 
     Args:
-        arguments: pytrees of arrays; finite.
+        arguments: finite pytrees of arrays.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     equations: list[_Equation] = []
@@ -173,20 +173,20 @@ def first_nonfinite(function: Callable[..., Any], *arguments: Any) -> Operation 
 
     largest = np.asarray(check(jax.tree.leaves(arguments)))
     finite = np.isfinite(largest)
-    births: dict[int, str] = {}
+    sources: dict[int, str] = {}
     for (path, _), origin in zip(jax.tree_util.tree_leaves_with_path(shapes), origins, strict=True):
         if origin is not None and not finite[origin]:
             output = "/".join(re.findall(r"[A-Za-z_]\w*", jax.tree_util.keystr(path)))
-            for number in _births(origin, equations, finite):
-                births.setdefault(number, output)
-    if not births:
+            for number in _sources(origin, equations, finite):
+                sources.setdefault(number, output)
+    if not sources:
         return None
-    first = min(births)
+    first = min(sources)
     equation = equations[first]
     return Operation(
         value="NaN" if np.isnan(largest[first]) else "infinity",
         primitive=equation.primitive,
-        place=_place(equation.names, births[first]),
+        place=_layer(equation.names, sources[first]),
         source=re.sub(r"^.*/(site-packages/|(?=cifar_jax/))", "", equation.source),
     )
 
@@ -194,16 +194,16 @@ def first_nonfinite(function: Callable[..., Any], *arguments: Any) -> Operation 
 def replay(
     experiment: Experiment, hyper: Hyper, state: TrainState, source: HostData, epoch: int
 ) -> tuple[int, Operation] | None:
-    """Train an epoch again, step by step, up to the first value that is not finite.
+    """Train an epoch again, step by step, up to the first non-finite value.
 
     Args:
-        state: at the beginning of the epoch, or after some of its steps.
+        state: at the start of the epoch, or after some of its steps.
         source: the training images.
         epoch: counted from 1.
 
     Returns:
-        The step, counted from 1, and the operation; None if all steps are finite this time (step
-        by step is another program than an epoch, and rounds otherwise), or only validation is not.
+        The step, counted from 1, and the operation. None if all steps are finite: single steps
+        round differently from a compiled epoch, or only validation was non-finite.
     """
     n, size = len(source.rows), experiment.batch_size
     rows = source.rows[np.asarray(core.epoch_order(state.key, epoch - 1, n))]

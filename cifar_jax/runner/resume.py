@@ -1,5 +1,7 @@
-"""What a run's directory says of its experiment, and where its training goes on."""
+"""What a run's directory says of its experiment, and where it resumes."""
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +13,25 @@ from cifar_jax.config import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
-from cifar_jax.rundir import CHECKPOINTS, CONFIG, RESULTS, Row
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import CONFIG, RESULTS
+from cifar_jax.runner.group import Row, Run
+from cifar_jax.runner.locate import locate
 from cifar_jax.storage import read_sealed
-from cifar_jax.training.checkpoint import Checkpoints, saved_places
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where training begins: from scratch, or from a checkpoint.
+    """Where a run begins: from scratch, or from a checkpoint.
 
     Attributes:
-        state: to train on from.
-        history: rows of the epochs behind it.
-        compile_seconds: spent before it.
-        origin: of the initial values, where they are another network's.
+        state: of the run.
+        history: rows of its finished epochs.
+        compile_seconds: spent so far.
+        origin: of the initial values, if they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
-        unfinished: the part of the next epoch that is behind it too, see `RunFiles.add_unfinished`.
-        computed_on: by what so far, see `provenance.determinism`.
+        unfinished: "steps" of the next epoch, and the "seconds" that they took.
+        computed_on: devices and versions so far, see `provenance.determinism`.
     """
 
     state: TrainState
@@ -37,22 +41,6 @@ class Start:
     damaged: tuple[str, ...] = ()
     unfinished: Row | None = None
     computed_on: tuple[str, ...] = ()
-
-
-def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Path:
-    """The `checkpoints` directory of a run, given it or the run's directory.
-
-    Args:
-        path: one of them.
-        flag: that named it, for the message.
-
-    Raises:
-        UserError: if there is no checkpoint.
-    """
-    for candidate in (path / CHECKPOINTS, path):
-        if candidate.is_dir() and saved_places(candidate):
-            return candidate
-    raise UserError(f"{flag} {path}: holds no checkpoint of a run")
 
 
 _RECORD: Shape = {
@@ -68,35 +56,37 @@ _UNFINISHED: Shape = {"steps": is_count, "seconds": is_number}
 
 
 def _holds_unfinished(record: Row) -> bool:
-    """Whether what a record says of an unfinished epoch, if anything, can be used."""
+    """Return whether a record's entry of an unfinished epoch, if any, can be used."""
     part = record.get("unfinished")
     return part is None or fits(part, _UNFINISHED)
 
 
 def _says_where(record: Row) -> bool:
-    """Whether what a record says of the devices so far, which old ones do not, can be used."""
+    """Return whether a record's entry of the devices so far, if any, can be used."""
     return fits(record.get("computed_on", []), [is_name])
 
 
-def behind(history: list[Row], unfinished: Row | None) -> str:
-    """What a checkpoint has behind it, in words."""
+def progress_text(history: list[Row], unfinished: Row | None) -> str:
+    """Return how far a checkpoint is, such as "epoch 7 and 120 steps"."""
     steps = f" and {counted(unfinished['steps'], 'step')}" if unfinished else ""
     return f"epoch {len(history)}{steps}"
 
 
-def read_record(checkpoints: Checkpoints) -> Row:
-    """The record of a run's newest checkpoint.
+def read_record(checkpoints: Checkpoints, index: int = 0) -> Row:
+    """Return the record of one run in the newest checkpoint of its group.
 
     Raises:
         UserError: if there is none, or it is not the record of a run.
     """
-    record = checkpoints.read_record()
-    if not (fits(record, _RECORD) and _holds_unfinished(record) and _says_where(record)):
-        raise UserError(
-            f"{checkpoints.directory}: the newest checkpoint holds no record of a run: it "
-            "needs config, dataset, history and compile_seconds"
-        )
-    return record
+    group = checkpoints.read_record()
+    runs = group.get("runs")
+    record = runs[index] if isinstance(runs, list) and index < len(runs) else {}
+    if fits(record, _RECORD) and _holds_unfinished(group) and _says_where(record):
+        return {**record, "unfinished": group.get("unfinished")}
+    raise UserError(
+        f"{checkpoints.directory}: the newest checkpoint holds no record of a run: it "
+        "needs config, dataset, history and compile_seconds"
+    )
 
 
 @dataclass(frozen=True)
@@ -132,13 +122,11 @@ def _recorded(found: Any, where: Path) -> Recorded | None:
 
 
 def _in_checkpoint(workdir: Path) -> Recorded | None:
-    if not (workdir / CHECKPOINTS).is_dir():
+    found = locate(workdir)
+    if found is None:
         return None
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
-    try:
-        return _recorded(checkpoints.read_record(), checkpoints.directory)
-    finally:
-        checkpoints.close()
+    with contextlib.closing(Checkpoints(found.directory, create=False)) as checkpoints:
+        return _recorded(read_record(checkpoints, found.run), found.directory)
 
 
 def recorded(workdir: Path) -> Recorded | None:
@@ -210,44 +198,44 @@ def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path)
     if done + bool(part) > config.training.epochs:
         raise UserError(
             f"--epochs {config.training.epochs}: {where} is already past "
-            f"{behind(record['history'], part)}"
+            f"{progress_text(record['history'], part)}"
         )
 
 
-def resumed(like: TrainState, config: Config, fingerprint: str, workdir: Path) -> Start | None:
-    """The newest checkpoint of a run, or None if it has none.
+def resumed(
+    like: TrainState,
+    run: Run,
+    fingerprint: str,
+    open_checkpoints: Callable[[Path], Checkpoints],
+) -> Start | None:
+    """Return the newest checkpoint of a run, or None if it has none.
 
-    It holds the whole state and says where the initial values came from: what they were taken
-    from is not needed, and may have moved or been trained on.
+    It holds the whole state and where the initial values came from. Their source is not needed.
 
     Args:
         like: a state of the same structure.
-        config: of the run.
-        fingerprint: of its images.
-        workdir: of the run.
+        fingerprint: of the run's images.
 
     Raises:
-        UserError: if what is there is another experiment, or cannot be read.
+        UserError: if the checkpoint is of another experiment, or cannot be read.
     """
-    if not (workdir / CHECKPOINTS).is_dir() or not saved_places(workdir / CHECKPOINTS):
-        left = recorded(workdir)
+    found = locate(run.workdir)
+    if found is None:
+        left = recorded(run.workdir)
         if left is not None:
-            _check_config(left.config, config, workdir)
-            _check_images(left.dataset, fingerprint, workdir)
+            _check_config(left.config, run.config, run.workdir)
+            _check_images(left.dataset, fingerprint, run.workdir)
         return None
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, create=False)
-    try:
-        damaged = tuple(checkpoints.damaged())
-        record = read_record(checkpoints)
-        _check_resumable(record, config, fingerprint, workdir)
-        return Start(
-            checkpoints.read_state(like),
-            record["history"],
-            record["compile_seconds"],
-            record.get("init_from"),
-            damaged,
-            record.get("unfinished"),
-            tuple(record.get("computed_on", ())),
-        )
-    finally:
-        checkpoints.close()
+    checkpoints = open_checkpoints(found.directory)
+    damaged = tuple(checkpoints.damaged())
+    record = read_record(checkpoints, found.run)
+    _check_resumable(record, run.config, fingerprint, run.workdir)
+    return Start(
+        checkpoints.read_state(like, found.run),
+        record["history"],
+        record["compile_seconds"],
+        record.get("init_from"),
+        damaged,
+        record.get("unfinished"),
+        tuple(record.get("computed_on", ())),
+    )

@@ -38,59 +38,15 @@ class HostData(NamedTuple):
     rows: np.ndarray
 
 
-@dataclass(frozen=True)
-class EpochRow:
-    """One epoch of a run's history, in Python numbers.
-
-    Attributes:
-        epoch: counted from 1.
-        train_loss, train_accuracy, val_loss, val_accuracy, learning_rate: see `core.train.Metrics`.
-        seconds: wall-clock time of training and validation.
-        images_per_second: training images over `seconds`.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
-    learning_rate: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where the loss of a run stopped being finite.
-
-    Attributes:
-        epoch: counted from 1.
-        step: within the epoch, counted from 1; None if the loss of every step is finite, but not
-            the validation loss or the mean.
-    """
-
-    epoch: int
-    step: int | None
-
-    def __str__(self) -> str:
-        if self.step is None:
-            return f"training diverged at the end of epoch {self.epoch}: its loss is not finite"
-        return f"training diverged in epoch {self.epoch}, step {self.step}: the loss is not finite"
-
-
 def stack_runs(trees: Sequence[Tree]) -> Tree:
-    """States or hyper-parameters of several runs as one with a leading axis; one stays as it is."""
-    if len(trees) == 1:
-        return trees[0]
+    """Stack the states or hyper-parameters of runs along a new leading axis."""
     stacked: Tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     return stacked
 
 
-def unstack_state(state: TrainState, index: int, runs: int) -> TrainState:
-    """One run's state out of `stack_runs`'s of that many."""
-    if runs == 1:
-        return state
-    one: TrainState = jax.tree.map(lambda leaf: leaf[index], state)
+def unstack_run(stacked: Tree, index: int) -> Tree:
+    """Return one run of `stack_runs`'s."""
+    one: Tree = jax.tree.map(lambda leaf: leaf[index], stacked)
     return one
 
 
@@ -122,25 +78,30 @@ class CompiledEpoch:
 
 
 def _sharding(state: TrainState) -> NamedSharding | None:
-    """How runs are divided among several devices, which their programs must keep; None: not."""
+    """Return how runs are divided among several devices, which their programs must keep."""
     found = state.step.sharding
     return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
 
 
-def over_runs(function: Callable[..., Any], stacked: int, runs: int) -> Callable[..., Any]:
-    """Map a function over runs, which are the leading axis of its first `stacked` arguments."""
-    if runs == 1:
+def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., Any]:
+    """Map a function of (hyper, state, ...) over runs, if the state has a leading axis of runs.
+
+    A single run is not mapped: its program is that of a state without the axis.
+    """
+    if state.step.ndim == 0:
         return function
 
-    def mapped(*args: Any) -> Any:
-        axes = [0] * stacked + [None] * (len(args) - stacked)
-        return jax.vmap(function, in_axes=axes)(*args)
+    def mapped(hyper: Hyper, state: TrainState, *shared: Any) -> Any:
+        if len(state.step) > 1:
+            return jax.vmap(function, in_axes=(0, 0, *[None] * len(shared)))(hyper, state, *shared)
+        result = function(unstack_run(hyper, 0), unstack_run(state, 0), *shared)
+        return jax.tree.map(lambda leaf: leaf[None], result)
 
     return mapped
 
 
 def _compile_end(
-    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int, runs: int
+    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int
 ) -> Callable[[Hyper, TrainState], tuple[TrainState, Metrics]]:
     """Compile `end_epoch`, the same program for both pipelines: another might round otherwise."""
 
@@ -149,20 +110,19 @@ def _compile_end(
     ) -> tuple[TrainState, Metrics]:
         return core.end_epoch(experiment, hyper, n_train, state, images, labels)
 
-    jitted = jit(over_runs(end, 2, runs), donate_argnums=1, out_shardings=_sharding(state))
+    jitted = jit(over_runs(end, state), donate_argnums=1, out_shardings=_sharding(state))
     compiled = jitted.lower(hyper, state, data.val_images, data.val_labels).compile()
     return lambda hyper, state: compiled(hyper, state, data.val_images, data.val_labels)
 
 
 def compile_device_epoch(
-    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, runs: int = 1
+    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data
 ) -> CompiledEpoch:
     """Compile an epoch over images that live on the device.
 
     Args:
-        hyper: an example; the programs take any values.
-        runs: how many are stacked in `hyper` and `state`; their epochs are one program. Where they
-            are divided among devices, by their first axis, they stay so.
+        hyper, state: examples, of one run or of `stack_runs`; the programs take any values. Runs
+            that are divided among devices stay so.
     """
     n, sharding = len(data.train_labels), _sharding(state)
     full = n // experiment.batch_size
@@ -180,11 +140,11 @@ def compile_device_epoch(
 
     copy = jit(partial(jax.tree.map, jnp.copy), out_shardings=sharding).lower(state).compile()
     options: dict[str, Any] = {"donate_argnums": 1, "out_shardings": sharding}
-    last_step = jit(over_runs(last, 2, runs), **options).lower(hyper, state, data).compile()
-    end = _compile_end(experiment, hyper, state, data, n, runs)
+    last_step = jit(over_runs(last, state), **options).lower(hyper, state, data).compile()
+    end = _compile_end(experiment, hyper, state, data, n)
     some_steps: Any = None
     if full:
-        jitted = jit(over_runs(steps, 2, runs), **options)
+        jitted = jit(over_runs(steps, state), **options)
         some_steps = jitted.lower(hyper, state, data, *bounds(0, full)).compile()
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
@@ -203,7 +163,7 @@ def compile_stream_epoch(
     """Compile an epoch whose training images are fed by the host: the same batches, same order.
 
     Args:
-        hyper: an example; the programs take any values.
+        hyper, state: examples, of one run, with or without a leading axis.
         source: the training images.
         data: only its validation images, which live on the device, are used.
 
@@ -214,20 +174,25 @@ def compile_stream_epoch(
     n, batch = len(source.rows), experiment.batch_size
     full = n // batch
 
+    def one_step(
+        hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
+    ) -> TrainState:
+        return core.train_step(experiment, hyper, n, state, images, labels)
+
     def compile_step(size: int) -> Any:
         images = jax.ShapeDtypeStruct((size, *source.images.shape[1:]), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-        jitted = jit(core.train_step, static_argnums=(0, 2), donate_argnums=3)
-        return jitted.lower(experiment, hyper, n, state, images, labels).compile()
+        jitted = jit(over_runs(one_step, state), donate_argnums=1)
+        return jitted.lower(hyper, state, images, labels).compile()
 
     step: Any = compile_step(batch) if full else None
     last_step = compile_step(n % batch) if n % batch else None
-    end = _compile_end(experiment, hyper, state, data, n, 1)
+    end = _compile_end(experiment, hyper, state, data, n)
     order = jit(core.epoch_order, static_argnums=2)
 
     def rows_of(state: TrainState) -> np.ndarray:
-        epoch = int(state.step) // experiment.steps_per_epoch(n)
-        return source.rows[np.asarray(order(state.key, epoch, n))]
+        epoch = state.step.item() // experiment.steps_per_epoch(n)
+        return source.rows[np.asarray(order(state.key.reshape(()), epoch, n))]
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
         rows = rows_of(state)[start * batch : stop * batch]
@@ -246,80 +211,56 @@ def compile_stream_epoch(
     return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish)
 
 
-class SteppedEpoch:
-    """An epoch in calls of about `seconds`, with the host's turn between them.
+@dataclass(frozen=True)
+class Boundary:
+    """A point between two calls of a program, at which the host has its turn.
 
-    Args:
-        program: the epoch.
-        hyper: its hyper-parameters.
-        at_boundary: called at the start of the epoch and after each call, with the number of steps
-            of the epoch so far and the state; an exception that it raises ends the epoch.
-        steps: full batches of the first epoch that are done already.
-        seconds: that a call should take; the first one is a single step.
+    Attributes:
+        state: after the steps so far.
+        epoch: the current one, counted from 1.
+        steps: of it that are done; all of them at its end.
+        seconds: that they took in compiled programs.
+        metrics: of the epoch at its end, else None.
     """
 
-    def __init__(
-        self,
-        program: CompiledEpoch,
-        hyper: Hyper,
-        at_boundary: Callable[[int, TrainState], None] = lambda steps, state: None,
-        steps: int = 0,
-        seconds: float = SEGMENT,
-    ) -> None:
-        self._program, self._hyper = program, hyper
-        self._at_boundary, self._steps, self._seconds = at_boundary, steps, seconds
-        self._call = 1
-
-    def __call__(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        program = self._program
-        start, self._steps = self._steps, 0
-        self._at_boundary(start, state)
-        while start < program.full:
-            stop = min(start + self._call, program.full)
-            clock = time.perf_counter()
-            state = jax.block_until_ready(program.advance(self._hyper, state, start, stop))
-            each = (time.perf_counter() - clock) / (stop - start)
-            self._call = max(1, int(self._seconds / max(each, 1e-6)))
-            start = stop
-            self._at_boundary(start, state)
-        return program.finish(self._hyper, state)
+    state: TrainState
+    epoch: int
+    steps: int
+    seconds: float
+    metrics: Metrics | None = None
 
 
-def epochs(
-    run: Callable[[TrainState], tuple[TrainState, Metrics]],
-    state: TrainState,
-    first: int,
+def boundaries(
+    program: CompiledEpoch,
+    hyper: Hyper,
+    begin: Boundary,
     last: int,
-    n_train: int,
-    runs: int = 1,
-    spent: float = 0.0,
-) -> Iterator[tuple[TrainState, list[EpochRow | Divergence]]]:
-    """Train from epoch `first` to `last`, counted from 1, both included.
+    segment: float = SEGMENT,
+) -> Iterator[Boundary]:
+    """Train to the end of epoch `last` in calls of about `segment` seconds.
 
     Args:
-        runs: how many states are stacked in `state`.
-        spent: seconds that the first epoch has taken already.
+        begin: where training starts or resumes: a new epoch with no steps, or within one.
+        segment: seconds that a call should take; the first call is a single step.
 
     Yields:
-        After each epoch the state and the epoch's rows, one a run; for a run whose loss is not
-        finite, where that began in this epoch. Runs that train together share the clock.
+        After each call its boundary. The end of an epoch is a call of its own.
     """
-    for epoch in range(first, last + 1):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(run(state))
-        seconds = (time.perf_counter() - start) / runs + (spent if epoch == first else 0.0)
-        columns = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics)._asdict().items()}
-        steps = columns.pop("bad_step")
-        rows: list[EpochRow | Divergence] = []
-        for i, step in enumerate(steps):
-            # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
-            values = {name: float(str(column[i])) for name, column in columns.items()}
-            if step >= 0 or not np.isfinite(list(values.values())).all():
-                rows.append(Divergence(epoch, int(step) + 1 if step >= 0 else None))
-                continue
-            speed = n_train / seconds
-            rows.append(EpochRow(epoch=epoch, seconds=seconds, images_per_second=speed, **values))
-        yield state, rows
+    state, steps, seconds, call = begin.state, begin.steps, begin.seconds, 1
+    for epoch in range(begin.epoch, last + 1):
+        while steps < program.full:
+            stop = min(steps + call, program.full)
+            clock = time.perf_counter()
+            state = jax.block_until_ready(program.advance(hyper, state, steps, stop))
+            spent = time.perf_counter() - clock
+            call = max(1, int(segment / max(spent / (stop - steps), 1e-6)))
+            steps, seconds = stop, seconds + spent
+            yield Boundary(state, epoch, steps, seconds)
+        clock = time.perf_counter()
+        state, metrics = jax.block_until_ready(program.finish(hyper, state))
+        seconds += time.perf_counter() - clock
+        yield Boundary(state, epoch, program.steps, seconds, metrics)
+        steps, seconds = 0, 0.0
 
 
 def compile_predict(

@@ -25,7 +25,7 @@ from cifar_jax.inputs import read_bytes, read_json
 from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
 
 KEEP = 2
-FORMAT = 2  # 1 had no sums of the epoch in the state
+FORMAT = 2  # 1 had the state of one run, without the sums of its epoch
 SEAL = "SHA256SUMS"
 _LARGEST_SEAL = 1 << 20
 _DAMAGED = "damaged-"
@@ -34,7 +34,7 @@ _SPARE = 1 << 20  # bytes of a checkpoint beside its arrays
 
 
 def _to_numpy(state: TrainState) -> dict[str, Any]:
-    """The state as a tree of NumPy arrays, so that it can be restored on any device."""
+    """Return the state as a tree of NumPy arrays, which can be restored on any device."""
     tree = {
         "step": state.step,
         "params": state.params,
@@ -68,6 +68,11 @@ def _plain(directory: Path) -> Iterator[Path]:
         link = Path(temporary) / "link"
         link.symlink_to(directory)
         yield link
+
+
+def metadata_path(checkpoint: Path) -> Path:
+    """Return where a checkpoint has its record."""
+    return checkpoint / _RECORD / "metadata"
 
 
 def _reason(error: Exception) -> str:
@@ -151,14 +156,14 @@ def newest_whole(directory: Path) -> Place | None:
 
 
 class Checkpoints:
-    """The newest `KEEP` checkpoints under a directory, one sub-directory an epoch.
+    """The newest `KEEP` checkpoints of a group of runs, one sub-directory an epoch.
 
     Beside them there may be one from within an epoch, `7+120`: after 7 epochs and 120 steps.
-    A checkpoint holds `state` (step, parameters, batch statistics, optimiser state, key), by Orbax,
-    and `record/metadata`, a JSON object: whatever the caller needs to go on, history included;
-    Orbax's CheckpointManager reads it as the items `state` and `record`. It is written and sealed
-    under a temporary name and renamed, so that an interrupted save leaves nothing that could be
-    taken for a checkpoint. What is read comes from the newest checkpoint that is whole.
+    A checkpoint holds `state`, by Orbax: the group's `TrainState`, whose leading axis is the runs.
+    It also holds `record/metadata`, a JSON object with a record for each run, history included.
+    Orbax's CheckpointManager reads them as the items `state` and `record`. A checkpoint is written
+    and sealed under a temporary name, then renamed: an interrupted save leaves no checkpoint.
+    Reading takes the newest checkpoint that is whole.
     """
 
     def __init__(self, directory: str | Path, *, create: bool = True) -> None:
@@ -169,6 +174,7 @@ class Checkpoints:
         # may jump, and report a full disk in tracebacks.
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._proven = False
+        self._newest_read: tuple[Path, dict[str, Any]] | None = None
 
     def places(self) -> list[Place]:
         """See `saved_places`."""
@@ -197,24 +203,25 @@ class Checkpoints:
                 remove(aside)
                 os.replace(path, aside)
 
-    def save(self, epoch: int, state: TrainState, record: dict[str, Any], steps: int = 0) -> None:
-        """Save the state after `epoch` finished epochs and perhaps some steps of the next.
+    def save(self, place: Place, state: TrainState, record: dict[str, Any]) -> None:
+        """Save the state of a group, and remove all but the newest `KEEP` ends of epochs.
 
-        Of the others all are removed but the newest `KEEP` at the end of an epoch.
+        Args:
+            place: epochs finished, and steps of the next one.
+            state: with a leading axis of runs.
+            record: what resuming needs besides: "runs", a record each.
 
         Raises:
             MachineError: if it cannot be written; what was there before is still there.
         """
-        place = Place(epoch, steps)
         new = self.directory / f"{WRITING}{place}"
         tree = _to_numpy(state)
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
             remove(new)
-            (new / _RECORD).mkdir(parents=True)
-            (new / _RECORD / "metadata").write_text(
-                json.dumps({"format": FORMAT, **record}), encoding="utf-8"
-            )
+            metadata_path(new).parent.mkdir(parents=True)
+            text = json.dumps({"format": FORMAT, **record})
+            metadata_path(new).write_text(text, encoding="utf-8")
             with _plain(new) as plain:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
             self._prove(new, tree)
@@ -258,48 +265,56 @@ class Checkpoints:
         return tree
 
     def read_record(self) -> dict[str, Any]:
-        """The newest checkpoint's record.
+        """Return the newest checkpoint's record.
 
         Raises:
             UserError: if there is no checkpoint or it cannot be read.
         """
         path = self._newest()
         try:
-            record: dict[str, Any] = read_json(path / _RECORD / "metadata")
+            record = read_json(metadata_path(path))
+            if not isinstance(record, dict):
+                raise ValueError("its record is not a JSON object")
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from None
-        if isinstance(record, dict) and record.pop("format", 1) != FORMAT:
+        if record.pop("format", 1) != FORMAT:
             raise UserError(
                 f"{path}: another version of cifar_jax wrote this checkpoint; resume with that "
                 "version, or train again in another directory"
             )
         return record
 
-    def read_state(self, like: TrainState) -> TrainState:
-        """The newest checkpoint's state.
+    def read_state(self, like: TrainState, index: int = 0) -> TrainState:
+        """Return the state of one run in the newest checkpoint.
 
         Args:
-            like: a state of the same structure, shapes and dtypes.
+            like: one run's state, of the same structure, shapes and dtypes.
+            index: of the run in its group.
 
         Raises:
             UserError: if there is no checkpoint, it cannot be read, or its shapes differ.
         """
-        template = _to_numpy(like)
         path = self._newest()
-        try:
-            tree = self._restore(path, template)
-        except Exception as error:  # Orbax and tensorstore raise many kinds.
-            raise self._unreadable(path, error) from error
-        for (key, wanted), found in zip(
-            jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(tree), strict=True
-        ):
-            if np.shape(wanted) != np.shape(found):
-                name = jax.tree_util.keystr(key)
-                raise UserError(
-                    f"{self.directory}: {name} has shape {np.shape(found)}, "
-                    f"the model wants {np.shape(wanted)}"
-                )
-        return _from_numpy(tree)
+        if self._newest_read is None or self._newest_read[0] != path:
+            runs = len(self.read_record()["runs"])
+            template = jax.tree.map(
+                lambda leaf: np.broadcast_to(leaf, (runs, *leaf.shape)), _to_numpy(like)
+            )
+            try:
+                tree = self._restore(path, template)
+            except Exception as error:  # Orbax and tensorstore raise many kinds.
+                raise self._unreadable(path, error) from error
+            for (key, wanted), found in zip(
+                jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(tree), strict=True
+            ):
+                if np.shape(wanted) != np.shape(found):
+                    name = jax.tree_util.keystr(key)
+                    raise UserError(
+                        f"{self.directory}: {name} has shape {np.shape(found)[1:]}, "
+                        f"the model wants {np.shape(wanted)[1:]}"
+                    )
+            self._newest_read = path, tree
+        return _from_numpy(jax.tree.map(lambda leaf: leaf[index], self._newest_read[1]))
 
     def _newest(self) -> Path:
         place = self.latest()

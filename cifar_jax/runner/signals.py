@@ -1,17 +1,16 @@
 """Ctrl-C and SIGTERM: stop at the next boundary between steps, or now.
 
-Ctrl-C once finishes the steps under way and saves a checkpoint, twice stops at once. SIGTERM, which
-is how a machine that is about to go asks for its end, waits for the steps too, but not longer than
-a grace period: then they are given up, and what was before them is saved. Either way the process
-ends in time, and what it leaves is whole.
+The first Ctrl-C finishes the running steps and saves a checkpoint. The second stops at once.
+SIGTERM, sent before a machine shuts down, finishes them too, within a grace period. After that it
+abandons them and saves the state before them. All files stay whole.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -40,14 +39,14 @@ def raise_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
-def apart(work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
-    """Call `work` in another thread and wait; its exception is raised here.
+def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
+    """Call `work` in another thread, wait, and return its result or raise its exception.
 
-    What is compiled cannot be interrupted, and Python handles no signal while the main thread is
-    inside; so the main thread only waits.
+    Compiled programs cannot be interrupted, and Python handles no signal while the main thread
+    runs one. So the main thread only waits.
 
     Args:
-        check: called ten times a second meanwhile; what it raises ends the wait.
+        check: called ten times a second meanwhile; an exception of it ends the wait.
     """
     result: list[T] = []
     failure: list[BaseException] = []
@@ -70,11 +69,11 @@ def apart(work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
 
 
 class Interrupts:
-    """Context in which Ctrl-C and SIGTERM are noted, and only a second Ctrl-C raises.
+    """Context that notes Ctrl-C and SIGTERM; only a second Ctrl-C raises at once.
 
     Args:
-        on_first: called by `run` with what was noted first.
-        grace: seconds that `run` goes on after SIGTERM.
+        on_first: called by `run` with the first signal.
+        grace: seconds that `run` may take after SIGTERM.
     """
 
     def __init__(self, on_first: Callable[[KeyboardInterrupt], None], grace: float = GRACE) -> None:
@@ -86,9 +85,9 @@ class Interrupts:
         self.requested: KeyboardInterrupt | None = None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        # Only noted: who writes here may be in the middle of writing to the same stream.
+        # Only noted: the main thread may be in the middle of a line of output.
         if signum == signal.SIGTERM:
-            # Sent twice, to the process and to its group, it says nothing new.
+            # It is often sent twice, to the process and to its group.
             if self._deadline is None:
                 self._deadline = time.monotonic() + self._grace
             self.requested = Terminated()
@@ -114,10 +113,16 @@ class Interrupts:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise Terminated
 
+    def each(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield from an iterator, whose `next` is called in another thread as by `run`."""
+        end = object()
+        while (item := self.run(lambda: next(items, end))) is not end:
+            yield cast(T, item)
+
     def run(self, work: Callable[[], T]) -> T:
-        """Call `work` in another thread and wait; its exception is raised here.
+        """Call `work` as `in_thread` does.
 
         Raises:
             KeyboardInterrupt: at a second Ctrl-C; `Terminated` after the grace period.
         """
-        return apart(work, self._check)
+        return in_thread(work, self._check)

@@ -1,0 +1,68 @@
+"""The directory of a run."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cifar_jax.errors import UserError
+from cifar_jax.failures import FULL
+from cifar_jax.lock import locked
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"
+RESULTS = "results.json"
+TENSORBOARD = "tensorboard"
+
+
+def holds_run(workdir: Path) -> bool:
+    """Return whether a directory holds a run, finished or not."""
+    return any((workdir / name).exists() for name in (CONFIG, METRICS, RESULTS, CHECKPOINTS))
+
+
+def check_workdir(workdir: Path, resume: bool) -> None:
+    """Refuse a directory that cannot be used, or that holds a run which is not to be resumed."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir}: is not a directory")
+    if not resume and holds_run(workdir):
+        raise UserError(
+            f"--workdir {workdir}: already holds a run; add --resume to go on with it, "
+            "or choose another --workdir"
+        )
+    parent = next(p for p in [workdir.absolute(), *workdir.absolute().parents] if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"--workdir {workdir}: {parent} cannot be written")
+
+
+def make_directory(workdir: Path) -> None:
+    """Make a directory and those above it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(f"--workdir {workdir}: cannot be made ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def lock_directory(workdir: Path, what: str) -> Iterator[None]:
+    """Be the only process that writes in a directory, made if missing, removed if still empty.
+
+    Raises:
+        UserError: if another process writes in it, or it cannot be made.
+    """
+    new = not workdir.exists()
+    make_directory(workdir)
+    try:
+        with locked(workdir, what):
+            yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                workdir.rmdir()

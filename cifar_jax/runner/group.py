@@ -1,0 +1,178 @@
+"""A group of runs: one state with a leading axis, one history, one checkpoint.
+
+The runs of a group are one program. They differ in their seed and in hyper-parameters that the
+program takes as values. A single run is a group of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax.config import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.locate import run_name
+from cifar_jax.runner.programs import Boundary, CompiledEpoch
+
+Row = dict[str, Any]
+
+# One epoch of a run's history. The metrics are of `core.train.Metrics`; `seconds` is the time that
+# the compiled programs took, divided by the number of runs.
+EPOCH = np.dtype(
+    [
+        ("epoch", np.int64),
+        ("train_loss", np.float64),
+        ("train_accuracy", np.float64),
+        ("val_loss", np.float64),
+        ("val_accuracy", np.float64),
+        ("seconds", np.float64),
+        ("learning_rate", np.float64),
+        ("images_per_second", np.float64),
+    ]
+)
+_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def to_rows(history: np.ndarray) -> list[Row]:
+    """Return a run's history, `EPOCH` (epochs,), as dicts of Python numbers."""
+    return [dict(zip(EPOCH.names or (), row, strict=True)) for row in history.tolist()]
+
+
+def from_rows(rows: Sequence[Row]) -> np.ndarray:
+    """Return the history of `to_rows`; None becomes NaN."""
+    names = EPOCH.names or ()
+    return np.array(
+        [tuple(np.nan if row[name] is None else row[name] for name in names) for row in rows], EPOCH
+    )
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where the loss of a run stopped being finite.
+
+    Attributes:
+        epoch: counted from 1.
+        step: within the epoch, counted from 1; None if the loss of every step is finite, but not
+            the validation loss or the mean.
+    """
+
+    epoch: int
+    step: int | None
+
+    def __str__(self) -> str:
+        if self.step is None:
+            return f"training diverged at the end of epoch {self.epoch}: its loss is not finite"
+        return f"training diverged in epoch {self.epoch}, step {self.step}: the loss is not finite"
+
+
+def place_of(at: Boundary) -> Place:
+    """Return epochs finished, and steps of the next one."""
+    return Place(at.epoch - 1, at.steps) if at.metrics is None else Place(at.epoch)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a group.
+
+    Attributes:
+        config: of the run.
+        workdir: its directory.
+        label: begins its lines of output, for example "batch seed 43".
+    """
+
+    config: Config
+    workdir: Path
+    label: str = ""
+
+
+@dataclass
+class Group:
+    """Runs that train together, from their start to their last epoch.
+
+    Attributes:
+        runs: of the group.
+        records: what results and checkpoints say of each run, besides its history.
+        program: the epoch of all runs.
+        hyper: hyper-parameters, with a leading axis of runs.
+        n_train: training images of an epoch.
+        at: the newest boundary between two calls of a program.
+        history: `EPOCH` (runs, epochs); of a run that diverged, up to that epoch.
+        diverged: of each run by index, where its loss stopped being finite.
+    """
+
+    runs: tuple[Run, ...]
+    records: tuple[Row, ...]
+    program: CompiledEpoch
+    hyper: Hyper
+    n_train: int
+    at: Boundary
+    history: np.ndarray
+    diverged: dict[int, Divergence] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The last epoch."""
+        return self.runs[0].config.training.epochs
+
+    @property
+    def alive(self) -> list[int]:
+        """Indices of the runs that have not diverged."""
+        return [i for i in range(len(self.runs)) if i not in self.diverged]
+
+    @property
+    def directory(self) -> Path:
+        """The run's directory; of several runs, that of the first one's arm."""
+        first = self.runs[0].workdir
+        return first if len(self.runs) == 1 else first.parent
+
+    @property
+    def place(self) -> Place:
+        """Epochs finished, and steps of the next one."""
+        return place_of(self.at)
+
+    def rows(self, index: int) -> list[Row]:
+        """Return the history of a run."""
+        found = self.diverged.get(index)
+        return to_rows(self.history[index, : found.epoch - 1 if found else None])
+
+    def newest_row(self, index: int) -> Row:
+        """Return the row of a run's newest epoch."""
+        return to_rows(self.history[index, -1:])[0]
+
+    def advance(self, at: Boundary) -> None:
+        """Move to a later boundary; at the end of an epoch, extend the history."""
+        self.at = at
+        if at.metrics is None:
+            return
+        metrics = {k: np.atleast_1d(v) for k, v in jax.device_get(at.metrics)._asdict().items()}
+        seconds = at.seconds / len(self.runs)
+        new = np.zeros(len(self.runs), EPOCH)
+        new["epoch"], new["seconds"] = at.epoch, seconds
+        new["images_per_second"] = self.n_train / seconds
+        for name in _METRICS:
+            # The shortest decimals of the same float32: 0.01, not 0.009999999776482582.
+            new[name] = [float(str(value)) for value in metrics[name]]
+        for i in self.alive:
+            step = int(metrics["bad_step"][i])
+            if step >= 0 or not all(np.isfinite(new[name][i]) for name in _METRICS):
+                self.diverged[i] = Divergence(at.epoch, step + 1 if step >= 0 else None)
+        self.history = np.concatenate([self.history, new[:, None]], axis=1)
+
+    def record(self, indices: Sequence[int]) -> Row:
+        """Return what a checkpoint of some of the runs says of them."""
+        runs = [
+            {
+                "name": run_name(self.runs[i].workdir),
+                **self.records[i],
+                "history": self.rows(i),
+            }
+            for i in indices
+        ]
+        if self.place.steps:
+            unfinished = {"steps": self.place.steps, "seconds": self.at.seconds / len(self.runs)}
+            return {"runs": runs, "unfinished": unfinished}
+        return {"runs": runs}

@@ -1,0 +1,212 @@
+"""What happens between the calls of compiled programs; each hook takes the group as it is."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cifar_jax.errors import MachineError, counted
+from cifar_jax.report import files
+from cifar_jax.report.console import Display, epoch_line
+from cifar_jax.report.tensorboard import Events
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import METRICS, TENSORBOARD
+from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.programs import Boundary
+from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
+
+Hook = Callable[[Group], None]
+
+
+class Interrupted(Exception):
+    """A run was stopped; the message says what is saved and how to resume.
+
+    Attributes:
+        status: the exit status, by the signal that stopped it.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Bar:
+    """Moves the progress bar."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def __call__(self, group: Group) -> None:
+        done = group.at.epoch - 1 + group.at.steps / group.program.steps
+        self._display.progress("epochs", done, group.last, plain=False)
+
+
+class Lines:
+    """Prints a line for each run and epoch, with an estimate of the time left.
+
+    Args:
+        later: epochs of runs that train after this group.
+    """
+
+    def __init__(self, display: Display, later: int) -> None:
+        self._display, self._later = display, later
+        self._seconds: list[float] = []
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        self._seconds.append(group.at.seconds / len(group.runs))
+        epochs = (group.last - group.at.epoch) * len(group.runs) + self._later
+        left = epochs * statistics.median(self._seconds)
+        for i in group.alive:
+            line = epoch_line(group.newest_row(i), group.last, left)
+            label = group.runs[i].label
+            self._display.say(f"{label}  {line}" if label else line)
+
+
+class Divergences:
+    """Reports each run whose loss stops being finite, once.
+
+    Args:
+        report: takes the run's index, where it diverged, and the boundary before that epoch.
+        first: the group where it starts or resumes.
+    """
+
+    def __init__(self, report: Callable[[int, Divergence, Boundary], None], first: Group) -> None:
+        self._report, self._before = report, first.at
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i, found in group.diverged.items():
+            if found.epoch == group.at.epoch:
+                self._report(i, found, self._before)
+        self._before = group.at
+
+
+class Saves:
+    """Saves a checkpoint of the group after each epoch.
+
+    Args:
+        checkpoints: of the group.
+        first: the group where it starts or resumes.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
+        self._checkpoints, self._newest = checkpoints, first.place
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is not None:
+            self.save(group)
+
+    def save(self, group: Group) -> bool:
+        """Save the group as it is. Return whether its newest checkpoint is from this boundary.
+
+        Runs whose loss is not finite resume from the checkpoint before, so if no other is left
+        nothing is saved.
+        """
+        if group.place == self._newest:
+            return True
+        healthy = np.asarray(group.at.state.bad_step) < 0
+        if not any(healthy[i] for i in group.alive):
+            return False
+        everyone = range(len(group.runs))
+        self._checkpoints.save(group.place, group.at.state, group.record(everyone))
+        self._newest = group.place
+        return True
+
+
+class Rows:
+    """Appends each epoch's rows to `metrics.jsonl`.
+
+    Raises:
+        MachineError: if a file cannot be written.
+    """
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i in group.alive:
+            workdir = group.runs[i].workdir
+            try:
+                # Opened anew: a failed write is not tried again when the file is closed.
+                with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
+                    metrics.write(files.json_lines([group.newest_row(i)]))
+            except OSError as error:
+                raise _unwritable(workdir, error) from error
+
+
+class TensorBoard:
+    """Writes each epoch's values for TensorBoard.
+
+    Raises:
+        MachineError: if a file cannot be written.
+    """
+
+    def __init__(self, first: Group) -> None:
+        self._events = [
+            Events(run.workdir / TENSORBOARD, first.place.epoch + 1) for run in first.runs
+        ]
+
+    def __call__(self, group: Group) -> None:
+        if group.at.metrics is None:
+            return
+        for i in group.alive:
+            values = {_tag(name): value for name, value in group.newest_row(i).items()}
+            values.pop("epoch")
+            try:
+                self._events[i].add(group.at.epoch, values)
+            except OSError as error:
+                raise _unwritable(group.runs[i].workdir, error) from error
+
+    def close(self) -> None:
+        """Close the files."""
+        for events in self._events:
+            events.close()
+
+
+def _unwritable(workdir: Path, error: OSError) -> MachineError:
+    return MachineError(f"{workdir}: cannot be written ({error.strerror})")
+
+
+def _tag(column: str) -> str:
+    """Return TensorBoard's name of a column: a tab for each split."""
+    split, _, what = column.partition("_")
+    return f"{split}/{what}" if split in ("train", "val") else column
+
+
+class Stops:
+    """Stops training at a boundary after a signal.
+
+    Args:
+        interrupts: what was asked for.
+        saves: writes the checkpoint.
+        later: epochs of runs that train after this group.
+    """
+
+    def __init__(self, interrupts: Interrupts, saves: Saves, later: int) -> None:
+        self._interrupts, self._saves, self._later = interrupts, saves, later
+
+    def __call__(self, group: Group) -> None:
+        if self._interrupts.requested is None:
+            return
+        if group.at.metrics is None:
+            if group.at.steps < group.program.full:  # The end of an epoch is short: finish it.
+                raise self.stop(group)
+        elif group.at.epoch < group.last or self._later:
+            raise self.stop(group)
+
+    def stop(self, group: Group) -> BaseException:
+        """Save the group at its newest boundary. Return what to raise."""
+        requested = self._interrupts.requested or Terminated()
+        epoch, steps = group.place
+        if (epoch, steps) == (0, 0) or not self._saves.save(group):
+            return requested
+        if steps:
+            where = f"in epoch {epoch + 1} of {group.last}, after {counted(steps, 'step')}"
+        else:
+            where = f"after epoch {epoch} of {group.last}"
+        return Interrupted(
+            f"Stopped {where}; its checkpoint is in {group.directory}.", exit_status(requested)
+        )

@@ -1,0 +1,90 @@
+"""Where a run's checkpoints are: in its own directory, or with the group that it trains in.
+
+Runs that train together share one checkpoint, in `groups/1` or the like of their study. It names
+them by the last two parts of their directories, `batch/seed42`. A finished run has its own.
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from cifar_jax.errors import UserError
+from cifar_jax.inputs import fits, is_name, read_json
+from cifar_jax.runner.checkpoint import Place, metadata_path, newest_whole, saved_places
+from cifar_jax.runner.directory import CHECKPOINTS, RESULTS
+
+GROUPS = "groups"
+
+
+class Location(NamedTuple):
+    """A directory of checkpoints, and the index of a run in them."""
+
+    directory: Path
+    run: int = 0
+
+
+def run_name(workdir: Path) -> str:
+    """Return the name of a run in the record of its group, such as `batch/seed42`."""
+    return "/".join(workdir.absolute().parts[-2:])
+
+
+def _members(directory: Path) -> list[str]:
+    """Return the names of the runs whose checkpoints are in a directory."""
+    for place in saved_places(directory):
+        try:
+            record = read_json(metadata_path(directory / str(place)))
+        except (OSError, ValueError):
+            continue
+        if fits(record, {"runs": [{"name": is_name}]}):
+            return [run["name"] for run in record["runs"]]
+    return []
+
+
+def locate(workdir: Path) -> Location | None:
+    """Return where the newest checkpoint of a run is; None if it has none."""
+    found = [Location(workdir / CHECKPOINTS)] if saved_places(workdir / CHECKPOINTS) else []
+    name = run_name(workdir)
+    for directory in sorted((workdir.absolute().parents[1] / GROUPS).glob("[0-9]*")):
+        members = _members(directory)
+        if name in members:
+            found.append(Location(directory, members.index(name)))
+    return max(found, key=lambda at: newest_whole(at.directory) or Place(-1), default=None)
+
+
+def newest_place(workdir: Path) -> Place:
+    """Return how far a run's newest whole checkpoint is; (0, 0) if it has none."""
+    found = locate(workdir)
+    return (newest_whole(found.directory) if found else None) or Place(0)
+
+
+def new_group(study: Path) -> Path:
+    """Return the path of a group that does not exist yet."""
+    numbers = [int(p.name) for p in (study / GROUPS).glob("[0-9]*") if p.name.isdecimal()]
+    return study / GROUPS / str(max(numbers, default=0) + 1)
+
+
+def remove_finished_groups(study: Path) -> None:
+    """Remove the checkpoints of groups whose runs all have results."""
+    for directory in (study / GROUPS).glob("[0-9]*"):
+        if all((study / name / RESULTS).exists() for name in _members(directory)):
+            shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (study / GROUPS).rmdir()
+
+
+def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Location:
+    """Return where a run's checkpoints are, given its directory or the `checkpoints` in it.
+
+    Args:
+        flag: that named it, for the message.
+
+    Raises:
+        UserError: if there is no checkpoint, or it is that of several runs.
+    """
+    found = locate(path) or (Location(path) if saved_places(path) else None)
+    if found is None:
+        raise UserError(f"{flag} {path}: holds no checkpoint of a run")
+    if found.directory == path and len(_members(path)) > 1:
+        raise UserError(f"{flag} {path}: holds several runs; name the directory of one")
+    return found

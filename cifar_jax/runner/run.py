@@ -1,0 +1,173 @@
+"""The commands `train` and `evaluate`."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cifar_jax import config as configuration
+from cifar_jax.build import build_experiment
+from cifar_jax.combinations import check_all
+from cifar_jax.config import Config
+from cifar_jax.core.train import init_state
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Prepared, open_dataset, prepare, run_directory
+from cifar_jax.report.console import Display, class_lines, duration
+from cifar_jax.report.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
+from cifar_jax.runner.group import Row, Run
+from cifar_jax.runner.hooks import Interrupted
+from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.resume import progress_text, read_record
+from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.training import Programs, Session, evaluate_state, train_group
+from cifar_jax.study.collect import divergence_line, read_divergence
+
+
+class Diverged(Exception):
+    """The loss is no longer finite; the message says where and what to try."""
+
+
+def open_data(config: Config, display: Display) -> Prepared:
+    """Load and split the data, with a progress bar, and a banner where they are a substitute."""
+    prepared = prepare(config, display.progress)
+    display.end_progress()
+    if prepared.dataset.notice:
+        display.banner(prepared.dataset.notice)
+    for note in prepared.notes:
+        display.say(note)
+    return prepared
+
+
+def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -> None:
+    """Loss, accuracy, and accuracy of every class."""
+    total = len(dataset.test_labels)
+    display.say(
+        f"test loss {evaluation.loss:.4f}, test accuracy {100 * evaluation.accuracy:.2f} % "
+        f"({evaluation.correct:,} of {total:,}) on {dataset.name}"
+    )
+    for line in class_lines(dataset.classes, evaluation.per_class_accuracy.tolist()):
+        display.say(line)
+
+
+def _memory(results: Row) -> str:
+    """The peaks of memory that are known, in words."""
+    peaks = {
+        "of memory": results["peak_memory_bytes"],
+        "of the device's": results["peak_device_memory_bytes"],
+    }
+    return "".join(f", at most {peak / 2**20:,.0f} MiB {of}" for of, peak in peaks.items() if peak)
+
+
+def train_run(
+    config: Config,
+    *,
+    workdir: Path | None = None,
+    resume: bool = False,
+    debug_nans: bool = False,
+    grace: float = GRACE,
+    display: Display | None = None,
+) -> Row:
+    """Train, evaluate on the test set, and write everything a run leaves.
+
+    Args:
+        config: what to run.
+        workdir: directory of the run; `run_directory` by default.
+        resume: go on from its newest checkpoint, if it holds one.
+        debug_nans: if the run diverges, find the operation.
+        grace: seconds that it may go on after SIGTERM.
+        display: where progress is shown.
+
+    Returns:
+        What was written to `results.json`.
+
+    Raises:
+        UserError: for input that the user can mend, before anything is written.
+        Interrupted, Diverged: with the run's directory left as the message says.
+    """
+    display = display or Display()
+    check_all([config.training])
+    if workdir is not None:
+        check_workdir(workdir, resume)
+    prepared = open_data(config, display)
+    config, dataset = prepared.config, prepared.dataset
+    workdir = workdir or run_directory(config, dataset)
+    check_workdir(workdir, resume)
+    before = read_divergence(workdir)
+    if before is not None and not debug_nans:
+        raise UserError(
+            f"--resume: {divergence_line(before, workdir)}; it would again: take another --workdir "
+            "and a lower --lr, or add --debug-nans to find the operation"
+        )
+    try:
+        with lock_directory(workdir, "train"):
+            check_workdir(workdir, resume)
+            session = Session(prepared, display, resume=resume, debug_nans=debug_nans, grace=grace)
+            (results,) = train_group(session, [Run(config, workdir)])
+    except Interrupted as stop:
+        kept = holds_run(workdir)
+        how = " Resume with the same command and --resume." if kept else ""
+        raise Interrupted(f"{stop}{how}", stop.status) from None
+    if results["status"] == "diverged":
+        raise Diverged(f"{divergence_line(results['diverged'], workdir)}; try a lower --lr")
+    labels = np.asarray(dataset.test_labels)
+    with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
+        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    display.say(
+        f"trained in {duration(results['train_seconds'])}, compiled in "
+        f"{results['compile_seconds']:.1f} s ({100 * results['compile_share']:.1f} %)"
+        f"{_memory(results)}; everything is in {workdir}"
+    )
+    if dataset.notice:
+        display.banner(dataset.notice)
+    return results
+
+
+def evaluate_run(
+    checkpoint: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    display: Display | None = None,
+) -> Evaluation:
+    """Restore the newest checkpoint of a run and evaluate it on the run's test images.
+
+    Args:
+        checkpoint: a run's directory, or the `checkpoints` directory in it.
+        dataset: where the same images lie now, if not where they lay.
+        data_dir: likewise.
+        display: where the result is shown.
+
+    Raises:
+        UserError: if there is no checkpoint, or the data are not those of the run.
+    """
+    display = display or Display()
+    directory, index = find_checkpoints(checkpoint)
+    with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
+        record = read_record(checkpoints, index)
+        for wrong in checkpoints.damaged():
+            display.say(f"{wrong}; evaluating the one before")
+        config = configuration.from_dict(record["config"], str(directory))
+        if dataset is not None:
+            config = configuration.override(config, "data", "dataset", dataset, "--dataset")
+        if data_dir is not None:
+            config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
+        config, images = open_dataset(config, display.progress)
+        display.end_progress()
+        if images.fingerprint != record["dataset"]["fingerprint"]:
+            raise UserError(
+                f"{directory}: was trained on {record['dataset']['name']} "
+                f"{record['dataset']['fingerprint'][:12]}, not on {images.name} "
+                f"{images.fingerprint[:12]}"
+            )
+        experiment = build_experiment(config)
+        like = init_state(experiment, jax.random.key(0), images.test_images.shape[1:])
+        state = checkpoints.read_state(like, index)
+    done = progress_text(record["history"], record["unfinished"])
+    display.say(f"checkpoint after {done} in {directory}")
+    evaluation, _, _ = evaluate_state(Programs(), experiment, state, images)
+    say_evaluation(evaluation, images, display)
+    return evaluation

@@ -1,0 +1,426 @@
+"""Groups of runs from start to end: start, compile, train, evaluate, write."""
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cifar_jax import config as configuration
+from cifar_jax import outcome, pretrained
+from cifar_jax.build import build_experiment, hyperparams
+from cifar_jax.config import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment, TrainState, init_state
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
+from cifar_jax.errors import UserError, counted
+from cifar_jax.experiment import Prepared, check_batches
+from cifar_jax.report import files, provenance
+from cifar_jax.report.console import Display
+from cifar_jax.report.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import CHECKPOINTS, CONFIG, METRICS, holds_run, make_directory
+from cifar_jax.runner.group import Divergence, Group, Row, Run, from_rows, place_of
+from cifar_jax.runner.hooks import (
+    Bar,
+    Divergences,
+    Hook,
+    Interrupted,
+    Lines,
+    Rows,
+    Saves,
+    Stops,
+    TensorBoard,
+)
+from cifar_jax.runner.locate import locate, new_group
+from cifar_jax.runner.nonfinite import replay
+from cifar_jax.runner.programs import (
+    Boundary,
+    CompiledEpoch,
+    boundaries,
+    compile_device_epoch,
+    compile_predict,
+    compile_stream_epoch,
+    stack_runs,
+    unstack_run,
+)
+from cifar_jax.runner.resume import Start, progress_text, resumed
+from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status, in_thread
+
+Predict = Callable[[TrainState, jax.Array], jax.Array]
+
+
+@dataclass
+class Programs:
+    """Compiled programs of one dataset, kept for later runs."""
+
+    epoch: dict[tuple[Experiment, int], CompiledEpoch] = field(default_factory=dict)
+    predict: dict[Experiment, Predict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the groups of runs of one command share.
+
+    Attributes:
+        prepared: the data.
+        display: shows progress.
+        programs: compiled so far.
+        resume: whether runs resume from their newest checkpoints.
+        debug_nans: whether to find the operation at which a run diverges; for groups of one.
+        grace: seconds that running steps may take after SIGTERM.
+    """
+
+    prepared: Prepared
+    display: Display
+    programs: Programs = field(default_factory=Programs)
+    resume: bool = True
+    debug_nans: bool = False
+    grace: float = GRACE
+
+    @property
+    def device(self) -> jax.Device:
+        """The device that trains."""
+        return next(iter(self.prepared.data.val_images.devices()))
+
+    @property
+    def computing(self) -> str:
+        """See `provenance.describe_computing`."""
+        return provenance.describe_computing(self.device.device_kind, self.device.platform)
+
+
+def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Row]:
+    """Train runs together as one program, and write the files of each.
+
+    Several runs share the clock: `seconds` of an epoch is divided by their number.
+
+    Args:
+        runs: with the same experiment and data. When they resume, all are at the same step.
+        later: epochs of runs that train after this group, for the estimate of the time left.
+
+    Returns:
+        The `results.json` of each. A run whose loss stopped being finite has the `status`
+        "diverged" and no test accuracy.
+
+    Raises:
+        UserError: for input that the user can mend, before anything is written.
+        Interrupted: after a signal; the message says what is saved.
+    """
+    check_batches(runs[0].config, len(session.prepared.train_rows))
+    starts = _starts(session, runs)
+    _say_starts(session, runs, starts)
+    group = _compile(session, runs, starts)
+    fresh = [not holds_run(run.workdir) for run in runs]
+    written: dict[int, Row] = {}
+    confusions: dict[int, np.ndarray] = {}
+    try:
+        with _opened(group) as checkpoints:
+            _train(session, group, checkpoints, later, written)
+        for i in group.alive:
+            written[i], confusions[i] = _finish(session, group, i)
+    except KeyboardInterrupt as stop:
+        raise _discard(runs, fresh, stop) from None
+    finally:
+        session.display.end_progress()
+    for i, confusion in confusions.items():
+        written[i], problems = outcome.draw(runs[i].workdir, written[i], confusion)
+        for problem in problems:
+            session.display.say(problem)
+    return [written[i] for i in range(len(runs))]
+
+
+def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
+    """Return where each run begins."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def open_checkpoints(directory: Path) -> Checkpoints:
+            return stack.enter_context(contextlib.closing(Checkpoints(directory, create=False)))
+
+        return [_start(session, run, open_checkpoints) for run in runs]
+
+
+def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
+    dataset, config = session.prepared.dataset, run.config
+    initial = jax.jit(init_state, static_argnums=(0, 2))
+    key, shape = jax.random.key(config.training.seed), dataset.train_images.shape[1:]
+    state = initial(build_experiment(config), key, shape)
+    if session.resume:
+        found = resumed(state, run, dataset.fingerprint, open_checkpoints)
+        if found is not None:
+            return found
+    source = pretrained.source_path(config)
+    if source is None:
+        return Start(state, [], 0.0)
+    opened = pretrained.open_source(source)
+    state, origin = pretrained.start_from(opened, config, state, dataset.classes)
+    return Start(state, [], 0.0, origin)
+
+
+def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> None:
+    """Print what trains, and where each run begins."""
+    prepared, display, computing = session.prepared, session.display, session.computing
+    model, first = runs[0].config.model, starts[0]
+    if not runs[0].label:
+        if not (first.history or first.unfinished):
+            _say_origin(first.origin, display)
+        display.say(
+            f"{prepared.dataset.name}: {len(prepared.train_rows):,} training, "
+            f"{len(prepared.val_rows):,} validation, {len(prepared.dataset.test_labels):,} test "
+            f"images; {model.name}, norm {model.norm}, {_count(first.state):,} parameters; "
+            f"{provenance.describe_device(session.device.device_kind, session.device.platform)}"
+        )
+    for start, run in zip(starts, runs, strict=True):
+        if start.damaged:
+            display.say(f"{start.damaged[0]}; resuming from the one before")
+        if start.history or start.unfinished:
+            done = progress_text(start.history, start.unfinished)
+            display.say(f"resuming {run.workdir} after {done}")
+        if start.computed_on and computing != start.computed_on[-1]:
+            display.say(
+                f"begun on {start.computed_on[-1]}, resuming on {computing}: the last bits may "
+                "differ from a run without a stop"
+            )
+
+
+def _say_origin(origin: Row | None, display: Display) -> None:
+    """Print the source of the initial values, and a line for each tensor that it lacks."""
+    if origin is None:
+        return
+    display.say(
+        f"starting from {origin['source']} (digest {origin['digest'][:12]}): "
+        f"{origin['parameters_taken']:,} parameters and statistics taken"
+    )
+    for line in origin["left"]:
+        display.say(f"  {line}")
+
+
+def _count(state: TrainState) -> int:
+    """Return the number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> Group:
+    """Compile the program of a group, and return the group at its start."""
+    state = stack_runs([start.state for start in starts])
+    hyper = jax.device_put(stack_runs([hyperparams(run.config) for run in runs]))
+    begun = time.perf_counter()
+    # In a thread, so that a signal need not wait for the compiler.
+    program = in_thread(lambda: _program(session, runs[0].config, hyper, state))
+    compiled = time.perf_counter() - begun
+    records: list[Row] = [
+        {
+            "config": configuration.to_dict(run.config),
+            "dataset": session.prepared.record(),
+            "compile_seconds": start.compile_seconds + compiled,
+            "computed_on": list(dict.fromkeys([*start.computed_on, session.computing])),
+            **({"init_from": start.origin} if start.origin else {}),
+        }
+        for run, start in zip(runs, starts, strict=True)
+    ]
+    history = np.stack([from_rows(start.history) for start in starts])
+    seconds = (starts[0].unfinished or {"seconds": 0.0})["seconds"] * len(runs)
+    steps = resumed_steps(starts, program)
+    at = Boundary(state, history.shape[1] + 1, steps, seconds)
+    n_train = len(session.prepared.train_rows)
+    group = Group(tuple(runs), tuple(records), program, hyper, n_train, at, history)
+    session.display.say(f"compiled in {compiled:.1f} s; run directory: {group.directory}")
+    return group
+
+
+def _program(session: Session, config: Config, hyper: Hyper, state: TrainState) -> CompiledEpoch:
+    """Return the epoch of a config, compiled now or before."""
+    experiment, prepared = build_experiment(config), session.prepared
+    known, key = session.programs.epoch, (experiment, len(state.step))
+    if key not in known:
+        if config.data.pipeline == "stream":
+            known[key] = compile_stream_epoch(
+                experiment, hyper, state, prepared.host, prepared.data
+            )
+        else:
+            known[key] = compile_device_epoch(experiment, hyper, state, prepared.data)
+    return known[key]
+
+
+def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
+    """Return how many steps of their next epoch the runs of a group have taken.
+
+    Raises:
+        UserError: if an epoch has no boundary there.
+    """
+    steps = {start.unfinished["steps"] if start.unfinished else 0 for start in starts}
+    if len(steps) > 1:
+        raise ValueError("runs that train together must be at the same step")
+    (done,) = steps
+    whole = {len(start.history) * program.steps + done for start in starts}
+    if done > program.full or {int(start.state.step) for start in starts} != whole:
+        raise UserError(
+            f"--resume: the newest checkpoint says that it is after {counted(done, 'step')} of an "
+            f"epoch; an epoch has {counted(program.full, 'full batch')}"
+        )
+    return done
+
+
+@contextlib.contextmanager
+def _opened(group: Group) -> Iterator[Checkpoints]:
+    """Create the files of each run, or set them back to the checkpoint that it resumes from."""
+    for i, run in enumerate(group.runs):
+        make_directory(run.workdir)
+        files.write_text(run.workdir / CONFIG, configuration.to_toml(run.config))
+        files.write_text(run.workdir / METRICS, files.json_lines(group.rows(i)))
+    first = group.runs[0].workdir
+    several = len(group.runs) > 1
+    directory = new_group(first.absolute().parents[1]) if several else first / CHECKPOINTS
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        checkpoints.set_aside_damaged()
+        yield checkpoints
+
+
+def _train(
+    session: Session,
+    group: Group,
+    checkpoints: Checkpoints,
+    later: int,
+    written: dict[int, Row],
+) -> None:
+    """Train a group up to its last epoch; add the results of runs that diverge to `written`."""
+    display = session.display
+
+    def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
+        written[i] = _report_divergence(session, group, i, found, before)
+
+    def on_signal(stop: KeyboardInterrupt) -> None:
+        if isinstance(stop, Terminated):
+            how = f"for at most {session.grace:g} s, and saving a checkpoint."
+            display.say(f"SIGTERM: finishing the steps under way, {how}")
+        else:
+            how = "Press Ctrl-C again to stop now."
+            display.say(f"Interrupted: finishing the steps under way, and saving. {how}")
+
+    interrupts = Interrupts(on_signal, session.grace)
+    saves = Saves(checkpoints, group)
+    stops = Stops(interrupts, saves, later)
+    bar = Bar(display)
+    bar(group)
+    with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
+        hooks: list[Hook] = [
+            Divergences(on_divergence, group),
+            saves,
+            Rows(),
+            tensorboard,
+            Lines(display, later),
+            bar,
+            stops,
+        ]
+        try:
+            for at in interrupts.each(boundaries(group.program, group.hyper, group.at, group.last)):
+                group.advance(at)
+                for hook in hooks:
+                    hook(group)
+                if not group.alive:
+                    break
+        except Terminated:  # The grace period is over.
+            raise stops.stop(group) from None
+
+
+def _report_divergence(
+    session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
+) -> Row:
+    """Write the results of a run that diverged; its last good checkpoint becomes its own."""
+    found: Row = dataclasses.asdict(divergence)
+    run = group.runs[index]
+    if session.debug_nans:
+        session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
+        state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
+        experiment, host = build_experiment(run.config), session.prepared.host
+        replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
+        found["operation"] = (
+            "step {}: {}".format(*replayed)
+            if replayed
+            else "step by step every training step is finite: rounding or the validation decides"
+        )
+    if len(group.runs) > 1 and place_of(before).epoch and not place_of(before).steps:
+        _save_own(group, index, before)
+    return outcome.write_divergence(run.workdir, found, **_entries(session, group, index))
+
+
+def _save_own(group: Group, index: int, at: Boundary) -> None:
+    """Save one run of a group, at the end of an epoch, in the run's own directory."""
+    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
+    with contextlib.closing(own):
+        state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
+        own.save(place_of(at), state, group.record([index]))
+
+
+def _entries(
+    session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
+) -> Row:
+    """Return what the results of a run say, however it ended."""
+    config, record, history = group.runs[index].config, group.records[index], group.rows(index)
+    compile_seconds = record["compile_seconds"] + predict_compile_seconds
+    train_seconds = sum(row["seconds"] for row in history)
+    device = session.device
+    return {
+        **record,
+        "compile_seconds": compile_seconds,
+        "compile_share": compile_seconds / (compile_seconds + train_seconds),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_device_memory_bytes": peak_device_memory_bytes(device),
+        "model": config.model.name,
+        "norm": config.model.norm,
+        "seed": config.training.seed,
+        "num_params": _count(group.at.state) // len(group.runs),
+        "history": history,
+        "train_seconds": train_seconds,
+        "seed_parallelism": len(group.runs),
+        "device": provenance.describe_device(device.device_kind, device.platform),
+        **provenance.determinism(device.platform, record["computed_on"]),
+    }
+
+
+def _finish(session: Session, group: Group, index: int) -> tuple[Row, np.ndarray]:
+    """Evaluate a run on the test images. Return the results written, and the confusion matrix."""
+    if len(group.runs) > 1:
+        _save_own(group, index, group.at)
+    run, dataset = group.runs[index], session.prepared.dataset
+    state = unstack_run(group.at.state, index)
+    evaluation, logits, seconds = evaluate_state(
+        session.programs, build_experiment(run.config), state, dataset
+    )
+    entries = _entries(session, group, index, seconds)
+    labels = np.asarray(dataset.test_labels)
+    results = outcome.write_results(run.workdir, evaluation, logits, labels, **entries)
+    return results, evaluation.confusion
+
+
+def evaluate_state(
+    programs: Programs, experiment: Experiment, state: TrainState, dataset: Dataset
+) -> tuple[Evaluation, np.ndarray, float]:
+    """Return the evaluation on the test images, its logits (N, classes), and compile seconds."""
+    images = jax.device_put(np.asarray(dataset.test_images))
+    start = time.perf_counter()
+    if experiment not in programs.predict:
+        programs.predict[experiment] = compile_predict(experiment, state, images)
+    compile_seconds = time.perf_counter() - start
+    logits = np.asarray(programs.predict[experiment](state, images))
+    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
+
+
+def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt) -> Interrupted:
+    """Remove the directories of runs without a checkpoint. Return what to raise."""
+    kept = [run.workdir for run in runs if locate(run.workdir) is not None]
+    for run, new in zip(runs, fresh, strict=True):
+        if new and run.workdir not in kept:
+            shutil.rmtree(run.workdir, ignore_errors=True)
+    if kept:
+        message = f"Stopped; {kept[0]} keeps the newest checkpoint, what came after it is lost."
+    else:
+        message = "Stopped in the first epoch; nothing is saved."
+    return Interrupted(message, exit_status(stop))

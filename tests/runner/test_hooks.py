@@ -1,0 +1,265 @@
+"""Hooks: each alone, on a group of two runs whose numbers are given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from cifar_jax.config import Config, TrainingConfig
+from cifar_jax.core.train import Metrics
+from cifar_jax.errors import MachineError
+from cifar_jax.report.console import Display
+from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
+from cifar_jax.runner.hooks import (
+    Bar,
+    Divergences,
+    Interrupted,
+    Lines,
+    Rows,
+    Saves,
+    Stops,
+    TensorBoard,
+)
+from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.signals import Interrupts, Terminated
+
+LAST = 3
+
+
+class State:
+    """What hooks read of a state."""
+
+    def __init__(self, *bad_step: int) -> None:
+        self.bad_step = np.array(bad_step or (-1, -1))
+
+
+def metrics(val_loss: float = 1.0, bad_step: int = -1) -> Metrics:
+    """Of both runs; the second has this validation loss and this bad step."""
+    ones = np.ones(2, np.float32)
+    loss = np.array([1.0, val_loss], np.float32)
+    return Metrics(ones / 2, ones / 4, loss, ones / 8, ones / 100, np.array([-1, bad_step]))
+
+
+def within(epoch: int, steps: int, *bad_step: int) -> Boundary:
+    return Boundary(State(*bad_step), epoch, steps, 0.5)
+
+
+def end(epoch: int, **given: Any) -> Boundary:
+    return Boundary(State(), epoch, 4, 2.0, metrics(**given))
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Group:
+    """Before its first step; four steps an epoch, three of them full batches."""
+    runs = []
+    for seed in (0, 1):
+        workdir = tmp_path / "study" / "batch" / f"seed{seed}"
+        workdir.mkdir(parents=True)
+        config = Config(training=TrainingConfig(epochs=LAST, seed=seed))
+        runs.append(Run(config, workdir, f"batch seed {seed}"))
+    program = CompiledEpoch(3, 4, None, None)
+    records = ({"seed": 0}, {"seed": 1})
+    history = np.zeros((2, 0), EPOCH)
+    return Group(tuple(runs), records, program, None, 20, within(1, 0), history)
+
+
+def advance(group: Group, hook: Any, *boundaries: Boundary) -> None:
+    for at in boundaries:
+        group.advance(at)
+        hook(group)
+
+
+class Shown(Display):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.done: list[tuple[float, int]] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, description: str, done: float, total: int, *, plain: bool = True) -> None:
+        self.done.append((done, total))
+
+
+class Checkpoints:
+    """Notes what is saved."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[Place, dict[str, Any]]] = []
+
+    def save(self, place: Place, state: State, record: dict[str, Any]) -> None:
+        self.saved.append((place, record))
+
+    @property
+    def places(self) -> list[Place]:
+        return [place for place, _ in self.saved]
+
+
+def test_the_history_of_a_group_has_the_shortest_decimals_and_half_the_time(group: Group) -> None:
+    group.advance(within(1, 2))
+    assert group.rows(0) == []
+    group.advance(end(1))
+    (row,) = group.rows(1)
+    assert row == {
+        "epoch": 1,
+        "train_loss": 0.5,
+        "train_accuracy": 0.25,
+        "val_loss": 1.0,
+        "val_accuracy": 0.125,
+        "seconds": 1.0,
+        "learning_rate": 0.01,
+        "images_per_second": 20.0,
+    }
+    assert [type(value) for value in row.values()] == [int, *[float] * 7]
+    assert to_rows(from_rows([row])) == [row]
+    assert np.isnan(from_rows([{**row, "val_loss": None}])["val_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "step"), [({"val_loss": np.nan}, None), ({"val_loss": np.inf, "bad_step": 2}, 3)]
+)
+def test_a_run_that_diverges_keeps_the_rows_before(
+    group: Group, given: dict[str, Any], step: int | None
+) -> None:
+    for at in (end(1), end(2, **given), end(3, **given)):
+        group.advance(at)
+    assert group.diverged == {1: Divergence(2, step)}
+    assert [len(group.rows(i)) for i in (0, 1)] == [3, 1]
+    assert group.alive == [0]
+    assert group.newest_row(0)["epoch"] == 3
+
+
+def test_the_bar_moves_between_steps(group: Group) -> None:
+    shown = Shown()
+    advance(group, Bar(shown), within(1, 2), end(1), within(2, 3))
+    assert shown.done == [(0.5, 3), (1, 3), (1.75, 3)]
+
+
+def test_a_line_an_epoch_and_run_with_the_time_left(group: Group) -> None:
+    shown = Shown()
+    advance(group, Lines(shown, later=10), within(1, 2), end(1), end(2, val_loss=np.nan))
+    assert [line.split("  ")[0] for line in shown.lines] == [
+        "batch seed 0",
+        "batch seed 1",
+        "batch seed 0",
+    ]
+    assert "epoch 1/3" in shown.lines[0]
+    # A second an epoch and run: two epochs of two runs, and ten later ones.
+    assert [line.split()[-1] for line in shown.lines] == ["0:14", "0:14", "0:12"]
+
+
+def test_a_divergence_is_reported_once_with_the_state_before_its_epoch(group: Group) -> None:
+    seen = []
+    hook = Divergences(lambda *found: seen.append(found), group)
+    bad = {"val_loss": np.nan, "bad_step": 0}
+    advance(group, hook, within(1, 2), end(1), within(2, 3), end(2, **bad), end(3, **bad))
+    ((index, found, before),) = seen
+    assert (index, found, before.epoch) == (1, Divergence(2, 1), 1)
+    assert before.metrics is not None
+
+
+def test_a_checkpoint_after_each_epoch_and_where_it_is_asked_for(group: Group) -> None:
+    checkpoints = Checkpoints()
+    saves = Saves(checkpoints, group)
+    assert saves.save(group)  # The start needs none.
+    advance(group, saves, within(1, 2), end(1), within(2, 1))
+    assert saves.save(group)
+    assert saves.save(group)  # Once.
+    assert checkpoints.places == [(1, 0), (1, 1)]
+    record = checkpoints.saved[1][1]
+    assert [run["name"] for run in record["runs"]] == ["batch/seed0", "batch/seed1"]
+    assert [run["seed"] for run in record["runs"]] == [0, 1]
+    assert [len(run["history"]) for run in record["runs"]] == [1, 1]
+    assert record["unfinished"] == {"steps": 1, "seconds": 0.25}
+    assert "unfinished" not in checkpoints.saved[0][1]
+
+
+def test_steps_in_which_every_run_is_lost_are_not_saved(group: Group) -> None:
+    checkpoints = Checkpoints()
+    saves = Saves(checkpoints, group)
+    group.advance(within(1, 1, 0, 0))
+    assert not saves.save(group)
+    group.advance(within(1, 2, -1, 0))
+    assert saves.save(group)
+    advance(group, saves, end(1, val_loss=np.nan), within(2, 1, 0, -1))
+    assert not saves.save(group)  # One diverges now, the other did before.
+    assert checkpoints.places == [(0, 2), (1, 0)]
+
+
+def test_rows_are_appended_as_json_lines(group: Group) -> None:
+    advance(group, Rows(), within(1, 2), end(1), end(2, val_loss=np.nan))
+    for i, run in enumerate(group.runs):
+        lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == group.rows(i)
+    (group.runs[0].workdir / "metrics.jsonl").unlink()
+    group.runs[0].workdir.rmdir()
+    with pytest.raises(MachineError, match=f"{group.runs[0].workdir}: cannot be written"):
+        advance(group, Rows(), end(3))
+
+
+def test_tensorboard_has_a_tab_for_each_split(group: Group) -> None:
+    hook = TensorBoard(group)
+    advance(group, hook, within(1, 2), end(1))
+    hook.close()
+    (path,) = (group.runs[1].workdir / "tensorboard").iterdir()
+    data, tags = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        tags += [value.tag for value in event.summary.value]
+        data = data[16 + length :]
+    assert set(tags) == {
+        *("train/loss", "train/accuracy", "val/loss", "val/accuracy"),
+        *("seconds", "learning_rate", "images_per_second"),
+    }
+
+
+def stops_of(group: Group, later: int = 0) -> tuple[Stops, Checkpoints, Interrupts]:
+    interrupts, checkpoints = Interrupts(lambda stop: None), Checkpoints()
+    return Stops(interrupts, Saves(checkpoints, group), later), checkpoints, interrupts
+
+
+def test_a_signal_stops_between_two_steps(group: Group) -> None:
+    stops, checkpoints, interrupts = stops_of(group)
+    advance(group, stops, within(1, 1))
+    interrupts.requested = Terminated()
+    with pytest.raises(Interrupted, match="Stopped in epoch 1 of 3, after 2 steps") as stopped:
+        advance(group, stops, within(1, 2))
+    assert stopped.value.status == 143
+    assert str(group.runs[0].workdir.parent) in str(stopped.value)
+    assert checkpoints.places == [(0, 2)]
+
+
+def test_the_short_end_of_an_epoch_is_finished_first(group: Group) -> None:
+    stops, checkpoints, interrupts = stops_of(group)
+    interrupts.requested = KeyboardInterrupt()
+    advance(group, stops, within(2, 3))
+    with pytest.raises(Interrupted, match="Stopped after epoch 2 of 3;") as stopped:
+        advance(group, stops, end(2))
+    assert stopped.value.status == 130
+    assert checkpoints.places == [(2, 0)]
+
+
+@pytest.mark.parametrize("later", [0, 5])
+def test_after_the_last_epoch_only_later_runs_are_stopped(group: Group, later: int) -> None:
+    stops, _, interrupts = stops_of(group, later)
+    interrupts.requested = KeyboardInterrupt()
+    if not later:
+        advance(group, stops, end(LAST))
+        return
+    with pytest.raises(Interrupted, match=f"Stopped after epoch {LAST}"):
+        advance(group, stops, end(LAST))
+
+
+def test_what_has_no_checkpoint_is_lost(group: Group) -> None:
+    stops, checkpoints, interrupts = stops_of(group)
+    interrupts.requested = Terminated()
+    assert stops.stop(group) is interrupts.requested
+    group.advance(within(1, 1, 0, 0))
+    assert stops.stop(group) is interrupts.requested
+    assert checkpoints.places == []
