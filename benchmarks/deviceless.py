@@ -33,8 +33,8 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._timing import show_progress, table, write_json
-from cifar_jax.build import build_experiment
-from cifar_jax.config import MODELS, NORMS, Config, ModelConfig, TrainingConfig
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import MODELS, NORMS, Config, ModelConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import (
     Data,

@@ -5,8 +5,9 @@ from typing import Any
 
 from msgspec import structs
 
-from cifar_jax.config import Config, to_dict
-from cifar_jax.results import DatasetRecord, Training
+from cifar_jax.config.settings import Config
+from cifar_jax.config.tables import to_dict
+from cifar_jax.runner.results import DatasetRecord, Training
 from cifar_jax.study.collect import Run
 
 MADE = {

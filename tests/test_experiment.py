@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import changes
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.commands.train import open_data
+from cifar_jax.config import tables
+from cifar_jax.config.changes import changes
+from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared, open_dataset, place
-from cifar_jax.report.console import Display
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.prepare import Prepared, open_dataset, place
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -83,7 +83,7 @@ def test_duplicates_are_dropped_and_recorded(images: Path) -> None:
 def test_the_written_config_has_the_resolved_sizes(images: Path) -> None:
     resolved, dataset = open_dataset(Config(data=DataConfig(dataset=str(images))))
     assert (resolved.data.val_examples, resolved.training.batch_size) == (4, 17)
-    again = configuration.from_dict(configuration.to_dict(resolved), "x")
+    again = tables.from_dict(tables.to_dict(resolved), "x")
     assert again == resolved
     assert open_dataset(again)[0] == resolved
     assert changes(again, open_dataset(Config(data=again.data))[0]) == []

@@ -12,9 +12,9 @@ from rich.console import Console
 from cifar_jax import failures
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
-from cifar_jax.report.console import Display
-from cifar_jax.report.tensorboard import Events
 from cifar_jax.runner import checkpoint
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.tensorboard import Events
 from cifar_jax.storage import write_text
 from cifar_jax.study import collect
 

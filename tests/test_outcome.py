@@ -5,10 +5,10 @@ import pytest
 from made_up import MADE
 from PIL import Image
 
-from cifar_jax import outcome
 from cifar_jax.report import figures
-from cifar_jax.report.evaluation import evaluate_logits
-from cifar_jax.results import DatasetRecord, EpochRow
+from cifar_jax.runner import outcome
+from cifar_jax.runner.evaluation import evaluate_logits
+from cifar_jax.runner.results import DatasetRecord, EpochRow
 from cifar_jax.storage import read_sealed
 
 ROW = {

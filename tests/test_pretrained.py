@@ -10,16 +10,16 @@ import pytest
 from commands import last_of_each
 from safetensors.numpy import save_file
 
-from cifar_jax import config as configuration
-from cifar_jax import pretrained
-from cifar_jax.build import build_experiment
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import pretrained
 from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.runner.programs import stack_runs
-from cifar_jax.training.transfer import named_leaves, own_shapes, take
+from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -186,9 +186,9 @@ def test_a_norm_that_the_source_lacks_keeps_its_initial_values():
 @functools.cache
 def resnet18(classes: int = 10):
     """A config, and the shapes of a ResNet-18's state."""
-    config = configuration.override(Config(), "model", "name", "resnet18", "")
-    config = configuration.override(config, "model", "norm", "batch", "")
-    config = configuration.override(config, "model", "num_classes", classes, "")
+    config = tables.override(Config(), "model", "name", "resnet18", "")
+    config = tables.override(config, "model", "norm", "batch", "")
+    config = tables.override(config, "model", "num_classes", classes, "")
     experiment = build_experiment(config)
     return config, jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), (32, 32, 3)))
 
@@ -314,7 +314,7 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     record = opened.read_record()
     opened.close()
     del record["runs"][0]["dataset"]["classes"]
-    config = configuration.from_dict(record["runs"][0]["config"], "")
+    config = tables.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
     written.save(Place(1), stack_runs([state]), record)

@@ -11,7 +11,7 @@ import pytest
 
 from cifar_jax import storage
 from cifar_jax.errors import UserError
-from cifar_jax.results import (
+from cifar_jax.runner.results import (
     Damaged,
     Diverged,
     Finished,
@@ -165,7 +165,7 @@ def test_the_record_of_a_checkpoint_is_checked():
 
 def test_the_records_need_neither_jax_nor_the_report():
     code = (
-        "import sys, cifar_jax.results\n"
+        "import sys, cifar_jax.runner.results\n"
         "slow = ('jax', 'numpy', 'matplotlib', 'cifar_jax.report', 'cifar_jax.study')\n"
         "assert not set(slow) & set(sys.modules), sys.modules.keys()"
     )

@@ -262,7 +262,7 @@ def test_output_survives_a_terminal_without_unicode() -> None:
 
     code = (
         "from cifar_jax import main as door\n"
-        "from cifar_jax.report.console import Display\n"
+        "from cifar_jax.runner.console import Display\n"
         "door.main = lambda argv: Display().say('café') or 0\n"
         "door.main_cli()"
     )

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cifar_jax.config import Config, DataConfig, TrainingConfig, to_toml
-from cifar_jax.sizes import fit_defaults, split_notes
+from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
+from cifar_jax.config.sizes import fit_defaults, split_notes
+from cifar_jax.config.tables import to_toml
 
 
 @pytest.mark.parametrize(

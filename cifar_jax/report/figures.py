@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from cifar_jax.errors import one_line
 from cifar_jax.report.labels import BASE_FONT, font_warning, use_fonts, wrapped
 from cifar_jax.report.matrix import draw_matrix, write_cells
-from cifar_jax.results import EpochRow, Finished
+from cifar_jax.runner.results import EpochRow, Finished
 from cifar_jax.storage import write_atomically
 
 # Class names are text, not TeX: they may contain a dollar sign.

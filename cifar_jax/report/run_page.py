@@ -29,7 +29,7 @@ from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
 from cifar_jax.report.text import NONE, interval, percent
-from cifar_jax.results import Diverged, Finished
+from cifar_jax.runner.results import Diverged, Finished
 from cifar_jax.storage import check_inside, write_text
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import summarise

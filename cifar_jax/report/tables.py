@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cifar_jax.config import ModelConfig, TrainingConfig
+from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
 from cifar_jax.report import recipe
 from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from msgspec import structs
 
-from cifar_jax.config import Config
+from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
-from cifar_jax.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
 from cifar_jax.runner.checkpoint import Place
 from cifar_jax.runner.locate import run_name
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
 
 # One epoch of a run's history, see `results.EpochRow`. `seconds` is the time that the compiled
 # programs took, divided by the number of runs.

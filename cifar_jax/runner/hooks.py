@@ -9,12 +9,12 @@ from msgspec import structs
 
 from cifar_jax.errors import MachineError, counted
 from cifar_jax.names import METRICS, TENSORBOARD
-from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.report.tensorboard import Events
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group
 from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
+from cifar_jax.runner.tensorboard import Events
 from cifar_jax.storage import json_lines
 
 Hook = Callable[[Group], None]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_json
 from cifar_jax.names import CHECKPOINTS, GROUPS, RESULTS
-from cifar_jax.results import Damaged, GroupRecord, validate
 from cifar_jax.runner.checkpoint import Place, metadata_path, newest_whole, saved_places
+from cifar_jax.runner.results import Damaged, GroupRecord, validate
 
 
 class Location(NamedTuple):

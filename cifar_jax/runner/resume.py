@@ -5,14 +5,17 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import SAME_EXPERIMENT, changes
-from cifar_jax.combinations import depends_on_length
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config.combinations import depends_on_length
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CONFIG
-from cifar_jax.results import (
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.group import Run
+from cifar_jax.runner.locate import locate
+from cifar_jax.runner.results import (
     DatasetRecord,
     EpochRow,
     GroupRecord,
@@ -22,9 +25,6 @@ from cifar_jax.results import (
     read_results,
     validate,
 )
-from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.group import Run
-from cifar_jax.runner.locate import locate
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def recorded(workdir: Path) -> Recorded | None:
                 finished = getattr(found, "finished", "")
                 return Recorded(found.settings, found.dataset, found.origin_digest, finished)
     with contextlib.suppress(UserError):
-        return Recorded(configuration.load(workdir / CONFIG))
+        return Recorded(tables.load(workdir / CONFIG))
     return None
 
 
@@ -114,7 +114,7 @@ def saved_config(workdir: Path) -> Config | None:
         None if it holds no run.
     """
     try:
-        return configuration.load(workdir / CONFIG)
+        return tables.load(workdir / CONFIG)
     except UserError:
         found = recorded(workdir)
         return found.config if found else None

@@ -13,23 +13,21 @@ import jax
 import numpy as np
 from msgspec import structs
 
-from cifar_jax import config as configuration
-from cifar_jax import outcome, pretrained
-from cifar_jax.build import build_experiment, hyperparams
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment, hyperparams
+from cifar_jax.config.checks import check_batches
+from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.errors import UserError, counted
-from cifar_jax.experiment import Prepared, check_batches
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
-from cifar_jax.report import provenance
-from cifar_jax.report.console import Display
-from cifar_jax.report.evaluation import Evaluation, evaluate_logits
-from cifar_jax.results import Diverged, DivergedAt, Finished, Origin, Results, Training
+from cifar_jax.runner import outcome, pretrained, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
+from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.group import Divergence, Group, Run, from_rows, place_of
 from cifar_jax.runner.hooks import (
     Bar,
@@ -44,6 +42,7 @@ from cifar_jax.runner.hooks import (
 )
 from cifar_jax.runner.locate import locate, new_group
 from cifar_jax.runner.nonfinite import replay
+from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     Boundary,
     CompiledEpoch,
@@ -54,6 +53,7 @@ from cifar_jax.runner.programs import (
     stack_runs,
     unstack_run,
 )
+from cifar_jax.runner.results import Diverged, DivergedAt, Finished, Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resumed
 from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status, in_thread
 from cifar_jax.storage import json_lines, write_text
@@ -122,20 +122,15 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     group = _compile(session, runs, starts)
     fresh = [not holds_run(run.workdir) for run in runs]
     written: dict[int, Results] = {}
-    finished: dict[int, tuple[Finished, np.ndarray]] = {}
     try:
         with _opened(group) as checkpoints:
             _train(session, group, checkpoints, later, written)
         for i in group.alive:
-            finished[i] = _finish(session, group, i)
+            written[i] = _finish(session, group, i)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
         session.display.end_progress()
-    for i, (results, confusion) in finished.items():
-        written[i], problems = outcome.draw(runs[i].workdir, results, confusion)
-        for problem in problems:
-            session.display.say(problem)
     return [written[i] for i in range(len(runs))]
 
 
@@ -220,7 +215,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     compiled = time.perf_counter() - begun
     records = [
         Training(
-            config=configuration.to_dict(run.config),
+            config=tables.to_dict(run.config),
             dataset=session.prepared.record(),
             compile_seconds=start.compile_seconds + compiled,
             computed_on=tuple(dict.fromkeys([*start.computed_on, session.computing])),
@@ -278,7 +273,7 @@ def _opened(group: Group) -> Iterator[Checkpoints]:
     """Create the files of each run, or set them back to the checkpoint that it resumes from."""
     for i, run in enumerate(group.runs):
         make_directory(run.workdir)
-        write_text(run.workdir / CONFIG, configuration.to_toml(run.config))
+        write_text(run.workdir / CONFIG, tables.to_toml(run.config))
         write_text(run.workdir / METRICS, json_lines(map(structs.asdict, group.rows(i))))
     first = group.runs[0].workdir
     several = len(group.runs) > 1
@@ -390,8 +385,8 @@ def _fields(
     }
 
 
-def _finish(session: Session, group: Group, index: int) -> tuple[Finished, np.ndarray]:
-    """Evaluate a run on the test images. Return the results written, and the confusion matrix."""
+def _finish(session: Session, group: Group, index: int) -> Finished:
+    """Evaluate a run on the test images, and write its results."""
     if len(group.runs) > 1:
         _save_own(group, index, group.at)
     run, dataset = group.runs[index], session.prepared.dataset
@@ -401,8 +396,7 @@ def _finish(session: Session, group: Group, index: int) -> tuple[Finished, np.nd
     )
     fields = _fields(session, group, index, seconds)
     labels = np.asarray(dataset.test_labels)
-    results = outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
-    return results, evaluation.confusion
+    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
 
 
 def evaluate_state(

@@ -15,7 +15,8 @@ from cifar_jax.errors import UserError, one_line
 from cifar_jax.failures import is_lack
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import PREDICTIONS, RESULTS
-from cifar_jax.results import (
+from cifar_jax.runner.evaluation import cross_entropy
+from cifar_jax.runner.results import (
     Damaged,
     DatasetRecord,
     Diverged,
@@ -26,7 +27,6 @@ from cifar_jax.results import (
 )
 from cifar_jax.study.grid import Arm, Sweep, Value
 from cifar_jax.study.identity import check_origins, check_results
-from cifar_jax.study.measures import cross_entropy
 from cifar_jax.study.record import Plan, read_plan, run_path
 
 _LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked

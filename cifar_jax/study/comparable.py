@@ -6,7 +6,7 @@ A pair of runs has a common seed. A different device or version adds to their di
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cifar_jax.results import Results
+from cifar_jax.runner.results import Results
 from cifar_jax.study.collect import Study, read_whole
 
 

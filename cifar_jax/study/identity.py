@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.changes import SAME_EXPERIMENT, changes
-from cifar_jax.config import Config
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, counted, shown
-from cifar_jax.results import DatasetRecord, Finished, Results
+from cifar_jax.runner.results import DatasetRecord, Finished, Results
 
 # Fields in which a run's config may differ from its arm's.
 FREE = (*SAME_EXPERIMENT, "study")

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Meta, structs
 from msgspec.structs import force_setattr
 
-from cifar_jax import config as configuration
-from cifar_jax.config import NORMS, Config, StudyConfig
+from cifar_jax.config import tables
+from cifar_jax.config.settings import NORMS, Config, StudyConfig
 from cifar_jax.errors import UserError, shown
 from cifar_jax.names import STUDY
-from cifar_jax.results import Count, Damaged, DatasetRecord, validate
+from cifar_jax.runner.results import Count, Damaged, DatasetRecord, validate
 from cifar_jax.storage import read_sealed, write_sealed
 from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setting_name
 from cifar_jax.study.identity import check_begun
@@ -46,12 +46,12 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
                 raise ValueError(f"arms: {shown(arm)} is not known; allowed: {', '.join(NORMS)}")
         force_setattr(self, "arms", tuple(dict.fromkeys(self.arms)))
         force_setattr(self, "seeds", tuple(sorted(set(self.seeds))))
-        force_setattr(self, "config", configuration.to_dict(self.settings))
+        force_setattr(self, "config", tables.to_dict(self.settings))
 
     @property
     def settings(self) -> Config:
         """The config as a value."""
-        return configuration.from_dict(self.config, "config")
+        return tables.from_dict(self.config, "config")
 
 
 class LostPlan(UserError):
@@ -178,7 +178,7 @@ def _rebuilt(workdir: Path) -> Plan | None:
         wanted = member.arm.config(config, member.seed)
         check_begun(member.path, member.said.config, member.said.dataset, wanted, dataset)
     norms = tuple(dict.fromkeys(member.arm.norm for member in members))
-    return Plan(norms, seeds, configuration.to_dict(config), dataset, sweep)
+    return Plan(norms, seeds, tables.to_dict(config), dataset, sweep)
 
 
 def find_plan(workdir: Path) -> tuple[Plan, str]:

@@ -15,8 +15,8 @@ import test_sources_cifar10 as archives
 from fake_study import write_study
 from faulty import FLAGS, damage, files, flip, outcome, truncate
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.core.model import CNN
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.sources import cache as image_cache
@@ -353,11 +353,11 @@ def test_a_damaged_download_is_fetched_again(
 def test_a_damaged_config_is_read_or_refused_in_a_line(tmp_path: Path, faults: int) -> None:
     """Anybody may edit it, so it has no digest; that of `results.json` covers its own copy."""
     path = tmp_path / "config.toml"
-    path.write_text(configuration.to_toml(Config()))
+    path.write_text(tables.to_toml(Config()))
 
     def check() -> None:
         try:
-            assert isinstance(configuration.load(path), Config)
+            assert isinstance(tables.load(path), Config)
         except UserError as error:
             assert str(path) in str(error)  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017

@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from msgspec import structs
 from rich.console import Console
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.core.model import CNN
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
-from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Place, seal
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
@@ -62,7 +62,7 @@ class _Tags(HTMLParser):
 def _redraw(study: Path) -> None:
     """`report` without its images; what it writes is harmless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_jax.moved.open_dataset", _no_images)
+        patch.setattr("cifar_jax.runner.moved.open_dataset", _no_images)
         status, said = run(["report", "--workdir", str(study)], study)
     event(f"status {status}")
     if status:
@@ -233,13 +233,13 @@ def _state(norm: str, classes: int, width: int) -> TrainState:
 
 
 def _record(norm: str) -> dict[str, Any]:
-    tables = configuration.to_dict(Config())
-    tables["model"] |= {"norm": norm, "num_classes": 3}
+    config = tables.to_dict(Config())
+    config["model"] |= {"norm": norm, "num_classes": 3}
     sizes = {"n_train": 60, "n_val": 6, "n_test": 30}
     data = {"name": "folder-x", "fingerprint": "f" * 64, **sizes}
     run = {
         "name": f"x/{norm}",
-        "config": tables,
+        "config": config,
         "dataset": {**data, "classes": list(CLASSES), "notes": []},
         "history": history(1, False, 1, 60),
         "compile_seconds": 1.0,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from made_up import MADE
 
-from cifar_jax import config as configuration
-from cifar_jax.config import NORMS, Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import NORMS, Config
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
 from cifar_jax.study.grid import Arm, Sweep, grid
 
@@ -60,8 +60,8 @@ def history(seed: int, batch: bool, epochs: int, n_train: int) -> list[dict[str,
 
 def run_config(dataset: Dataset, n_val: int, arm: Arm, seed: int, epochs: int) -> dict[str, Any]:
     """The tables of a run of an arm."""
-    base = configuration.from_dict(config(dataset, n_val, "none", seed, epochs), "made-up")
-    return configuration.to_dict(arm.config(base, seed))
+    base = tables.from_dict(config(dataset, n_val, "none", seed, epochs), "made-up")
+    return tables.to_dict(arm.config(base, seed))
 
 
 def write_divergence(

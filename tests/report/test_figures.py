@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cifar_jax.report import figures, labels, matrix
-from cifar_jax.results import EpochRow
+from cifar_jax.runner.results import EpochRow
 
 TITLE = "folder-some long name of a folder, cnn, norm batch, seed 42: test accuracy 50.00 %"
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
-from cifar_jax.config import TrainingConfig
+from cifar_jax.config.settings import TrainingConfig
 from cifar_jax.report import recipe
 from cifar_jax.report.figures import rate_drops
 

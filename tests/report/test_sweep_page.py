@@ -18,7 +18,7 @@ from cifar_jax.report import (
     tables,
 )
 from cifar_jax.report.text import NONE
-from cifar_jax.results import Origin
+from cifar_jax.runner.results import Origin
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise

@@ -10,12 +10,11 @@ import pytest
 from msgspec import structs
 from tensorboardX.proto.event_pb2 import Event
 
-from cifar_jax.config import Config, TrainingConfig
+from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
-from cifar_jax.report.console import Display
-from cifar_jax.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
 from cifar_jax.runner.hooks import (
     Bar,
@@ -28,6 +27,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
 
 LAST = 3

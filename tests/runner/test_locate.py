@@ -7,10 +7,9 @@ import made_up
 import pytest
 from msgspec import structs
 
-from cifar_jax.config import Config
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError
-from cifar_jax.results import GroupRecord, RunRecord
 from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.runner.locate import (
     find_checkpoints,
@@ -20,6 +19,7 @@ from cifar_jax.runner.locate import (
     remove_finished_groups,
 )
 from cifar_jax.runner.programs import stack_runs
+from cifar_jax.runner.results import GroupRecord, RunRecord
 
 NAMES = ("batch/seed1", "batch/seed2")
 

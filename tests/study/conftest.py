@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up import MADE
 
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
 
 CLASSES = ["bird", "cat", "deer", "dog", "ship"]

@@ -8,10 +8,10 @@ from msgspec import structs
 
 from cifar_jax.errors import UserError
 from cifar_jax.names import STUDY
-from cifar_jax.report.console import Display
+from cifar_jax.runner.console import Display
+from cifar_jax.study.directory import claim
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.record import read_plan
-from cifar_jax.study_directory import claim
 
 
 def test_the_first_seed_may_be_lost_with_the_record(make_study):

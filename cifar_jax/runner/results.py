@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError
 from cifar_jax.failures import is_lack
 from cifar_jax.inputs import LINE
@@ -113,13 +113,13 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
     init_from: Origin | None = None
 
     def __post_init__(self) -> None:
-        tables = configuration.to_dict(self.settings)
-        msgspec.structs.force_setattr(self, "config", tables)
+        complete = tables.to_dict(self.settings)
+        msgspec.structs.force_setattr(self, "config", complete)
 
     @property
     def settings(self) -> Config:
         """The config as a value."""
-        return configuration.from_dict(self.config, "config")
+        return tables.from_dict(self.config, "config")
 
     @property
     def origin_digest(self) -> str | None:

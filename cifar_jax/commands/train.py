@@ -7,22 +7,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cifar_jax import config as configuration
-from cifar_jax.build import build_experiment
-from cifar_jax.combinations import check_all
-from cifar_jax.config import Config
+from cifar_jax.commands.figures import draw
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.combinations import check_all
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared, open_dataset, prepare, run_directory
-from cifar_jax.report.console import Display, class_lines, duration
-from cifar_jax.report.evaluation import Evaluation, evaluate_logits
-from cifar_jax.results import Finished
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.console import Display, class_lines, duration
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
+from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.prepare import Prepared, open_dataset, prepare, run_directory
+from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Programs, Session, evaluate_state, train_group
@@ -111,15 +112,14 @@ def train_run(
             check_workdir(workdir, resume)
             session = Session(prepared, display, resume=resume, debug_nans=debug_nans, grace=grace)
             (results,) = train_group(session, [Run(config, workdir)])
+            if isinstance(results, Finished):
+                results = _show(workdir, results, dataset, display)
     except Interrupted as stop:
         kept = holds_run(workdir)
         how = " Resume with the same command and --resume." if kept else ""
         raise Interrupted(f"{stop}{how}", stop.status) from None
     if not isinstance(results, Finished):
         raise Diverged(f"{divergence_line(results.diverged, workdir)}; try a lower --lr")
-    labels = np.asarray(dataset.test_labels)
-    with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
-        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
     display.say(
         f"trained in {duration(results.train_seconds)}, compiled in "
         f"{results.compile_seconds:.1f} s ({100 * results.compile_share:.1f} %)"
@@ -127,6 +127,17 @@ def train_run(
     )
     if dataset.notice:
         display.banner(dataset.notice)
+    return results
+
+
+def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) -> Finished:
+    """Print a run's evaluation, and draw its figures. Return its results."""
+    labels = np.asarray(dataset.test_labels)
+    with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
+        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    results, problems = draw(workdir, results)
+    for problem in problems:
+        display.say(problem)
     return results
 
 
@@ -156,9 +167,9 @@ def evaluate_run(
             display.say(f"{wrong}; evaluating the one before")
         config = record.settings
         if dataset is not None:
-            config = configuration.override(config, "data", "dataset", dataset, "--dataset")
+            config = tables.override(config, "data", "dataset", dataset, "--dataset")
         if data_dir is not None:
-            config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
+            config = tables.override(config, "data", "data_dir", data_dir, "--data-dir")
         config, images = open_dataset(config, display.progress)
         display.end_progress()
         if images.fingerprint != record.dataset.fingerprint:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cifar_jax.errors import printable
-from cifar_jax.results import EpochRow
+from cifar_jax.runner.results import EpochRow
 from cifar_jax.storage import naming
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines

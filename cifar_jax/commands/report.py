@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from cifar_jax.errors import UserError, counted
-from cifar_jax.moved import Moved, find_images
 from cifar_jax.names import METRICS, STUDY
-from cifar_jax.report.console import Display
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.run_page import write_run_page
-from cifar_jax.results import Finished
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, lock_directory
+from cifar_jax.runner.moved import Moved, find_images
+from cifar_jax.runner.results import Finished
 from cifar_jax.study.collect import Run, read_ended
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from msgspec import structs
 
-from cifar_jax.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared
 from cifar_jax.names import LOCK, STUDY
-from cifar_jax.pretrained import check_source, source_path
-from cifar_jax.report.console import Display
-from cifar_jax.results import Diverged
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import newest_place
+from cifar_jax.runner.prepare import Prepared
+from cifar_jax.runner.pretrained import check_source, source_path
+from cifar_jax.runner.results import Diverged
 from cifar_jax.runner.resume import recorded
 from cifar_jax.study.collect import divergence_line, read_whole
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered

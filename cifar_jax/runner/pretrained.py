@@ -13,18 +13,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cifar_jax.build import build_experiment
-from cifar_jax.config import Config
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import expand_home, is_name
-from cifar_jax.results import Origin
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.results import Origin
 from cifar_jax.runner.resume import progress_text, read_record
-from cifar_jax.torch_names import our_axes, our_layout, our_name
-from cifar_jax.training.transfer import Taken, named_leaves, own_shapes, replaced, take
+from cifar_jax.runner.torch_names import our_axes, our_layout, our_name
+from cifar_jax.runner.transfer import Taken, named_leaves, own_shapes, replaced, take
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
 LARGEST_FILE = 4 << 30  # bytes; a ResNet-18 has 45 million

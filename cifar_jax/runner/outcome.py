@@ -4,26 +4,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from cifar_jax.data.subset import is_synthetic
-from cifar_jax.device import peak_memory_bytes
-from cifar_jax.names import PREDICTIONS, RESULTS
-from cifar_jax.report import figures, provenance
-from cifar_jax.report.evaluation import Evaluation
-from cifar_jax.results import Diverged, DivergedAt, Finished, write_results
+from cifar_jax.names import PREDICTIONS
+from cifar_jax.runner import provenance
+from cifar_jax.runner.evaluation import Evaluation
+from cifar_jax.runner.results import Diverged, DivergedAt, Finished, write_results
 from cifar_jax.storage import sha256, write_atomically
 
 # Classes; of more, the predictions alone have the confusions: 1,000 classes are 9 MB of JSON.
 MOST_IN_MATRIX = 200
-
-
-def caption(results: Finished) -> str:
-    """Title of a run's figures; nobody may take the synthetic set for CIFAR-10."""
-    dataset = results.dataset.name
-    name = f"{dataset} images (not CIFAR-10)" if is_synthetic(dataset) else dataset
-    return f"{name}, {results.model}, norm {results.norm}, seed {results.seed}"
 
 
 def _made_by() -> dict[str, Any]:
@@ -80,24 +70,3 @@ def write_finished(
     )
     write_results(workdir, results)
     return results
-
-
-def draw(workdir: Path, results: Finished, confusion: np.ndarray) -> tuple[Finished, list[str]]:
-    """Draw the figures of a finished run, and add the memory that they took to its results.
-
-    Args:
-        workdir: the run's directory, with its results.
-        results: what `write_finished` returned.
-        confusion: of the test set, see `Evaluation`.
-
-    Returns:
-        What is in `results.json` now, and a line for each thing that failed.
-    """
-    problems = figures.draw_run(workdir, results, confusion, caption(results))
-    results = msgspec.structs.replace(results, peak_memory_bytes=peak_memory_bytes())
-    try:
-        write_results(workdir, results)
-    except OSError as error:
-        why = f"the peak memory leaves out the figures ({error.strerror})"
-        problems.append(f"warning: {workdir / RESULTS}: {why}")
-    return results, problems

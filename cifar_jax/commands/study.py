@@ -12,44 +12,38 @@ from typing import Any
 
 import jax
 
-from cifar_jax import config as configuration
-from cifar_jax.build import build_experiment
-from cifar_jax.combinations import check_all
-from cifar_jax.config import Config, DataConfig
+from cifar_jax.commands.figures import draw
+from cifar_jax.commands.train import open_data
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
+from cifar_jax.config.combinations import check_all
+from cifar_jax.config.settings import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import MachineError, UserError, counted
-from cifar_jax.experiment import (
-    Prepared,
-    check_batches,
-    check_layers,
-    check_norm,
-    check_precision,
-    place,
-    split_rows,
-)
-from cifar_jax.moved import Moved, find_images
 from cifar_jax.names import STUDY
-from cifar_jax.report.console import Display
 from cifar_jax.report.page import write_report
-from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.results import Finished
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.moved import Moved, find_images
+from cifar_jax.runner.prepare import Prepared, place, split_rows
+from cifar_jax.runner.provenance import describe_computing
+from cifar_jax.runner.results import Finished
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Session, train_group
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import other_ways, unlike
+from cifar_jax.study.directory import Cell, check_sources, claim, unfinished
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
 from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
-from cifar_jax.study_directory import Cell, check_sources, claim, unfinished
 
 
 @dataclass(frozen=True)
@@ -196,7 +190,7 @@ def study_run(
     workdir = workdir or _default_workdir(prepared, sweep)
     check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
-    asked = Plan(norms, seeds, configuration.to_dict(prepared.config), prepared.record(), sweep)
+    asked = Plan(norms, seeds, tables.to_dict(prepared.config), prepared.record(), sweep)
     with lock_directory(workdir, "study"):
         return _run(workdir, prepared, asked, together, grace, display)
 
@@ -300,6 +294,8 @@ def _train_group(
     failed = []
     for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
         if isinstance(outcome, Finished):
+            for problem in draw(path, outcome)[1]:
+                display.say(problem)
             display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
         else:
             failed.append(divergence_line(outcome.diverged, path))
