@@ -307,6 +307,8 @@ def _train(
     interrupts = Interrupts(on_signal, session.grace)
     saves = Saves(checkpoints, group)
     stops = Stops(interrupts, saves, later)
+    bar = Bar(display)
+    bar(group)
     with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
         hooks: list[Hook] = [
             Divergences(on_divergence, group),
@@ -314,7 +316,7 @@ def _train(
             Rows(),
             tensorboard,
             Lines(display, later),
-            Bar(display),
+            bar,
             stops,
         ]
         try:

@@ -135,7 +135,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
     said = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
     assert len(said) == 1
     assert f"{workdir}/checkpoints/3 is damaged (state/" in said[0]
-    assert said[0].endswith("is not what was written); resuming from the one before")
+    assert said[0].endswith("is not what was written); evaluating the one before")
     assert _train(folder, workdir, "4") == 0
     out = capsys.readouterr().out
     assert said[0] in out
