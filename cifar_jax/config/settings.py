@@ -8,7 +8,7 @@ metadata. This module imports nothing slow, so that `--help` and a wrong flag an
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 NORMS = ("none", "batch", "layer", "instance", "group")
 MODELS = (
@@ -28,27 +28,27 @@ class Fitted(int):
     """Default size that `sizes.fit_defaults` lowers for a small dataset."""
 
 
-def _field(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    low_open: bool = False,
-    high_open: bool = False,
-    choices: tuple[str, ...] | None = None,
-    flag: str | None = None,
-) -> Any:
-    """Make a dataclass field with its help text, closed or open limits, choices and flag name."""
-    metadata = {
-        "help": help,
-        "low": low,
-        "high": high,
-        "low_open": low_open,
-        "high_open": high_open,
-        "choices": choices,
-        "flag": flag,
-    }
+class _Limits(TypedDict, total=False):
+    """What a setting allows, and its flag.
+
+    Attributes:
+        low, high: closed limits; open with `low_open` or `high_open`.
+        choices: the allowed texts.
+        flag: its name on the command line, if it is not the field's.
+    """
+
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+    choices: tuple[str, ...]
+    flag: str
+
+
+def _field(default: Any, help: str, **limits: Unpack[_Limits]) -> Any:
+    """Make a dataclass field with its help text and limits."""
+    unset = {"low": None, "high": None, "low_open": False, "high_open": False}
+    metadata = {"help": help, "choices": None, "flag": None, **unset, **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -107,8 +107,8 @@ def _open_checkpoint(path: Path) -> Source:
     return Source(where, _digest(tensors), classes, shapes, tensors.__getitem__)
 
 
-def _open_safetensors(path: Path) -> Source:
-    """Names, shapes and types come from the file's header; tensors are read when asked for."""
+def _read_header(path: Path) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
+    """Return the SHA-256 of a safetensors file, and shape and type of each tensor by name."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -122,11 +122,21 @@ def _open_safetensors(path: Path) -> Source:
             if len(names) > MOST_TENSORS:
                 raise UserError(f"--init-from {path}: has {len(names):,} tensors, not of a ResNet")
             slices = {name: opened.get_slice(name) for name in names}
-            found = {n: (tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()}
+            return digest, {
+                name: (tuple(part.get_shape()), str(part.get_dtype()))
+                for name, part in slices.items()
+            }
     except OSError as error:
         raise UserError(f"--init-from {path}: cannot be read ({error.strerror})") from None
     except SafetensorError as error:
         raise UserError(f"--init-from {path}: is not a safetensors file ({error})") from None
+
+
+def _open_safetensors(path: Path) -> Source:
+    """Open a safetensors file. Its tensors are read when they are needed."""
+    from safetensors import SafetensorError, safe_open
+
+    digest, found = _read_header(path)
     theirs: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, (shape, dtype) in found.items():
