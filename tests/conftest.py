@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import counts
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar_jax.core.model import CNN
@@ -80,8 +81,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_experiment() -> Experiment:
-    """Three steps an epoch on `tiny_data`, the last with 4 images; the protocol's schedule."""
-    return Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
+    """Three steps an epoch on `tiny_data`, the last with 4 images; the protocol's schedule.
+
+    Without convolutions: they take twice as long to compile.
+    """
+    return Experiment(CNN(norm="batch", widths=(), hidden=16), batch_size=8)
 
 
 @pytest.fixture(scope="session")
@@ -137,4 +141,22 @@ def cache(cache_directory: Path) -> Iterator[None]:
     """Use `cache_directory`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        yield
+
+
+_BLANK = {
+    "png": b"\x89PNG\r\n\x1a\n",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>',
+}
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """Write files without content for figures, which take a third of the time of a short run."""
+
+    def savefig(figure: Figure, file: Any, *, format: str, **_: Any) -> None:
+        file.write(_BLANK[format])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
         yield

@@ -18,7 +18,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.prepare import Prepared, open_dataset, place
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 
 @pytest.fixture(scope="module")

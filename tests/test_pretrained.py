@@ -21,7 +21,7 @@ from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 FLAGS = ("--bn", "--val-examples", "11", "--batch-size", "16", "--seed", "3")
 
@@ -222,11 +222,17 @@ def imagenet(tmp_path_factory):
     return path, weights
 
 
+@functools.cache
+def zeros(classes: int):
+    return jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), resnet18(classes)[1].replace(key=None)
+    )
+
+
 def start(path, classes=10):
-    config, shapes = resnet18(classes)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes.replace(key=None))
+    config, _ = resnet18(classes)
     source = pretrained.open_source(path)
-    return pretrained.start_from(source, config, zeros, tuple(map(str, range(classes))))
+    return pretrained.start_from(source, config, zeros(classes), tuple(map(str, range(classes))))
 
 
 def test_weights_for_imagenet_are_taken_but_for_stem_and_head(imagenet):
@@ -286,7 +292,7 @@ def test_damaged_weight_files_are_one_line(tmp_path):
     rng = np.random.default_rng(0)
     header = 8 + int.from_bytes(content[:8], "little")
     refused = []
-    for trial in range(120):
+    for trial in range(60):
         damaged = bytearray(content[: rng.integers(len(content))] if trial % 3 == 0 else content)
         for _ in range(rng.integers(1, 4) if trial % 3 else 0):
             damaged[rng.integers(header)] = rng.integers(256)
@@ -295,7 +301,7 @@ def test_damaged_weight_files_are_one_line(tmp_path):
             start(path)
         except UserError as error:
             refused.append(str(error))
-    assert len(refused) > 80
+    assert len(refused) > 40
     assert not [line for line in refused if "\n" in line or str(path) not in line]
 
 

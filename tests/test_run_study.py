@@ -23,7 +23,7 @@ from cifar_jax.runner.group import Run
 from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.storage import seal
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 # 48 images, three batches: the program has no partial batch, and compiles in half the time.
 FLAGS = ("--val-examples", "27", "--batch-size", "16", "--epochs", "2", "--seed", "3")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 CALIBRATION_BINS = 15
 # Epochs of the steep descent at the start, which `oscillation` ignores.
@@ -33,7 +33,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     """
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
     total = only_first + only_second
-    p = stats.binomtest(only_first, total).pvalue if total else 1.0
+    p = scipy.stats.binomtest(only_first, total).pvalue if total else 1.0
     return {"only_first": only_first, "only_second": only_second, "p": float(p)}
 
 
@@ -136,7 +136,7 @@ def calibration(
         The error, a fraction, and the bins from low to high confidence. The means of an empty bin
         are None.
     """
-    confidence = special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
+    confidence = scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
     right = logits.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)

@@ -11,6 +11,7 @@ import optax
 import pytest
 from jax import lax
 
+from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, StepDecay, sgd
 from cifar_jax.core.optimizers import Muon, adamw, nesterov
 from cifar_jax.core.schedules import Cosine, Warmup
@@ -71,9 +72,11 @@ def test_trajectory_is_that_of_the_rule() -> None:
         np.testing.assert_allclose(params, p, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_decay_reaches_every_parameter(tiny_state: TrainState) -> None:
+def test_weight_decay_reaches_every_parameter() -> None:
     """Biases and the norms' scale and offset too: a step without gradient shrinks them all."""
-    params = jax.tree.map(lambda p: p + 1, tiny_state.params)  # no zeros, which would not shrink
+    model, image = CNN(norm="batch", widths=(4,), hidden=16), jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["params"])
     transformation = sgd(Hyper(weight_decay=0.5), lambda step: 0.1)
     gradients = jax.tree.map(jnp.zeros_like, params)
     updates, _ = transformation.update(gradients, transformation.init(params), params)

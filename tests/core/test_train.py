@@ -15,7 +15,7 @@ from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import BatchNorm
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.optimizers import Muon, adamw, nesterov
-from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
+from cifar_jax.core.regularise import LabelSmoothing, Mixup
 from cifar_jax.core.schedules import OneCycle
 from cifar_jax.core.train import (
     INPUTS,
@@ -46,6 +46,7 @@ def hyper(learning_rate: float = 0.01, momentum: float = 0.9, weight_decay: floa
 
 HYPER = hyper()
 step: Callable[..., TrainState] = jax.jit(train_step, static_argnums=(0, 2))
+epoch: Any = jax.jit(run_epoch, static_argnums=0)
 first_state: Callable[..., TrainState] = jax.jit(init_state, static_argnums=(0, 2))
 
 
@@ -197,7 +198,7 @@ def test_a_model_without_statistics_carries_none(batch) -> None:
 def test_loss_and_hits_are_of_softened_targets(batch) -> None:
     """With label smoothing and mixup, on the images that the network sees."""
     images, labels = batch
-    inputs = Inputs((random_crop_and_flip, RandomErasing()), (Cutout(4), Mixup(10)))
+    inputs = Inputs((), (Mixup(10),))
     loss = LabelSmoothing(0.1)
     experiment = Experiment(Linear(), inputs, loss, batch_size=8)
     state = first_state(experiment, jax.random.key(0), (8, 8, 3))
@@ -352,7 +353,7 @@ def test_an_epoch_is_its_steps_and_its_means_are_over_images(tiny_data) -> None:
     experiment = Experiment(Linear(), batch_size=8)
     state = first_state(experiment, jax.random.key(0), (8, 8, 3))
     losses, hits, expected = steps_one_by_one(experiment, tiny_data, state)
-    new, metrics = jax.jit(lambda s: run_epoch(experiment, HYPER, tiny_data, s))(state)
+    new, metrics = epoch(experiment, HYPER, tiny_data, state)
     for a, b in zip(host(new.params), host(expected.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     mean = (8 * losses[0] + 8 * losses[1] + 4 * losses[2]) / 20
@@ -377,17 +378,16 @@ def test_the_sums_of_a_stopped_epoch_continue(tiny_data) -> None:
         assert_equal(host(run(run(start, 0, stop), stop, 5)), host(whole))
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [(4, 2), (8, 2), (7, 2), (10, -1)])
+@pytest.mark.parametrize(("batch_size", "expected"), [(4, 2), (8, 2), (10, -1)])
 def test_the_first_bad_step_is_counted_within_the_epoch(tiny_data, batch_size, expected) -> None:
     """The loss of the third batch is the first that is not finite; it can be the partial one."""
     experiment = Experiment(Explodes(), batch_size=batch_size)
     state = first_state(experiment, jax.random.key(0), (8, 8, 3))
-    epoch = jax.jit(lambda s: run_epoch(experiment, HYPER, tiny_data, s))
-    state, metrics = epoch(state)
+    state, metrics = epoch(experiment, HYPER, tiny_data, state)
     assert int(metrics.bad_step) == expected
     assert metrics.bad_step.dtype == jnp.int32
     assert np.isfinite(float(metrics.train_loss)) == (expected < 0)
-    _, metrics = epoch(state)
+    _, metrics = epoch(experiment, HYPER, tiny_data, state)
     assert int(metrics.bad_step) == 0
 
 
@@ -415,7 +415,7 @@ def test_the_size_of_an_evaluation_batch_changes_no_logits(tiny_experiment, tiny
 
 
 def test_validation_is_of_the_state_after_the_epoch(tiny_experiment, tiny_data, tiny_state) -> None:
-    new, metrics = jax.jit(lambda s: run_epoch(tiny_experiment, HYPER, tiny_data, s))(tiny_state)
+    new, metrics = epoch(tiny_experiment, HYPER, tiny_data, tiny_state)
     logits = np.asarray(predict(tiny_experiment, new, tiny_data.val_images), np.float64)
     labels = np.asarray(tiny_data.val_labels)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -427,27 +427,20 @@ def test_validation_is_of_the_state_after_the_epoch(tiny_experiment, tiny_data, 
 def test_epochs_run_on_the_device_without_compiling_again(
     tiny_experiment, tiny_data, tiny_state
 ) -> None:
-    traces = 0
-
-    @jax.jit
-    def counted(hyper: Hyper, state: TrainState, data: Data) -> Any:
-        nonlocal traces
-        traces += 1
-        return run_epoch(tiny_experiment, hyper, data, state)
-
-    state, _ = counted(HYPER, tiny_state, tiny_data)
+    state, _ = epoch(tiny_experiment, HYPER, tiny_data, tiny_state)
+    programs = epoch._cache_size()
     with jax.transfer_guard("disallow"):
         for _ in range(3):
-            state, _ = counted(HYPER, state, tiny_data)
+            state, _ = epoch(tiny_experiment, HYPER, tiny_data, state)
     assert int(state.step) == 12
-    assert traces == 1
+    assert epoch._cache_size() == programs
     # The guard does see what is not on the device.
     on_host = tiny_data._replace(train_images=np.asarray(tiny_data.train_images))
     with (
         pytest.raises(Exception, match="Disallowed host-to-device"),
         jax.transfer_guard("disallow"),
     ):
-        counted(HYPER, state, on_host)
+        epoch(tiny_experiment, HYPER, on_host, state)
 
 
 # Whole trainings.
@@ -480,10 +473,9 @@ def test_training_is_its_epochs_one_after_the_other(
     tiny_experiment, tiny_data, tiny_state, tiny_train
 ) -> None:
     _, history = tiny_train(HYPER, jax.random.key(0))
-    epoch = jax.jit(lambda state: run_epoch(tiny_experiment, HYPER, tiny_data, state))
     state = tiny_state
     for i in range(3):
-        state, metrics = epoch(state)
+        state, metrics = epoch(tiny_experiment, HYPER, tiny_data, state)
         for field, value in metrics._asdict().items():
             np.testing.assert_allclose(value, getattr(history, field)[i], rtol=1e-4, err_msg=field)
 
@@ -520,15 +512,15 @@ def test_a_small_run_learns_512_images(norm: str) -> None:
     rng = np.random.default_rng(0)
     colours = rng.integers(32, 224, (10, 1, 1, 3))
     labels = (np.arange(640) % 10).astype(np.int32)
-    noise = rng.normal(0, 48, (640, 16, 16, 3))
+    noise = rng.normal(0, 24, (640, 8, 8, 3))
     images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
     arrays = (images[:512], labels[:512], images[512:], labels[512:])
     data = Data(*map(jnp.asarray, arrays))
-    experiment = Experiment(CNN(norm=norm, widths=(8, 16), hidden=64), batch_size=32)
-    state = first_state(experiment, jax.random.key(42), (16, 16, 3))
+    experiment = Experiment(CNN(norm=norm, widths=(8,), hidden=64), batch_size=32)
+    state = first_state(experiment, jax.random.key(42), (8, 8, 3))
     losses = []
-    for epoch in range(10):
-        order = epoch_order(state.key, epoch, 512).reshape(-1, 32)
+    for number in range(10):
+        order = epoch_order(state.key, number, 512).reshape(-1, 32)
         state = state.replace(loss_sum=jnp.zeros(()))
         for rows in order:  # A loop of calls: XLA's convolution is slow in a loop of its own.
             batch = data.train_images[rows], data.train_labels[rows]

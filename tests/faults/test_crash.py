@@ -13,7 +13,7 @@ from cifar_jax.data.sources import cifar10
 from cifar_jax.data.sources import folder as folders
 from cifar_jax.main import main
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 EPOCHS = "6"
 

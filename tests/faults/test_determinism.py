@@ -15,7 +15,7 @@ from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.main import main
 from cifar_jax.runner.programs import HostData, compile_device_epoch, compile_stream_epoch
 
-pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.optimised]
+pytestmark = [pytest.mark.usefixtures("cache", "blank_figures"), pytest.mark.optimised]
 taskset = pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 

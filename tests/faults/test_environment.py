@@ -24,7 +24,7 @@ from cifar_jax.runner import checkpoint, training
 from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.storage import temporary_directory
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 
 def train(folder: Path, workdir: Path, *flags: str) -> int:

@@ -32,7 +32,7 @@ from cifar_jax.runner.programs import CompiledEpoch, boundaries
 from cifar_jax.runner.results import Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 
 def raised_while(work, *signals: int, grace: float = 60.0) -> tuple[Interrupts, object]:

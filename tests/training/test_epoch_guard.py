@@ -16,9 +16,9 @@ from cifar_jax.runner import training
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 class Compilations(logging.Handler):
@@ -63,7 +63,7 @@ def config(folder: Path, pipeline: str) -> Config:
     return Config(
         data=DataConfig(dataset=str(folder), val_examples=20, pipeline=pipeline),
         model=ModelConfig(norm="batch"),
-        training=TrainingConfig(batch_size=16, epochs=EPOCHS, decay_every=2),
+        training=TrainingConfig(batch_size=16, epochs=EPOCHS, decay_every=1),
     )
 
 

@@ -151,7 +151,7 @@ def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
     program = compile_device_epoch(experiment, hyper, state, tiny_data)
     images, labels = (np.asarray(x) for x in tiny_data[:2])
     source = HostData(images, labels, np.arange(20))
-    for done in (0, 1, 2):
+    for done in (0, 2):
         middle = program.advance(hyper, state, 0, done)
         step, operation = replay(experiment, hyper, middle, source, 1)
         assert step == 3

@@ -48,14 +48,15 @@ def noise() -> Data:
     return Data(*map(jnp.asarray, (images[:28], labels[:28], images[28:], labels[28:])))
 
 
-def experiment_of(norm: str, widths: tuple[int, ...] = ()) -> Experiment:
-    return Experiment(CNN(norm=norm, widths=widths, hidden=16), batch_size=8)
+def experiment_of(norm: str) -> Experiment:
+    """Without convolutions: XLA computes them in another way inside a loop on a CPU."""
+    return Experiment(CNN(norm=norm, widths=(), hidden=16), Inputs(augment=()), batch_size=8)
 
 
 @functools.cache
-def start(norm: str, seed: int = 0, widths: tuple[int, ...] = ()) -> TrainState:
+def start(norm: str, seed: int = 0) -> TrainState:
     make = jax.jit(init_state, static_argnums=(0, 2))
-    return make(experiment_of(norm, widths), jax.random.key(seed), (4, 4, 3))
+    return make(experiment_of(norm), jax.random.key(seed), (4, 4, 3))
 
 
 def host_data(data: Data) -> HostData:
@@ -64,8 +65,8 @@ def host_data(data: Data) -> HostData:
 
 
 @functools.cache
-def compiled(norm: str, pipeline: str, widths: tuple[int, ...] = ()) -> CompiledEpoch:
-    experiment, state, data = experiment_of(norm, widths), start(norm, 0, widths), noise()
+def compiled(norm: str, pipeline: str) -> CompiledEpoch:
+    experiment, state, data = experiment_of(norm), start(norm), noise()
     if pipeline == "device":
         return compile_device_epoch(experiment, HYPER, state, data)
     return compile_stream_epoch(experiment, HYPER, state, host_data(data), data)
@@ -88,10 +89,9 @@ def in_pieces(
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("norm", ["none", "batch"])
-def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines(norm) -> None:
+def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines() -> None:
+    norm, ends = "batch", set()
     one_program = jit(lambda state: run_epoch(experiment_of(norm), HYPER, noise(), state))
-    ends = set()
     for pipeline in ("device", "stream"):
         program = compiled(norm, pipeline)
         assert (program.full, program.steps) == (FULL, FULL + 1)
@@ -106,19 +106,6 @@ def test_any_number_of_calls_gives_the_same_bits_in_both_pipelines(norm) -> None
     whole, metrics = one_program(start(norm))
     assert bits(middle) == bits(whole)
     np.testing.assert_allclose(row, metrics, rtol=1e-6)  # Its means may be rounded otherwise.
-
-
-@pytest.mark.optimised
-def test_with_a_plain_convolution_each_pipeline_has_its_bits() -> None:
-    """On a CPU XLA takes another convolution inside a loop, which rounds otherwise."""
-    ends = []
-    for pipeline in ("device", "stream"):
-        program, state = compiled("batch", pipeline, (4,)), start("batch", 0, (4,))
-        end = program(HYPER, state)
-        assert bits(*in_pieces(program, HYPER, state, 2)) == bits(*end)
-        ends.append(jax.tree.leaves((end[0].replace(key=None), end[1])))
-    for resident, streamed in zip(*ends, strict=True):
-        np.testing.assert_allclose(resident, streamed, rtol=1e-4, atol=1e-5)
 
 
 def test_seeds_that_train_together_can_be_stopped_together_and_are_each_alone() -> None:
@@ -210,7 +197,6 @@ def test_an_epoch_refuses_host_numbers_under_the_guard_and_keeps_its_arguments()
     assert bits(state) == bits(before)
 
 
-@pytest.mark.optimised
 def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
     """All programs that train write over the copy; the arguments of a call stay."""
     compile_, programs = jax.stages.Lowered.compile, []
@@ -232,14 +218,13 @@ def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
 
 
 class Keeper(nn.Module):
-    """Learns nothing; keeps a batch of 8 that it is trained on, once a step."""
+    """Learns nothing; keeps the two last batches of 8 that it is trained on."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        seen = self.variable("batch_stats", "seen", jnp.zeros, (3, 8, 8, 8, 3))
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (2, 8, 8, 8, 3))
         if train:
-            row = jnp.zeros((8, 8, 8, 3)).at[: len(x)].set(x)
-            seen.value = jnp.roll(seen.value, -1, axis=0).at[-1].set(row)
+            seen.value = jnp.roll(seen.value, -1, axis=0).at[-1].set(x)
         return jnp.zeros((len(x), 10)) + self.param("bias", nn.initializers.zeros, (10,))
 
 
@@ -249,10 +234,12 @@ def test_regularised_batches_are_the_same_in_both_pipelines(tiny_data: Data) -> 
     inputs = Inputs((random_crop_and_flip, RandomErasing()), (Cutout(4), Mixup(10)))
     experiment = Experiment(Keeper(), inputs, batch_size=8)
     first = jax.jit(lambda key: init_state(experiment, key, (8, 8, 3)))(jax.random.key(1))
-    host = host_data(tiny_data)
+    images, labels = tiny_data.train_images[:16], tiny_data.train_labels[:16]
+    data = tiny_data._replace(train_images=images, train_labels=labels)
+    host = host_data(data)
     states = [
-        compile_device_epoch(experiment, HYPER, first, tiny_data)(HYPER, first),
-        compile_stream_epoch(experiment, HYPER, first, host, tiny_data)(HYPER, first),
+        compile_device_epoch(experiment, HYPER, first, data)(HYPER, first),
+        compile_stream_epoch(experiment, HYPER, first, host, data)(HYPER, first),
     ]
     resident, streamed = (np.asarray(state.batch_stats["seen"]) for state, _ in states)
     np.testing.assert_allclose(resident, streamed, rtol=0, atol=1e-6)

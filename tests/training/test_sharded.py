@@ -17,7 +17,7 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (32, 4, 4, 3), np.uint8)
 labels = rng.integers(0, 10, 32, np.int32)
 data = Data(images[:20], labels[:20], images[20:], labels[20:])
-experiment = Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)
+experiment = Experiment(CNN(norm="batch", widths=(), hidden=16), batch_size=8)
 hyper = stack_runs([jax.tree.map(np.float32, Hyper())] * 2)
 
 def train(states, images):
@@ -40,7 +40,7 @@ print(len(jax.devices()), "devices")
 
 
 def test_seeds_divided_among_devices_give_the_same_results_and_stay_divided() -> None:
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
