@@ -65,7 +65,7 @@ def test_what_was_found_is_said_at_every_start_and_recorded(images: Path) -> Non
     for _ in range(2):
         prepared, lines = shown(config)
         assert lines == [*SAID, HINT, *sizes]
-        assert prepared.record()["notes"] == lines
+        assert prepared.record().notes == tuple(lines)
 
 
 def test_duplicates_are_dropped_and_recorded(images: Path) -> None:
@@ -74,10 +74,10 @@ def test_duplicates_are_dropped_and_recorded(images: Path) -> None:
     prepared, lines = shown(Config(data=data, training=given))
     assert lines == [*SAID, "--drop-duplicates: 1 of 21 training images dropped"]
     record = prepared.record()
-    assert (record["name"], record["n_train"], record["n_test"]) == ("folder-odd-unique", 16, 7)
+    assert (record.name, record.n_train, record.n_test) == ("folder-odd-unique", 16, 7)
     assert prepared.config.data.drop_duplicates
     whole, _ = shown(Config(data=dataclasses.replace(data, drop_duplicates=False), training=given))
-    assert record["fingerprint"] != whole.record()["fingerprint"]
+    assert record.fingerprint != whole.record().fingerprint
 
 
 def test_the_written_config_has_the_resolved_sizes(images: Path) -> None:

@@ -247,7 +247,7 @@ def test_weights_for_imagenet_are_taken_but_for_stem_and_head(imagenet):
     np.testing.assert_array_equal(stats["norm1.var"], weights["bn1.running_var"])
     assert not params["conv1.kernel"].any()
     assert not params["fc.kernel"].any()
-    lines = record["left"]
+    lines = record.left
     assert [line.partition(":")[0] for line in lines] == ["conv1.kernel", "fc.bias", "fc.kernel"]
     assert "the 7x7 stem of networks for ImageNet does not fit the 3x3 one" in lines[0]
     assert "(512, 1000) in the source, (512, 10) here" in lines[2]
@@ -259,9 +259,9 @@ def test_the_outputs_are_those_of_the_weights(tmp_path):
     weights = torchvision_weights(10, 3)
     save_file(weights, path)
     state, record = start(path)
-    assert record["left"] == []
+    assert record.left == ()
     taken = sum(w.size for name, w in weights.items() if "tracked" not in name)
-    assert record["parameters_taken"] == taken
+    assert record.parameters_taken == taken
     np.testing.assert_array_equal(state.params["fc"]["kernel"], weights["fc.weight"].T)
 
 

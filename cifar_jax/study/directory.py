@@ -78,9 +78,10 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
     Raises:
         UserError: naming it.
     """
+    config = plan.settings
     for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
-        said, wanted = recorded(path), arm.config(plan.settings, seed)
+        said, wanted = recorded(path), arm.config(config, seed)
         if said is None:
             continue
         check_begun(path, said.config, said.dataset, wanted, plan.dataset)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cifar_jax.errors import UserError
+from cifar_jax.main import main
 from cifar_jax.study.record import LostPlan, find_plan, read_plan, run_path, saved_study
 
 STUDY = "study.json"
@@ -57,6 +58,23 @@ def test_a_lost_one_is_made_again(make_study, content):
     study = saved.config.study
     assert (study.arms, study.seeds, study.sweep) == ("none,batch", 3, None)
     assert saved.seeds == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds", "first"),
+    [([], (1, 3), 1), (["--seeds", "4"], None, 1), (["--seed", "5"], None, 5)],
+)
+def test_a_study_with_gaps_in_its_seeds_is_continued(make_study, monkeypatch, flags, seeds, first):
+    """The command without flags trains the study's own seeds, not those between them."""
+    workdir, asked = make_study(seeds=(1, 3), n=50), []
+
+    def study_run(config, *, seeds, **_):
+        asked.append((config.training.seed, seeds))
+        return []
+
+    monkeypatch.setattr("cifar_jax.run_study.study_run", study_run)
+    assert main(["study", "--workdir", str(workdir), *flags]) == 0
+    assert asked == [(first, seeds)]
 
 
 def test_a_sweep_is_made_again(make_study):
