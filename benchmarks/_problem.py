@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cifar_jax.build import build_experiment, hyperparams
-from cifar_jax.config import Config, ModelConfig, TrainingConfig
+from cifar_jax.config.build import build_experiment, hyperparams
+from cifar_jax.config.settings import Config, ModelConfig, TrainingConfig
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state

@@ -33,8 +33,8 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._timing import show_progress, table, write_json
-from cifar_jax.build import build_experiment
-from cifar_jax.config import MODELS, NORMS, Config, ModelConfig, TrainingConfig
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import MODELS, NORMS, Config, ModelConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import (
     Data,
@@ -143,7 +143,7 @@ def measure(experiment: Experiment, runs: int, device: Any, platform: str) -> di
             "end": end,
         }
         for name, function in functions.items():
-            program = jit(over_runs(function, 2, runs), donate_argnums=1)
+            program = jit(over_runs(function, state), donate_argnums=1)
             lowered = program.lower(hyper, state, data, *bounds[name])
             begun = time.perf_counter()
             compiled = lowered.compile()

@@ -62,6 +62,14 @@ class Parser(argparse.ArgumentParser):
                 )
             first[action.dest] = option
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13 argparse drops the value of `--dataset=--`.
+        if arg_strings == ["--"] and action.option_strings and action.nargs is None:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
 
 def path_of(flag: str) -> Callable[[str], Path]:
     """Return a converter of a flag's text to a path that the file system accepts."""

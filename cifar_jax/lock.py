@@ -12,25 +12,18 @@ from filelock import FileLock, Timeout
 
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_bytes
+from cifar_jax.names import LOCK
 from cifar_jax.storage import naming, remove_unfinished
 
-LOCK = "lock"
 # A holder that ends removes its file. A process that waits for that file then needs a second try.
 _SECONDS = 0.1
 # A file system without locks: two processes in one directory are then the user's business.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def _name(what: str) -> str:
+def _holder(what: str) -> str:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return f"process {os.getpid()} on {socket.gethostname()} ({what}), since {since}"
-
-
-def _holder(path: Path) -> str:
-    """Read who has the lock; "another process" if the file does not say."""
-    with contextlib.suppress(OSError):
-        return read_bytes(path, 500).decode(errors="replace").strip() or "another process"
-    return "another process"
 
 
 @contextlib.contextmanager
@@ -54,14 +47,18 @@ def locked(directory: Path, what: str) -> Iterator[None]:
     def sign(handle: int) -> None:
         with naming(path):
             os.ftruncate(handle, 0)
-            os.write(handle, f"{_name(what)}\n".encode())
+            os.write(handle, f"{_holder(what)}\n".encode())
 
     lock = FileLock(path, _SECONDS, fallback_to_soft=False, on_acquired=sign)
     try:
         lock.acquire()
     except Timeout:
-        message = f"{directory}: in use by {_holder(path)}; wait for it or stop it"
-        raise UserError(message) from None
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = read_bytes(path, 500).decode(errors="replace").strip()
+        raise UserError(
+            f"{directory}: in use by {holder or 'another process'}; wait for it or stop it"
+        ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import cifar_jax
-from cifar_jax import config as configuration
 from cifar_jax import failures, libraries
 from cifar_jax.arguments import Parser, path_of, seconds, threads
-from cifar_jax.config import SECTIONS, Config, field_type, parse_value
+from cifar_jax.config import tables
+from cifar_jax.config.settings import SECTIONS, Config
+from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
 from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
@@ -204,12 +205,12 @@ def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> 
     Raises:
         UserError: the file or a flag's value is not allowed.
     """
-    config = configuration.load(arguments.config) if arguments.config else saved or Config()
+    config = tables.load(arguments.config) if arguments.config else saved or Config()
     given = vars(arguments)
     for destination, value in given.items():
         section, _, name = destination.partition(".")
         if name:
-            config = configuration.override(config, section, name, value, _flag_of(section, name))
+            config = tables.override(config, section, name, value, _flag_of(section, name))
     return config
 
 
@@ -247,13 +248,6 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
     return found
 
 
-def _saved_study(arguments: argparse.Namespace) -> Config | None:
-    """Return the saved configuration of the study in `--workdir`."""
-    from cifar_jax.study.record import saved_config
-
-    return saved_config(arguments.workdir)
-
-
 def _read_config(
     arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
 ) -> Config:
@@ -276,8 +270,8 @@ def _read_config(
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
     config = _read_config(arguments, _saved_run if arguments.resume else None)
+    from cifar_jax.commands.train import Diverged, train_run
     from cifar_jax.runner.hooks import Interrupted
-    from cifar_jax.runner.run import Diverged, train_run
 
     try:
         train_run(
@@ -320,13 +314,25 @@ def _study(argv: list[str]) -> int:
     arguments = _study_parser().parse_args(argv)
     given = vars(arguments)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
-    config = _read_config(arguments, _saved_study)
+    seeds: tuple[int, ...] | None = None
+
+    def saved(arguments: argparse.Namespace) -> Config | None:
+        """Return the saved configuration of the study in `--workdir`."""
+        from cifar_jax.study.record import saved_study
+
+        nonlocal seeds
+        found = saved_study(arguments.workdir)
+        if found and not given.keys() & {"training.seed", "study.seeds"}:
+            seeds = found.seeds
+        return found.config if found else None
+
+    config = _read_config(arguments, saved)
     _check_varied(given, config.study.sweep)
-    from cifar_jax.run_study import study_run
+    from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
 
     try:
-        failed = study_run(config, workdir=arguments.workdir, grace=arguments.grace)
+        failed = study_run(config, seeds=seeds, workdir=arguments.workdir, grace=arguments.grace)
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
         return stop.status
@@ -338,8 +344,8 @@ def _study(argv: list[str]) -> int:
 def _report(argv: list[str]) -> int:
     arguments = _report_parser().parse_args(argv)
     _start_libraries()
-    from cifar_jax.run_report import is_run, report_run
-    from cifar_jax.run_study import redraw
+    from cifar_jax.commands.report import is_run, report_run
+    from cifar_jax.commands.study import redraw
 
     write = report_run if is_run(arguments.workdir) else redraw
     write(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
@@ -349,7 +355,7 @@ def _report(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
     _prepare_jax(arguments)
-    from cifar_jax.runner.run import evaluate_run
+    from cifar_jax.commands.train import evaluate_run
 
     evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.config import Config, TrainingConfig
+from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import TrainState
 from cifar_jax.runner.group import EPOCH, Group, Run

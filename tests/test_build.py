@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cifar_jax.build import (
+from cifar_jax.config.build import (
     CPU_EVAL_BATCH,
     EVAL_BATCH,
     build_experiment,
@@ -15,7 +15,7 @@ from cifar_jax.build import (
     hyperparams,
     parameter_names,
 )
-from cifar_jax.config import (
+from cifar_jax.config.settings import (
     MODELS,
     NORMS,
     Config,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cifar_jax.combinations import check_all, parse_milestones
-from cifar_jax.config import TrainingConfig
+from cifar_jax.config.combinations import check_all, parse_milestones
+from cifar_jax.config.settings import TrainingConfig
 from cifar_jax.errors import UserError
 
 PROTOCOL = TrainingConfig()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import changes
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.config import settings, tables
+from cifar_jax.config.changes import changes
+from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.study.grid import parse_sweep
 
@@ -53,7 +53,7 @@ def test_defaults_are_the_protocol():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_load_and_are_listed(path):
-    config = configuration.load(path)
+    config = tables.load(path)
     assert config.training.epochs >= 1
     parse_sweep(config)
     assert f"| `{path.name}` |" in (path.parent / "README.md").read_text()
@@ -61,7 +61,7 @@ def test_shipped_configs_load_and_are_listed(path):
 
 def test_report_configs_differ_in_the_norm_alone():
     baseline, batchnorm = (
-        configuration.load(CONFIGS[0].parent / f"{name}.toml") for name in ("baseline", "batchnorm")
+        tables.load(CONFIGS[0].parent / f"{name}.toml") for name in ("baseline", "batchnorm")
     )
     assert list(map(str, changes(baseline, batchnorm))) == ["model.norm: none -> batch"]
     # The files spell the defaults out; only the dataset is not the default.
@@ -75,13 +75,13 @@ def test_toml_round_trip(tmp_path):
         model=ModelConfig(norm="batch", num_classes=3),
         training=TrainingConfig(seed=2**32 - 1, learning_rate=1e-7, weight_decay=0.0),
     )
-    path = write(tmp_path / "c.toml", configuration.to_toml(config))
-    assert configuration.load(path) == config
+    path = write(tmp_path / "c.toml", tables.to_toml(config))
+    assert tables.load(path) == config
 
 
 def test_integers_are_accepted_where_a_float_is_wanted(tmp_path):
     path = write(tmp_path / "c.toml", "[training]\nlearning_rate = 1\n")
-    rate = configuration.load(path).training.learning_rate
+    rate = tables.load(path).training.learning_rate
     assert rate == 1.0
     assert isinstance(rate, float)
 
@@ -109,7 +109,7 @@ def test_integers_are_accepted_where_a_float_is_wanted(tmp_path):
 def test_bad_file_is_one_line_that_names_file_and_field(tmp_path, text, said):
     path = write(tmp_path / "bad.toml", text)
     with pytest.raises(UserError) as error:
-        configuration.load(path)
+        tables.load(path)
     message = str(error.value)
     assert said in message
     assert "bad.toml" in message
@@ -119,7 +119,7 @@ def test_bad_file_is_one_line_that_names_file_and_field(tmp_path, text, said):
 def test_other_ends_of_line_and_a_byte_order_mark_are_read(tmp_path):
     path = tmp_path / "c.toml"
     path.write_bytes("\ufeff[training]\r\nepochs = 3\r\n".encode())
-    assert configuration.load(path).training.epochs == 3
+    assert tables.load(path).training.epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_unreadable_file_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"c\.toml.*cannot be read"):
-        configuration.load(path)
+        tables.load(path)
 
 
 def test_every_field_has_help_and_limits_where_it_is_a_number():
-    for section in configuration.SECTIONS.values():
+    for section in settings.SECTIONS.values():
         for field in dataclasses.fields(section):
-            plain, _ = configuration.field_type(section, field.name)
+            plain, _ = tables.field_type(section, field.name)
             assert field.metadata["help"]
             if plain in (int, float):
                 assert field.metadata["low"] is not None, field.name

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import changes
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.commands.train import open_data
+from cifar_jax.config import tables
+from cifar_jax.config.changes import changes
+from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared, open_dataset, place
-from cifar_jax.report.console import Display
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.prepare import Prepared, open_dataset, place
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
@@ -65,7 +65,7 @@ def test_what_was_found_is_said_at_every_start_and_recorded(images: Path) -> Non
     for _ in range(2):
         prepared, lines = shown(config)
         assert lines == [*SAID, HINT, *sizes]
-        assert prepared.record()["notes"] == lines
+        assert prepared.record().notes == tuple(lines)
 
 
 def test_duplicates_are_dropped_and_recorded(images: Path) -> None:
@@ -74,16 +74,16 @@ def test_duplicates_are_dropped_and_recorded(images: Path) -> None:
     prepared, lines = shown(Config(data=data, training=given))
     assert lines == [*SAID, "--drop-duplicates: 1 of 21 training images dropped"]
     record = prepared.record()
-    assert (record["name"], record["n_train"], record["n_test"]) == ("folder-odd-unique", 16, 7)
+    assert (record.name, record.n_train, record.n_test) == ("folder-odd-unique", 16, 7)
     assert prepared.config.data.drop_duplicates
     whole, _ = shown(Config(data=dataclasses.replace(data, drop_duplicates=False), training=given))
-    assert record["fingerprint"] != whole.record()["fingerprint"]
+    assert record.fingerprint != whole.record().fingerprint
 
 
 def test_the_written_config_has_the_resolved_sizes(images: Path) -> None:
     resolved, dataset = open_dataset(Config(data=DataConfig(dataset=str(images))))
     assert (resolved.data.val_examples, resolved.training.batch_size) == (4, 17)
-    again = configuration.from_dict(configuration.to_dict(resolved), "x")
+    again = tables.from_dict(tables.to_dict(resolved), "x")
     assert again == resolved
     assert open_dataset(again)[0] == resolved
     assert changes(again, open_dataset(Config(data=again.data))[0]) == []

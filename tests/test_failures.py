@@ -12,10 +12,10 @@ from rich.console import Console
 from cifar_jax import failures
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
-from cifar_jax.report.console import Display
-from cifar_jax.report.files import write_text
-from cifar_jax.report.tensorboard import Events
 from cifar_jax.runner import checkpoint
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.tensorboard import Events
+from cifar_jax.storage import write_text
 from cifar_jax.study import collect
 
 MAPPING = "libjpeg.so.62: failed to map segment from shared object"
@@ -102,5 +102,5 @@ def test_a_full_disk_is_named_though_the_disk_names_no_file(
     monkeypatch.setattr(os, "fsync", refuse)
     page = tmp_path / "report.html"
     assert said(lambda: write_text(page, "x")) == f"{page}: No space left on device"
-    monkeypatch.setattr(os, "ftruncate", refuse)
+    monkeypatch.setattr(os, "write", refuse)
     assert said(locked(tmp_path, "a test").__enter__) == f"{tmp_path}/lock: No space left on device"

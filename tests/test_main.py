@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cifar_jax import main as door
-from cifar_jax.config import Config
+from cifar_jax.config.settings import Config
 
 
 def config_of(*argv: str) -> Config:

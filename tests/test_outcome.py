@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from made_up import MADE
 from PIL import Image
 
-from cifar_jax import outcome
 from cifar_jax.report import figures
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner import outcome
+from cifar_jax.runner.evaluation import evaluate_logits
+from cifar_jax.runner.results import DatasetRecord, EpochRow
 from cifar_jax.storage import read_sealed
 
 ROW = {
@@ -16,6 +18,8 @@ ROW = {
     "val_loss": 1.0,
     "val_accuracy": 0.5,
     "learning_rate": 0.1,
+    "seconds": 1.0,
+    "images_per_second": 10.0,
 }
 
 
@@ -25,10 +29,24 @@ def finish(workdir, classes):
     logits = rng.normal(size=(classes, classes)).astype(np.float32)
     labels = np.arange(classes, dtype=np.int32)
     evaluation = evaluate_logits(logits, labels)
-    data = {"name": "folder-x", "classes": [f"kind {i}" for i in range(classes)]}
-    rest = {"dataset": data, "model": "cnn", "norm": "none", "seed": 1, "history": [ROW]}
-    peak = {"peak_memory_bytes": 1}
-    return outcome.write_results(workdir, evaluation, logits, labels, **rest, **peak), evaluation
+    sizes = {"n_train": 10, "n_val": 10, "n_test": classes}
+    names = tuple(f"kind {i}" for i in range(classes))
+    made = {k: v for k, v in MADE.items() if k not in ("versions", "git_revision", "finished")}
+    common = {
+        **made,
+        "config": {},
+        "dataset": DatasetRecord(
+            name="folder-x", fingerprint="f" * 64, classes=names, notes=(), **sizes
+        ),
+        "model": "cnn",
+        "norm": "none",
+        "seed": 1,
+        "num_params": 1,
+        "train_seconds": 1.0,
+        "history": (EpochRow(**ROW),),
+        "peak_memory_bytes": 1,
+    }
+    return outcome.write_finished(workdir, evaluation, logits, labels, **common), evaluation
 
 
 def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeypatch):
@@ -57,14 +75,14 @@ def test_the_peak_of_memory_is_that_after_the_figures(tmp_path, monkeypatch):
     )
     final, problems = outcome.draw(tmp_path, results, evaluation.confusion)
     assert problems == []
-    assert final["peak_memory_bytes"] == 102
+    assert final.peak_memory_bytes == 102
     assert read_sealed(tmp_path / "results.json")["peak_memory_bytes"] == 102
 
 
 @pytest.mark.parametrize(("classes", "kept"), [(200, True), (1000, False)])
 def test_results_of_many_classes_are_small(tmp_path, classes, kept):
     results, _ = finish(tmp_path, classes)
-    assert (results["confusion_matrix"] is not None) is kept
+    assert (results.confusion_matrix is not None) is kept
     assert (tmp_path / "results.json").stat().st_size < 1_000_000
     with np.load(tmp_path / "predictions.npz") as predictions:
         assert predictions["predicted"].shape == (classes,)

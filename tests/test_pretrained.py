@@ -10,16 +10,16 @@ import pytest
 from commands import last_of_each
 from safetensors.numpy import save_file
 
-from cifar_jax import config as configuration
-from cifar_jax import pretrained
-from cifar_jax.build import build_experiment
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import pretrained
 from cifar_jax.runner.checkpoint import Checkpoints, Place
 from cifar_jax.runner.programs import stack_runs
-from cifar_jax.training.transfer import named_leaves, own_shapes, take
+from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
@@ -186,9 +186,9 @@ def test_a_norm_that_the_source_lacks_keeps_its_initial_values():
 @functools.cache
 def resnet18(classes: int = 10):
     """A config, and the shapes of a ResNet-18's state."""
-    config = configuration.override(Config(), "model", "name", "resnet18", "")
-    config = configuration.override(config, "model", "norm", "batch", "")
-    config = configuration.override(config, "model", "num_classes", classes, "")
+    config = tables.override(Config(), "model", "name", "resnet18", "")
+    config = tables.override(config, "model", "norm", "batch", "")
+    config = tables.override(config, "model", "num_classes", classes, "")
     experiment = build_experiment(config)
     return config, jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), (32, 32, 3)))
 
@@ -247,7 +247,7 @@ def test_weights_for_imagenet_are_taken_but_for_stem_and_head(imagenet):
     np.testing.assert_array_equal(stats["norm1.var"], weights["bn1.running_var"])
     assert not params["conv1.kernel"].any()
     assert not params["fc.kernel"].any()
-    lines = record["left"]
+    lines = record.left
     assert [line.partition(":")[0] for line in lines] == ["conv1.kernel", "fc.bias", "fc.kernel"]
     assert "the 7x7 stem of networks for ImageNet does not fit the 3x3 one" in lines[0]
     assert "(512, 1000) in the source, (512, 10) here" in lines[2]
@@ -259,9 +259,9 @@ def test_the_outputs_are_those_of_the_weights(tmp_path):
     weights = torchvision_weights(10, 3)
     save_file(weights, path)
     state, record = start(path)
-    assert record["left"] == []
+    assert record.left == ()
     taken = sum(w.size for name, w in weights.items() if "tracked" not in name)
-    assert record["parameters_taken"] == taken
+    assert record.parameters_taken == taken
     np.testing.assert_array_equal(state.params["fc"]["kernel"], weights["fc.weight"].T)
 
 
@@ -320,10 +320,10 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     record = opened.read_record()
     opened.close()
     del record["runs"][0]["dataset"]["classes"]
-    config = configuration.from_dict(record["runs"][0]["config"], "")
+    config = tables.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
     written.save(Place(1), stack_runs([state]), record)
     written.close()
-    with pytest.raises(UserError, match="does not say its classes"):
+    with pytest.raises(UserError, match="missing required field `classes`"):
         pretrained.open_source(tmp_path)

@@ -15,8 +15,8 @@ from commands import last_of_each
 from PIL import Image
 
 from cifar_jax.main import main
-from cifar_jax.report.console import Display
 from cifar_jax.runner import resume
+from cifar_jax.runner.console import Display
 
 CLASSES = ["left", "right", "top"]
 pytestmark = pytest.mark.usefixtures("cache")

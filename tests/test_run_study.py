@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
-from cifar_jax.config import Config, DataConfig, TrainingConfig
+from cifar_jax.commands.study import plan
+from cifar_jax.commands.train import open_data
+from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import open_dataset
 from cifar_jax.main import main
-from cifar_jax.report.console import Display
-from cifar_jax.run_study import plan
 from cifar_jax.runner import training
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import Run
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.storage import seal
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
@@ -119,7 +119,7 @@ def test_only_a_folder_can_be_said_to_be_cifar10(source):
     loaded = Dataset("synthetic", images, labels, images, labels, ("a", "b"), "f" * 64)
     config = Config(data=DataConfig(dataset=source, folder_is_cifar10=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_jax.experiment.load", lambda *_, **__: loaded)
+        patch.setattr("cifar_jax.runner.prepare.load", lambda *_, **__: loaded)
         with pytest.raises(UserError, match="is not an image folder"):
             open_dataset(config)
 

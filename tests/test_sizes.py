@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cifar_jax.config import Config, DataConfig, TrainingConfig, to_toml
-from cifar_jax.sizes import fit_defaults, split_notes
+from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
+from cifar_jax.config.sizes import fit_defaults, split_notes
+from cifar_jax.config.tables import to_toml
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,23 @@ def test_validation_keeps_the_wanted_training_images() -> None:
     found, notes = fit_defaults(few, 1000)
     assert (found.data.val_examples, found.training.batch_size) == (200, 40)
     assert notes[1] == "--batch-size: 40 instead of 128, for 40 images to train on"
+
+
+@pytest.mark.parametrize(
+    ("swept", "n_val", "batch"),
+    [
+        ((40, 900), 100, 40),  # Of 40 alone it would be 200, and 900 images would not be left.
+        ((900, 40), 100, 40),
+        ((65, 66), 200, 63),  # 64 leaves a batch of one image of 65, and 65 one of 66.
+        ((None, 100), 200, 100),
+    ],
+)
+def test_defaults_fit_all_values_of_a_sweep(
+    swept: tuple[int | None, ...], n_val: int, batch: int
+) -> None:
+    first = Config(data=DataConfig(train_examples=swept[0]))
+    found, _ = fit_defaults(first, 1000, swept)
+    assert (found.data.val_examples, found.training.batch_size) == (n_val, batch)
 
 
 def test_defaults_are_written_as_numbers() -> None:

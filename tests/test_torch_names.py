@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cifar_jax.torch_names import our_layout, our_name
+from cifar_jax.runner.torch_names import our_layout, our_name
 
 
 @pytest.mark.parametrize(

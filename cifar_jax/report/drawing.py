@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from cifar_jax.report.files import write_bytes
 from cifar_jax.report.labels import use_fonts, wrapped
 from cifar_jax.report.naming import arm_name
+from cifar_jax.storage import write_bytes
 from cifar_jax.study.collect import Run, Study
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -122,9 +122,9 @@ def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
 
 def histories(runs: Sequence[Run], column: str) -> np.ndarray:
     """Return one column of the histories, (seeds, epochs of the shortest). None becomes NaN."""
-    epochs = min(len(run.results["history"]) for run in runs)
-    rows = [run.results["history"][:epochs] for run in runs]
-    return np.array([[row[column] for row in history] for history in rows], float)
+    curves = [run.curve(column) for run in runs]
+    epochs = min(map(len, curves))
+    return np.array([curve[:epochs] for curve in curves], float)
 
 
 def new_figure(height: float, title: str) -> Figure:

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax.errors import one_line
-from cifar_jax.report.files import write_atomically
 from cifar_jax.report.labels import BASE_FONT, font_warning, use_fonts, wrapped
 from cifar_jax.report.matrix import draw_matrix, write_cells
+from cifar_jax.runner.results import EpochRow, Finished
+from cifar_jax.storage import write_atomically
 
 # Class names are text, not TeX: they may contain a dollar sign.
 _plain_text = partial(
@@ -42,9 +42,7 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
-def draw_run(
-    workdir: Path, results: dict[str, Any], confusion: np.ndarray, title: str
-) -> list[str]:
+def draw_run(workdir: Path, results: Finished, confusion: np.ndarray, title: str) -> list[str]:
     """Draw `training_curves.png` and `confusion_matrix.png` of a finished run.
 
     Args:
@@ -56,10 +54,10 @@ def draw_run(
     Returns:
         Warnings of figures that could not be drawn, and of characters that no font has.
     """
-    classes = results["dataset"]["classes"]
-    of_matrix = f"{title}: test accuracy {100 * results['test_accuracy']:.2f} %"
+    classes = results.dataset.classes
+    of_matrix = f"{title}: test accuracy {100 * results.test_accuracy:.2f} %"
     figures: dict[str, Callable[[], Figure]] = {
-        "training_curves.png": lambda: training_curves(results["history"], title),
+        "training_curves.png": lambda: training_curves(results.history, title),
         "confusion_matrix.png": lambda: confusion_matrix(confusion, classes, of_matrix),
     }
     problems = [font_warning([title, *classes])]
@@ -73,36 +71,33 @@ def draw_run(
     return [f"warning: {problem}" for problem in problems if problem]
 
 
-def rate_drops(history: Sequence[dict[str, Any]]) -> list[float]:
+def rate_drops(history: Sequence[EpochRow]) -> list[float]:
     """Return the epochs, less a half, before which the learning rate drops.
 
     Empty for a rate that changes every epoch.
     """
     pairs = list(itertools.pairwise(history))
-    if len(pairs) > 1 and all(a["learning_rate"] != b["learning_rate"] for a, b in pairs):
+    if len(pairs) > 1 and all(a.learning_rate != b.learning_rate for a, b in pairs):
         return []
-    return [
-        b["epoch"] - 0.5 for a, b in pairs if b["learning_rate"] < a["learning_rate"] * (1 - 1e-6)
-    ]
+    return [b.epoch - 0.5 for a, b in pairs if b.learning_rate < a.learning_rate * (1 - 1e-6)]
 
 
 @_plain_text()
-def training_curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
+def training_curves(history: Sequence[EpochRow], title: str) -> Figure:
     """Draw loss and accuracy of training and validation over the epochs.
 
     Args:
-        history: rows with epoch, train_loss, train_accuracy, val_loss, val_accuracy and
-            learning_rate. Dashed lines mark the epochs before which the rate drops.
+        history: one row an epoch. Dashed lines mark the epochs before which the rate drops.
         title: of the figure.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    epochs = [row["epoch"] for row in history]
+    epochs = [row.epoch for row in history]
     marker = "o" if len(epochs) < 3 else None
     for axes, quantity, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
     ):
         for split, colour in (("train", TRAIN), ("val", VALIDATION)):
-            values = [scale * row[f"{split}_{quantity}"] for row in history]
+            values = [scale * getattr(row, f"{split}_{quantity}") for row in history]
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
         for number, drop in enumerate(rate_drops(history)):

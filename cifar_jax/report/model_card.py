@@ -1,5 +1,6 @@
 """Write a model card for each arm of a study, after Mitchell et al. 2019 (arXiv 1810.03993)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +8,21 @@ import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import counted
-from cifar_jax.report import files, recipe
+from cifar_jax.names import MODEL_CARD
+from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
 from cifar_jax.report.naming import arm_name, dataset_name
 from cifar_jax.report.page import environment
 from cifar_jax.report.tables import INTERVAL_NOTE, Table
 from cifar_jax.report.text import NONE, interval, mean_and_spread
+from cifar_jax.storage import write_text
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import is_cifar10
 
 MOST_CONFUSED = 5
 
 
-def confusions(runs: list[Run], classes: list[str]) -> list[str]:
+def confusions(runs: list[Run], classes: Sequence[str]) -> list[str]:
     """Describe the most frequent confusions: share of the true class, mean over the seeds."""
     share = np.nan_to_num(confusion_shares(runs))
     np.fill_diagonal(share, 0)
@@ -32,7 +35,7 @@ def confusions(runs: list[Run], classes: list[str]) -> list[str]:
     ]
 
 
-def metrics_table(row: dict[str, Any], classes: list[str]) -> Table:
+def metrics_table(row: dict[str, Any], classes: Sequence[str]) -> Table:
     """Return a table of test accuracy, test loss and class accuracies, with intervals."""
     rows = [
         (
@@ -73,21 +76,21 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results
-    training = results["config"]["training"]
-    classes = study.dataset["classes"]
+    training = results.config["training"]
+    classes = study.dataset.classes
     text = (
         environment(markdown=True)
         .get_template("model_card.md")
         .render(
             name=arm_name(arm),
-            norm=results["norm"],
-            model=results["model"],
+            norm=results.norm,
+            model=results.model,
             num_params=f"{row['num_params']:,}",
             data=study.dataset,
             dataset=dataset_name(study),
             cifar10=is_cifar10(study),
-            exact=study.dataset["name"] == "cifar10",
-            synthetic=is_synthetic(study.dataset["name"]),
+            exact=study.dataset.name == "cifar10",
+            synthetic=is_synthetic(study.dataset.name),
             classes=", ".join(classes),
             runs=counted(len(runs), "seed"),
             seeds=", ".join(str(run.seed) for run in runs),
@@ -95,18 +98,18 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             optimiser=recipe.optimiser(training),
             schedule=recipe.schedule(training),
             regularisers=", ".join(recipe.regularisers(training)),
-            augment=results["config"]["data"]["augment"],
-            dropout=results["config"]["model"]["dropout"],
+            augment=results.config["data"]["augment"],
+            dropout=results.config["model"]["dropout"],
             epochs=counted(summary["epochs"], "epoch"),
             device=summary["device"] or "an unknown device",
             versions=", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
             revision=summary["git_revision"] or "unknown",
-            finished=max(run.results.get("finished", "")[:10] for run in runs) or "unknown",
+            finished=max(run.results.finished[:10] for run in runs),
             metrics=metrics_table(row, classes),
             interval_note=INTERVAL_NOTE,
             confusions=confusions(runs, classes),
         )
     )
-    path = runs[0].directory.parent / "model_card.md"
-    files.write_text(path, text)
+    path = runs[0].directory.parent / MODEL_CARD
+    write_text(path, text)
     return path

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.inputs import fits, is_name
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
@@ -24,7 +23,7 @@ def arm_name(arm: str) -> str:
 
 def dataset_name(study: Study) -> str:
     """Return the name of the study's dataset in text."""
-    name = study.dataset["name"]
+    name = study.dataset.name
     whole, *parts = name.split("-")
     if whole not in DATASET_NAMES:
         return str(name)
@@ -37,8 +36,7 @@ def dataset_name(study: Study) -> str:
 
 def data_notes(study: Study) -> list[str]:
     """Return lines on skipped or changed images. Older results have none."""
-    notes = study.dataset.get("notes", [])
-    return notes if fits(notes, [is_name]) else []
+    return list(study.dataset.notes)
 
 
 def paired_runs(study: Study) -> list[tuple[Run, Run]]:
@@ -54,4 +52,4 @@ def listed(words: Sequence[str]) -> str:
 
 def study_config(study: Study) -> dict[str, Any]:
     """Return the configuration of the study's first run: tables data, model and training."""
-    return next(runs[0].results["config"] for runs in study.runs.values() if runs)
+    return next(runs[0].results.config for runs in study.runs.values() if runs)

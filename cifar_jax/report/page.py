@@ -19,7 +19,7 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, counted, printable
-from cifar_jax.report import files
+from cifar_jax.names import REPORT, REPORT_TEXT, SUMMARY
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
@@ -39,6 +39,7 @@ from cifar_jax.report.tables import (
     variance_table,
 )
 from cifar_jax.report.text import difference, interval, percent, undecided
+from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import unlike
 from cifar_jax.study.statistics import ALPHA
@@ -144,21 +145,21 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
 def data_notices(study: Study) -> list[str]:
     """Return the warnings about the images at the top of the page."""
     data = study.dataset
-    if is_synthetic(data["name"]):
+    if is_synthetic(data.name):
         return [
             "These are not CIFAR-10 results. All numbers are for the built-in synthetic images, "
             "and say nothing about CIFAR-10."
         ]
-    if data["name"] == "cifar10":
+    if data.name == "cifar10":
         return []
     if is_cifar10(study):
         return [
-            f"The images come from a folder, {data['name']}. Its user says that they are "
-            "CIFAR-10's (--folder-is-cifar10). Only the names of the classes were checked."
+            f"The images come from a folder, {data.name}. Its user says that they are "
+            "CIFAR-10's (--folder-is-cifar10); only the names of the classes were checked."
         ]
-    if data["classes"] == list(CLASSES):
+    if data.classes == CLASSES:
         return [
-            f"The classes of {data['name']} have CIFAR-10's names. If its images are CIFAR-10's, "
+            f"The classes of {data.name} have CIFAR-10's names. If its images are CIFAR-10's, "
             "the same command with --folder-is-cifar10 compares with the published numbers."
         ]
     return []
@@ -204,7 +205,7 @@ def portable_config(study: Study) -> dict[str, Any]:
     data = config["data"]
     data.pop("data_dir", None)
     if data["dataset"] not in ("auto", "cifar10", "synthetic"):
-        data["dataset"] = f"path/to/{study.dataset['name'].removeprefix('folder-')}"
+        data["dataset"] = f"path/to/{study.dataset.name.removeprefix('folder-')}"
     return config
 
 
@@ -264,14 +265,14 @@ def write_pages(
         UserError: the study's directory cannot be written.
     """
     directory = study.workdir / FIGURES
-    files.check_inside(directory, study.workdir)
-    numbers = study.workdir / "summary.json"
-    files.write_json(numbers, summary)  # First, in case a figure fails.
+    check_inside(directory, study.workdir)
+    numbers = study.workdir / SUMMARY
+    write_json(numbers, summary)  # First, so that no figure can cost it.
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
-    missing = font_warning([dataset_name(study), *study.dataset["classes"]])
+    missing = font_warning([dataset_name(study), *study.dataset.classes])
     if missing:
         warn(f"warning: {missing}")
     shown = [_show(figure, directory, warn) for figure in figures]
@@ -284,11 +285,11 @@ def write_pages(
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
         "toml": Markup(_visible(toml)),
     }
-    page = study.workdir / "report.html"
+    page = study.workdir / REPORT
     values_html = {**values, "toml": str(values["toml"])}
-    files.write_text(page, environment(False).get_template("report.html").render(values_html))
-    text = study.workdir / "report.md"
-    files.write_text(text, environment(True).get_template("report.md").render(values))
+    write_text(page, environment(False).get_template("report.html").render(values_html))
+    text = study.workdir / REPORT_TEXT
+    write_text(text, environment(True).get_template("report.md").render(values))
     drawn = [study.workdir / entry.png for entry in shown if entry.png]
     return [*drawn, *(path.with_suffix(".svg") for path in drawn), page, text, numbers]
 
@@ -313,7 +314,7 @@ def write_report(
     from cifar_jax.report.model_card import write_model_card
 
     for arm in summary["per_arm"]:
-        files.check_inside(study.workdir / arm, study.workdir)
+        check_inside(study.workdir / arm, study.workdir)
     tables = [
         against_first_table(summary),
         class_table(study, summary),

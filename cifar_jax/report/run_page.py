@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.report import files
+from cifar_jax.names import REPORT
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
 from cifar_jax.report.drawing import render
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
@@ -29,17 +29,17 @@ from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
 from cifar_jax.report.text import NONE, interval, percent
+from cifar_jax.runner.results import Diverged, Finished
+from cifar_jax.storage import check_inside, write_text
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import summarise
 
-REPORT = "report.html"
-# Rows of a study's protocol that do not apply to one run.
+# Rows of a study's protocol that say nothing about one run.
 _OF_STUDIES = ("seeds", "finished runs")
 
 
 def as_study(run: Run) -> Study:
     """Return a study with only this run, for the figures and tables of studies."""
-    results = run.results
     return Study(
         workdir=run.directory,
         arms=(run.arm,),
@@ -47,15 +47,15 @@ def as_study(run: Run) -> Study:
         runs={run.arm: [run]},
         missing=(),
         diverged=(),
-        dataset=results["dataset"],
-        config=results["config"],
+        dataset=run.results.dataset,
+        config=run.results.config,
     )
 
 
 def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
     """Return the figures of a run. A run that diverged has no predictions, so only curves."""
     study = as_study(run)
-    where, classes = dataset_name(study), study.dataset["classes"]
+    where, classes = dataset_name(study), study.dataset.classes
 
     def entry(
         title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
@@ -65,7 +65,7 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
         return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
 
     dropout = "The training values include augmentation and dropout."
-    no_epoch = "" if run.results["history"] else "No epoch was finished."
+    no_epoch = "" if run.results.history else "No epoch was finished."
     found = [
         entry(
             quantity.capitalize(),
@@ -109,16 +109,16 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
 
 def _counted(run: Run) -> str:
     right = int(run.correct.sum())
-    return f"{percent(run.results['test_accuracy'])} ({right:,} of {len(run.label):,})"
+    return f"{percent(run.tested.test_accuracy)} ({right:,} of {len(run.label):,})"
 
 
 def headline(run: Run) -> str:
     """Describe the run's result."""
-    where, what = dataset_name(as_study(run)), f"{run.results['model']}, {arm_name(run.arm)}"
-    if "diverged" in run.results:
-        ended = run.results["diverged"]
-        at = f"epoch {ended['epoch']}" + (f", step {ended['step']}" if ended["step"] else "")
-        cause = f" ({ended['operation']})" if ended.get("operation") else ""
+    where, what = dataset_name(as_study(run)), f"{run.results.model}, {arm_name(run.arm)}"
+    if isinstance(run.results, Diverged):
+        ended = run.results.diverged
+        at = f"epoch {ended.epoch}" + (f", step {ended.step}" if ended.step else "")
+        cause = f" ({ended.operation})" if ended.operation else ""
         return (
             f"On {where}, {what} with seed {run.seed} diverged in {at}{cause}: the loss is not "
             "finite. It has no test accuracy; try a lower learning rate."
@@ -131,7 +131,7 @@ def headline(run: Run) -> str:
 
 def classes_table(run: Run) -> Table:
     """Return a table of each class's accuracy and most frequent wrong prediction."""
-    names, matrix = run.results["dataset"]["classes"], run.confusion
+    names, matrix = run.results.dataset.classes, run.confusion
     rows = []
     for number, name in enumerate(names):
         row = matrix[number].copy()
@@ -147,25 +147,23 @@ def classes_table(run: Run) -> Table:
 def _measured(run: Run) -> list[tuple[str, str]]:
     """Return rows of the run's accuracy, loss, time and memory."""
     results = run.results
-    rows = [("seed", str(run.seed)), ("parameters", f"{results['num_params']:,}")]
-    if len(run.label):
+    rows = [("seed", str(run.seed)), ("parameters", f"{results.num_params:,}")]
+    if isinstance(results, Finished):
         ends = stats.binomtest(int(run.correct.sum()), len(run.label)).proportion_ci(
             method="wilson"
         )
         words = interval((ends.low, ends.high), 100, unit="%")
         rows += [
             ("test accuracy", f"{_counted(run)}; 95 % interval for these images: {words} (Wilson)"),
-            ("test loss", f"{results['test_loss']:.4f} nats"),
+            ("test loss", f"{results.test_loss:.4f} nats"),
         ]
-    rows.append(("training time", f"{results['train_seconds']:.1f} s, without compilation"))
-    if results.get("compile_seconds") is not None:
-        rows.append(("compilation", f"{results['compile_seconds']:.1f} s"))
-    if results.get("peak_memory_bytes"):
-        rows.append(("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB"))
-    if "deterministic" in results:
-        promised = "yes" if results["deterministic"] else "no"
-        rows.append(("repeats bitwise", f"{promised}: {results.get('determinism_note', '')}"))
-    return [*rows, ("finished", results.get("finished") or "unknown")]
+    rows.append(("training time", f"{results.train_seconds:.1f} s, without compilation"))
+    rows.append(("compilation", f"{results.compile_seconds:.1f} s"))
+    if results.peak_memory_bytes:
+        rows.append(("peak memory", f"{results.peak_memory_bytes / 2**20:,.0f} MiB"))
+    promised = "yes" if results.deterministic else "no"
+    rows.append(("repeats bitwise", f"{promised}: {results.determinism_note}"))
+    return [*rows, ("finished", results.finished)]
 
 
 def facts_table(run: Run) -> Table:
@@ -174,8 +172,8 @@ def facts_table(run: Run) -> Table:
     summary = {
         "per_arm": {run.arm: {"test_accuracy": {"n": 1}}},
         "seeds": [run.seed],
-        "epochs": results["config"]["training"]["epochs"],
-        **{key: results.get(key) for key in ("device", "versions", "git_revision")},
+        "epochs": results.config["training"]["epochs"],
+        **{key: getattr(results, key) for key in ("device", "versions", "git_revision")},
     }
     protocol = protocol_table(as_study(run), summary)
     unfit = _OF_STUDIES if len(run.label) else (*_OF_STUDIES, "evaluation")
@@ -187,8 +185,8 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
     """Write `report.html` of a run.
 
     Args:
-        run: finished, or diverged: without predictions, and with "diverged" in its results.
-        images: of its dataset; None omits the figures with images.
+        run: finished or diverged.
+        images: of its dataset; without them the page has no pictures, and says why.
         warn: called with a line for each figure that could not be drawn.
 
     Returns:
@@ -198,7 +196,7 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
         UserError: the page is a link out of the run's directory.
     """
     study, path = as_study(run), run.directory / REPORT
-    files.check_inside(path, run.directory)
+    check_inside(path, run.directory)
 
     def draw(figure: StudyFigure) -> Shown:
         def drawn(build: Build) -> Shown:
@@ -207,7 +205,7 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
         return attempt(figure, drawn, warn)
 
     values: dict[str, Any] = {
-        "title": f"{dataset_name(study)}, {run.results['model']}, {arm_name(run.arm)}, "
+        "title": f"{dataset_name(study)}, {run.results.model}, {arm_name(run.arm)}, "
         f"seed {run.seed}",
         "headline": headline(run),
         "notices": data_notices(study),
@@ -217,5 +215,5 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
         "facts": facts_table(run),
         "toml": tomli_w.dumps(portable_config(study)),
     }
-    files.write_text(path, environment(False).get_template("run.html").render(values))
+    write_text(path, environment(False).get_template("run.html").render(values))
     return path

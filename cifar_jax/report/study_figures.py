@@ -67,8 +67,8 @@ def missing_images(study: Study, images: Dataset | None) -> str:
     """Return why figures with images cannot be drawn, or ""."""
     if images is None:
         return "The images were not found when the report was written."
-    if images.fingerprint != study.dataset["fingerprint"]:
-        return "The images found are not those of the study."
+    if images.fingerprint != study.dataset.fingerprint:
+        return "The images that were found are not those of the study."
     return ""
 
 
@@ -77,7 +77,7 @@ def study_figures(
 ) -> list[StudyFigure]:
     """Return all figures of a study, in the report's order."""
     where = dataset_name(study)
-    classes = study.dataset["classes"]
+    classes = study.dataset.classes
     both = compared_arms(study)
     pairs = paired_runs(study)
     counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}

@@ -34,7 +34,7 @@ MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are to
 def _drop_lines(axes: Axes, run: Run) -> None:
     """Draw dashed lines where the learning rate drops."""
     label: str | None = "learning rate drops"
-    for drop in rate_drops(run.results["history"]):
+    for drop in rate_drops(run.results.history):
         axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
         label = None
 

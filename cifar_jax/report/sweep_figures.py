@@ -89,16 +89,15 @@ def _series(
     x: np.ndarray,
     rows: Sequence[dict[str, Any]],
     mean: str,
-    colour: str,
-    marker: str,
     joined_up: bool,
-    label: str = "",
+    **style: Any,
 ) -> None:
     """Draw means in per cent with their intervals: a line and a band, or marks and whiskers.
 
     Args:
         rows: statistics, one a position; those whose mean is None are omitted.
         mean: their key.
+        style: "color", "marker" and "label" of the means.
     """
     points = [(at, row) for at, row in zip(x, rows, strict=True) if row[mean] is not None]
     at = np.array([position for position, _ in points])
@@ -106,11 +105,11 @@ def _series(
     ends = 100 * np.array([row["ci_t"] or (np.nan, np.nan) for _, row in points], float)
     ends = ends.reshape(-1, 2)
     line = "-" if joined_up else "none"
-    axes.plot(at, means, linestyle=line, color=colour, marker=marker, label=label, zorder=3)
+    axes.plot(at, means, linestyle=line, zorder=3, **style)
     if joined_up and len(points) > 1:
-        axes.fill_between(at, *ends.T, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(at, *ends.T, color=style["color"], alpha=0.2, linewidth=0)
     else:
-        axes.vlines(at, *ends.T, color=colour, linewidth=1.6)
+        axes.vlines(at, *ends.T, color=style["color"], linewidth=1.6)
 
 
 def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
@@ -126,7 +125,8 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
         colour, marker = arm_style(arms, arm)
         shift = offset * (2 * number - len(arms) + 1)
         rows = [cell["test_accuracy"] for cell in cells]
-        _series(axes, x + shift, rows, "mean", colour, marker, joined_up, arm_name(arm))
+        style = {"color": colour, "marker": marker, "label": arm_name(arm)}
+        _series(axes, x + shift, rows, "mean", joined_up, **style)
         for at, cell in zip(x + shift, cells, strict=True):
             _dots(
                 axes,
@@ -178,7 +178,7 @@ def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
     colour, marker = arm_style(summary["arms"], second)
     joined_up = scale(study.sweep.values).numbers
     axes.axhline(0, color=GREY, linewidth=1)
-    _series(axes, x, summary["gain"], "mean_difference", colour, marker, joined_up)
+    _series(axes, x, summary["gain"], "mean_difference", joined_up, color=colour, marker=marker)
     for at, row, one in zip(x, summary["gain"], study.studies, strict=True):
         lost = {seed for arm, seed in one.diverged if arm in summary["compared"]}
         _dots(axes, at, row["differences"], [seed in lost for seed in row["seeds"]], colour)
@@ -297,7 +297,7 @@ def sweep_figures(
         entry(
             "02_class_counts",
             "Class counts",
-            counts_caption(first.dataset["classes"]),
+            counts_caption(first.dataset.classes),
             with_images(lambda found, title: class_counts(found, data, title)),
             no_images,
         )
@@ -306,7 +306,7 @@ def sweep_figures(
         entry(
             "01_samples",
             "One image a class",
-            samples_caption(first.dataset["classes"]),
+            samples_caption(first.dataset.classes),
             with_images(samples),
             no_images,
         ),

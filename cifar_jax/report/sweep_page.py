@@ -5,7 +5,6 @@ from typing import Any
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
-from cifar_jax.report import files
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.report.naming import arm_name, dataset_name, listed
 from cifar_jax.report.page import Warn, config_toml, data_notices, to_stderr, write_pages
@@ -21,6 +20,7 @@ from cifar_jax.report.sweep_tables import (
 )
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import difference, interval, percent, probability, undecided
+from cifar_jax.storage import check_inside
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.comparable import unlike
 from cifar_jax.study.grid import Sweep
@@ -171,7 +171,7 @@ def write_sweep_report(
         for arm in row["per_arm"]
     ]
     for one, _, arm in rows:
-        files.check_inside(one.runs[arm][0].directory.parent, study.workdir)
+        check_inside(one.runs[arm][0].directory.parent, study.workdir)
     written = write_pages(
         first,
         summary,

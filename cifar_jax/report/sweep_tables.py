@@ -45,7 +45,7 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
     note = (
         f"Test accuracy, mean ± standard deviation over the seeds, after "
         f"{listed([str(n) for n in lengths])} epoch{'s' * (lengths != [1])} of "
-        f"{study.dataset['n_train']:,} images"
+        f"{study.dataset.n_train:,} images"
     )
     if study.sweep.field == "data.train_examples":
         note = note.rpartition(" of ")[0]

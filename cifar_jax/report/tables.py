@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cifar_jax.config import ModelConfig, TrainingConfig
+from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
-from cifar_jax.inputs import fits, is_name
 from cifar_jax.report import recipe
 from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
@@ -156,7 +155,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     count = counted(sizes[0], "seed") if len(set(sizes)) == 1 else "the finished seeds"
     note = (
         f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} an arm, "
-        f"{counted(summary['epochs'], 'epoch')} of {study.dataset['n_train']:,} images, without "
+        f"{counted(summary['epochs'], 'epoch')} of {study.dataset.n_train:,} images, without "
         f"compilation, on {summary['device'] or 'an unknown device'}. "
     )
     head = ("", "ours" if cifar10 else "mean ± standard deviation", "95 % interval (t)")
@@ -172,7 +171,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         note += " The network is not the published one, so no published figure is shown."
     elif changed:
         note += f" The protocol is not the published one: {listed(changed)}."
-    if own and (summary["epochs"], study.dataset["n_train"]) != (
+    if own and (summary["epochs"], study.dataset.n_train) != (
         PUBLISHED_EPOCHS,
         PUBLISHED_IMAGES,
     ):
@@ -206,7 +205,7 @@ def class_table(study: Study, summary: dict[str, Any]) -> Table:
     """Return a table of the test accuracy of each class."""
     arms, paired = summary["per_arm"], summary["paired"]
     rows = []
-    for name in study.dataset["classes"]:
+    for name in study.dataset.classes:
         key = f"class:{name}"
         cells = []
         for row in arms.values():
@@ -436,12 +435,8 @@ def _yes(value: Any) -> str:
 def origins(studies: Sequence[Study]) -> str:
     """Return the sources of initial values of transferred runs."""
     runs = [run for study in studies for row in study.runs.values() for run in row]
-    given: list[Any] = [run.results.get("init_from") for run in runs]
-    found = {
-        f"{origin['source']}, digest {origin['digest'][:12]}"
-        for origin in given
-        if fits(origin, {"source": is_name, "digest": is_name})
-    }
+    given = [run.results.init_from for run in runs]
+    found = {f"{origin.source}, digest {origin.digest[:12]}" for origin in given if origin}
     return "; ".join(sorted(found))
 
 
@@ -458,10 +453,10 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         f"{key.replace('_', ' ')} {transfer[key]}" for key in transfer if key != "init_from"
     )
     rows = [
-        ("dataset", f"{dataset_name(study)}; fingerprint {data['fingerprint'][:16]}"),
+        ("dataset", f"{dataset_name(study)}; fingerprint {data.fingerprint[:16]}"),
         (
             "images",
-            f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test",
+            f"{data.n_train:,} training, {data.n_val:,} validation, {data.n_test:,} test",
         ),
         ("random flip and crop in training", _yes(config["data"]["augment"])),
         ("network", f"{model['name']}, dropout {model['dropout']:g}"),

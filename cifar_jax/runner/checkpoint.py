@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -203,13 +204,13 @@ class Checkpoints:
                 remove(aside)
                 os.replace(path, aside)
 
-    def save(self, place: Place, state: TrainState, record: dict[str, Any]) -> None:
+    def save(self, place: Place, state: TrainState, record: Any) -> None:
         """Save the state of a group, and remove all but the newest `KEEP` ends of epochs.
 
         Args:
             place: epochs finished, and steps of the next one.
             state: with a leading axis of runs.
-            record: what resuming needs besides: "runs", a record each.
+            record: a `results.GroupRecord`.
 
         Raises:
             MachineError: if it cannot be written; what was there before is still there.
@@ -220,7 +221,7 @@ class Checkpoints:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
             remove(new)
             metadata_path(new).parent.mkdir(parents=True)
-            text = json.dumps({"format": FORMAT, **record})
+            text = json.dumps({"format": FORMAT, **msgspec.to_builtins(record)})
             metadata_path(new).write_text(text, encoding="utf-8")
             with _plain(new) as plain:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))

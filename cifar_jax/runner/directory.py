@@ -8,13 +8,7 @@ from pathlib import Path
 from cifar_jax.errors import UserError
 from cifar_jax.failures import FULL
 from cifar_jax.lock import locked
-
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.toml"
-METRICS = "metrics.jsonl"
-PREDICTIONS = "predictions.npz"
-RESULTS = "results.json"
-TENSORBOARD = "tensorboard"
+from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS, RESULTS
 
 
 def holds_run(workdir: Path) -> bool:

@@ -7,21 +7,20 @@ program takes as values. A single run is a group of one.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from msgspec import structs
 
-from cifar_jax.config import Config
+from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.runner.checkpoint import Place
 from cifar_jax.runner.locate import run_name
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
 
-Row = dict[str, Any]
-
-# One epoch of a run's history. The metrics are of `core.train.Metrics`; `seconds` is the time that
-# the compiled programs took, divided by the number of runs.
+# One epoch of a run's history, see `results.EpochRow`. `seconds` is the time that the compiled
+# programs took, divided by the number of runs.
 EPOCH = np.dtype(
     [
         ("epoch", np.int64),
@@ -37,17 +36,15 @@ EPOCH = np.dtype(
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
-def to_rows(history: np.ndarray) -> list[Row]:
-    """Return a run's history, `EPOCH` (epochs,), as dicts of Python numbers."""
-    return [dict(zip(EPOCH.names or (), row, strict=True)) for row in history.tolist()]
-
-
-def from_rows(rows: Sequence[Row]) -> np.ndarray:
-    """Return the history of `to_rows`; None becomes NaN."""
+def to_rows(history: np.ndarray) -> tuple[EpochRow, ...]:
+    """Return a run's history, `EPOCH` (epochs,), as records."""
     names = EPOCH.names or ()
-    return np.array(
-        [tuple(np.nan if row[name] is None else row[name] for name in names) for row in rows], EPOCH
-    )
+    return tuple(EpochRow(**dict(zip(names, row, strict=True))) for row in history.tolist())
+
+
+def from_rows(rows: Sequence[EpochRow]) -> np.ndarray:
+    """Return the history of `to_rows`."""
+    return np.array([structs.astuple(row) for row in rows], EPOCH)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Group:
 
     Attributes:
         runs: of the group.
-        records: what results and checkpoints say of each run, besides its history.
+        records: of each run, without its history.
         program: the epoch of all runs.
         hyper: hyper-parameters, with a leading axis of runs.
         n_train: training images of an epoch.
@@ -105,7 +102,7 @@ class Group:
     """
 
     runs: tuple[Run, ...]
-    records: tuple[Row, ...]
+    records: tuple[Training, ...]
     program: CompiledEpoch
     hyper: Hyper
     n_train: int
@@ -134,12 +131,12 @@ class Group:
         """Epochs finished, and steps of the next one."""
         return place_of(self.at)
 
-    def rows(self, index: int) -> list[Row]:
+    def rows(self, index: int) -> tuple[EpochRow, ...]:
         """Return the history of a run."""
         found = self.diverged.get(index)
         return to_rows(self.history[index, : found.epoch - 1 if found else None])
 
-    def newest_row(self, index: int) -> Row:
+    def newest_row(self, index: int) -> EpochRow:
         """Return the row of a run's newest epoch."""
         return to_rows(self.history[index, -1:])[0]
 
@@ -162,17 +159,14 @@ class Group:
                 self.diverged[i] = Divergence(at.epoch, step + 1 if step >= 0 else None)
         self.history = np.concatenate([self.history, new[:, None]], axis=1)
 
-    def record(self, indices: Sequence[int]) -> Row:
-        """Return what a checkpoint of some of the runs says of them."""
-        runs = [
-            {
-                "name": run_name(self.runs[i].workdir),
-                **self.records[i],
-                "history": self.rows(i),
-            }
-            for i in indices
-        ]
+    def record(self, indices: Sequence[int]) -> GroupRecord:
+        """Return the metadata of a checkpoint of some of the runs."""
+        runs = []
+        for i in indices:
+            fields = structs.asdict(self.records[i]) | {"history": self.rows(i)}
+            runs.append(RunRecord(name=run_name(self.runs[i].workdir), **fields))
+        unfinished = None
         if self.place.steps:
-            unfinished = {"steps": self.place.steps, "seconds": self.at.seconds / len(self.runs)}
-            return {"runs": runs, "unfinished": unfinished}
-        return {"runs": runs}
+            seconds = self.at.seconds / len(self.runs)
+            unfinished = Unfinished(steps=self.place.steps, seconds=seconds)
+        return GroupRecord(runs=tuple(runs), unfinished=unfinished)

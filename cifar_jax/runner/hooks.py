@@ -5,16 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from cifar_jax.errors import MachineError, counted
-from cifar_jax.report import files
-from cifar_jax.report.console import Display, epoch_line
-from cifar_jax.report.tensorboard import Events
+from cifar_jax.names import METRICS, TENSORBOARD
 from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.directory import METRICS, TENSORBOARD
+from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group
 from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
+from cifar_jax.runner.tensorboard import Events
+from cifar_jax.storage import json_lines
 
 Hook = Callable[[Group], None]
 
@@ -132,7 +133,7 @@ class Rows:
             try:
                 # Opened anew: a failed write is not tried again when the file is closed.
                 with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
-                    metrics.write(files.json_lines([group.newest_row(i)]))
+                    metrics.write(json_lines([structs.asdict(group.newest_row(i))]))
             except OSError as error:
                 raise _unwritable(workdir, error) from error
 
@@ -153,7 +154,9 @@ class TensorBoard:
         if group.at.metrics is None:
             return
         for i in group.alive:
-            values = {_tag(name): value for name, value in group.newest_row(i).items()}
+            values = {
+                _tag(name): value for name, value in structs.asdict(group.newest_row(i)).items()
+            }
             values.pop("epoch")
             try:
                 self._events[i].add(group.at.epoch, values)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifar_jax.errors import UserError
-from cifar_jax.inputs import fits, is_name, read_json
+from cifar_jax.inputs import read_json
+from cifar_jax.names import CHECKPOINTS, GROUPS, RESULTS
 from cifar_jax.runner.checkpoint import Place, metadata_path, newest_whole, saved_places
-from cifar_jax.runner.directory import CHECKPOINTS, RESULTS
-
-GROUPS = "groups"
+from cifar_jax.runner.results import Damaged, GroupRecord, validate
 
 
 class Location(NamedTuple):
@@ -32,12 +31,10 @@ def run_name(workdir: Path) -> str:
 def _members(directory: Path) -> list[str]:
     """Return the names of the runs whose checkpoints are in a directory."""
     for place in saved_places(directory):
-        try:
-            record = read_json(metadata_path(directory / str(place)))
-        except (OSError, ValueError):
-            continue
-        if fits(record, {"runs": [{"name": is_name}]}):
-            return [run["name"] for run in record["runs"]]
+        path = metadata_path(directory / str(place))
+        with contextlib.suppress(OSError, ValueError, Damaged):
+            record: GroupRecord = validate(read_json(path), GroupRecord, path)
+            return [run.name for run in record.runs]
     return []
 
 

@@ -1,23 +1,30 @@
 """What a run's directory says of its experiment, and where it resumes."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import SAME_EXPERIMENT, changes
-from cifar_jax.combinations import depends_on_length
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config.combinations import depends_on_length
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError, counted
-from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number, optional
+from cifar_jax.names import CONFIG
 from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.directory import CONFIG, RESULTS
-from cifar_jax.runner.group import Row, Run
+from cifar_jax.runner.group import Run
 from cifar_jax.runner.locate import locate
-from cifar_jax.storage import read_sealed
+from cifar_jax.runner.results import (
+    DatasetRecord,
+    EpochRow,
+    GroupRecord,
+    Origin,
+    RunRecord,
+    Unfinished,
+    read_results,
+    validate,
+)
 
 
 @dataclass(frozen=True)
@@ -30,122 +37,73 @@ class Start:
         compile_seconds: spent so far.
         origin: of the initial values, if they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
-        unfinished: "steps" of the next epoch, and the "seconds" that they took.
+        unfinished: the steps of the next epoch so far.
         computed_on: devices and versions so far, see `provenance.determinism`.
     """
 
     state: TrainState
-    history: list[Row]
+    history: tuple[EpochRow, ...]
     compile_seconds: float
-    origin: Row | None = None
+    origin: Origin | None = None
     damaged: tuple[str, ...] = ()
-    unfinished: Row | None = None
+    unfinished: Unfinished | None = None
     computed_on: tuple[str, ...] = ()
 
 
-_RECORD: Shape = {
-    "config": dict,
-    "dataset": {"name": is_name, "fingerprint": is_name},
-    "history": [
-        {name: optional(is_number) for name in ("train_loss", "val_loss", "learning_rate")}
-        | {"epoch": is_count, "seconds": is_number}
-    ],
-    "compile_seconds": is_number,
-}
-_UNFINISHED: Shape = {"steps": is_count, "seconds": is_number}
-
-
-def _holds_unfinished(record: Row) -> bool:
-    """Return whether a record's entry of an unfinished epoch, if any, can be used."""
-    part = record.get("unfinished")
-    return part is None or fits(part, _UNFINISHED)
-
-
-def _says_where(record: Row) -> bool:
-    """Return whether a record's entry of the devices so far, if any, can be used."""
-    return fits(record.get("computed_on", []), [is_name])
-
-
-def progress_text(history: list[Row], unfinished: Row | None) -> str:
+def progress_text(history: Sized, unfinished: Unfinished | None) -> str:
     """Return how far a checkpoint is, such as "epoch 7 and 120 steps"."""
-    steps = f" and {counted(unfinished['steps'], 'step')}" if unfinished else ""
+    steps = f" and {counted(unfinished.steps, 'step')}" if unfinished else ""
     return f"epoch {len(history)}{steps}"
 
 
-def read_record(checkpoints: Checkpoints, index: int = 0) -> Row:
-    """Return the record of one run in the newest checkpoint of its group.
+def read_record(checkpoints: Checkpoints, index: int = 0) -> tuple[RunRecord, Unfinished | None]:
+    """Return the record of one run in the newest checkpoint of its group, and its part of an epoch.
 
     Raises:
         UserError: if there is none, or it is not the record of a run.
     """
-    group = checkpoints.read_record()
-    runs = group.get("runs")
-    record = runs[index] if isinstance(runs, list) and index < len(runs) else {}
-    if fits(record, _RECORD) and _holds_unfinished(group) and _says_where(record):
-        return {**record, "unfinished": group.get("unfinished")}
-    raise UserError(
-        f"{checkpoints.directory}: the newest checkpoint holds no record of a run: it "
-        "needs config, dataset, history and compile_seconds"
-    )
+    found: GroupRecord = validate(checkpoints.read_record(), GroupRecord, checkpoints.directory)
+    return found.runs[index], found.unfinished
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run's directory says of its experiment.
+    """The experiment that a run's directory names.
 
     Attributes:
         config: of the run.
-        dataset: the record of its images; None where only `config.toml` is there.
-        origin: of the initial values, where they are another network's.
-        finished: when, ISO 8601; empty for a run that is not.
+        dataset: None if only `config.toml` is there.
+        origin_digest: see `Training.origin_digest`.
+        finished: when, ISO 8601; empty for a run that has not ended.
     """
 
     config: Config
-    dataset: Row | None = None
-    origin: Row | None = None
+    dataset: DatasetRecord | None = None
+    origin_digest: str | None = None
     finished: str = ""
 
 
-_SAID: Shape = {"config": dict, "dataset": {"fingerprint": is_name, "classes": [is_name]}}
-
-
-def _recorded(found: Any, where: Path) -> Recorded | None:
-    if not fits(found, _SAID):
-        return None
-    origin, finished = found.get("init_from"), found.get("finished")
-    return Recorded(
-        configuration.from_dict(found["config"], str(where)),
-        found["dataset"],
-        origin if isinstance(origin, dict) else None,
-        finished if isinstance(finished, str) else "",
-    )
-
-
-def _in_checkpoint(workdir: Path) -> Recorded | None:
+def _in_checkpoint(workdir: Path) -> RunRecord | None:
     found = locate(workdir)
     if found is None:
         return None
     with contextlib.closing(Checkpoints(found.directory, create=False)) as checkpoints:
-        return _recorded(read_record(checkpoints, found.run), found.directory)
+        return read_record(checkpoints, found.run)[0]
 
 
 def recorded(workdir: Path) -> Recorded | None:
-    """What a directory says: its results, else its newest whole checkpoint, else `config.toml`.
+    """Read a run's experiment from its results, else its newest whole checkpoint, else its config.
 
     Returns:
-        None if it holds none of them that can be read.
+        None if none of them can be read.
     """
-    for read in (
-        lambda: _recorded(read_sealed(workdir / RESULTS), workdir / RESULTS),
-        lambda: _in_checkpoint(workdir),
-        lambda: Recorded(configuration.load(workdir / CONFIG)),
-    ):
-        try:
-            found = read()
-        except (OSError, ValueError, UserError):
-            continue
-        if found is not None:
-            return found
+    for read in (read_results, _in_checkpoint):
+        with contextlib.suppress(UserError):
+            if found := read(workdir):
+                finished = getattr(found, "finished", "")
+                return Recorded(found.settings, found.dataset, found.origin_digest, finished)
+    with contextlib.suppress(UserError):
+        return Recorded(tables.load(workdir / CONFIG))
     return None
 
 
@@ -156,7 +114,7 @@ def saved_config(workdir: Path) -> Config | None:
         None if it holds no run.
     """
     try:
-        return configuration.load(workdir / CONFIG)
+        return tables.load(workdir / CONFIG)
     except UserError:
         found = recorded(workdir)
         return found.config if found else None
@@ -181,24 +139,25 @@ def _check_config(before: Config, config: Config, where: Path) -> None:
         )
 
 
-def _check_images(dataset: Row | None, fingerprint: str, where: Path) -> None:
-    if dataset is not None and dataset["fingerprint"] != fingerprint:
+def _check_images(dataset: DatasetRecord | None, fingerprint: str, where: Path) -> None:
+    if dataset is not None and dataset.fingerprint != fingerprint:
         raise UserError(
-            f"--resume: {where} was begun on other data: {dataset.get('name')} "
-            f"{dataset['fingerprint'][:12]}, not {fingerprint[:12]}"
+            f"--resume: {where} was begun on other data: {dataset.name} "
+            f"{dataset.fingerprint[:12]}, not {fingerprint[:12]}"
         )
 
 
-def _check_resumable(record: Row, config: Config, fingerprint: str, where: Path) -> None:
+def _check_resumable(
+    record: RunRecord, unfinished: Unfinished | None, run: Run, fingerprint: str
+) -> None:
     """Refuse another experiment, other images, and fewer epochs than were trained."""
-    _check_config(configuration.from_dict(record["config"], str(where)), config, where)
-    _check_images(record["dataset"], fingerprint, where)
-    done = len(record["history"])
-    part = record.get("unfinished")
-    if done + bool(part) > config.training.epochs:
+    config, where = run.config, run.workdir
+    _check_config(record.settings, config, where)
+    _check_images(record.dataset, fingerprint, where)
+    if len(record.history) + bool(unfinished) > config.training.epochs:
         raise UserError(
             f"--epochs {config.training.epochs}: {where} is already past "
-            f"{progress_text(record['history'], part)}"
+            f"{progress_text(record.history, unfinished)}"
         )
 
 
@@ -228,14 +187,14 @@ def resumed(
         return None
     checkpoints = open_checkpoints(found.directory)
     damaged = tuple(checkpoints.damaged())
-    record = read_record(checkpoints, found.run)
-    _check_resumable(record, run.config, fingerprint, run.workdir)
+    record, unfinished = read_record(checkpoints, found.run)
+    _check_resumable(record, unfinished, run, fingerprint)
     return Start(
         checkpoints.read_state(like, found.run),
-        record["history"],
-        record["compile_seconds"],
-        record.get("init_from"),
+        record.history,
+        record.compile_seconds,
+        record.init_from,
         damaged,
-        record.get("unfinished"),
-        tuple(record.get("computed_on", ())),
+        unfinished,
+        record.computed_on,
     )

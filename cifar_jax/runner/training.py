@@ -1,33 +1,34 @@
 """Groups of runs from start to end: start, compile, train, evaluate, write."""
 
 import contextlib
-import dataclasses
 import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from msgspec import structs
 
-from cifar_jax import config as configuration
-from cifar_jax import outcome, pretrained
-from cifar_jax.build import build_experiment, hyperparams
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment, hyperparams
+from cifar_jax.config.checks import check_batches
+from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.errors import UserError, counted
-from cifar_jax.experiment import Prepared, check_batches
-from cifar_jax.report import files, provenance
-from cifar_jax.report.console import Display
-from cifar_jax.report.evaluation import Evaluation, evaluate_logits
+from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
+from cifar_jax.runner import outcome, pretrained, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.directory import CHECKPOINTS, CONFIG, METRICS, holds_run, make_directory
-from cifar_jax.runner.group import Divergence, Group, Row, Run, from_rows, place_of
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.directory import holds_run, make_directory
+from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows, place_of
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -41,6 +42,7 @@ from cifar_jax.runner.hooks import (
 )
 from cifar_jax.runner.locate import locate, new_group
 from cifar_jax.runner.nonfinite import replay
+from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     Boundary,
     CompiledEpoch,
@@ -51,8 +53,10 @@ from cifar_jax.runner.programs import (
     stack_runs,
     unstack_run,
 )
+from cifar_jax.runner.results import Diverged, DivergedAt, Finished, Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resumed
 from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status, in_thread
+from cifar_jax.storage import json_lines, write_text
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
 
@@ -96,7 +100,7 @@ class Session:
         return provenance.describe_computing(self.device.device_kind, self.device.platform)
 
 
-def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Row]:
+def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Results]:
     """Train runs together as one program, and write the files of each.
 
     Several runs share the clock: `seconds` of an epoch is divided by their number.
@@ -106,8 +110,7 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
         later: epochs of runs that train after this group, for the estimate of the time left.
 
     Returns:
-        The `results.json` of each. A run whose loss stopped being finite has the `status`
-        "diverged" and no test accuracy.
+        The results of each.
 
     Raises:
         UserError: for input that the user can mend, before anything is written.
@@ -118,21 +121,16 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     _say_starts(session, runs, starts)
     group = _compile(session, runs, starts)
     fresh = [not holds_run(run.workdir) for run in runs]
-    written: dict[int, Row] = {}
-    confusions: dict[int, np.ndarray] = {}
+    written: dict[int, Results] = {}
     try:
         with _opened(group) as checkpoints:
             _train(session, group, checkpoints, later, written)
         for i in group.alive:
-            written[i], confusions[i] = _finish(session, group, i)
+            written[i] = _finish(session, group, i)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
         session.display.end_progress()
-    for i, confusion in confusions.items():
-        written[i], problems = outcome.draw(runs[i].workdir, written[i], confusion)
-        for problem in problems:
-            session.display.say(problem)
     return [written[i] for i in range(len(runs))]
 
 
@@ -158,10 +156,10 @@ def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkp
             return found
     source = pretrained.source_path(config)
     if source is None:
-        return Start(state, [], 0.0)
+        return Start(state, (), 0.0)
     opened = pretrained.open_source(source)
     state, origin = pretrained.start_from(opened, config, state, dataset.classes)
-    return Start(state, [], 0.0, origin)
+    return Start(state, (), 0.0, origin)
 
 
 def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> None:
@@ -190,15 +188,15 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
             )
 
 
-def _say_origin(origin: Row | None, display: Display) -> None:
+def _say_origin(origin: Origin | None, display: Display) -> None:
     """Print the source of the initial values, and a line for each tensor that it lacks."""
     if origin is None:
         return
     display.say(
-        f"starting from {origin['source']} (digest {origin['digest'][:12]}): "
-        f"{origin['parameters_taken']:,} parameters and statistics taken"
+        f"starting from {origin.source} (digest {origin.digest[:12]}): "
+        f"{origin.parameters_taken:,} parameters and statistics taken"
     )
-    for line in origin["left"]:
+    for line in origin.left:
         display.say(f"  {line}")
 
 
@@ -215,18 +213,20 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     # In a thread, so that a signal need not wait for the compiler.
     program = in_thread(lambda: _program(session, runs[0].config, hyper, state))
     compiled = time.perf_counter() - begun
-    records: list[Row] = [
-        {
-            "config": configuration.to_dict(run.config),
-            "dataset": session.prepared.record(),
-            "compile_seconds": start.compile_seconds + compiled,
-            "computed_on": list(dict.fromkeys([*start.computed_on, session.computing])),
-            **({"init_from": start.origin} if start.origin else {}),
-        }
+    records = [
+        Training(
+            config=tables.to_dict(run.config),
+            dataset=session.prepared.record(),
+            compile_seconds=start.compile_seconds + compiled,
+            computed_on=tuple(dict.fromkeys([*start.computed_on, session.computing])),
+            history=(),
+            init_from=start.origin,
+        )
         for run, start in zip(runs, starts, strict=True)
     ]
     history = np.stack([from_rows(start.history) for start in starts])
-    seconds = (starts[0].unfinished or {"seconds": 0.0})["seconds"] * len(runs)
+    unfinished = starts[0].unfinished
+    seconds = unfinished.seconds * len(runs) if unfinished else 0.0
     steps = resumed_steps(starts, program)
     at = Boundary(state, history.shape[1] + 1, steps, seconds)
     n_train = len(session.prepared.train_rows)
@@ -255,7 +255,7 @@ def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
     Raises:
         UserError: if an epoch has no boundary there.
     """
-    steps = {start.unfinished["steps"] if start.unfinished else 0 for start in starts}
+    steps = {start.unfinished.steps if start.unfinished else 0 for start in starts}
     if len(steps) > 1:
         raise ValueError("runs that train together must be at the same step")
     (done,) = steps
@@ -273,8 +273,8 @@ def _opened(group: Group) -> Iterator[Checkpoints]:
     """Create the files of each run, or set them back to the checkpoint that it resumes from."""
     for i, run in enumerate(group.runs):
         make_directory(run.workdir)
-        files.write_text(run.workdir / CONFIG, configuration.to_toml(run.config))
-        files.write_text(run.workdir / METRICS, files.json_lines(group.rows(i)))
+        write_text(run.workdir / CONFIG, tables.to_toml(run.config))
+        write_text(run.workdir / METRICS, json_lines(map(structs.asdict, group.rows(i))))
     first = group.runs[0].workdir
     several = len(group.runs) > 1
     directory = new_group(first.absolute().parents[1]) if several else first / CHECKPOINTS
@@ -288,7 +288,7 @@ def _train(
     group: Group,
     checkpoints: Checkpoints,
     later: int,
-    written: dict[int, Row],
+    written: dict[int, Results],
 ) -> None:
     """Train a group up to its last epoch; add the results of runs that diverge to `written`."""
     display = session.display
@@ -332,23 +332,23 @@ def _train(
 
 def _report_divergence(
     session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
-) -> Row:
+) -> Diverged:
     """Write the results of a run that diverged; its last good checkpoint becomes its own."""
-    found: Row = dataclasses.asdict(divergence)
-    run = group.runs[index]
+    run, operation = group.runs[index], None
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
         state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
         experiment, host = build_experiment(run.config), session.prepared.host
         replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
-        found["operation"] = (
+        operation = (
             "step {}: {}".format(*replayed)
             if replayed
             else "step by step every training step is finite: rounding or the validation decides"
         )
     if len(group.runs) > 1 and place_of(before).epoch and not place_of(before).steps:
         _save_own(group, index, before)
-    return outcome.write_divergence(run.workdir, found, **_entries(session, group, index))
+    found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
+    return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
 
 
 def _save_own(group: Group, index: int, at: Boundary) -> None:
@@ -359,16 +359,16 @@ def _save_own(group: Group, index: int, at: Boundary) -> None:
         own.save(place_of(at), state, group.record([index]))
 
 
-def _entries(
+def _fields(
     session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
-) -> Row:
-    """Return what the results of a run say, however it ended."""
+) -> dict[str, Any]:
+    """Return the fields that the results of finished and diverged runs share."""
     config, record, history = group.runs[index].config, group.records[index], group.rows(index)
-    compile_seconds = record["compile_seconds"] + predict_compile_seconds
-    train_seconds = sum(row["seconds"] for row in history)
+    compile_seconds = record.compile_seconds + predict_compile_seconds
+    train_seconds = sum(row.seconds for row in history)
     device = session.device
     return {
-        **record,
+        **structs.asdict(record),
         "compile_seconds": compile_seconds,
         "compile_share": compile_seconds / (compile_seconds + train_seconds),
         "peak_memory_bytes": peak_memory_bytes(),
@@ -381,12 +381,12 @@ def _entries(
         "train_seconds": train_seconds,
         "seed_parallelism": len(group.runs),
         "device": provenance.describe_device(device.device_kind, device.platform),
-        **provenance.determinism(device.platform, record["computed_on"]),
+        **provenance.determinism(device.platform, record.computed_on),
     }
 
 
-def _finish(session: Session, group: Group, index: int) -> tuple[Row, np.ndarray]:
-    """Evaluate a run on the test images. Return the results written, and the confusion matrix."""
+def _finish(session: Session, group: Group, index: int) -> Finished:
+    """Evaluate a run on the test images, and write its results."""
     if len(group.runs) > 1:
         _save_own(group, index, group.at)
     run, dataset = group.runs[index], session.prepared.dataset
@@ -394,10 +394,9 @@ def _finish(session: Session, group: Group, index: int) -> tuple[Row, np.ndarray
     evaluation, logits, seconds = evaluate_state(
         session.programs, build_experiment(run.config), state, dataset
     )
-    entries = _entries(session, group, index, seconds)
+    fields = _fields(session, group, index, seconds)
     labels = np.asarray(dataset.test_labels)
-    results = outcome.write_results(run.workdir, evaluation, logits, labels, **entries)
-    return results, evaluation.confusion
+    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
 
 
 def evaluate_state(

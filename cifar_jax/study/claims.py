@@ -89,7 +89,7 @@ def accuracy_gain(gain: Sample) -> dict[str, Any]:
 
 def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Decide the claim that BatchNorm after 5 epochs is as good as the baseline after 10."""
-    epochs = len(pairs[0][0].results["history"])
+    epochs = len(pairs[0][0].results.history)
     interval = None
     measured = f"needs {LATE_EPOCHS} epochs, these runs have {epochs}"
     if epochs >= LATE_EPOCHS:

@@ -1,4 +1,4 @@
-"""Read what the runs of a study left."""
+"""Read the finished and diverged runs of a study."""
 
 import functools
 import hashlib
@@ -11,89 +11,60 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax import config as configuration
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, one_line
 from cifar_jax.failures import is_lack
-from cifar_jax.inputs import (
-    Shape,
-    fits,
-    is_count,
-    is_name,
-    is_number,
-    optional,
-    read_bytes,
+from cifar_jax.inputs import read_bytes
+from cifar_jax.names import PREDICTIONS, RESULTS
+from cifar_jax.runner.evaluation import cross_entropy
+from cifar_jax.runner.results import (
+    Damaged,
+    DatasetRecord,
+    Diverged,
+    DivergedAt,
+    Finished,
+    Results,
+    read_results,
 )
-from cifar_jax.storage import read_sealed
 from cifar_jax.study.grid import Arm, Sweep, Value
 from cifar_jax.study.identity import check_origins, check_results
-from cifar_jax.study.measures import cross_entropy
-from cifar_jax.study.record import STUDY, Plan, read_plan, run_path
+from cifar_jax.study.record import Plan, read_plan, run_path
 
-RESULTS = "results.json"
-PREDICTIONS = "predictions.npz"
-
-# What the statistics and the report need of `results.json`.
-_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
-_EPOCH: Shape = dict.fromkeys(_COLUMNS, is_number)
-
-
-def _is_duration(value: Any) -> bool:
-    """Seconds, of which there is a share or a multiple."""
-    return is_number(value) and 1e-9 < value < 1e12
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
-
-
-_RESULTS: Shape = {
-    "dataset": {
-        "name": is_name,
-        "fingerprint": is_name,
-        "n_train": is_count,
-        "n_val": is_count,
-        "n_test": is_count,
-        "classes": [is_name],
-    },
-    "config": dict,
-    "model": is_name,
-    "norm": is_name,
-    "seed": int,
-    "num_params": is_count,
-    "history": [_EPOCH],
-    "train_seconds": _is_duration,
-    "test_loss": is_number,
-    "test_accuracy": _is_share,
-    "per_class_accuracy": dict,
-    "confusion_matrix": optional([[is_count]]),
-    "versions": dict,
-    "device": optional(is_name),
-    "git_revision": optional(is_name),
-}
 _LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run.
+    """A finished run; or one that diverged, whose arrays are empty.
 
     Attributes:
-        arm: which variant, for example "batch".
-        seed: of the run.
-        directory: where it lies.
+        directory: of its files.
         results: its `results.json`.
         predicted: int32 (N,), class of each test image.
         label: int32 (N,), its true class.
         logits: float32 (N, classes).
     """
 
-    arm: str
-    seed: int
     directory: Path
-    results: dict[str, Any]
+    results: Results
     predicted: np.ndarray
     label: np.ndarray
     logits: np.ndarray
+
+    @property
+    def arm(self) -> str:
+        """Its norm."""
+        return self.results.norm
+
+    @property
+    def seed(self) -> int:
+        """Of initial values and order."""
+        return self.results.seed
+
+    @property
+    def tested(self) -> Finished:
+        """The results of a finished run."""
+        assert isinstance(self.results, Finished)
+        return self.results
 
     @property
     def correct(self) -> np.ndarray:
@@ -114,7 +85,7 @@ class Run:
 
     def curve(self, name: str) -> list[float]:
         """One column of the history, a value an epoch."""
-        return [row[name] for row in self.results["history"]]
+        return [getattr(row, name) for row in self.results.history]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +109,7 @@ class Study:
     runs: dict[str, list[Run]]
     missing: tuple[tuple[str, int], ...]
     diverged: tuple[tuple[str, int], ...]
-    dataset: dict[str, Any]
+    dataset: DatasetRecord
     config: dict[str, Any]
 
     def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
@@ -162,7 +133,7 @@ class SweepStudy:
     workdir: Path
     sweep: Sweep
     studies: tuple[Study, ...]
-    dataset: dict[str, Any]
+    dataset: DatasetRecord
     config: dict[str, Any]
 
     @property
@@ -171,66 +142,39 @@ class SweepStudy:
         return next(study for study in self.studies if any(study.runs.values()))
 
 
-def _is_whole(results: Any) -> bool:
-    """Whether `results.json` holds everything that the statistics need, and nothing odd."""
-    if not fits(results, _RESULTS):
-        return False
-    classes, accuracy = results["dataset"]["classes"], results["per_class_accuracy"]
-    matrix = results["confusion_matrix"]
-    return (
-        results.get("status", "finished") == "finished"
-        and bool(results["history"])
-        and results["num_params"] > 0
-        and len(set(classes)) == len(classes) >= 2
-        and set(accuracy) == set(classes)
-        and all(value is None or _is_share(value) for value in accuracy.values())
-        and (matrix is None or [len(row) for row in matrix] == [len(classes)] * len(classes))
-        and all(is_name(k) and is_name(v) for k, v in results["versions"].items())
-        and fits(results.get("finished", ""), str)
-    )
-
-
-def _read_results(directory: Path) -> Any:
-    """A run's `results.json`, which has the digest of its own content and of the predictions.
+def _predictions(workdir: Path, results: Finished) -> dict[str, np.ndarray]:
+    """Predicted and true classes and logits of a run.
 
     Raises:
-        OSError, ValueError: if it cannot be read or is not what was written.
+        Damaged: if they cannot be read, or are not those of these results.
     """
-    results = read_sealed(directory / RESULTS)
-    # An earlier version wrote neither digest.
-    if ("sha256" in results) != ("predictions_sha256" in results):
-        raise ValueError("one of its two digests is gone")
-    return results
+    path = workdir / PREDICTIONS
+    try:
+        # np.load leaves a damaged file open that it opened itself.
+        content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
+        if results.predictions_sha256 not in (None, digest):
+            raise ValueError(f"{RESULTS} has another digest of it")
+        with zipfile.ZipFile(content) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
+                raise ValueError("too large")
+        with np.load(content, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("predicted", "label", "logits")}
+        if not _agree(results, **found):
+            raise ValueError(f"its arrays do not fit {RESULTS}")
+    # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
+    except Exception as error:
+        if is_lack(error):
+            raise
+        raise Damaged(f"{path}: cannot be used: {one_line(error)}") from None
+    return found
 
 
-def _read_predictions(path: Path, digest: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted and true classes, and logits.
-
-    Args:
-        path: of the file.
-        digest: its SHA-256 in hex, where it is known.
-
-    Raises:
-        OSError, ValueError and others: if it cannot be read.
-    """
-    # np.load leaves a damaged file open that it opened itself.
-    content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
-    if digest is not None and hashlib.sha256(content.getbuffer()).hexdigest() != digest:
-        raise ValueError("not the predictions of these results")
-    with zipfile.ZipFile(content) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
-            raise ValueError("too large")
-    with np.load(content, allow_pickle=False) as arrays:
-        return arrays["predicted"], arrays["label"], arrays["logits"]
-
-
-def _agree(
-    results: dict[str, Any], predicted: np.ndarray, label: np.ndarray, logits: np.ndarray
-) -> bool:
+def _agree(results: Finished, predicted: np.ndarray, label: np.ndarray, logits: np.ndarray) -> bool:
     """Whether predictions are those of a run with these results."""
-    n, names = results["dataset"]["n_test"], results["dataset"]["classes"]
-    matrix, classes = results["confusion_matrix"], len(names)
-    given = [results["per_class_accuracy"][name] is not None for name in names]
+    n, names = results.dataset.n_test, results.dataset.classes
+    matrix, classes = results.confusion_matrix, len(names)
+    given = [results.per_class_accuracy[name] is not None for name in names]
     return (
         n > 0
         and predicted.shape == label.shape == (n,)
@@ -248,83 +192,53 @@ def _agree(
     )
 
 
-def read_run(directory: Path, arm: str, seed: int) -> Run | None:
-    """Read a run, or None if it is not finished or cannot be read."""
-    try:
-        results = _read_results(directory)
-        if not _is_whole(results):
-            return None
-        filled = configuration.to_dict(configuration.from_dict(results["config"], RESULTS))
-        wanted = results.get("predictions_sha256")
-        predicted, label, logits = _read_predictions(directory / PREDICTIONS, wanted)
-    # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
-    except Exception as error:
-        if is_lack(error):
-            raise
-        return None
-    if not _agree(results, predicted, label, logits):
-        return None
-    results = {**results, "config": filled}
-    return Run(arm, seed, directory, results, predicted, label, logits)
-
-
-_ENDED: Shape = {
-    "dataset": {"fingerprint": is_name, "classes": [is_name]},
-    "config": dict,
-    "model": is_name,
-    "norm": is_name,
-    "seed": int,
-    "history": list,
-}
-
-
-_DIVERGED: Shape = {
-    "status": lambda value: value == "diverged",
-    "diverged": {"epoch": is_count, "step": optional(is_count)},
-}
-
-
-def ended_results(directory: Path) -> dict[str, Any] | None:
-    """A run's `results.json`, of one that finished or diverged, if it says what was run."""
-    try:
-        results: dict[str, Any] = read_sealed(directory / RESULTS)
-        return results if fits(results, _ENDED) else None
-    except (OSError, ValueError):
-        return None
-
-
-def _diverged_results(directory: Path) -> dict[str, Any] | None:
-    results = ended_results(directory)
-    return results if fits(results, _DIVERGED) else None
-
-
-def read_divergence(directory: Path) -> dict[str, Any] | None:
-    """Where a run's `results.json` says that its loss stopped being finite, if it does.
+def read_ended(workdir: Path) -> Run | None:
+    """Read a run that finished or diverged.
 
     Returns:
-        `epoch` and `step`, counted from 1, the step None where only validation shows it; with
-        `--debug-nans` also `operation`.
+        None if it has not ended.
+
+    Raises:
+        Damaged: naming the file that cannot be used, and why.
     """
-    results = _diverged_results(directory)
-    return results["diverged"] if results else None
+    results = read_results(workdir)
+    if results is None:
+        return None
+    if isinstance(results, Finished):
+        return Run(workdir, results, **_predictions(workdir, results))
+    logits = np.zeros((0, len(results.dataset.classes)), np.float32)
+    return Run(workdir, results, np.zeros(0, np.int32), np.zeros(0, np.int32), logits)
 
 
-def divergence_line(found: dict[str, Any], directory: Path) -> str:
-    """What `read_divergence` found in a run's directory, for the user."""
-    step = f", step {found['step']}" if found["step"] is not None else ", at its end"
-    cause = f"; {found['operation']}" if is_name(found.get("operation")) else ""
+def read_whole(workdir: Path) -> Run | None:
+    """Read a run that finished or diverged; None if it did not, or its files are damaged."""
+    try:
+        return read_ended(workdir)
+    except Damaged:
+        return None
+
+
+def damage(workdir: Path) -> str | None:
+    """What is wrong with the results or predictions of a run, in one line; None if nothing is."""
+    try:
+        read_ended(workdir)
+    except Damaged as error:
+        return str(error)
+    return None
+
+
+def read_divergence(workdir: Path) -> DivergedAt | None:
+    """Where a run diverged; None if it did not, or its results are damaged."""
+    run = read_whole(workdir)
+    return run.results.diverged if run and isinstance(run.results, Diverged) else None
+
+
+def divergence_line(found: DivergedAt, workdir: Path) -> str:
+    """Where a run diverged, for the user."""
+    step = f", step {found.step}" if found.step is not None else ", at its end"
+    cause = f"; {found.operation}" if found.operation else ""
     return (
-        f"{directory}: training diverged in epoch {found['epoch']}{step}: the loss is not finite"
-        f"{cause}"
-    )
-
-
-def damaged(directory: Path) -> bool:
-    """Whether a run has left results that cannot be used, though it did not diverge."""
-    return (
-        (directory / RESULTS).exists()
-        and read_divergence(directory) is None
-        and read_run(directory, "", 0) is None
+        f"{workdir}: training diverged in epoch {found.epoch}{step}: the loss is not finite{cause}"
     )
 
 
@@ -338,8 +252,8 @@ def _check_same_origins(runs: Iterable[Run]) -> None:
     check_origins(
         (
             run.directory,
-            configuration.from_dict(run.results["config"], RESULTS),
-            run.results.get("init_from"),
+            run.results.settings,
+            run.results.origin_digest,
         )
         for run in runs
     )
@@ -353,26 +267,25 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         for norm in plan.arms
         for seed in plan.seeds
     }
-    found = {(norm, seed): read_run(path, norm, seed) for (norm, seed), path in paths.items()}
-    finished = [run for run in found.values() if run is not None]
-    missing = tuple(key for key, run in found.items() if run is None)
-    config = configuration.from_dict(plan.config, STUDY)
-    data = {**finished[0].results["dataset"], **plan.dataset} if finished else plan.dataset
-    for (norm, seed), path in paths.items():
-        run = found[norm, seed]
-        results = run.results if run else _diverged_results(path)
-        if results is not None:
-            check_results(path, results, Arm(norm, field, value).config(config, seed), data)
-    for run in finished:
-        _check_same_labels(run, finished[0])
+    ended = {cell: read_whole(path) for cell, path in paths.items()}
+    config = plan.settings
+    for (norm, seed), run in ended.items():
+        if run is not None:
+            wanted = Arm(norm, field, value).config(config, seed)
+            check_results(run.directory, run.results, wanted, plan.dataset)
+    finished = {
+        cell: run for cell, run in ended.items() if run and isinstance(run.results, Finished)
+    }
+    for run in finished.values():
+        _check_same_labels(run, next(iter(finished.values())))
     return Study(
         workdir=workdir,
         arms=plan.arms,
         seeds=plan.seeds,
-        runs={norm: [run for run in finished if run.arm == norm] for norm in plan.arms},
-        missing=missing,
-        diverged=tuple(key for key in missing if read_divergence(paths[key])),
-        dataset=finished[0].results["dataset"] if finished else plan.dataset,
+        runs={norm: [run for run in finished.values() if run.arm == norm] for norm in plan.arms},
+        missing=tuple(cell for cell in ended if cell not in finished),
+        diverged=tuple(cell for cell, run in ended.items() if run and cell not in finished),
+        dataset=next((run.results.dataset for run in finished.values()), plan.dataset),
         config=plan.config,
     )
 
@@ -383,7 +296,7 @@ def read_study(workdir: Path) -> Study:
     Raises:
         UserError: if no study or no finished run is there, or its runs cannot be compared.
     """
-    study = _read_runs(workdir, read_plan(workdir / STUDY), None)
+    study = _read_runs(workdir, read_plan(workdir), None)
     if not any(study.runs.values()):
         raise UserError(f"{workdir}: holds no finished run of its study")
     _check_same_origins(run for row in study.runs.values() for run in row)
@@ -396,7 +309,7 @@ def read_sweep(workdir: Path) -> SweepStudy:
     Raises:
         UserError: as `read_study`, or if the study sweeps nothing.
     """
-    plan = read_plan(workdir / STUDY)
+    plan = read_plan(workdir)
     if plan.sweep is None:
         raise UserError(f"{workdir}: is a study without a sweep")
     studies = tuple(_read_runs(workdir, plan, value) for value in plan.sweep.values)
@@ -408,4 +321,4 @@ def read_sweep(workdir: Path) -> SweepStudy:
     for run in first:
         _check_same_labels(run, first[0])
     _check_same_origins(run for at in studies for row in at.runs.values() for run in row)
-    return SweepStudy(workdir, plan.sweep, studies, first[0].results["dataset"], plan.config)
+    return SweepStudy(workdir, plan.sweep, studies, first[0].results.dataset, plan.config)

@@ -5,17 +5,14 @@ A pair of runs has a common seed. A different device or version adds to their di
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from cifar_jax.inputs import fits, is_name
-from cifar_jax.storage import read_sealed
-from cifar_jax.study.collect import RESULTS, Study
+from cifar_jax.runner.results import Results
+from cifar_jax.study.collect import Study, read_whole
 
 
-def _way(results: dict[str, Any]) -> str:
+def _way(results: Results) -> str:
     """Return the recorded device, versions and variables of a run in words, or ""."""
-    found: Any = results.get("computed_on")
-    return ", then ".join(found) if fits(found, [is_name]) else ""
+    return ", then ".join(results.computed_on)
 
 
 def unlike(studies: Sequence[Study]) -> list[str]:
@@ -23,8 +20,7 @@ def unlike(studies: Sequence[Study]) -> list[str]:
     ways: dict[int, dict[str, None]] = {}
     for study in studies:
         for run in (run for runs in study.runs.values() for run in runs):
-            if way := _way(run.results):
-                ways.setdefault(run.seed, {})[way] = None
+            ways.setdefault(run.seed, {})[_way(run.results)] = None
     mixed = {seed: found for seed, found in ways.items() if len(found) > 1}
     if not mixed:
         return []
@@ -45,10 +41,7 @@ def other_ways(finished: Iterable[Path], way: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for directory in finished:
-        try:
-            results = read_sealed(directory / RESULTS)
-        except (OSError, ValueError):
-            continue
-        if isinstance(results, dict) and (other := _way(results)) not in ("", way):
+        run = read_whole(directory)
+        if run is not None and (other := _way(run.results)) != way:
             found[other] = None
     return list(found)

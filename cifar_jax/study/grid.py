@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cifar_jax import config as configuration
-from cifar_jax.config import NORMS, SECTIONS, Config, StudyConfig
+from cifar_jax.config import tables
+from cifar_jax.config.settings import NORMS, SECTIONS, Config, StudyConfig
 from cifar_jax.errors import UserError, shown
 
 Value = bool | int | float | str
@@ -68,11 +68,11 @@ def set_values(config: Config, field: str, value: Value) -> Config:
     """Set a swept setting of `config` to one of its values."""
     if "+" not in field:
         section, name = field.split(".")
-        return configuration.override(config, section, name, value, "--sweep")
+        return tables.override(config, section, name, value, "--sweep")
     for one, text in parts(field, value):
         section, name = one.split(".")
-        parsed = configuration.parse_value(SECTIONS[section], name, text, f"--sweep {name}")
-        config = configuration.override(config, section, name, parsed, "--sweep")
+        parsed = tables.parse_value(SECTIONS[section], name, text, f"--sweep {name}")
+        config = tables.override(config, section, name, parsed, "--sweep")
     return config
 
 
@@ -232,7 +232,7 @@ def _swept_field(name: str) -> str:
     fields = _all_fields()
     found = [field for field in fields if name in (field, field.split(".")[1])]
     if not found:
-        raise configuration.unknown(name, [f.split(".")[1] for f in fields], "--sweep")
+        raise tables.unknown(name, [f.split(".")[1] for f in fields], "--sweep")
     if len(found) > 1:
         raise UserError(f"--sweep: {name!r} may be {' or '.join(found)}; write one of these")
     if found[0] in FIXED:
@@ -254,7 +254,7 @@ def _parse_values(field: str, text: str) -> Value:
     for one, part in zip(fields, texts, strict=True):
         section, name = one.split(".")
         where = f"--sweep {name}"
-        values.append(configuration.parse_value(SECTIONS[section], name, part.strip(), where))
+        values.append(tables.parse_value(SECTIONS[section], name, part.strip(), where))
     return values[0] if len(values) == 1 else ":".join(map(value_text, values))
 
 

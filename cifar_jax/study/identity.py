@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import SAME_EXPERIMENT, changes
-from cifar_jax.config import Config
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
+from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, counted, shown
+from cifar_jax.runner.results import DatasetRecord, Finished, Results
 
 # Fields in which a run's config may differ from its arm's.
 FREE = (*SAME_EXPERIMENT, "study")
@@ -25,16 +25,13 @@ def _wrong_fields(found: Config, wanted: Config) -> list[Wrong]:
     return [tuple(change) for change in changes(found, wanted, FREE)]
 
 
-def _wrong_data(found: dict[str, Any], wanted: dict[str, Any]) -> list[Wrong]:
-    return [
-        (f"dataset.{key}", shown(found[key]), shown(wanted[key]))
-        for key in ("fingerprint", "classes")
-        if key in wanted and found[key] != wanted[key]
-    ]
+def _wrong_data(found: DatasetRecord, wanted: DatasetRecord) -> list[Wrong]:
+    pairs = {key: (getattr(found, key), getattr(wanted, key)) for key in ("fingerprint", "classes")}
+    return [(f"dataset.{k}", shown(was), shown(to)) for k, (was, to) in pairs.items() if was != to]
 
 
 def check_begun(
-    path: Path, found: Config, dataset: dict[str, Any] | None, wanted: Config, data: dict[str, Any]
+    path: Path, found: Config, dataset: DatasetRecord | None, wanted: Config, data: DatasetRecord
 ) -> None:
     """Check a run's recorded settings and images against the study.
 
@@ -51,9 +48,7 @@ def check_begun(
     _raise_if(path, _wrong_fields(found, wanted) + (_wrong_data(dataset, data) if dataset else []))
 
 
-def check_results(
-    path: Path, results: dict[str, Any], wanted: Config, data: dict[str, Any]
-) -> None:
+def check_results(path: Path, results: Results, wanted: Config, data: DatasetRecord) -> None:
     """Check the results of a finished or diverged run against the study.
 
     Args:
@@ -64,18 +59,21 @@ def check_results(
     Raises:
         UserError: a field differs; the message has both values.
     """
-    found = configuration.from_dict(results["config"], f"{path}/results.json")
-    check_begun(path, found, results["dataset"], wanted, data)
+    check_begun(path, results.settings, results.dataset, wanted, data)
     model, training = wanted.model, wanted.training
-    expected = {"model": model.name, "norm": model.norm, "seed": training.seed}
-    wrong = [(key, results[key], value) for key, value in expected.items() if results[key] != value]
-    epochs = len(results["history"])
-    if results.get("status") != "diverged" and epochs != training.epochs:
+    said: list[Wrong] = [
+        ("model", results.model, model.name),
+        ("norm", results.norm, model.norm),
+        ("seed", results.seed, training.seed),
+    ]
+    wrong = [(field, was, to) for field, was, to in said if was != to]
+    epochs = len(results.history)
+    if isinstance(results, Finished) and epochs != training.epochs:
         wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))
     _raise_if(path, wrong)
 
 
-def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) -> None:
+def check_origins(runs: Iterable[tuple[Path, Config, str | None]]) -> None:
     """Check that runs with the same `init_from` have the same initial values.
 
     Args:
@@ -85,11 +83,10 @@ def check_origins(runs: Iterable[tuple[Path, Config, dict[str, Any] | None]]) ->
         UserError: two runs differ; the message names them.
     """
     first: dict[str, tuple[Path, str | None]] = {}
-    for path, config, origin in runs:
+    for path, config, digest in runs:
         source = config.transfer.init_from
         if source in (None, "none"):
             continue
-        digest = origin.get("digest") if origin else None
         named = str(source).replace("{seed}", str(config.training.seed))
         other, expected = first.setdefault(named, (path, digest))
         if expected != digest:

@@ -15,18 +15,6 @@ CALIBRATION_BINS = 15
 SETTLING_EPOCHS = 3
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each image in nats, float64 (N,).
-
-    Args:
-        logits: floats (N, classes).
-        labels: integers (N,).
-    """
-    log_shares = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
-    loss: np.ndarray = -log_shares[np.arange(len(labels)), labels]
-    return loss
-
-
 class McNemar(TypedDict):
     """Examples that only the first, only the second classifier gets right, and the p-value."""
 

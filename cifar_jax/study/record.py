@@ -3,41 +3,55 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from cifar_jax import config as configuration
-from cifar_jax.config import NORMS, Config, StudyConfig
-from cifar_jax.errors import UserError
-from cifar_jax.inputs import Shape, fits, is_count, is_name, is_number
-from cifar_jax.storage import read_sealed
+import msgspec
+from msgspec import Meta, structs
+from msgspec.structs import force_setattr
+
+from cifar_jax.config import tables
+from cifar_jax.config.settings import NORMS, Config, StudyConfig
+from cifar_jax.errors import UserError, shown
+from cifar_jax.names import STUDY
+from cifar_jax.runner.results import Count, Damaged, DatasetRecord, validate
+from cifar_jax.storage import read_sealed, write_sealed
 from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setting_name
 from cifar_jax.study.identity import check_begun
 
 if TYPE_CHECKING:
     from cifar_jax.runner.resume import Recorded
 
-STUDY = "study.json"
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What `study.json` says.
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`study.json`.
 
     Attributes:
-        arms: norms.
+        arms: norms, each once.
         seeds: increasing.
-        config: what the study was started with.
-        dataset: the record of the data.
+        config: tables of the study's config, complete.
+        dataset: of the runs; with a sweep, of those at its first value.
         sweep: the swept setting, if any.
     """
 
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
+    arms: Annotated[tuple[str, ...], Meta(min_length=1)]
+    seeds: Annotated[tuple[Count, ...], Meta(min_length=1)]
     config: dict[str, Any]
-    dataset: dict[str, Any]
+    dataset: DatasetRecord
     sweep: Sweep | None = None
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if arm not in NORMS:
+                raise ValueError(f"arms: {shown(arm)} is not known; allowed: {', '.join(NORMS)}")
+        force_setattr(self, "arms", tuple(dict.fromkeys(self.arms)))
+        force_setattr(self, "seeds", tuple(sorted(set(self.seeds))))
+        force_setattr(self, "config", tables.to_dict(self.settings))
+
+    @property
+    def settings(self) -> Config:
+        """The config as a value."""
+        return tables.from_dict(self.config, "config")
 
 
 class LostPlan(UserError):
@@ -49,58 +63,33 @@ def run_path(workdir: Path, arm: str, seed: int) -> Path:
     return workdir / arm / f"seed{seed}"
 
 
-def _is_value(value: Any) -> bool:
-    return type(value) is bool or is_number(value) or is_name(value)
-
-
-_PLAN: Shape = {
-    "arms": [lambda value: value in NORMS],
-    "seeds": [is_count],
-    "config": dict,
-    "dataset": {"fingerprint": is_name},
-}
-_SWEEP: Shape = {"field": is_name, "values": [_is_value]}
-
-
-def _read_sweep(found: Any, path: Path) -> Sweep | None:
-    if found is None:
-        return None
-    if not fits(found, _SWEEP):
-        raise LostPlan(f"{path}: its sweep needs a field, section.name, and a list of values")
-    text = Sweep(found["field"], tuple(found["values"])).text
-    return parse_sweep(Config(study=StudyConfig(sweep=text)))
-
-
-def read_plan(path: Path) -> Plan:
-    """Read `study.json`.
+def read_plan(workdir: Path) -> Plan:
+    """Read `study.json` of a study's directory.
 
     Raises:
         LostPlan: if it is not there, or is not what was written.
         UserError: if it cannot be read.
     """
+    path = workdir / STUDY
     try:
-        plan = read_sealed(path)
+        plan: Plan = validate(read_sealed(path), Plan, path)
+        if plan.sweep is not None:
+            sweep = parse_sweep(Config(study=StudyConfig(sweep=plan.sweep.text)))
+            plan = structs.replace(plan, sweep=sweep)
     except FileNotFoundError as error:
         raise LostPlan(f"{path}: cannot be read ({error.strerror})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise LostPlan(f"{path}: is not the record of a study") from None
-    if not (fits(plan, _PLAN) and plan["arms"] and plan["seeds"]):
-        raise LostPlan(
-            f"{path}: is not the record of a study: it needs a list of arms ({', '.join(NORMS)}), "
-            "a list of whole-number seeds, a config, and a dataset with its fingerprint"
-        )
-    try:
-        return Plan(
-            arms=tuple(dict.fromkeys(plan["arms"])),
-            seeds=tuple(sorted(set(plan["seeds"]))),
-            config=configuration.to_dict(configuration.from_dict(plan["config"], "config")),
-            dataset=plan["dataset"],
-            sweep=_read_sweep(plan.get("sweep"), path),
-        )
-    except UserError as error:
-        raise LostPlan(f"{path}: is not the record of a study: {error}") from None
+    except Damaged as error:
+        raise LostPlan(str(error)) from None
+    except (ValueError, UserError) as error:
+        raise LostPlan(f"{path}: cannot be used: {error}") from None
+    return plan
+
+
+def write_plan(workdir: Path, plan: Plan) -> None:
+    """Write `study.json`."""
+    write_sealed(workdir / STUDY, msgspec.to_builtins(plan))
 
 
 class _Member(NamedTuple):
@@ -178,18 +167,18 @@ def _rebuilt(workdir: Path) -> Plan | None:
         return first.config(member.said.config, seeds[0])
 
     usual, _ = Counter(
-        (_comparable(whole(member)), data["fingerprint"]) for member, data in known
+        (_comparable(whole(member)), data.fingerprint) for member, data in known
     ).most_common(1)[0]
     config, dataset = next(
         (whole(member), data)
         for member, data in known
-        if (_comparable(whole(member)), data["fingerprint"]) == usual
+        if (_comparable(whole(member)), data.fingerprint) == usual
     )
     for member in members:
         wanted = member.arm.config(config, member.seed)
         check_begun(member.path, member.said.config, member.said.dataset, wanted, dataset)
     norms = tuple(dict.fromkeys(member.arm.norm for member in members))
-    return Plan(norms, seeds, configuration.to_dict(config), dataset, sweep)
+    return Plan(norms, seeds, tables.to_dict(config), dataset, sweep)
 
 
 def find_plan(workdir: Path) -> tuple[Plan, str]:
@@ -203,7 +192,7 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
         UserError: if it cannot be read, or the runs cannot be one study.
     """
     try:
-        return read_plan(workdir / STUDY), ""
+        return read_plan(workdir), ""
     except LostPlan as error:
         lost = str(error)
     try:
@@ -217,24 +206,27 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
     return plan, f"{lost}; rebuilt from its runs: {', '.join(plan.arms)}{swept}; seeds {seeds}"
 
 
-def saved_config(workdir: Path) -> Config | None:
-    """The config with which the command `study` goes on with a directory's study.
+class Saved(NamedTuple):
+    """What continues a study: the config of the command `study`, and the seeds.
 
-    Returns:
-        None if it holds no study.
+    The config counts its seeds up from the first; those of the study can have gaps.
     """
+
+    config: Config
+    seeds: tuple[int, ...]
+
+
+def saved_study(workdir: Path) -> Saved | None:
+    """The study of a directory; None if it holds none."""
     try:
         plan, _ = find_plan(workdir)
     except LostPlan:
         return None
-    config = configuration.from_dict(plan.config, str(workdir / STUDY))
-    first, count = plan.seeds[0], plan.seeds[-1] - plan.seeds[0] + 1
-    study = {
-        "arms": ",".join(plan.arms),
-        "sweep": plan.sweep.text if plan.sweep else None,
-        "seeds": count,
-    }
-    config = configuration.override(config, "training", "seed", first, f"{workdir / STUDY}: seeds")
-    for name, value in study.items():
-        config = configuration.override(config, "study", name, value, f"{workdir / STUDY}: {name}")
-    return config
+    study = StudyConfig(
+        arms=",".join(plan.arms),
+        sweep=plan.sweep.text if plan.sweep else None,
+        seeds=len(plan.seeds),
+        seed_parallelism=plan.settings.study.seed_parallelism,
+    )
+    training = dataclasses.replace(plan.settings.training, seed=plan.seeds[0])
+    return Saved(dataclasses.replace(plan.settings, training=training, study=study), plan.seeds)

@@ -127,15 +127,15 @@ def _ends(interval: Interval | None) -> list[float] | None:
 
 def run_metrics(run: Run) -> dict[str, float]:
     """Return the metrics of one run. Accuracies are fractions."""
-    results = run.results
+    results = run.tested
     return {
-        "test_accuracy": results["test_accuracy"],
-        "test_loss": results["test_loss"],
+        "test_accuracy": results.test_accuracy,
+        "test_loss": results.test_loss,
         "val_accuracy": run.curve("val_accuracy")[-1],
-        "train_seconds": results["train_seconds"],
+        "train_seconds": results.train_seconds,
         **{
             f"class:{name}": value
-            for name, value in results["per_class_accuracy"].items()
+            for name, value in results.per_class_accuracy.items()
             if value is not None
         },
     }
@@ -145,7 +145,7 @@ def _images(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     """Return the test metrics of each image, averaged over the runs: float64 (N,)."""
     right = np.mean([run.correct for run in runs], axis=0)
     losses = np.mean([run.losses for run in runs], axis=0)
-    classes = runs[0].results["dataset"]["classes"]
+    classes = runs[0].results.dataset.classes
     each = {f"class:{name}": right[runs[0].label == at] for at, name in enumerate(classes)}
     return {"test_accuracy": right, "test_loss": losses, **each}
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.storage import strict
 from cifar_jax.study.claims import claims
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.measures import (
@@ -34,7 +36,7 @@ def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
         **{name: describe(sample) for name, sample in arm_samples(runs).items()},
         "seeds": [run.seed for run in runs],
         "variance": variance_parts(np.stack([run.correct for run in runs])),
-        "num_params": runs[0].results["num_params"],
+        "num_params": runs[0].results.num_params,
         "calibration": {"ece": float(np.mean(errors)), "bins": bins},
     }
 
@@ -106,15 +108,15 @@ def _reason(study: Study, pairs: int, paired: dict[str, Any]) -> str | None:
 
 def joined(runs: Sequence[Run], key: str) -> str | None:
     """Join the different values of the runs in one line. None if no run has one."""
-    values = dict.fromkeys(run.results.get(key) for run in runs)
+    values = dict.fromkeys(getattr(run.results, key) for run in runs)
     return "; ".join(value for value in values if value) or None
 
 
 def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
     """Return the versions of packages. Different versions of one are joined: "0.5.0; 0.10.2"."""
-    names = dict.fromkeys(name for run in runs for name in run.results["versions"])
+    names = dict.fromkeys(name for run in runs for name in run.results.versions)
     return {
-        name: "; ".join(dict.fromkeys(run.results["versions"].get(name, "none") for run in runs))
+        name: "; ".join(dict.fromkeys(run.results.versions.get(name, "none") for run in runs))
         for name in names
     }
 
@@ -150,9 +152,9 @@ def is_cifar10(study: Study) -> bool:
 
     Only then do the published numbers, and the claims about named classes, apply.
     """
-    name, classes = study.dataset["name"], study.dataset["classes"]
-    declared = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
-    return (name == "cifar10" or declared) and classes == list(CLASSES)
+    name, classes = study.dataset.name, study.dataset.classes
+    told = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
+    return (name == "cifar10" or told) and classes == CLASSES
 
 
 def is_reports_pair(study: Study) -> bool:
@@ -160,7 +162,7 @@ def is_reports_pair(study: Study) -> bool:
     if compared_arms(study) != (BASELINE, BATCHNORM):
         return False
     return all(
-        study.runs[arm][0].results["model"] == REPORT_MODEL for arm in study.arms if study.runs[arm]
+        study.runs[arm][0].results.model == REPORT_MODEL for arm in study.arms if study.runs[arm]
     )
 
 
@@ -180,12 +182,12 @@ def summarise(study: Study) -> dict[str, Any]:
     pairs = study.pairs(*arms) if arms else []
     paired = summarise_pairs(pairs) if pairs else {}
     return {
-        "dataset": study.dataset,
+        "dataset": strict(msgspec.to_builtins(study.dataset)),
         "arms": list(finished),
         "seeds": list(study.seeds),
         "missing": [list(pair) for pair in study.missing],
         "diverged": [list(pair) for pair in study.diverged],
-        "epochs": len(runs[0].results["history"]),
+        "epochs": len(runs[0].results.history),
         "device": joined(runs, "device"),
         "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from cifar_jax.storage import strict
 from cifar_jax.study.collect import Study, SweepStudy
 from cifar_jax.study.grid import Value, setting_name
 from cifar_jax.study.samples import Sample, accuracy, compare, describe, difference, with_holm
@@ -47,7 +49,7 @@ Outcomes = dict[int, Outcome]
 def outcomes(study: Study, arm: str, lost: Outcome) -> Outcomes:
     """Return the outcome of each seed of an arm, by increasing seed; `lost` if it diverged."""
     found = {
-        run.seed: Outcome(run.results["test_accuracy"], run.curve("val_accuracy")[-1], run.correct)
+        run.seed: Outcome(run.tested.test_accuracy, run.curve("val_accuracy")[-1], run.correct)
         for run in study.runs[arm]
     }
     diverged = {seed: lost for name, seed in study.diverged if name == arm}
@@ -179,8 +181,8 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
     `summarise` at each value, without diverged runs, or None without a finished run.
     """
     first = study.first
-    chance = 1 / len(study.dataset["classes"])
-    lost = Outcome(chance, chance, np.full(study.dataset["n_test"], chance))
+    chance = 1 / len(study.dataset.classes)
+    lost = Outcome(chance, chance, np.full(study.dataset.n_test, chance))
     runs = [run for at in study.studies for row in at.runs.values() for run in row]
     pair = chosen_pair(first.arms)
     against = _against_first_value(study, lost)
@@ -197,7 +199,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         ]
 
     return {
-        "dataset": study.dataset,
+        "dataset": strict(msgspec.to_builtins(study.dataset)),
         "arms": list(first.arms),
         "seeds": list(first.seeds),
         "sweep": {

@@ -80,7 +80,7 @@ def test_dropping_nothing_changes_nothing(dataset) -> None:
 
 
 def test_dropping_everything_is_refused(dataset) -> None:
-    with pytest.raises(UserError, match="--drop-duplicates: leaves 1 of 3 training images"):
+    with pytest.raises(UserError, match="--drop-duplicates: 1 of 3 training images remain"):
         drop_repeats(dataset("a0 b1 e0", "a0 b1"))
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_jax.config import Config, DataConfig
+from cifar_jax.config.settings import Config, DataConfig
 from cifar_jax.data.sources import decode, folder
 from cifar_jax.data.sources.contents import FolderOptions
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.experiment import open_dataset
+from cifar_jax.runner.prepare import open_dataset
 
 
 def pixels(seed: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:

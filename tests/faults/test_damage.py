@@ -15,8 +15,8 @@ import test_sources_cifar10 as archives
 from fake_study import write_study
 from faulty import FLAGS, damage, files, flip, outcome, truncate
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.core.model import CNN
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.sources import cache as image_cache
@@ -188,26 +188,26 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @both(60, 1000)
 def test_damaged_results_and_predictions_are_not_used(study: Path, faults: int) -> None:
     run = study / "batch/seed43"
-    whole = collect.read_run(run, "batch", 43)
+    whole = collect.read_whole(run)
     assert whole is not None
 
     def check() -> None:
-        found = collect.read_run(run, "batch", 43)
+        found = collect.read_whole(run)
         # A bit of `1e-05` may turn it into `1E-05`, which is the same.
-        assert collect.damaged(run) or (found and found.results == whole.results)
+        assert collect.damage(run) or (found and found.results == whole.results)
 
     each_fault([run / "results.json", run / "predictions.npz"], faults, check)
-    assert not collect.damaged(run)
+    assert not collect.damage(run)
 
 
 @both(40, 500)
 def test_a_damaged_plan_is_refused(study: Path, faults: int) -> None:
     path = study / "study.json"
-    whole = collect.read_plan(path)
+    whole = collect.read_plan(study)
 
     def check() -> None:
         try:
-            assert collect.read_plan(path) == whole
+            assert collect.read_plan(study) == whole
         except UserError as error:
             assert str(path) in str(error)  # noqa: PT017
 
@@ -220,10 +220,10 @@ def test_an_older_record_without_a_digest_is_read(study: Path) -> None:
     record = json.loads(before)
     del record["sha256"]
     (run / "results.json").write_text(json.dumps(record))
-    assert collect.damaged(run)  # the predictions' digest says that there was one
+    assert collect.damage(run)  # the predictions' digest says that there was one
     del record["predictions_sha256"]
     (run / "results.json").write_text(json.dumps(record))
-    assert collect.read_run(run, "none", 42) is not None
+    assert collect.read_whole(run) is not None
     (run / "results.json").write_text(before)
 
 
@@ -240,7 +240,7 @@ def test_a_study_makes_damaged_results_again(
     path.write_text(path.read_text().replace('"test_loss": ', '"test_loss": 1'))
     capsys.readouterr()
     assert main(["report", "--workdir", str(workdir)]) == 0
-    assert f"{path}: damaged, and not used" in capsys.readouterr().out
+    assert f"{path}: cannot be used: damaged" in capsys.readouterr().out
     assert json.loads((workdir / "summary.json").read_text())["missing"] == [["batch", 3]]
     assert main(argv) == 0
     assert "2 runs, 1 finished" in capsys.readouterr().out
@@ -353,11 +353,11 @@ def test_a_damaged_download_is_fetched_again(
 def test_a_damaged_config_is_read_or_refused_in_a_line(tmp_path: Path, faults: int) -> None:
     """Anybody may edit it, so it has no digest; that of `results.json` covers its own copy."""
     path = tmp_path / "config.toml"
-    path.write_text(configuration.to_toml(Config()))
+    path.write_text(tables.to_toml(Config()))
 
     def check() -> None:
         try:
-            assert isinstance(configuration.load(path), Config)
+            assert isinstance(tables.load(path), Config)
         except UserError as error:
             assert str(path) in str(error)  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017

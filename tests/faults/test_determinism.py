@@ -15,7 +15,6 @@ from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.main import main
-from cifar_jax.runner import resume
 from cifar_jax.runner.programs import HostData, compile_device_epoch, compile_stream_epoch
 
 pytestmark = [pytest.mark.usefixtures("cache", "blank_figures"), pytest.mark.optimised]
@@ -62,13 +61,6 @@ def test_gone_on_with_another_number_of_threads_is_not_called_deterministic(fold
         assert len(results["computed_on"]) == 2, results
         assert f"--threads {other}" in results["computed_on"][0]
         assert results["computed_on"][0] in results["determinism_note"]
-
-
-def test_what_a_checkpoint_says_of_its_devices_is_checked():
-    assert resume._says_where({"computed_on": ["cpu: a, --threads 2, jax 0.10.2"]})
-    assert resume._says_where({})
-    for wrong in ("cpu", [2], None, [""]):
-        assert not resume._says_where({"computed_on": wrong})
 
 
 def test_resumed(whole, folder, tmp_path):

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_jax.config import Config, DataConfig, TrainingConfig
-from cifar_jax.experiment import Prepared
-from cifar_jax.report.console import Display
+from cifar_jax.commands.train import open_data
+from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Rows
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.training import Session, train_group
 
 pytestmark = [

@@ -17,7 +17,7 @@ import pytest
 from commands import last_of_each
 from faulty import FLAGS, outcome
 
-from cifar_jax import run_study
+from cifar_jax.commands import study as run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
 from cifar_jax.runner import checkpoint, training

@@ -8,8 +8,9 @@ import fuzzing
 import pytest
 
 # Imported before anything in them is replaced: what they import by name must be the real thing.
-from cifar_jax import moved, run_study
-from cifar_jax.runner import run
+from cifar_jax.commands import study as run_study
+from cifar_jax.commands import train as run
+from cifar_jax.runner import moved
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))  # for fake_study
 

@@ -10,7 +10,8 @@ from hypothesis import event
 from hypothesis import strategies as st
 
 from cifar_jax import main as door
-from cifar_jax.config import SECTIONS, field_type
+from cifar_jax.config.settings import SECTIONS
+from cifar_jax.config.tables import field_type
 from cifar_jax.device import DEVICES
 
 pytestmark = pytest.mark.usefixtures("place")

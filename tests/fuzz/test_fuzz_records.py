@@ -13,21 +13,22 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from fake_study import write_study
+from fake_study import history, write_study
 from fuzzing import damaged, edits, fuzz, harmless, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.core.model import CNN
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
-from cifar_jax.report.console import Display
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Place, seal
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.study import collect
 from cifar_jax.study.summary import summarise
@@ -61,7 +62,7 @@ class _Tags(HTMLParser):
 def _redraw(study: Path) -> None:
     """`report` without its images; what it writes is harmless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_jax.moved.open_dataset", _no_images)
+        patch.setattr("cifar_jax.runner.moved.open_dataset", _no_images)
         status, said = run(["report", "--workdir", str(study)], study)
     event(f"status {status}")
     if status:
@@ -178,7 +179,7 @@ def some_predictions(study: Path, content: bytes) -> None:
     before = path.read_bytes()
     path.write_bytes(content)
     try:
-        found = collect.read_run(study, "none", 1)
+        found = collect.read_whole(study / "none/seed1")
     finally:
         path.write_bytes(before)
     event("read" if found else "missing")
@@ -195,7 +196,7 @@ test_some_predictions, test_some_predictions_long = fuzz(
 
 def a_model_card(study: Path, name: str) -> None:
     found = collect.read_study(study)
-    data = {**found.dataset, "name": f"folder-{name}", "classes": [name, "b", "c"]}
+    data = structs.replace(found.dataset, name=f"folder-{name}", classes=(name, "b", "c"))
     changed = type(found)(**{**vars(found), "dataset": data})
     summary = summarise(found)
     text = write_model_card(changed, summary, "none").read_text(encoding="utf-8")
@@ -232,15 +233,17 @@ def _state(norm: str, classes: int, width: int) -> TrainState:
 
 
 def _record(norm: str) -> dict[str, Any]:
-    tables = configuration.to_dict(Config())
-    tables["model"] |= {"norm": norm, "num_classes": 3}
-    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "learning_rate": 0.1, "seconds": 1.0}
+    config = tables.to_dict(Config())
+    config["model"] |= {"norm": norm, "num_classes": 3}
+    sizes = {"n_train": 60, "n_val": 6, "n_test": 30}
+    data = {"name": "folder-x", "fingerprint": "f" * 64, **sizes}
     run = {
         "name": f"x/{norm}",
-        "config": tables,
-        "dataset": {"name": "folder-x", "fingerprint": "f" * 64, "classes": list(CLASSES)},
-        "history": [row],
+        "config": config,
+        "dataset": {**data, "classes": list(CLASSES), "notes": []},
+        "history": history(1, False, 1, 60),
         "compile_seconds": 1.0,
+        "computed_on": ["cpu"],
     }
     return {"runs": [run]}
 

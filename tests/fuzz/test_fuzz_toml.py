@@ -11,14 +11,14 @@ from fuzzing import damaged, edits, fuzz, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 
 pytestmark = pytest.mark.usefixtures("place")
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.toml"))]
-TABLES = {"name": "x", **configuration.to_dict(Config())}
+TABLES = {"name": "x", **tables.to_dict(Config())}
 
 
 def _writable(value: Any) -> Any:

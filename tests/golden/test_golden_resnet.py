@@ -29,8 +29,8 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, TrainState, init_state, train_step
 from cifar_jax.kernels import fast, jit
-from cifar_jax.torch_names import our_layout, our_name
-from cifar_jax.training.transfer import replaced
+from cifar_jax.runner.torch_names import our_layout, our_name
+from cifar_jax.runner.transfer import replaced
 
 NETWORKS = {
     "resnet18": {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"},

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_up import MADE
 
-from cifar_jax import config as configuration
-from cifar_jax.config import NORMS, Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import NORMS, Config
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
 from cifar_jax.study.grid import Arm, Sweep, grid
 
@@ -59,8 +60,8 @@ def history(seed: int, batch: bool, epochs: int, n_train: int) -> list[dict[str,
 
 def run_config(dataset: Dataset, n_val: int, arm: Arm, seed: int, epochs: int) -> dict[str, Any]:
     """The tables of a run of an arm."""
-    base = configuration.from_dict(config(dataset, n_val, "none", seed, epochs), "made-up")
-    return configuration.to_dict(arm.config(base, seed))
+    base = tables.from_dict(config(dataset, n_val, "none", seed, epochs), "made-up")
+    return tables.to_dict(arm.config(base, seed))
 
 
 def write_divergence(
@@ -77,6 +78,9 @@ def write_divergence(
         "seed": seed,
         "config": run_config(dataset, n_val, arm, seed, epochs),
         "history": [],
+        "num_params": 620_362,
+        "train_seconds": 0,
+        **MADE,
     }
     (directory / "results.json").write_text(json.dumps(ended))
 
@@ -116,11 +120,7 @@ def write_run(
         "config": run_config(dataset, n_val, arm, seed, epochs),
         "history": rows,
         "train_seconds": sum(row["seconds"] for row in rows),
-        "compile_seconds": 12.5,
-        "device": "cpu: Fake Processor, 2 cores",
-        "versions": {"python": "3.11.7", "cifar_jax": "0.1.0", "jax": "0.10.2"},
-        "git_revision": "0123456789abcdef",
-        "finished": "2030-01-01T00:00:00+00:00",
+        **MADE,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
         "per_class_accuracy": dict(zip(classes, per_class, strict=True)),

@@ -30,7 +30,6 @@ def computed(workdir: Path, ways: dict[tuple[str, int], list[str]]) -> None:
         ({42: [FAST], 43: [FAST]}, ("seeds 42, 43 ",)),
         ({42: [PLAIN], 43: [PLAIN, FAST]}, ("seed 43 ", f"{PLAIN}, then {FAST}")),
         ({42: [PLAIN], 43: [PLAIN]}, ()),
-        ({}, ()),  # Results of an earlier version do not say.
     ],
 )
 def test_a_pair_that_was_computed_in_two_ways_is_named(

@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from cifar_jax.report.console import Display, class_lines, duration, epoch_line
+from cifar_jax.runner.console import Display, class_lines, duration, epoch_line
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits
 
 
 @pytest.fixture

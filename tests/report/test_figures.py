@@ -2,6 +2,7 @@
 
 import tracemalloc
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cifar_jax.report import figures, labels, matrix
+from cifar_jax.runner.results import EpochRow
 
 TITLE = "folder-some long name of a folder, cnn, norm batch, seed 42: test accuracy 50.00 %"
+
+
+def rows(epochs):
+    """A history."""
+    return [EpochRow(**row) for row in history(1, True, epochs, 100)]
 
 
 def confusion(n):
@@ -57,7 +64,7 @@ def test_names_and_counts_are_there_where_they_can_be_read(n, named, counted):
 def test_titles_are_not_cut(n):
     drawn = [
         figures.confusion_matrix(confusion(n), [f"kind {i}" for i in range(n)], TITLE),
-        figures.training_curves(history(1, True, n, 100), TITLE * 2),
+        figures.training_curves(rows(n), TITLE * 2),
     ]
     for figure in drawn:
         FigureCanvasAgg(figure).draw()
@@ -79,11 +86,9 @@ def test_a_block_shows_its_extreme_value():
 
 
 def results(classes):
-    return {
-        "dataset": {"classes": list(classes)},
-        "history": history(1, True, 3, 100),
-        "test_accuracy": 0.5,
-    }
+    return SimpleNamespace(
+        dataset=SimpleNamespace(classes=classes), history=rows(3), test_accuracy=0.5
+    )
 
 
 @pytest.mark.parametrize(

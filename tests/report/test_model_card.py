@@ -36,10 +36,10 @@ def test_card_has_every_section_and_the_results(tmp_path):
     study, text = card(tmp_path)
     assert tuple(re.findall(r"^## (.*)$", text, flags=re.MULTILINE)) == SECTIONS
     runs = study.runs["batch"]
-    accuracy = 100 * np.array([run.results["test_accuracy"] for run in runs])
+    accuracy = 100 * np.array([run.results.test_accuracy for run in runs])
     assert f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f} %" in text
     for name in CLASSES:
-        values = [100 * run.results["per_class_accuracy"][name] for run in runs]
+        values = [100 * run.results.per_class_accuracy[name] for run in runs]
         row = re.search(rf"^\| accuracy, class {name} \| (\S+) ± \S+ % \| (.*) \|$", text, re.M)
         assert row
         assert float(row[1]) == pytest.approx(np.mean(values), abs=0.051)
@@ -47,7 +47,7 @@ def test_card_has_every_section_and_the_results(tmp_path):
         assert low <= np.mean(values) <= high
     assert "621,322 trainable parameters" in text
     assert "Seeds: 42, 43, 44." in text
-    assert study.dataset["fingerprint"] in text
+    assert study.dataset.fingerprint in text
     assert "80 Million Tiny Images" in text
     assert not re.search(r"{{|{%|None|Undefined", text)
 

@@ -177,7 +177,7 @@ def test_summary_is_strict_json(odd):
 def test_main_table_is_ours_beside_the_published(full):
     study, summary, _ = full
     rows = {row[0]: row[1:] for row in tables.main_table(study, summary).rows}
-    accuracies = 100 * np.array([r.results["test_accuracy"] for r in study.runs["batch"]])
+    accuracies = 100 * np.array([r.results.test_accuracy for r in study.runs["batch"]])
     mean, std = accuracies.mean(), accuracies.std(ddof=1)
     assert rows["test accuracy, BatchNorm"][0] == f"{mean:.2f} ± {std:.2f} %"
     assert [rows[f"test accuracy, {arm}"][2] for arm in ("baseline", "BatchNorm")] == [

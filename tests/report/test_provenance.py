@@ -3,7 +3,7 @@
 import pytest
 
 from cifar_jax.device import cpu_count, fixed_threads
-from cifar_jax.report.provenance import describe_computing, determinism
+from cifar_jax.runner.provenance import describe_computing, determinism
 
 FLAG = "--xla_gpu_deterministic_ops=true"
 

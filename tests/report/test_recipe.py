@@ -1,8 +1,9 @@
 """How a network was trained, in words."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
-from cifar_jax.config import TrainingConfig
+from cifar_jax.config.settings import TrainingConfig
 from cifar_jax.report import recipe
 from cifar_jax.report.figures import rate_drops
 
@@ -33,7 +34,7 @@ def test_what_is_beyond_it():
 
 
 def history(*rates):
-    return [{"epoch": i, "learning_rate": rate} for i, rate in enumerate(rates, start=1)]
+    return [SimpleNamespace(epoch=i, learning_rate=rate) for i, rate in enumerate(rates, start=1)]
 
 
 def test_drops_are_marked_and_smooth_courses_are_not():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, fake_images, write_run
 
-from cifar_jax import moved, run_report
+from cifar_jax.commands import report as run_report
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.report import image_plots, run_page
-from cifar_jax.report.console import Display
+from cifar_jax.runner import moved
+from cifar_jax.runner.console import Display
 from cifar_jax.study.grid import Arm
 
 
@@ -186,7 +187,7 @@ def test_a_directory_with_neither_is_one_line(tmp_path, capsys):
 def test_damaged_results_are_one_line(tmp_path, damage):
     write(tmp_path / "run")
     damage(tmp_path / "run")
-    with pytest.raises(UserError, match=r"results\.json: cannot be"):
+    with pytest.raises(UserError, match=r"(results\.json|predictions\.npz): cannot be used"):
         run_report.read_outcome(tmp_path / "run")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, write_study
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from msgspec import structs
 from PIL import Image
 from scipy import stats
 
@@ -226,7 +227,7 @@ def test_other_images_are_not_shown(full, tmp_path):
 )
 def test_is_cifar10(full, name, classes, told, expected):
     study = full[0]
-    record = {**study.dataset, "name": name, "classes": list(classes)}
+    record = structs.replace(study.dataset, name=name, classes=tuple(classes))
     config = {**study.config, "data": {**study.config["data"], "folder_is_cifar10": told}}
     changed = type(study)(**{**vars(study), "dataset": record, "config": config})
     assert is_cifar10(changed) is expected

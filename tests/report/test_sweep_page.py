@@ -1,12 +1,12 @@
 """The report of a sweep, and of many norms: what it says, and that its figures show it."""
 
-import itertools
 import json
 import re
 
 import numpy as np
 import pytest
 from fake_study import write_study
+from made_up import changed
 
 from cifar_jax.report import (
     model_card,
@@ -18,6 +18,7 @@ from cifar_jax.report import (
     tables,
 )
 from cifar_jax.report.text import NONE
+from cifar_jax.runner.results import Origin
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
@@ -155,8 +156,15 @@ def test_one_norm_at_two_values_is_answered_by_their_difference(tmp_path):
     text = sweep_page.headline(study, summary)
     assert f"at init from runs/a minus none is {100 * row['mean_difference']:+.2f} points" in text
     assert "BatchNorm: runs/a minus none" in (tmp_path / "report.md").read_text()
-    for run in study.studies[1].runs["batch"]:
-        run.results["init_from"] = {"source": "runs/a after epoch 3", "digest": "c0ffee" * 9}
+    origin = Origin(
+        source="runs/a after epoch 3",
+        digest="c0ffee" * 9,
+        tensors_taken=1,
+        parameters_taken=1,
+        left=(),
+    )
+    found = study.studies[1].runs
+    found["batch"] = [changed(run, init_from=origin) for run in found["batch"]]
     rows = dict(tables.protocol_table(study.studies[1], summary["per_value"][1] | summary).rows)
     assert rows["initial values"] == "runs/a after epoch 3, digest c0ffeec0ffee"
 
@@ -187,8 +195,9 @@ def test_many_norms_are_all_compared_with_the_first(tmp_path):
 def test_claims_and_published_figures_are_of_the_reports_network_alone(tmp_path):
     write_study(tmp_path)
     study = read_study(tmp_path)
-    for run in itertools.chain(*study.runs.values()):
-        run.results["model"] = run.results["config"]["model"]["name"] = "resnet20"
+    for arm, runs in study.runs.items():
+        config = {**runs[0].results.config, "model": {"name": "resnet20", "norm": arm}}
+        study.runs[arm] = [changed(run, model="resnet20", config=config) for run in runs]
     summary = summarise(study)
     assert summary["claims"] == []
     assert "does not decide them" in tables.claims_table(study, summary).note

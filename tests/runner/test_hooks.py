@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import made_up
 import numpy as np
 import pytest
+from msgspec import structs
 from tensorboardX.proto.event_pb2 import Event
 
-from cifar_jax.config import Config, TrainingConfig
+from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
-from cifar_jax.report.console import Display
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
 from cifar_jax.runner.hooks import (
     Bar,
@@ -25,6 +27,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
 
 LAST = 3
@@ -62,7 +65,7 @@ def group(tmp_path: Path) -> Group:
         config = Config(training=TrainingConfig(epochs=LAST, seed=seed))
         runs.append(Run(config, workdir, f"batch seed {seed}"))
     program = CompiledEpoch(3, 4, None, None)
-    records = ({"seed": 0}, {"seed": 1})
+    records = tuple(made_up.training(run.config) for run in runs)
     history = np.zeros((2, 0), EPOCH)
     return Group(tuple(runs), records, program, None, 20, within(1, 0), history)
 
@@ -90,9 +93,9 @@ class Checkpoints:
     """Notes what is saved."""
 
     def __init__(self) -> None:
-        self.saved: list[tuple[Place, dict[str, Any]]] = []
+        self.saved: list[tuple[Place, GroupRecord]] = []
 
-    def save(self, place: Place, state: State, record: dict[str, Any]) -> None:
+    def save(self, place: Place, state: State, record: GroupRecord) -> None:
         self.saved.append((place, record))
 
     @property
@@ -102,22 +105,21 @@ class Checkpoints:
 
 def test_the_history_of_a_group_has_the_shortest_decimals_and_half_the_time(group: Group) -> None:
     group.advance(within(1, 2))
-    assert group.rows(0) == []
+    assert group.rows(0) == ()
     group.advance(end(1))
     (row,) = group.rows(1)
-    assert row == {
-        "epoch": 1,
-        "train_loss": 0.5,
-        "train_accuracy": 0.25,
-        "val_loss": 1.0,
-        "val_accuracy": 0.125,
-        "seconds": 1.0,
-        "learning_rate": 0.01,
-        "images_per_second": 20.0,
-    }
-    assert [type(value) for value in row.values()] == [int, *[float] * 7]
-    assert to_rows(from_rows([row])) == [row]
-    assert np.isnan(from_rows([{**row, "val_loss": None}])["val_loss"]).all()
+    assert row == EpochRow(
+        epoch=1,
+        train_loss=0.5,
+        train_accuracy=0.25,
+        val_loss=1.0,
+        val_accuracy=0.125,
+        seconds=1.0,
+        learning_rate=0.01,
+        images_per_second=20.0,
+    )
+    assert [type(value) for value in structs.astuple(row)] == [int, *[float] * 7]
+    assert to_rows(from_rows([row])) == (row,)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_run_that_diverges_keeps_the_rows_before(
     assert group.diverged == {1: Divergence(2, step)}
     assert [len(group.rows(i)) for i in (0, 1)] == [3, 1]
     assert group.alive == [0]
-    assert group.newest_row(0)["epoch"] == 3
+    assert group.newest_row(0).epoch == 3
 
 
 def test_the_bar_moves_between_steps(group: Group) -> None:
@@ -172,11 +174,11 @@ def test_a_checkpoint_after_each_epoch_and_where_it_is_asked_for(group: Group) -
     assert saves.save(group)  # Once.
     assert checkpoints.places == [(1, 0), (1, 1)]
     record = checkpoints.saved[1][1]
-    assert [run["name"] for run in record["runs"]] == ["batch/seed0", "batch/seed1"]
-    assert [run["seed"] for run in record["runs"]] == [0, 1]
-    assert [len(run["history"]) for run in record["runs"]] == [1, 1]
-    assert record["unfinished"] == {"steps": 1, "seconds": 0.25}
-    assert "unfinished" not in checkpoints.saved[0][1]
+    assert [run.name for run in record.runs] == ["batch/seed0", "batch/seed1"]
+    assert [run.settings.training.seed for run in record.runs] == [0, 1]
+    assert [len(run.history) for run in record.runs] == [1, 1]
+    assert record.unfinished == Unfinished(steps=1, seconds=0.25)
+    assert checkpoints.saved[0][1].unfinished is None
 
 
 def test_steps_in_which_every_run_is_lost_are_not_saved(group: Group) -> None:
@@ -195,7 +197,7 @@ def test_rows_are_appended_as_json_lines(group: Group) -> None:
     advance(group, Rows(), within(1, 2), end(1), end(2, val_loss=np.nan))
     for i, run in enumerate(group.runs):
         lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == group.rows(i)
+        assert [EpochRow(**json.loads(line)) for line in lines] == list(group.rows(i))
     (group.runs[0].workdir / "metrics.jsonl").unlink()
     group.runs[0].workdir.rmdir()
     with pytest.raises(MachineError, match=f"{group.runs[0].workdir}: cannot be written"):

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import jax
+import made_up
 import pytest
+from msgspec import structs
 
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError
 from cifar_jax.runner.checkpoint import Checkpoints, Place
@@ -16,14 +19,19 @@ from cifar_jax.runner.locate import (
     remove_finished_groups,
 )
 from cifar_jax.runner.programs import stack_runs
+from cifar_jax.runner.results import GroupRecord, RunRecord
 
 NAMES = ("batch/seed1", "batch/seed2")
 
 
+def record(*names: str) -> GroupRecord:
+    fields = structs.asdict(made_up.training(Config()))
+    return GroupRecord(runs=tuple(RunRecord(name=name, **fields) for name in names))
+
+
 def save(directory: Path, state: TrainState, place: Place, *names: str) -> None:
     checkpoints = Checkpoints(directory)
-    runs = [{"name": name} for name in names]
-    checkpoints.save(place, stack_runs([state] * len(names)), {"runs": runs})
+    checkpoints.save(place, stack_runs([state] * len(names)), record(*names))
     checkpoints.close()
 
 
@@ -58,8 +66,7 @@ def test_the_state_of_a_run_is_its_part(study: Path, tiny_state: TrainState) -> 
     other = other.replace(key=tiny_state.key)
     directory = new_group(study)
     checkpoints = Checkpoints(directory)
-    record = {"runs": [{"name": name} for name in NAMES]}
-    checkpoints.save(Place(3), stack_runs([tiny_state, other]), record)
+    checkpoints.save(Place(3), stack_runs([tiny_state, other]), record(*NAMES))
     found, index = find_checkpoints(study / NAMES[1])
     assert (found, index) == (directory, 1)
     assert int(checkpoints.read_state(tiny_state, index).step) == int(tiny_state.step) + 1

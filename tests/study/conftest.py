@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import MADE
 
-from cifar_jax.report.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
 
 CLASSES = ["bird", "cat", "deer", "dog", "ship"]
 MakeStudy = Callable[..., Path]
+
+
+def data_record(n: int) -> dict[str, Any]:
+    """The record of made-up images, n of them for testing."""
+    sizes = {"n_train": 10 * n, "n_val": n, "n_test": n}
+    return {"name": "made-up", "fingerprint": "f" * 64, **sizes, "classes": CLASSES, "notes": []}
 
 
 def fake_history(epochs: int, lead: float, wobble: float, rng: np.random.Generator) -> list[Any]:
@@ -56,14 +63,7 @@ def write_run(workdir: Path, arm: str, seed: int, epochs: int, n: int) -> None:
     )
     results = {
         "status": "finished",
-        "dataset": {
-            "name": "made-up",
-            "fingerprint": "f" * 64,
-            "n_train": 10 * n,
-            "n_val": n,
-            "n_test": n,
-            "classes": CLASSES,
-        },
+        "dataset": data_record(n),
         "model": "cnn",
         "norm": arm,
         "seed": seed,
@@ -71,10 +71,7 @@ def write_run(workdir: Path, arm: str, seed: int, epochs: int, n: int) -> None:
         "config": {"model": {"norm": arm}, "training": {"seed": seed, "epochs": epochs}},
         "history": history,
         "train_seconds": (112.0 if batch else 100.0) + float(rng.normal()),
-        "compile_seconds": 1.0,
-        "device": "cpu: made-up",
-        "versions": {"python": "3.11"},
-        "git_revision": None,
+        **MADE,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
         "per_class_accuracy": dict(
@@ -103,7 +100,7 @@ def make_study(tmp_path: Path) -> MakeStudy:
             "arms": arms,
             "seeds": seeds,
             "config": {"name": "made-up", "training": {"seed": min(seeds), "epochs": epochs}},
-            "dataset": {"name": "made-up", "fingerprint": "f" * 64},
+            "dataset": data_record(n),
         }
         (tmp_path / "study.json").write_text(json.dumps(plan))
         return tmp_path

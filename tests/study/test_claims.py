@@ -1,11 +1,11 @@
 """Each claim's rule, on made-up studies whose answer is known."""
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+from made_up import changed
 from scipy import stats
 
 from cifar_jax.study.claims import claims, decide, nearly_every_class
@@ -22,8 +22,8 @@ def rows_without(workdir, name):
     """Of runs without a test image of a class."""
 
     def without(run):
-        accuracy = {**run.results["per_class_accuracy"], name: None}
-        return dataclasses.replace(run, results={**run.results, "per_class_accuracy": accuracy})
+        accuracy = {**run.results.per_class_accuracy, name: None}
+        return changed(run, per_class_accuracy=accuracy)
 
     pairs = read_study(workdir).pairs("none", "batch")
     found = claims([(without(a), without(b)) for a, b in pairs], cifar10=True)
@@ -93,19 +93,19 @@ def test_figures_are_those_of_the_runs(make_study):
     assert found["accuracy_gain"]["measured"] == f"{sum(points) / 3:+.2f} points"
     assert found["accuracy_gain"]["published_inside_interval"] is False
     percent = [
-        100 * (b.results["train_seconds"] - a.results["train_seconds"]) / a.results["train_seconds"]
+        100 * (b.results.train_seconds - a.results.train_seconds) / a.results.train_seconds
         for a, b in pairs
     ]
     assert found["time_overhead"]["interval"] == pytest.approx(t_interval(percent), rel=1e-9)
     early = [
-        100 * (b.results["history"][4]["val_accuracy"] - a.results["history"][9]["val_accuracy"])
+        100 * (b.results.history[4].val_accuracy - a.results.history[9].val_accuracy)
         for a, b in pairs
     ]
     assert found["faster_convergence"]["measured"] == f"{sum(early) / 3:+.2f} points"
     gains = [
         {
-            name: 100 * (value - a.results["per_class_accuracy"][name])
-            for name, value in b.results["per_class_accuracy"].items()
+            name: 100 * (value - a.results.per_class_accuracy[name])
+            for name, value in b.results.per_class_accuracy.items()
         }
         for a, b in pairs
     ]

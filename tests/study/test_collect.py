@@ -20,14 +20,14 @@ def test_reads_all_runs_by_seed(make_study):
     assert study.arms == ("none", "batch")
     assert study.seeds == (1, 3)
     assert study.missing == ()
-    assert study.dataset["name"] == "made-up"
+    assert study.dataset.name == "made-up"
     assert study.config["name"] == "made-up"
     assert study.config["training"]["epochs"] == 30  # the defaults are spelt out
     for arm in study.arms:
         assert [(run.arm, run.seed) for run in study.runs[arm]] == [(arm, 1), (arm, 3)]
     run = study.runs["batch"][0]
     assert run.directory == workdir / "batch" / "seed1"
-    assert run.correct.mean() == run.results["test_accuracy"]
+    assert run.correct.mean() == run.results.test_accuracy
     assert len(run.curve("val_loss")) == 30
     assert [(a.seed, b.seed) for a, b in study.pairs("none", "batch")] == [(1, 1), (3, 3)]
 
@@ -77,12 +77,12 @@ def test_no_finished_run(make_study):
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("{", "not the record of a study"),
-        ("", "not the record of a study"),
-        ("[]", "not the record of a study"),
-        ('{"arms": ["none"]}', "not the record of a study"),
-        ('{"arms": "none", "seeds": [1], "config": {}}', "list of arms"),
-        ('{"arms": ["none"], "seeds": ["1"], "config": {}}', "whole-number seeds"),
+        ("{", "cannot be used"),
+        ("", "cannot be used"),
+        ("[]", "cannot be used"),
+        ('{"arms": ["none"]}', "missing required field `seeds`"),
+        ('{"arms": "none", "seeds": [1], "config": {}}', "arms: Expected `array`, got `str`"),
+        ('{"arms": ["none"], "seeds": ["1"], "config": {}}', r"seeds\[0\]: Expected `int`"),
     ],
 )
 def test_a_directory_without_a_study(tmp_path, text, message):
@@ -162,14 +162,19 @@ def test_predictions_of_another_run_are_not_used(make_study):
     assert read_study(workdir).missing == (("batch", 2),)
 
 
+def origin(digest):
+    taken = {"tensors_taken": 1, "parameters_taken": 1, "left": []}
+    return {"source": "runs/a", "digest": digest * 64, **taken}
+
+
 def test_runs_that_began_from_other_versions_of_a_source(make_study):
     workdir = make_study(arms=("batch",), seeds=(1, 2), n=50)
     files = [run_path(workdir, "batch", seed) / "results.json" for seed in (1, 2)]
     transfer = {"init_from": "runs/a"}
     for path, digest in zip((*files, workdir / "study.json"), "aab", strict=True):
         config = {**json.loads(path.read_text())["config"], "transfer": transfer}
-        edit(path, config=config, init_from={"source": "runs/a", "digest": digest * 64})
+        edit(path, config=config, init_from=origin(digest))
     assert read_study(workdir).missing == ()
-    edit(files[1], init_from={"source": "runs/a", "digest": "b" * 64})
-    with pytest.raises(UserError, match=r"seed2: has other initial values than .*seed1"):
+    edit(files[1], init_from=origin("b"))
+    with pytest.raises(UserError, match=r"seed2: begins from other initial values than .*seed1"):
         read_study(workdir)

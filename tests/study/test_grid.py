@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cifar_jax.config import Config, StudyConfig
+from cifar_jax.config.settings import Config, StudyConfig
 from cifar_jax.errors import UserError
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep, setting_name
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cifar_jax.errors import UserError
-from cifar_jax.study.record import LostPlan, find_plan, read_plan, run_path, saved_config
+from cifar_jax.main import main
+from cifar_jax.study.record import LostPlan, find_plan, read_plan, run_path, saved_study
 
 STUDY = "study.json"
 
@@ -36,25 +37,44 @@ def sweep_of(make_study, values, section, config):
 def test_a_whole_record_is_read(make_study):
     workdir = make_study(seeds=(1, 2), n=50)
     plan, warning = find_plan(workdir)
-    assert (plan, warning) == (read_plan(workdir / STUDY), "")
+    assert (plan, warning) == (read_plan(workdir), "")
     assert (plan.arms, plan.seeds, plan.sweep) == (("none", "batch"), (1, 2), None)
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"arms": ["none"], "seeds": [1'])
 def test_a_lost_one_is_made_again(make_study, content):
     workdir = make_study(seeds=(1, 2, 4), n=50)
-    whole = read_plan(workdir / STUDY)
+    whole = read_plan(workdir)
     (workdir / STUDY).unlink()
     if content is not None:
         (workdir / STUDY).write_text(content)
     plan, warning = find_plan(workdir)
     assert (plan.arms, plan.seeds, plan.sweep) == (whole.arms, whole.seeds, None)
     assert plan.config["training"] == whole.config["training"]
-    assert plan.dataset["fingerprint"] == whole.dataset["fingerprint"]
+    assert plan.dataset.fingerprint == whole.dataset.fingerprint
     assert warning.startswith(str(workdir / STUDY))
     assert warning.endswith("rebuilt from its runs: none, batch; seeds 1, 2, 4")
-    study = saved_config(workdir).study
-    assert (study.arms, study.seeds, study.sweep) == ("none,batch", 4, None)
+    saved = saved_study(workdir)
+    study = saved.config.study
+    assert (study.arms, study.seeds, study.sweep) == ("none,batch", 3, None)
+    assert saved.seeds == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds", "first"),
+    [([], (1, 3), 1), (["--seeds", "4"], None, 1), (["--seed", "5"], None, 5)],
+)
+def test_a_study_with_gaps_in_its_seeds_is_continued(make_study, monkeypatch, flags, seeds, first):
+    """The command without flags trains the study's own seeds, not those between them."""
+    workdir, asked = make_study(seeds=(1, 3), n=50), []
+
+    def study_run(config, *, seeds, **_):
+        asked.append((config.training.seed, seeds))
+        return []
+
+    monkeypatch.setattr("cifar_jax.run_study.study_run", study_run)
+    assert main(["study", "--workdir", str(workdir), *flags]) == 0
+    assert asked == [(first, seeds)]
 
 
 def test_a_sweep_is_made_again(make_study):
@@ -66,7 +86,7 @@ def test_a_sweep_is_made_again(make_study):
     assert plan.arms == ("none", "batch")
     assert (plan.sweep.field, plan.sweep.values) == ("training.learning_rate", (0.01, 0.05))
     assert "none, batch, learning rate; seeds 1, 2" in warning
-    assert saved_config(workdir).study.sweep == "training.learning_rate=0.01,0.05"
+    assert saved_study(workdir).config.study.sweep == "training.learning_rate=0.01,0.05"
 
 
 def test_a_sweep_of_several_settings_is_made_again(make_study):
@@ -96,4 +116,4 @@ def test_runs_that_cannot_be_one_study_are_named(make_study):
 def test_without_runs_nothing_is_made(tmp_path):
     with pytest.raises(LostPlan, match="no runs to rebuild it from"):
         find_plan(tmp_path)
-    assert saved_config(tmp_path) is None
+    assert saved_study(tmp_path) is None

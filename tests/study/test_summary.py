@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from made_up import MADE
 
 from cifar_jax.study.collect import read_study, run_path
 from cifar_jax.study.measures import first_epoch
@@ -22,9 +23,13 @@ def test_says_on_what_the_runs_were_made(make_study):
     other = {"device": "gpu: another", "versions": {"python": "3.12", "jax": "0.10.2"}}
     path.write_text(json.dumps({**json.loads(path.read_text()), **other}))
     summary = summarise(read_study(workdir))
-    assert summary["device"] == "cpu: made-up; gpu: another"
-    assert summary["git_revision"] is None
-    assert summary["versions"] == {"python": "3.11; 3.12", "jax": "none; 0.10.2"}
+    assert summary["device"] == f"{MADE['device']}; gpu: another"
+    assert summary["git_revision"] == MADE["git_revision"]
+    assert summary["versions"] == {
+        "python": "3.11.7; 3.12",
+        "cifar_jax": "0.1.0; none",
+        "jax": "0.10.2",
+    }
     assert summary["epochs"] == 30
 
 
@@ -32,14 +37,14 @@ def test_figures_of_an_arm(make_study):
     study = read_study(make_study())
     arm = summarise(study)["per_arm"]["batch"]
     runs = study.runs["batch"]
-    accuracy = [run.results["test_accuracy"] for run in runs]
+    accuracy = [run.results.test_accuracy for run in runs]
     assert arm["test_accuracy"]["values"] == accuracy
     assert arm["test_accuracy"]["mean"] == pytest.approx(np.mean(accuracy), rel=1e-12)
     assert arm["test_accuracy"]["ci_t"] == list(estimate(accuracy).interval)
     assert arm["test_accuracy"]["n"] == 4
     assert arm["seeds"] == [1, 2, 3, 4]
-    assert arm["val_accuracy"]["values"] == [r.results["history"][-1]["val_accuracy"] for r in runs]
-    assert arm["class:cat"]["values"] == [r.results["per_class_accuracy"]["cat"] for r in runs]
+    assert arm["val_accuracy"]["values"] == [r.results.history[-1].val_accuracy for r in runs]
+    assert arm["class:cat"]["values"] == [r.results.per_class_accuracy["cat"] for r in runs]
     assert arm["num_params"] == 621_322
     assert arm["variance"]["total"] == pytest.approx(np.var(accuracy, ddof=1), rel=1e-9)
     assert sum(row["count"] for row in arm["calibration"]["bins"]) == 4 * 2000
@@ -52,8 +57,7 @@ def test_figures_of_the_pair_are_batch_minus_none(make_study):
     assert paired["arms"] == ["none", "batch"]
     assert paired["seeds"] == [1, 2, 3, 4]
     differences = [
-        b.results["test_accuracy"] - a.results["test_accuracy"]
-        for a, b in study.pairs("none", "batch")
+        b.results.test_accuracy - a.results.test_accuracy for a, b in study.pairs("none", "batch")
     ]
     assert min(differences) > 0
     assert paired["test_accuracy"]["differences"] == differences

@@ -13,7 +13,7 @@ from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.runner import checkpoint
 from cifar_jax.runner.checkpoint import KEEP, Checkpoints, Place
-from cifar_jax.training.transfer import named_leaves, replaced
+from cifar_jax.runner.transfer import named_leaves, replaced
 
 
 def state_of(norm: str, seed: int = 0, width: int = 4, optimizer: Optimizer = sgd) -> TrainState:

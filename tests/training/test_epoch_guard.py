@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
-from cifar_jax.report.console import Display
-from cifar_jax.runner import run, training
+from cifar_jax.commands import train as run
+from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
+from cifar_jax.runner import training
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cifar_jax.config.layerwise import check_patterns, parse_patterns, parse_rates
 from cifar_jax.errors import UserError
-from cifar_jax.training.layerwise import check_patterns, parse_patterns, parse_rates
 
 
 def test_texts():

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from cifar_jax import config as configuration
-from cifar_jax.config import Config
+from cifar_jax.config import tables
+from cifar_jax.config.settings import Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import open_dataset
-from cifar_jax.report.console import Display
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.prepare import open_dataset
 
 
 class Moved(NamedTuple):
@@ -32,7 +32,7 @@ def find_images(config: Config, digest: str, moved: Moved, display: Display) -> 
     for name, value in moved._asdict().items():
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
-            config = configuration.override(config, "data", name, value, flag)
+            config = tables.override(config, "data", name, value, flag)
     try:
         _, images = open_dataset(config, display.progress)
     except UserError as error:

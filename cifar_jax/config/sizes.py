@@ -1,17 +1,19 @@
 """Fit default sizes to a dataset, and report classes that a split lacks."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cifar_jax.config import Config, Fitted
+from cifar_jax.config.settings import Config, Fitted
 from cifar_jax.errors import counted
 
 _MOST_NAMED = 10
 
 
-def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
+def fit_defaults(
+    config: Config, n: int, train_examples: Sequence[int | None] = ()
+) -> tuple[Config, list[str]]:
     """Lower default sizes that are too large for a dataset. Sizes that the user set stay.
 
     Validation takes at most a fifth of the training images, and keeps `train_examples` of them. A
@@ -20,18 +22,18 @@ def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
 
     Args:
         config: of the run.
-        n: training images before the split.
+        n: training images, before validation images are taken.
+        train_examples: values of a sweep, each of which the sizes must fit; empty: the config's.
 
     Returns:
         The config with plain numbers, and a line for each lowered default.
     """
     data, training = config.data, config.training
+    sizes = train_examples or (data.train_examples,)
     notes: list[str] = []
     n_val, batch = int(data.val_examples), int(training.batch_size)
     if isinstance(data.val_examples, Fitted):
-        most = n // 5
-        if data.train_examples is not None:
-            most = min(most, n - data.train_examples)
+        most = min(n // 5, *(n - (size or 0) for size in sizes))
         n_val = min(n_val, max(1, most))
         if n_val < data.val_examples:
             notes.append(
@@ -39,9 +41,10 @@ def fit_defaults(config: Config, n: int) -> tuple[Config, list[str]]:
                 f"for {counted(n, 'image')}"
             )
     if isinstance(training.batch_size, Fitted):
-        n_train = min(n - n_val, data.train_examples or n)
+        trained = [min(n - n_val, size or n) for size in sizes]
+        n_train = min(trained)
         batch = max(1, min(batch, n_train))
-        while batch > 2 and n_train % batch == 1:
+        while batch > 2 and any(size % batch == 1 for size in trained):
             batch -= 1
         if batch < training.batch_size:
             notes.append(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cifar_jax.report.files import json_lines, write_atomically, write_json
+from cifar_jax.storage import json_lines, write_atomically, write_json
 
 
 def test_json_has_null_for_nan_and_infinity(tmp_path):

@@ -1,26 +1,29 @@
 """The commands `train` and `evaluate`."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from cifar_jax import config as configuration
-from cifar_jax.build import build_experiment
-from cifar_jax.combinations import check_all
-from cifar_jax.config import Config
+from cifar_jax.commands.figures import draw
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.combinations import check_all
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared, open_dataset, prepare, run_directory
-from cifar_jax.report.console import Display, class_lines, duration
-from cifar_jax.report.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.console import Display, class_lines, duration
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
-from cifar_jax.runner.group import Row, Run
+from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.prepare import Prepared, open_dataset, prepare, run_directory
+from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Programs, Session, evaluate_state, train_group
@@ -31,9 +34,11 @@ class Diverged(Exception):
     """The loss is no longer finite; the message says where and what to try."""
 
 
-def open_data(config: Config, display: Display) -> Prepared:
+def open_data(
+    config: Config, display: Display, train_examples: Sequence[int | None] = ()
+) -> Prepared:
     """Load and split the data, with a progress bar, and a banner where they are a substitute."""
-    prepared = prepare(config, display.progress)
+    prepared = prepare(config, display.progress, train_examples)
     display.end_progress()
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
@@ -53,11 +58,11 @@ def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -
         display.say(line)
 
 
-def _memory(results: Row) -> str:
+def _memory(results: Finished) -> str:
     """The peaks of memory that are known, in words."""
     peaks = {
-        "of memory": results["peak_memory_bytes"],
-        "of the device's": results["peak_device_memory_bytes"],
+        "of memory": results.peak_memory_bytes,
+        "of the device's": results.peak_device_memory_bytes,
     }
     return "".join(f", at most {peak / 2**20:,.0f} MiB {of}" for of, peak in peaks.items() if peak)
 
@@ -70,7 +75,7 @@ def train_run(
     debug_nans: bool = False,
     grace: float = GRACE,
     display: Display | None = None,
-) -> Row:
+) -> Finished:
     """Train, evaluate on the test set, and write everything a run leaves.
 
     Args:
@@ -107,22 +112,32 @@ def train_run(
             check_workdir(workdir, resume)
             session = Session(prepared, display, resume=resume, debug_nans=debug_nans, grace=grace)
             (results,) = train_group(session, [Run(config, workdir)])
+            if isinstance(results, Finished):
+                results = _show(workdir, results, dataset, display)
     except Interrupted as stop:
         kept = holds_run(workdir)
         how = " Resume with the same command and --resume." if kept else ""
         raise Interrupted(f"{stop}{how}", stop.status) from None
-    if results["status"] == "diverged":
-        raise Diverged(f"{divergence_line(results['diverged'], workdir)}; try a lower --lr")
-    labels = np.asarray(dataset.test_labels)
-    with np.load(workdir / results["predictions"], allow_pickle=False) as predictions:
-        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    if not isinstance(results, Finished):
+        raise Diverged(f"{divergence_line(results.diverged, workdir)}; try a lower --lr")
     display.say(
-        f"trained in {duration(results['train_seconds'])}, compiled in "
-        f"{results['compile_seconds']:.1f} s ({100 * results['compile_share']:.1f} %)"
+        f"trained in {duration(results.train_seconds)}, compiled in "
+        f"{results.compile_seconds:.1f} s ({100 * results.compile_share:.1f} %)"
         f"{_memory(results)}; everything is in {workdir}"
     )
     if dataset.notice:
         display.banner(dataset.notice)
+    return results
+
+
+def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) -> Finished:
+    """Print a run's evaluation, and draw its figures. Return its results."""
+    labels = np.asarray(dataset.test_labels)
+    with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
+        say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    results, problems = draw(workdir, results)
+    for problem in problems:
+        display.say(problem)
     return results
 
 
@@ -147,26 +162,26 @@ def evaluate_run(
     display = display or Display()
     directory, index = find_checkpoints(checkpoint)
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
-        record = read_record(checkpoints, index)
+        record, unfinished = read_record(checkpoints, index)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; evaluating the one before")
-        config = configuration.from_dict(record["config"], str(directory))
+        config = record.settings
         if dataset is not None:
-            config = configuration.override(config, "data", "dataset", dataset, "--dataset")
+            config = tables.override(config, "data", "dataset", dataset, "--dataset")
         if data_dir is not None:
-            config = configuration.override(config, "data", "data_dir", data_dir, "--data-dir")
+            config = tables.override(config, "data", "data_dir", data_dir, "--data-dir")
         config, images = open_dataset(config, display.progress)
         display.end_progress()
-        if images.fingerprint != record["dataset"]["fingerprint"]:
+        if images.fingerprint != record.dataset.fingerprint:
             raise UserError(
-                f"{directory}: was trained on {record['dataset']['name']} "
-                f"{record['dataset']['fingerprint'][:12]}, not on {images.name} "
+                f"{directory}: was trained on {record.dataset.name} "
+                f"{record.dataset.fingerprint[:12]}, not on {images.name} "
                 f"{images.fingerprint[:12]}"
             )
         experiment = build_experiment(config)
         like = init_state(experiment, jax.random.key(0), images.test_images.shape[1:])
         state = checkpoints.read_state(like, index)
-    done = progress_text(record["history"], record["unfinished"])
+    done = progress_text(record.history, unfinished)
     display.say(f"checkpoint after {done} in {directory}")
     evaluation, _, _ = evaluate_state(Programs(), experiment, state, images)
     say_evaluation(evaluation, images, display)

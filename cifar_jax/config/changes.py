@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from cifar_jax.config import SECTIONS, Config
+from cifar_jax.config.settings import SECTIONS, Config
 
 # The same images are in another directory, have another name, or reach the device in another way.
 SAME_EXPERIMENT = ("data.dataset", "data.data_dir", "data.folder_is_cifar10", "data.pipeline")

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cifar_jax.config import TrainingConfig
+from cifar_jax.config.settings import TrainingConfig
 from cifar_jax.errors import UserError, shown
 
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cifar_jax.errors import printable
+from cifar_jax.runner.results import EpochRow
 from cifar_jax.storage import naming
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines
@@ -35,15 +35,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{remaining:02d}" if hours else f"{minutes}:{remaining:02d}"
 
 
-def epoch_line(row: dict[str, Any], last: int, seconds_left: float) -> str:
+def epoch_line(row: EpochRow, last: int, seconds_left: float) -> str:
     """Format an epoch's row of the history as one line."""
     width = len(str(last))
     return (
-        f"epoch {row['epoch']:{width}d}/{last}"
-        f"  train loss {row['train_loss']:.4f} acc {100 * row['train_accuracy']:5.2f} %"
-        f"  val loss {row['val_loss']:.4f} acc {100 * row['val_accuracy']:5.2f} %"
-        f"  lr {row['learning_rate']:.3g}"
-        f"  {row['images_per_second']:,.0f} images/s  ETA {duration(seconds_left)}"
+        f"epoch {row.epoch:{width}d}/{last}"
+        f"  train loss {row.train_loss:.4f} acc {100 * row.train_accuracy:5.2f} %"
+        f"  val loss {row.val_loss:.4f} acc {100 * row.val_accuracy:5.2f} %"
+        f"  lr {row.learning_rate:.3g}"
+        f"  {row.images_per_second:,.0f} images/s  ETA {duration(seconds_left)}"
     )
 
 

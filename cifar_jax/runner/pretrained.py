@@ -9,23 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from cifar_jax import config as configuration
-from cifar_jax.build import build_experiment
-from cifar_jax.config import Config
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
-from cifar_jax.inputs import expand_home, fits, is_name
+from cifar_jax.inputs import expand_home, is_name
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.results import Origin
 from cifar_jax.runner.resume import progress_text, read_record
-from cifar_jax.torch_names import our_axes, our_layout, our_name
-from cifar_jax.training.transfer import Taken, named_leaves, own_shapes, replaced, take
+from cifar_jax.runner.torch_names import our_axes, our_layout, our_name
+from cifar_jax.runner.transfer import Taken, named_leaves, own_shapes, replaced, take
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
 LARGEST_FILE = 4 << 30  # bytes; a ResNet-18 has 45 million
@@ -92,10 +91,9 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
 def _open_checkpoint(path: Path) -> Source:
     directory, index = find_checkpoints(path, "--init-from")
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
-        record = read_record(checkpoints, index)
-        config = configuration.from_dict(record["config"], str(directory))
-        classes = record["dataset"].get("classes")
-        if not fits(classes, [is_name]) or config.model.num_classes != len(classes):
+        record, unfinished = read_record(checkpoints, index)
+        config, classes = record.settings, record.dataset.classes
+        if config.model.num_classes != len(classes):
             raise UserError(f"--init-from {directory}: the checkpoint does not say its classes")
         experiment = build_experiment(config)
         key = jax.random.key(0)
@@ -104,13 +102,13 @@ def _open_checkpoint(path: Path) -> Source:
         state = checkpoints.read_state(like.replace(key=key), index)
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
-    where = f"{directory} after {progress_text(record['history'], record['unfinished'])}"
+    where = f"{directory} after {progress_text(record.history, unfinished)}"
     shapes = {name: value.shape for name, value in tensors.items()}
-    return Source(where, _digest(tensors), tuple(classes), shapes, tensors.__getitem__)
+    return Source(where, _digest(tensors), classes, shapes, tensors.__getitem__)
 
 
-def _open_safetensors(path: Path) -> Source:
-    """Names, shapes and types come from the file's header; tensors are read when asked for."""
+def _read_header(path: Path) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
+    """Return the SHA-256 of a safetensors file, and shape and type of each tensor by name."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -124,11 +122,21 @@ def _open_safetensors(path: Path) -> Source:
             if len(names) > MOST_TENSORS:
                 raise UserError(f"--init-from {path}: has {len(names):,} tensors, not of a ResNet")
             slices = {name: opened.get_slice(name) for name in names}
-            found = {n: (tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()}
+            return digest, {
+                name: (tuple(part.get_shape()), str(part.get_dtype()))
+                for name, part in slices.items()
+            }
     except OSError as error:
         raise UserError(f"--init-from {path}: cannot be read ({error.strerror})") from None
     except SafetensorError as error:
         raise UserError(f"--init-from {path}: is not a safetensors file ({error})") from None
+
+
+def _open_safetensors(path: Path) -> Source:
+    """Open a safetensors file. Its tensors are read when they are needed."""
+    from safetensors import SafetensorError, safe_open
+
+    digest, found = _read_header(path)
     theirs: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, (shape, dtype) in found.items():
@@ -198,27 +206,26 @@ def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
 
 def start_from(
     source: Source, config: Config, state: TrainState, classes: tuple[str, ...]
-) -> tuple[TrainState, dict[str, Any]]:
+) -> tuple[TrainState, Origin]:
     """The initial state with everything that fits taken from a source.
 
     Returns:
-        The state; and what results say about it: source, digest, how much was taken, and a line
-        for each tensor that keeps its initial values or is not used.
+        The state, and the record of its origin.
 
     Raises:
         UserError: if nothing fits.
     """
     taken = _take(source, config, state, classes)
-    record = {
-        "source": source.where,
-        "digest": source.digest,
-        "tensors_taken": len(taken.values),
-        "parameters_taken": sum(math.prod(value.shape) for value in taken.values.values()),
-        "left": taken.lines(),
-    }
+    origin = Origin(
+        source=source.where,
+        digest=source.digest,
+        tensors_taken=len(taken.values),
+        parameters_taken=sum(math.prod(value.shape) for value in taken.values.values()),
+        left=tuple(taken.lines()),
+    )
     state = dataclasses.replace(
         state,
         params=replaced(state.params, taken.values),
         batch_stats=replaced(state.batch_stats, taken.values),
     )
-    return state, record
+    return state, origin

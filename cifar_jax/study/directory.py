@@ -1,37 +1,28 @@
 """The directory of a study: which study it holds, and what of it is finished."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar_jax import config as configuration
-from cifar_jax.changes import SAME_EXPERIMENT, changes
+from msgspec import structs
+
+from cifar_jax.config.changes import SAME_EXPERIMENT, changes
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Prepared
-from cifar_jax.lock import LOCK
-from cifar_jax.pretrained import check_source, source_path
-from cifar_jax.report import files
-from cifar_jax.report.console import Display
-from cifar_jax.runner import directory as rundir
+from cifar_jax.names import LOCK, STUDY
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import newest_place
+from cifar_jax.runner.prepare import Prepared
+from cifar_jax.runner.pretrained import check_source, source_path
+from cifar_jax.runner.results import Diverged
 from cifar_jax.runner.resume import recorded
-from cifar_jax.study.collect import damaged, divergence_line, ended_results, read_divergence
+from cifar_jax.study.collect import divergence_line, read_whole
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
 from cifar_jax.study.identity import check_begun, check_origins, check_results
-from cifar_jax.study.record import STUDY, LostPlan, Plan, find_plan, run_path
+from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
 
 Cell = tuple[Arm, int]
-
-
-def write_plan(workdir: Path, plan: Plan) -> None:
-    """Write `study.json`."""
-    record: dict[str, Any] = {"arms": plan.arms, "seeds": plan.seeds, "config": plan.config}
-    if plan.sweep:
-        record["sweep"] = dataclasses.asdict(plan.sweep)
-    files.write_sealed(workdir / STUDY, {**record, "dataset": plan.dataset})
 
 
 def _begun(workdir: Path) -> tuple[Plan | None, str]:
@@ -64,11 +55,10 @@ def _check_same(found: Plan, asked: Plan, workdir: Path, free: tuple[str, ...]) 
     fields = [plan.sweep.field if plan.sweep else "nothing" for plan in (found, asked)]
     if fields[0] != fields[1]:
         raise UserError(f"{other}: it sweeps {fields[0]}, not {fields[1]}")
-    before, after = (configuration.from_dict(plan.config, STUDY) for plan in (found, asked))
     free = (*free, *SAME_EXPERIMENT, "study", "model.norm", *fields[0].split("+"))
-    if changed := changes(before, after, free):
+    if changed := changes(found.settings, asked.settings, free):
         raise UserError(f"{other}: {'; '.join(map(str, changed))}")
-    if found.dataset["fingerprint"] != asked.dataset["fingerprint"]:
+    if found.dataset.fingerprint != asked.dataset.fingerprint:
         raise UserError(f"--workdir {workdir}: holds a study of other images")
 
 
@@ -88,15 +78,15 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
     Raises:
         UserError: naming it.
     """
-    config = configuration.from_dict(plan.config, STUDY)
+    config = plan.settings
     for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
         said, wanted = recorded(path), arm.config(config, seed)
         if said is None:
             continue
         check_begun(path, said.config, said.dataset, wanted, plan.dataset)
-        if not damaged(path) and (results := ended_results(path)) is not None:
-            check_results(path, results, wanted, plan.dataset)
+        if (run := read_whole(path)) is not None:
+            check_results(path, run.results, wanted, plan.dataset)
 
 
 def claim(workdir: Path, asked: Plan, display: Display) -> None:
@@ -110,7 +100,7 @@ def claim(workdir: Path, asked: Plan, display: Display) -> None:
         # Runs do not tell the order in which they were asked for, nor the first seed.
         _check_same(found, asked, workdir, ("training.seed",) if warning else ())
         first, second = (asked, found) if warning else (found, asked)
-        asked = dataclasses.replace(asked, **_joined(first, second))
+        asked = structs.replace(asked, **_joined(first, second))
     if warning:
         display.say(warning)
     _check_runs(workdir, asked)
@@ -124,11 +114,11 @@ def unfinished(
     left, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
-        diverged = read_divergence(path)
-        if diverged:
-            failed.append(divergence_line(diverged, path))
-        elif not (path / rundir.RESULTS).exists() or damaged(path):
+        run = read_whole(path)
+        if run is None:
             left[arm, seed] = newest_place(path)
+        elif isinstance(run.results, Diverged):
+            failed.append(divergence_line(run.results.diverged, path))
     return left, failed
 
 
@@ -146,8 +136,7 @@ def check_sources(
         path = run_path(workdir, arm.directory, seed)
         said = recorded(path) if source_path(config) is not None else None
         if said is not None and said.dataset is not None:
-            begun.append((path, said.config, said.origin))
+            begun.append((path, said.config, said.origin_digest))
         else:
-            digest = check_source(config, prepared.dataset.classes)
-            new.append((path, config, {"digest": digest}))
+            new.append((path, config, check_source(config, prepared.dataset.classes)))
     check_origins([*begun, *new])

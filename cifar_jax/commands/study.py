@@ -12,47 +12,38 @@ from typing import Any
 
 import jax
 
-from cifar_jax import config as configuration
-from cifar_jax.build import build_experiment
-from cifar_jax.combinations import check_all
-from cifar_jax.config import Config, DataConfig
+from cifar_jax.commands.figures import draw
+from cifar_jax.commands.train import open_data
+from cifar_jax.config import tables
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
+from cifar_jax.config.combinations import check_all
+from cifar_jax.config.settings import Config, DataConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import MachineError, UserError, counted
-from cifar_jax.experiment import (
-    Prepared,
-    check_batches,
-    check_layers,
-    check_norm,
-    check_precision,
-    place,
-    split_rows,
-)
-from cifar_jax.moved import Moved, find_images
-from cifar_jax.report.console import Display
+from cifar_jax.names import STUDY
 from cifar_jax.report.page import write_report
-from cifar_jax.report.provenance import describe_computing
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.runner import directory as rundir
 from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
-from cifar_jax.runner.run import open_data
+from cifar_jax.runner.moved import Moved, find_images
+from cifar_jax.runner.prepare import Prepared, place, split_rows
+from cifar_jax.runner.provenance import describe_computing
+from cifar_jax.runner.results import Finished
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Session, train_group
-from cifar_jax.study.collect import (
-    damaged,
-    divergence_line,
-    read_study,
-    read_sweep,
-)
+from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import other_ways, unlike
+from cifar_jax.study.directory import Cell, check_sources, claim, unfinished
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
-from cifar_jax.study.record import STUDY, Plan, find_plan, read_plan, run_path
+from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
-from cifar_jax.study_directory import Cell, check_sources, claim, unfinished, write_plan
 
 
 @dataclass(frozen=True)
@@ -163,6 +154,7 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
 def study_run(
     config: Config,
     *,
+    seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     grace: float = GRACE,
     display: Display | None = None,
@@ -171,6 +163,7 @@ def study_run(
 
     Args:
         config: of the study; each run's differs from it in norm, seed and swept setting alone.
+        seeds: of the study; None: `study.seeds` of them, counted up from `training.seed`.
         workdir: directory of the study; `runs/study-<dataset>-<model>` by default, with
             `-<setting>` after it for a sweep.
         grace: seconds that it may go on after SIGTERM.
@@ -184,19 +177,21 @@ def study_run(
         Interrupted: finished runs and checkpoints are kept.
     """
     display = display or Display()
-    norms, seeds, sweep = parse_arms(config), study_seeds(config), parse_sweep(config)
+    norms, sweep = parse_arms(config), parse_sweep(config)
+    seeds = seeds or study_seeds(config)
     together = seed_parallelism(config, jax.default_backend())
     arms = grid(norms, sweep)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # The value in the config is that of no run, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
-    prepared = open_data(config, display)
+    sizes = [arm.config(config, 0).data.train_examples for arm in arms]
+    prepared = open_data(config, display, sizes)
     _check_arms(arms, prepared)
     workdir = workdir or _default_workdir(prepared, sweep)
-    rundir.check_workdir(workdir, resume=True)
+    check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
-    asked = Plan(norms, seeds, configuration.to_dict(prepared.config), prepared.record(), sweep)
-    with rundir.lock_directory(workdir, "study"):
+    asked = Plan(norms, seeds, tables.to_dict(prepared.config), prepared.record(), sweep)
+    with lock_directory(workdir, "study"):
         return _run(workdir, prepared, asked, together, grace, display)
 
 
@@ -288,7 +283,7 @@ def _train_group(
     try:
         with contextlib.ExitStack() as stack:
             for path in paths:
-                stack.enter_context(rundir.lock_directory(path, "study"))
+                stack.enter_context(lock_directory(path, "study"))
             runs = [Run(*given) for given in zip(configs, paths, group.labels, strict=True)]
             outcomes = train_group(session, runs, later)
     except MachineError:  # The other runs would fare no better.
@@ -298,22 +293,22 @@ def _train_group(
         return [str(error)]
     failed = []
     for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
-        if outcome["status"] == "diverged":
-            failed.append(divergence_line(outcome["diverged"], path))
-            display.say(f"{label}: {failed[-1]}")
+        if isinstance(outcome, Finished):
+            for problem in draw(path, outcome)[1]:
+                display.say(problem)
+            display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
         else:
-            accuracy = 100 * outcome["test_accuracy"]
-            display.say(f"{label}: test accuracy {accuracy:.2f} %")
+            failed.append(divergence_line(outcome.diverged, path))
+            display.say(f"{label}: {failed[-1]}")
     return failed
 
 
 def _say_damaged(workdir: Path, display: Display) -> None:
     """Name the runs whose results cannot be used."""
-    for path in sorted(workdir.glob(f"*/seed*/{rundir.RESULTS}")):
-        if damaged(path.parent):
+    for path in sorted(workdir.glob("*/seed*")):
+        if wrong := damage(path):
             display.say(
-                f"{path}: damaged, and not used; the study's command makes it again from the "
-                "run's checkpoint"
+                f"{wrong}; not used: the study's command makes it again from the run's checkpoint"
             )
 
 
@@ -330,7 +325,7 @@ def _say_mixture(summary: dict[str, Any], display: Display) -> None:
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Statistics, figures and report of what is finished."""
     _say_damaged(workdir, display)
-    if read_plan(workdir / STUDY).sweep:
+    if read_plan(workdir).sweep:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
@@ -405,10 +400,9 @@ def redraw(
     """
     display = display or Display()
     found, warning = find_plan(workdir)
-    config = configuration.from_dict(found.config, str(workdir / STUDY))
-    digest = found.dataset["fingerprint"]
-    images = find_images(config, digest, Moved(dataset, data_dir), display)
-    with rundir.lock_directory(workdir, "report"):
+    moved = Moved(dataset, data_dir)
+    images = find_images(found.settings, found.dataset.fingerprint, moved, display)
+    with lock_directory(workdir, "report"):
         if warning:
             display.say(warning)
             write_plan(workdir, found)

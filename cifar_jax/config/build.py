@@ -7,19 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.combinations import milestones
-from cifar_jax.config import Config, TrainingConfig, TransferConfig
+from cifar_jax.config.combinations import milestones
+from cifar_jax.config.layerwise import Rates, parse_patterns, parse_rates
+from cifar_jax.config.settings import Config, TrainingConfig, TransferConfig
 from cifar_jax.core import optimizers, schedules
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
-from cifar_jax.core.optimizers import LayerRates, Muon, matches
+from cifar_jax.core.optimizers import LayerRates, Muon, matches, parameter_name
 from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
 from cifar_jax.kernels import fast
-from cifar_jax.training.layerwise import Rates, parse_patterns, parse_rates
-from cifar_jax.training.transfer import named_leaves
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
@@ -60,7 +59,8 @@ def parameter_names(model: nn.Module, image_shape: tuple[int, ...] = (32, 32, 3)
     """Return the names of all parameters, such as "conv1.kernel", without computing them."""
     example = jnp.zeros((1, *image_shape))
     variables = jax.eval_shape(lambda key: model.init(key, example, train=False), jax.random.key(0))
-    return list(named_leaves(variables["params"]))
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    return [parameter_name(path) for path, _ in leaves]
 
 
 def _frozen_norms(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,18 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from cifar_jax.build import build_model, first_width, layer_rates, parameter_names
-from cifar_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
-from cifar_jax.core.optim import sgd
-from cifar_jax.core.optimizers import LayerRates
+from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
+from cifar_jax.config.settings import Config, DataConfig
+from cifar_jax.config.sizes import fit_defaults, split_notes
 from cifar_jax.core.train import Data
 from cifar_jax.data.dataset import Dataset, FolderOptions, load
 from cifar_jax.data.repeats import drop_repeats, notes
@@ -23,16 +21,19 @@ from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
 from cifar_jax.runner.programs import HostData
-from cifar_jax.sizes import fit_defaults, split_notes
-from cifar_jax.training.layerwise import check_patterns
+from cifar_jax.runner.results import DatasetRecord
 
 ProgressCallback = Callable[[str, int, int], None]
 
 
 def open_dataset(
-    config: Config, progress: ProgressCallback | None = None
+    config: Config,
+    progress: ProgressCallback | None = None,
+    train_examples: Sequence[int | None] = (),
 ) -> tuple[Config, Dataset]:
     """Load the dataset of a config. Return it with the config completed from it.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
 
     Raises:
         UserError: the dataset is not available or does not fit the config.
@@ -64,7 +65,7 @@ def open_dataset(
         model=dataclasses.replace(config.model, num_classes=classes),
     )
     repeats = () if data.drop_duplicates else notes(dataset)
-    config, fitted = fit_defaults(config, len(dataset.train_labels))
+    config, fitted = fit_defaults(config, len(dataset.train_labels), train_examples)
     return config, dataclasses.replace(dataset, notes=(*dataset.notes, *repeats, *fitted))
 
 
@@ -106,77 +107,6 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
     return train, val
 
 
-def check_norm(model: ModelConfig) -> None:
-    """Check the settings of the norm.
-
-    Raises:
-        UserError: the groups do not divide the channels, or no residual block ends in a norm.
-    """
-    width = first_width(model.name)
-    if model.norm == "group" and width % model.norm_groups:
-        raise UserError(
-            f"--norm-groups {model.norm_groups}: must divide {width}, the channels of the first "
-            f"layer of {model.name}"
-        )
-    if model.zero_init_residual and (model.norm == "none" or not model.name.startswith("resnet")):
-        raise UserError(
-            f"--zero-init-residual: {model.name} with norm {model.norm} has no residual block that "
-            "ends in a norm; allowed with resnet18, 20, 32 and 56 and any norm but none"
-        )
-
-
-def check_precision(training: TrainingConfig) -> None:
-    """Check that the device has the precision.
-
-    Raises:
-        UserError: it would compute in float32 instead.
-    """
-    platform = jax.default_backend()
-    if training.precision == "tf32" and platform != "gpu":
-        raise UserError(
-            f"--precision tf32: needs an NVIDIA GPU, and the device is a {platform}; allowed: "
-            "float32, bfloat16"
-        )
-
-
-def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
-    """Check the patterns of layers.
-
-    Args:
-        config: with its class count known.
-        image_shape: (H, W, C).
-
-    Raises:
-        UserError: a pattern matches no parameter, or all parameters are frozen.
-    """
-    rates = layer_rates(config.transfer)
-    if not rates:
-        return
-    names = parameter_names(build_model(config), image_shape)
-    check_patterns([pattern for pattern, factor in rates if factor], names, "--lr-multipliers")
-    check_patterns([pattern for pattern, factor in rates if not factor], names, "--freeze")
-    if not any(LayerRates(sgd, rates).factor(name) for name in names):
-        raise UserError(f"--freeze {config.transfer.freeze}: freezes every parameter")
-
-
-def check_batches(config: Config, n_train: int) -> None:
-    """Check the batch size.
-
-    Raises:
-        UserError: the batch is larger than `n_train`, or BatchNorm would have a batch of one.
-    """
-    batch = config.training.batch_size
-    if batch > n_train:
-        raise UserError(f"--batch-size {batch}: must be at most the {n_train} training images")
-    if config.model.norm == "batch" and (batch == 1 or n_train % batch == 1):
-        raise UserError(
-            f"--batch-size {batch}: the last batch of {n_train} images would be a single one, "
-            "which has no batch variance; change it or --train-examples"
-            if batch > 1
-            else "--norm batch: a batch of one image has no variance; give --batch-size 2 or more"
-        )
-
-
 @dataclass(frozen=True)
 class Prepared:
     """The data of a config, split and on the device.
@@ -206,26 +136,32 @@ class Prepared:
         """The training images on the host."""
         return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
 
-    def record(self) -> dict[str, Any]:
-        """Return the record of the data for the results."""
-        return {
-            "name": self.dataset.name,
-            "fingerprint": self.dataset.fingerprint,
-            "n_train": len(self.train_rows),
-            "n_val": len(self.val_rows),
-            "n_test": len(self.dataset.test_labels),
-            "classes": list(self.dataset.classes),
-            "notes": [printable(note)[:1000] for note in self.notes],
-        }
+    def record(self) -> DatasetRecord:
+        """Return the record of the data in results and checkpoints."""
+        return DatasetRecord(
+            name=self.dataset.name,
+            fingerprint=self.dataset.fingerprint,
+            n_train=len(self.train_rows),
+            n_val=len(self.val_rows),
+            n_test=len(self.dataset.test_labels),
+            classes=tuple(self.dataset.classes),
+            notes=tuple(printable(note)[:1000] for note in self.notes),
+        )
 
 
-def prepare(config: Config, progress: ProgressCallback | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    progress: ProgressCallback | None = None,
+    train_examples: Sequence[int | None] = (),
+) -> Prepared:
     """Load the data of a config, split them and put them on the device.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
 
     Raises:
         UserError: the data are not available or do not fit the config.
     """
-    return place(*open_dataset(config, progress))
+    return place(*open_dataset(config, progress, train_examples))
 
 
 def place(config: Config, dataset: Dataset) -> Prepared:

@@ -1,0 +1,79 @@
+"""`report` for the directory of a single run: read its results, and write its page."""
+
+from pathlib import Path
+
+from cifar_jax.errors import UserError, counted
+from cifar_jax.names import METRICS, STUDY
+from cifar_jax.report.labels import font_warning
+from cifar_jax.report.run_page import write_run_page
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.directory import holds_run, lock_directory
+from cifar_jax.runner.moved import Moved, find_images
+from cifar_jax.runner.results import Finished
+from cifar_jax.study.collect import Run, read_ended
+
+
+def is_run(workdir: Path) -> bool:
+    """Whether a directory holds a single run, finished or not, and not a study.
+
+    Raises:
+        UserError: if it holds neither.
+    """
+    if (workdir / STUDY).exists() or any(workdir.glob("*/seed*")):
+        return False
+    if not holds_run(workdir):
+        raise UserError(f"--workdir {workdir}: holds neither a study nor a run")
+    return True
+
+
+def read_outcome(workdir: Path) -> Run:
+    """The run in a directory, finished or diverged.
+
+    Raises:
+        UserError: if it is neither, or its results are damaged.
+    """
+    run = read_ended(workdir)
+    if run is None:
+        metrics = workdir / METRICS
+        epochs = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+        raise UserError(
+            f"{workdir}: this run is not finished ({counted(epochs, 'epoch')} so far), so it has "
+            f"no page yet; resume it with --resume --workdir {workdir}"
+        )
+    return run
+
+
+def report_run(
+    workdir: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Write the page of a single run.
+
+    Args:
+        workdir: the run's directory.
+        dataset: where its images are now, if they were moved.
+        data_dir: likewise.
+        display: shows messages.
+
+    Returns:
+        The page, `report.html` in the directory.
+
+    Raises:
+        UserError: if no run has ended there, or its files are damaged.
+    """
+    display = display or Display()
+    run = read_outcome(workdir)
+    data, images = run.results.dataset, None
+    if isinstance(run.results, Finished):
+        moved = Moved(dataset, data_dir)
+        images = find_images(run.results.settings, data.fingerprint, moved, display)
+    problem = font_warning([data.name, *data.classes])
+    if problem:
+        display.say(f"warning: {problem}")
+    with lock_directory(workdir, "report"):
+        page = write_run_page(run, images, display.say)
+    display.say(f"report: {page}")
+    return page

@@ -1,0 +1,72 @@
+"""The end of a run: predictions, results, and then figures."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.names import PREDICTIONS
+from cifar_jax.runner import provenance
+from cifar_jax.runner.evaluation import Evaluation
+from cifar_jax.runner.results import Diverged, DivergedAt, Finished, write_results
+from cifar_jax.storage import sha256, write_atomically
+
+# Classes; of more, the predictions alone have the confusions: 1,000 classes are 9 MB of JSON.
+MOST_IN_MATRIX = 200
+
+
+def _made_by() -> dict[str, Any]:
+    """Code and time of results that are written now."""
+    return {
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_divergence(workdir: Path, diverged: DivergedAt, **common: Any) -> Diverged:
+    """Write the `results.json` of a run whose loss stopped being finite.
+
+    Args:
+        workdir: the run's directory.
+        diverged: where.
+        common: the other fields of `Diverged`, without code and time.
+    """
+    results = Diverged(**common, **_made_by(), diverged=diverged)
+    write_results(workdir, results)
+    return results
+
+
+def write_finished(
+    workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **common: Any
+) -> Finished:
+    """Write predictions and then, atomically, `results.json`.
+
+    Args:
+        workdir: the run's directory.
+        evaluation: of the test set.
+        logits: float32 (N, classes), of the test images.
+        labels: int32 (N,), their true classes.
+        common: the other fields of `Finished`, without code and time.
+    """
+    classes = common["dataset"].classes
+    predicted = logits.argmax(axis=1).astype(np.int32)
+    write_atomically(
+        workdir / PREDICTIONS,
+        lambda file: np.savez_compressed(file, logits=logits, predicted=predicted, label=labels),
+    )
+    accuracies = [None if np.isnan(x) else float(x) for x in evaluation.per_class_accuracy]
+    few = len(classes) <= MOST_IN_MATRIX
+    results = Finished(
+        **common,
+        **_made_by(),
+        test_loss=evaluation.loss,
+        test_accuracy=evaluation.accuracy,
+        per_class_accuracy=dict(zip(classes, accuracies, strict=True)),
+        confusion_matrix=evaluation.confusion.tolist() if few else None,
+        predictions=PREDICTIONS,
+        predictions_sha256=sha256(workdir / PREDICTIONS),
+    )
+    write_results(workdir, results)
+    return results
