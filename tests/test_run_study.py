@@ -129,24 +129,23 @@ def test_a_study_that_was_stopped_goes_on(finished, folder, tmp_path):
     assert study(folder, workdir, "--arms", "batch", "--seeds", "1") == 0
     # As if it had been killed before it wrote its results.
     (workdir / "batch" / "seed3" / "results.json").unlink()
-    assert study(folder, workdir, "--arms", "none,batch") == 0
+    assert study(folder, workdir, "--arms", "none,batch", "--seeds", "1") == 0
     for arm in ("none", "batch"):
-        for seed in (3, 4):
-            assert np.array_equal(logits_of(workdir, arm, seed), logits_of(finished, arm, seed))
+        assert np.array_equal(logits_of(workdir, arm, 3), logits_of(finished, arm, 3))
 
 
 def test_seeds_trained_together_give_the_same_results(finished, folder, tmp_path):
-    assert study(folder, tmp_path / "w", "--seed-parallelism", "2") == 0
-    for arm in ("none", "batch"):
-        for seed in (3, 4):
-            together, alone = (results_of(w, arm, seed) for w in (tmp_path / "w", finished))
-            assert together["seed_parallelism"] == 2
-            # Another program rounds otherwise, and inputs near a switch of ReLU or pool amplify
-            # that from step to step; another batch or draw would be off by far more.
-            first, second = zip(together["history"], alone["history"], strict=True)
-            assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-4)
-            assert second[0]["train_loss"] == pytest.approx(second[1]["train_loss"], rel=1e-2)
-            assert together["test_loss"] == pytest.approx(alone["test_loss"], rel=2e-2)
+    """With BatchNorm: see the grid below."""
+    assert study(folder, tmp_path / "w", "--arms", "none", "--seed-parallelism", "2") == 0
+    for seed in (3, 4):
+        together, alone = (results_of(w, "none", seed) for w in (tmp_path / "w", finished))
+        assert together["seed_parallelism"] == 2
+        # Another program rounds otherwise, and inputs near a switch of ReLU or pool amplify
+        # that from step to step; another batch or draw would be off by far more.
+        first, second = zip(together["history"], alone["history"], strict=True)
+        assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-4)
+        assert second[0]["train_loss"] == pytest.approx(second[1]["train_loss"], rel=1e-2)
+        assert together["test_loss"] == pytest.approx(alone["test_loss"], rel=2e-2)
 
 
 def test_a_failed_run_is_reported_and_the_others_go_on(folder, tmp_path, capsys):
@@ -420,9 +419,9 @@ ONE = ("--arms", "none", "--seeds", "1", "--epochs", "1", "--seed-parallelism", 
 
 def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, capsys):
     workdir = tmp_path / "w"
-    sweep = "optimizer+learning_rate=adamw:0.001,muon:0.02"
+    sweep = "optimizer+learning_rate=adamw:0.001,sgd:0.02"
     assert study(folder, workdir, *ONE, "--sweep", sweep) == 0
-    for name, rate in (("adamw", 0.001), ("muon", 0.02)):
+    for name, rate in (("adamw", 0.001), ("sgd", 0.02)):
         results = results_of(workdir, f"none-optimizer-learning_rate-{name}_{rate}", 3)
         assert results["config"]["training"]["optimizer"] == name
         assert results["history"][0]["learning_rate"] == rate
@@ -448,7 +447,6 @@ def test_optimisers_are_swept_with_their_own_learning_rates(folder, tmp_path, ca
             [0.01, 0.01 / 25],
         ),
         ("batch_size=8,16", ("--lr-scaling", "linear"), [0.01 / 16, 0.01 / 8]),
-        ("label_smoothing=0.1,0.2", ("--cutout", "16"), [0.01, 0.01]),
     ],
 )
 def test_other_settings_of_training_are_swept(folder, tmp_path, sweep, more, rates):
