@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import LOCK
-from cifar_jax.storage import naming, remove_unfinished
+from cifar_jax.storage import name_in_errors, remove_unfinished
 
 # A holder that ends removes its file. A process that waits for that file then needs a second try.
 _SECONDS = 0.1
@@ -39,13 +39,13 @@ def locked(directory: Path, what: str) -> Iterator[None]:
         what: the process is doing, for others to read.
 
     Raises:
-        UserError: naming the holder, if another process has the lock.
+        UserError: name_in_errors the holder, if another process has the lock.
         OSError: if the file cannot be made.
     """
     path = directory / LOCK
 
     def sign(handle: int) -> None:
-        with naming(path):
+        with name_in_errors(path):
             os.ftruncate(handle, 0)
             os.write(handle, f"{_holder(what)}\n".encode())
 

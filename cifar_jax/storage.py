@@ -25,7 +25,7 @@ _DIGEST = "sha256"
 
 
 @contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def name_in_errors(path: str | Path) -> Iterator[None]:
     """Name a path in what the disk says of a file that is open: the error itself names none."""
     try:
         yield
@@ -138,7 +138,7 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
     return {**plain, _DIGEST: _record_digest(plain)}
 
 
-def is_whole(record: Any) -> bool:
+def is_intact(record: Any) -> bool:
     """Whether a JSON object is as it was sealed. One that never was is taken as it is."""
     if not isinstance(record, dict):
         return False
@@ -156,7 +156,7 @@ def read_sealed(path: Path) -> Any:
         ValueError: if it is not JSON or not what was written.
     """
     value = read_json(path)
-    if not is_whole(value):
+    if not is_intact(value):
         raise ValueError("damaged: its content does not have the digest in it")
     return value
 
@@ -165,7 +165,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file through a temporary one beside it, renamed when it has reached the disk."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name}-")
     try:
-        with naming(path), os.fdopen(handle, "wb") as file:
+        with name_in_errors(path), os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -190,12 +190,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def strict(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """A copy of plain data in which numbers that JSON cannot hold (NaN, infinity) are None."""
     if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
+        return [nan_to_none(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -203,24 +203,24 @@ def strict(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write standard JSON atomically; NaN and infinity become null."""
-    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(nan_to_none(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_sealed(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON object with its digest, see `seal`."""
-    write_json(path, seal(strict(record)))
+    write_json(path, seal(nan_to_none(record)))
 
 
 def json_lines(rows: Iterable[Any]) -> str:
     """One line of JSON a row."""
-    return "".join(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)
+    return "".join(json.dumps(nan_to_none(row), allow_nan=False) + "\n" for row in rows)
 
 
 def check_inside(path: Path, root: Path) -> None:
     """Refuse a link that would make a report write to another place than its study.
 
     Raises:
-        UserError: naming the link.
+        UserError: name_in_errors the link.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{path}: is a link out of {root}; the report is written only there")

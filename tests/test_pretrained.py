@@ -17,7 +17,7 @@ from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import pretrained
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 
@@ -323,7 +323,7 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     config = tables.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
-    written.save(Place(1), stack_runs([state]), record)
+    written.save(Position(1), stack_runs([state]), record)
     written.close()
     with pytest.raises(UserError, match="missing required field `classes`"):
         pretrained.open_source(tmp_path)

@@ -25,21 +25,21 @@ from cifar_jax.names import STUDY
 from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.moved import Moved, find_images
-from cifar_jax.runner.prepare import Prepared, place, split_rows
+from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Session, train_group
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
-from cifar_jax.study.comparable import other_ways, unlike
-from cifar_jax.study.directory import Cell, check_sources, claim, unfinished
+from cifar_jax.study.comparable import computed_differently, others_computed_on
+from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
 from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.summary import summarise
@@ -96,7 +96,7 @@ def plan(
     arms: Sequence[Arm],
     seeds: Sequence[int],
     together: int,
-    finished: dict[Cell, Place],
+    finished: dict[Cell, Position],
     program: Callable[[Arm], Hashable],
 ) -> list[Group]:
     """What is left to train, seed by seed, so that an unfinished study still holds pairs.
@@ -146,7 +146,7 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
         if data == prepared.config.data:
             return Session(prepared, display, grace=grace)
         config = dataclasses.replace(prepared.config, data=data)
-        return Session(place(config, prepared.dataset), display, grace=grace)
+        return Session(split_dataset(config, prepared.dataset), display, grace=grace)
 
     return session
 
@@ -206,7 +206,7 @@ def _run(
     """The study, once its directory is held."""
     norms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
     arms = grid(norms, sweep)
-    claim(workdir, asked, display)
+    begin_study(workdir, asked, display)
     left, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
     what = " and ".join(norms) + (f" by {counted(len(sweep.values), 'value')}" if sweep else "")
@@ -252,7 +252,7 @@ def _warn_of_other_ways(
     way = describe_computing(device.device_kind, device.platform)
     cells = itertools.product(arms, {seed for _, seed in left})
     finished = [run_path(workdir, a.directory, seed) for a, seed in cells if (a, seed) not in left]
-    if others := other_ways(finished, way):
+    if others := others_computed_on(finished, way):
         display.say(
             f"warning: runs of the same seeds were computed on {' | '.join(others)}; the others "
             f"will be computed on {way}, and the report will say so"
@@ -329,7 +329,7 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
-    for notice in unlike([study]):
+    for notice in computed_differently([study]):
         display.say(f"warning: {notice}")
     summary = summarise(study)
     _say_mixture(summary, display)
@@ -350,7 +350,7 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
 def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Likewise of a sweep."""
     study = read_sweep(workdir)
-    for notice in unlike(study.studies):
+    for notice in computed_differently(study.studies):
         display.say(f"warning: {notice}")
     summary = summarise_sweep(study)
     _say_mixture(summary, display)

@@ -1,6 +1,6 @@
 """Checkpoints of a run, by Orbax: the whole training state and a record of what made it.
 
-Orbax's own files have checksums in some places and not in others, so each checkpoint is sealed:
+Orbax's own files have checksums in some positions and not in others, so each checkpoint is sealed:
 `SHA256SUMS` in it, as `sha256sum` writes it, names every file with its digest. A checkpoint is
 compared with its seal before anything in it is decoded.
 """
@@ -129,7 +129,7 @@ def damage(checkpoint: Path) -> str | None:
     return f"{wrong[0][:100] if wrong and sealed else SEAL} is not what was written"
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where in training a checkpoint was made; the later one is the larger.
 
     Attributes:
@@ -144,16 +144,16 @@ class Place(NamedTuple):
         return f"{self.epoch}+{self.steps}" if self.steps else str(self.epoch)
 
 
-def saved_places(directory: Path) -> list[Place]:
+def saved_positions(directory: Path) -> list[Position]:
     """Where a directory has a checkpoint, whole or not, the newest first: `7+120`, `7`, `6`."""
     names = (p.name for p in directory.glob("[0-9]*") if p.is_dir())
     found = (re.fullmatch(r"(0|[1-9]\d{0,9})(?:\+([1-9]\d{0,9}))?", n, re.ASCII) for n in names)
-    return sorted((Place(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
+    return sorted((Position(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
 
 
-def newest_whole(directory: Path) -> Place | None:
+def newest_intact(directory: Path) -> Position | None:
     """Where the newest checkpoint that is whole was made, or None where there is none."""
-    return next((p for p in saved_places(directory) if damage(directory / str(p)) is None), None)
+    return next((p for p in saved_positions(directory) if damage(directory / str(p)) is None), None)
 
 
 class Checkpoints:
@@ -177,45 +177,45 @@ class Checkpoints:
         self._proven = False
         self._newest_read: tuple[Path, dict[str, Any]] | None = None
 
-    def places(self) -> list[Place]:
-        """See `saved_places`."""
-        return saved_places(self.directory)
+    def positions(self) -> list[Position]:
+        """See `saved_positions`."""
+        return saved_positions(self.directory)
 
-    def latest(self) -> Place | None:
-        """See `newest_whole`."""
-        return newest_whole(self.directory)
+    def latest(self) -> Position | None:
+        """See `newest_intact`."""
+        return newest_intact(self.directory)
 
     def damaged(self) -> list[str]:
         """What is wrong with each checkpoint newer than the newest whole one, in words."""
         found = []
-        for place in self.places():
-            wrong = damage(self.directory / str(place))
+        for position in self.positions():
+            wrong = damage(self.directory / str(position))
             if wrong is None:
                 break
-            found.append(f"{self.directory / str(place)} is damaged ({wrong})")
+            found.append(f"{self.directory / str(position)} is damaged ({wrong})")
         return found
 
-    def set_aside_damaged(self) -> None:
+    def rename_damaged(self) -> None:
         """Rename the checkpoints that are not whole, so that training can write them anew."""
-        for place in self.places():
-            path = self.directory / str(place)
+        for position in self.positions():
+            path = self.directory / str(position)
             if damage(path):
-                aside = self.directory / f"{_DAMAGED}{place}"
+                aside = self.directory / f"{_DAMAGED}{position}"
                 remove(aside)
                 os.replace(path, aside)
 
-    def save(self, place: Place, state: TrainState, record: Any) -> None:
+    def save(self, position: Position, state: TrainState, record: Any) -> None:
         """Save the state of a group, and remove all but the newest `KEEP` ends of epochs.
 
         Args:
-            place: epochs finished, and steps of the next one.
+            position: epochs finished, and steps of the next one.
             state: with a leading axis of runs.
             record: a `results.GroupRecord`.
 
         Raises:
             MachineError: if it cannot be written; what was there before is still there.
         """
-        new = self.directory / f"{WRITING}{place}"
+        new = self.directory / f"{WRITING}{position}"
         tree = _to_numpy(state)
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
@@ -227,17 +227,17 @@ class Checkpoints:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
             self._prove(new, tree)
             seal(new)
-            os.replace(new, self.directory / str(place))
+            os.replace(new, self.directory / str(position))
             sync(self.directory)
         except Exception as error:  # Orbax and tensorstore wrap what the disk says in many kinds.
             remove(new)
             raise MachineError(
-                f"{self.directory}: the checkpoint of epoch {place} cannot be written "
+                f"{self.directory}: the checkpoint of epoch {position} cannot be written "
                 f"({_reason(error)})"
             ) from error
-        ends = [other for other in self.places() if not other.steps]
-        for old in self.places():
-            if old == place or old in ends[:KEEP]:
+        ends = [other for other in self.positions() if not other.steps]
+        for old in self.positions():
+            if old == position or old in ends[:KEEP]:
                 continue
             # First the name: a checkpoint that is half removed must not look like one.
             gone = self.directory / f"{WRITING}{old}"
@@ -318,9 +318,9 @@ class Checkpoints:
         return _from_numpy(jax.tree.map(lambda leaf: leaf[index], self._newest_read[1]))
 
     def _newest(self) -> Path:
-        place = self.latest()
-        if place is not None:
-            return self.directory / str(place)
+        position = self.latest()
+        if position is not None:
+            return self.directory / str(position)
         if wrong := self.damaged():
             raise UserError(
                 f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from cifar_jax.errors import printable
 from cifar_jax.runner.results import EpochRow
-from cifar_jax.storage import naming
+from cifar_jax.storage import name_in_errors
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines
 # Of more classes, only the best and the worst are shown.
@@ -83,7 +83,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print one line, without markup and control characters."""
-        with naming("standard output"):
+        with name_in_errors("standard output"):
             self.console.print(printable(text), markup=False, emoji=False)
 
     def banner(self, text: str) -> None:

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.locate import run_name
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
 from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
@@ -66,9 +66,9 @@ class Divergence:
         return f"training diverged in epoch {self.epoch}, step {self.step}: the loss is not finite"
 
 
-def place_of(at: Boundary) -> Place:
+def position_of(at: Boundary) -> Position:
     """Return epochs finished, and steps of the next one."""
-    return Place(at.epoch - 1, at.steps) if at.metrics is None else Place(at.epoch)
+    return Position(at.epoch - 1, at.steps) if at.metrics is None else Position(at.epoch)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class Group:
         return first if len(self.runs) == 1 else first.parent
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Epochs finished, and steps of the next one."""
-        return place_of(self.at)
+        return position_of(self.at)
 
     def rows(self, index: int) -> tuple[EpochRow, ...]:
         """Return the history of a run."""
@@ -166,7 +166,7 @@ class Group:
             fields = structs.asdict(self.records[i]) | {"history": self.rows(i)}
             runs.append(RunRecord(name=run_name(self.runs[i].workdir), **fields))
         unfinished = None
-        if self.place.steps:
+        if self.position.steps:
             seconds = self.at.seconds / len(self.runs)
-            unfinished = Unfinished(steps=self.place.steps, seconds=seconds)
+            unfinished = Unfinished(steps=self.position.steps, seconds=seconds)
         return GroupRecord(runs=tuple(runs), unfinished=unfinished)

@@ -95,7 +95,7 @@ class Saves:
     """
 
     def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
-        self._checkpoints, self._newest = checkpoints, first.place
+        self._checkpoints, self._newest = checkpoints, first.position
 
     def __call__(self, group: Group) -> None:
         if group.at.metrics is not None:
@@ -107,14 +107,14 @@ class Saves:
         Runs whose loss is not finite resume from the checkpoint before, so if no other is left
         nothing is saved.
         """
-        if group.place == self._newest:
+        if group.position == self._newest:
             return True
         healthy = np.asarray(group.at.state.bad_step) < 0
         if not any(healthy[i] for i in group.alive):
             return False
         everyone = range(len(group.runs))
-        self._checkpoints.save(group.place, group.at.state, group.record(everyone))
-        self._newest = group.place
+        self._checkpoints.save(group.position, group.at.state, group.record(everyone))
+        self._newest = group.position
         return True
 
 
@@ -147,7 +147,7 @@ class TensorBoard:
 
     def __init__(self, first: Group) -> None:
         self._events = [
-            Events(run.workdir / TENSORBOARD, first.place.epoch + 1) for run in first.runs
+            Events(run.workdir / TENSORBOARD, first.position.epoch + 1) for run in first.runs
         ]
 
     def __call__(self, group: Group) -> None:
@@ -203,7 +203,7 @@ class Stops:
     def stop(self, group: Group) -> BaseException:
         """Save the group at its newest boundary. Return what to raise."""
         requested = self._interrupts.requested or Terminated()
-        epoch, steps = group.place
+        epoch, steps = group.position
         if (epoch, steps) == (0, 0) or not self._saves.save(group):
             return requested
         if steps:

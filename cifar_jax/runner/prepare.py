@@ -161,10 +161,10 @@ def prepare(
     Raises:
         UserError: the data are not available or do not fit the config.
     """
-    return place(*open_dataset(config, progress, train_examples))
+    return split_dataset(*open_dataset(config, progress, train_examples))
 
 
-def place(config: Config, dataset: Dataset) -> Prepared:
+def split_dataset(config: Config, dataset: Dataset) -> Prepared:
     """Split a config's dataset and put it on the device.
 
     Raises:

@@ -91,7 +91,7 @@ def _in_checkpoint(workdir: Path) -> RunRecord | None:
         return read_record(checkpoints, found.run)[0]
 
 
-def recorded(workdir: Path) -> Recorded | None:
+def read_recorded(workdir: Path) -> Recorded | None:
     """Read a run's experiment from its results, else its newest whole checkpoint, else its config.
 
     Returns:
@@ -116,7 +116,7 @@ def saved_config(workdir: Path) -> Config | None:
     try:
         return tables.load(workdir / CONFIG)
     except UserError:
-        found = recorded(workdir)
+        found = read_recorded(workdir)
         return found.config if found else None
 
 
@@ -180,7 +180,7 @@ def resumed(
     """
     found = locate(run.workdir)
     if found is None:
-        left = recorded(run.workdir)
+        left = read_recorded(run.workdir)
         if left is not None:
             _check_config(left.config, run.config, run.workdir)
             _check_images(left.dataset, fingerprint, run.workdir)

@@ -28,7 +28,7 @@ from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
-from cifar_jax.runner.group import Divergence, Group, Run, from_rows, place_of
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -279,7 +279,7 @@ def _opened(group: Group) -> Iterator[Checkpoints]:
     several = len(group.runs) > 1
     directory = new_group(first.absolute().parents[1]) if several else first / CHECKPOINTS
     with contextlib.closing(Checkpoints(directory)) as checkpoints:
-        checkpoints.set_aside_damaged()
+        checkpoints.rename_damaged()
         yield checkpoints
 
 
@@ -345,7 +345,7 @@ def _report_divergence(
             if replayed
             else "step by step every training step is finite: rounding or the validation decides"
         )
-    if len(group.runs) > 1 and place_of(before).epoch and not place_of(before).steps:
+    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
         _save_own(group, index, before)
     found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
     return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
@@ -356,7 +356,7 @@ def _save_own(group: Group, index: int, at: Boundary) -> None:
     own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
     with contextlib.closing(own):
         state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
-        own.save(place_of(at), state, group.record([index]))
+        own.save(position_of(at), state, group.record([index]))
 
 
 def _fields(

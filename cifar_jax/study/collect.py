@@ -210,7 +210,7 @@ def read_ended(workdir: Path) -> Run | None:
     return Run(workdir, results, np.zeros(0, np.int32), np.zeros(0, np.int32), logits)
 
 
-def read_whole(workdir: Path) -> Run | None:
+def read_intact(workdir: Path) -> Run | None:
     """Read a run that finished or diverged; None if it did not, or its files are damaged."""
     try:
         return read_ended(workdir)
@@ -229,7 +229,7 @@ def damage(workdir: Path) -> str | None:
 
 def read_divergence(workdir: Path) -> DivergedAt | None:
     """Where a run diverged; None if it did not, or its results are damaged."""
-    run = read_whole(workdir)
+    run = read_intact(workdir)
     return run.results.diverged if run and isinstance(run.results, Diverged) else None
 
 
@@ -267,7 +267,7 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         for norm in plan.arms
         for seed in plan.seeds
     }
-    ended = {cell: read_whole(path) for cell, path in paths.items()}
+    ended = {cell: read_intact(path) for cell, path in paths.items()}
     config = plan.settings
     for (norm, seed), run in ended.items():
         if run is not None:

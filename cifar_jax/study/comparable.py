@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cifar_jax.runner.results import Results
-from cifar_jax.study.collect import Study, read_whole
+from cifar_jax.study.collect import Study, read_intact
 
 
 def _way(results: Results) -> str:
@@ -15,7 +15,7 @@ def _way(results: Results) -> str:
     return ", then ".join(results.computed_on)
 
 
-def unlike(studies: Sequence[Study]) -> list[str]:
+def computed_differently(studies: Sequence[Study]) -> list[str]:
     """Return a sentence for the reader if runs of one seed were computed in different ways."""
     ways: dict[int, dict[str, None]] = {}
     for study in studies:
@@ -32,7 +32,7 @@ def unlike(studies: Sequence[Study]) -> list[str]:
     ]
 
 
-def other_ways(finished: Iterable[Path], way: str) -> list[str]:
+def others_computed_on(finished: Iterable[Path], way: str) -> list[str]:
     """Return the other ways in which finished runs were computed, in words, without repeats.
 
     Args:
@@ -41,7 +41,7 @@ def other_ways(finished: Iterable[Path], way: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for directory in finished:
-        run = read_whole(directory)
+        run = read_intact(directory)
         if run is not None and (other := _way(run.results)) != way:
             found[other] = None
     return list(found)

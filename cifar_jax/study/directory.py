@@ -10,16 +10,16 @@ from msgspec import structs
 from cifar_jax.config.changes import SAME_EXPERIMENT, changes
 from cifar_jax.errors import UserError
 from cifar_jax.names import LOCK, STUDY
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.locate import newest_place
+from cifar_jax.runner.locate import newest_position
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.pretrained import check_source, source_path
 from cifar_jax.runner.results import Diverged
-from cifar_jax.runner.resume import recorded
-from cifar_jax.study.collect import divergence_line, read_whole
+from cifar_jax.runner.resume import read_recorded
+from cifar_jax.study.collect import divergence_line, read_intact
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
-from cifar_jax.study.identity import check_begun, check_origins, check_results
+from cifar_jax.study.identity import check_origins, check_results, check_settings
 from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
 
 Cell = tuple[Arm, int]
@@ -81,15 +81,15 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
     config = plan.settings
     for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
-        said, wanted = recorded(path), arm.config(config, seed)
+        said, wanted = read_recorded(path), arm.config(config, seed)
         if said is None:
             continue
-        check_begun(path, said.config, said.dataset, wanted, plan.dataset)
-        if (run := read_whole(path)) is not None:
+        check_settings(path, said.config, said.dataset, wanted, plan.dataset)
+        if (run := read_intact(path)) is not None:
             check_results(path, run.results, wanted, plan.dataset)
 
 
-def claim(workdir: Path, asked: Plan, display: Display) -> None:
+def begin_study(workdir: Path, asked: Plan, display: Display) -> None:
     """Write `study.json`, unless the directory holds another study or a run of another.
 
     Raises:
@@ -109,14 +109,14 @@ def claim(workdir: Path, asked: Plan, display: Display) -> None:
 
 def unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
-) -> tuple[dict[Cell, Place], list[str]]:
+) -> tuple[dict[Cell, Position], list[str]]:
     """The newest checkpoint of each unfinished run, and a line for each run that diverged."""
     left, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
-        run = read_whole(path)
+        run = read_intact(path)
         if run is None:
-            left[arm, seed] = newest_place(path)
+            left[arm, seed] = newest_position(path)
         elif isinstance(run.results, Diverged):
             failed.append(divergence_line(run.results.diverged, path))
     return left, failed
@@ -134,7 +134,7 @@ def check_sources(
     for arm, seed in itertools.product(arms, seeds):
         config = arm.config(prepared.config, seed)
         path = run_path(workdir, arm.directory, seed)
-        said = recorded(path) if source_path(config) is not None else None
+        said = read_recorded(path) if source_path(config) is not None else None
         if said is not None and said.dataset is not None:
             begun.append((path, said.config, said.origin_digest))
         else:

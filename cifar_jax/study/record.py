@@ -17,7 +17,7 @@ from cifar_jax.names import STUDY
 from cifar_jax.runner.results import Count, Damaged, DatasetRecord, validate
 from cifar_jax.storage import read_sealed, write_sealed
 from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setting_name
-from cifar_jax.study.identity import check_begun
+from cifar_jax.study.identity import check_settings
 
 if TYPE_CHECKING:
     from cifar_jax.runner.resume import Recorded
@@ -110,11 +110,11 @@ def _members(workdir: Path) -> list[_Member]:
     Raises:
         UserError: if the folder of one is called otherwise than it would be.
     """
-    from cifar_jax.runner.resume import recorded
+    from cifar_jax.runner.resume import read_recorded
 
     members = []
     for path in sorted(workdir.glob("*/seed*")):
-        said = recorded(path) if path.parent.name.partition("-")[0] in NORMS else None
+        said = read_recorded(path) if path.parent.name.partition("-")[0] in NORMS else None
         if said is None:
             continue
         norm, seed = said.config.model.norm, said.config.training.seed
@@ -176,7 +176,7 @@ def _rebuilt(workdir: Path) -> Plan | None:
     )
     for member in members:
         wanted = member.arm.config(config, member.seed)
-        check_begun(member.path, member.said.config, member.said.dataset, wanted, dataset)
+        check_settings(member.path, member.said.config, member.said.dataset, wanted, dataset)
     norms = tuple(dict.fromkeys(member.arm.norm for member in members))
     return Plan(norms, seeds, tables.to_dict(config), dataset, sweep)
 
