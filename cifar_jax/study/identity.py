@@ -61,12 +61,12 @@ def check_results(path: Path, results: Results, wanted: Config, data: DatasetRec
     """
     check_settings(path, results.settings, results.dataset, wanted, data)
     model, training = wanted.model, wanted.training
-    said: list[Wrong] = [
+    pairs: list[Wrong] = [
         ("model", results.model, model.name),
         ("norm", results.norm, model.norm),
         ("seed", results.seed, training.seed),
     ]
-    wrong = [(field, was, to) for field, was, to in said if was != to]
+    wrong = [(field, was, to) for field, was, to in pairs if was != to]
     epochs = len(results.history)
     if isinstance(results, Finished) and epochs != training.epochs:
         wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))
