@@ -131,9 +131,9 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--init-from", "w.pth"], "pickled weights are refused"),
-        (["--init-from", "w.h5"], "neither the directory of a run nor a .safetensors file"),
-        (["--init-from", "absent"], "neither the directory of a run nor"),
+        (["--init-from", "w.pth"], "pickled weights are not read"),
+        (["--init-from", "w.h5"], "neither a run's directory nor a .safetensors file"),
+        (["--init-from", "absent"], "neither a run's directory nor"),
         (["--init-from", "w.safetensors"], "w.safetensors: cannot be read (No such file"),
         (["--init-from", "."], "--init-from .: holds no checkpoint of a run"),
         (["--freeze", "conv9"], "'conv9' matches no parameter; allowed: conv1, "),
@@ -269,11 +269,11 @@ def test_the_outputs_are_those_of_the_weights(tmp_path):
     ("change", "said"),
     [
         ({"fc.bias": np.zeros(10, np.int32)}, "fc.bias is of type I32, not a float"),
-        ({"bn1.bias": np.full(64, np.nan, np.float32)}, "norm1.bias holds values that are not"),
+        ({"bn1.bias": np.full(64, np.nan, np.float32)}, "norm1.bias has values that are not"),
         ({"norm1.bias": np.zeros(64, np.float32)}, "bn1.bias and norm1.bias are both norm1.bias"),
         (
             {f"x{i}.bias": np.zeros(1, np.float32) for i in range(10_001)},
-            "tensors, not of a ResNet",
+            "tensors, too many for a ResNet",
         ),
     ],
 )

@@ -1,7 +1,8 @@
-"""Where a run's checkpoints are: in its own directory, or with the group that it trains in.
+"""Find a run's checkpoints: in its own directory, or in that of its group.
 
-Runs that train together share one checkpoint, in `groups/1` or the like of their study. It names
-them by the last two parts of their directories, `batch/seed42`. A finished run has its own.
+Runs that train together share checkpoints, in a directory such as `groups/1` of their study. There,
+a run's name is the last two parts of its directory, such as `batch/seed42`. A finished run has its
+own checkpoint.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from cifar_jax.runner.results import Damaged, GroupRecord, validate
 
 
 class Location(NamedTuple):
-    """A directory of checkpoints, and the index of a run in them."""
+    """A directory of checkpoints, and a run's index in its group."""
 
     directory: Path
     run: int = 0
@@ -39,7 +40,7 @@ def _members(directory: Path) -> list[str]:
 
 
 def locate(workdir: Path) -> Location | None:
-    """Return where the newest checkpoint of a run is; None if it has none."""
+    """Return the location of a run's newest checkpoint, or None."""
     found = [Location(workdir / CHECKPOINTS)] if saved_positions(workdir / CHECKPOINTS) else []
     name = run_name(workdir)
     for directory in sorted((workdir.absolute().parents[1] / GROUPS).glob("[0-9]*")):
@@ -50,7 +51,7 @@ def locate(workdir: Path) -> Location | None:
 
 
 def newest_position(workdir: Path) -> Position:
-    """Return how far a run's newest whole checkpoint is; (0, 0) if it has none."""
+    """Return the position of a run's newest undamaged checkpoint, or (0, 0)."""
     found = locate(workdir)
     return (newest_intact(found.directory) if found else None) or Position(0)
 
@@ -71,13 +72,14 @@ def remove_finished_groups(study: Path) -> None:
 
 
 def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Location:
-    """Return where a run's checkpoints are, given its directory or the `checkpoints` in it.
+    """Return the location of a run's checkpoints.
 
     Args:
-        flag: that named it, for the message.
+        path: the run's directory, or the directory `checkpoints` in it.
+        flag: with which the user gave the path, for the message.
 
     Raises:
-        UserError: if there is no checkpoint, or it is that of several runs.
+        UserError: there is no checkpoint, or it is of several runs.
     """
     found = locate(path) or (Location(path) if saved_positions(path) else None)
     if found is None:

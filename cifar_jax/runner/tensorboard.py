@@ -1,4 +1,4 @@
-"""TensorBoard events, without TensorFlow and without a thread.
+"""Write TensorBoard events, without TensorFlow and without a thread.
 
 `tensorboardX.SummaryWriter` writes in a thread. A full disk kills the thread, and its callers then
 wait forever. These events are written by the calling thread, which sees the error.
@@ -15,7 +15,7 @@ class Events:
 
     Args:
         directory: made if it is missing.
-        first: the next epoch. From it on TensorBoard ignores the values of earlier files.
+        first: the next epoch. TensorBoard ignores values of earlier files from this epoch on.
     """
 
     def __init__(self, directory: Path, first: int) -> None:

@@ -150,7 +150,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
     assert outcome(workdir) == outcome(undisturbed)
 
 
-def test_when_no_checkpoint_is_whole_it_is_said_and_nothing_is_done(
+def test_when_all_checkpoints_are_damaged_it_is_said_and_nothing_is_done(
     folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "w"
@@ -164,7 +164,7 @@ def test_when_no_checkpoint_is_whole_it_is_said_and_nothing_is_done(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     for line in lines:
-        assert f"{workdir}/checkpoints: no checkpoint is whole" in line
+        assert f"{workdir}/checkpoints: all checkpoints are damaged" in line
         assert "remove the run's directory and train again" in line
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
 
