@@ -124,7 +124,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     history = [{k: v for k, v in row.items() if k not in clocks} for row in rows]
     with np.load(workdir / "predictions.npz") as predictions:
         arrays = {name: predictions[name].tolist() for name in predictions}
-    newest = checkpoint.newest_whole(workdir / "checkpoints")
+    newest = checkpoint.newest_intact(workdir / "checkpoints")
     assert newest == (len(history), 0)
     return {
         "history": history,

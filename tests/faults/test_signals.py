@@ -192,7 +192,7 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
     for epoch, steps, names in ((1, 1, {"0+1"}), (1, 2, {"0+2"}), (2, 2, {"1", "1+2"})):
         assert main(argv) == 143
         out, error = capsys.readouterr()
-        assert "SIGTERM: finishing the steps under way, for at most 25 s" in out
+        assert "SIGTERM: finishing the current steps, for at most 25 s" in out
         assert f"Stopped in epoch {epoch} of 2, after {counted(steps, 'step')};" in error
         assert error.count("\n") == 1
         assert checkpoints_of(tmp_path / "w") == names
@@ -274,7 +274,7 @@ def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step, steps,
     if allowed:
         assert training.resumed_steps([start], program) == steps
         return
-    with pytest.raises(UserError, match="--resume: the newest checkpoint says that it is after"):
+    with pytest.raises(UserError, match="--resume: the newest checkpoint does not fit"):
         training.resumed_steps([start], program)
 
 
