@@ -5,6 +5,7 @@ import pytest
 from made_up import MADE
 from PIL import Image
 
+from cifar_jax.commands import figures as run_figures
 from cifar_jax.report import figures
 from cifar_jax.runner import outcome
 from cifar_jax.runner.evaluation import evaluate_logits
@@ -50,7 +51,7 @@ def finish(workdir, classes):
 
 
 def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeypatch):
-    results, evaluation = finish(tmp_path, 3)
+    results, _ = finish(tmp_path, 3)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "predictions.npz"}
     before = read_sealed(tmp_path / "results.json")
 
@@ -59,7 +60,7 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 
     monkeypatch.setattr(figures, "training_curves", fail)
     monkeypatch.setattr(figures, "confusion_matrix", fail)
-    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    _, problems = run_figures.draw(tmp_path, results)
     assert len(problems) == 2
     assert all(line.startswith("warning: ") and "out of memory" in line for line in problems)
     after = read_sealed(tmp_path / "results.json")
@@ -69,11 +70,11 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 
 
 def test_the_peak_of_memory_is_that_after_the_figures(tmp_path, monkeypatch):
-    results, evaluation = finish(tmp_path, 3)
+    results, _ = finish(tmp_path, 3)
     monkeypatch.setattr(
-        outcome, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
+        run_figures, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
     )
-    final, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    final, problems = run_figures.draw(tmp_path, results)
     assert problems == []
     assert final.peak_memory_bytes == 102
     assert read_sealed(tmp_path / "results.json")["peak_memory_bytes"] == 102
@@ -89,8 +90,8 @@ def test_results_of_many_classes_are_small(tmp_path, classes, kept):
 
 
 def test_the_figures_of_many_classes_are_bounded(tmp_path):
-    results, evaluation = finish(tmp_path, 300)
-    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    results, _ = finish(tmp_path, 300)
+    _, problems = run_figures.draw(tmp_path, results)
     assert problems == []
     for name in ("training_curves.png", "confusion_matrix.png"):
         with Image.open(tmp_path / name) as image:
