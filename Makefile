@@ -27,9 +27,10 @@ test-faults: .venv/.installed ## run the long fault and fuzz tests
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
 	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)
 
-lint: .venv/.installed ## check style and formatting
+lint: .venv/.installed ## check style, formatting and the direction of imports
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/lint-imports --no-cache --no-logo
 
 format: .venv/.installed ## format, and fix what can be fixed
 	@.venv/bin/python -m ruff check --fix .

@@ -1,4 +1,4 @@
-"""Reading what others wrote: regular files of limited size, standard JSON, names."""
+"""Read and check files and names that this program did not write."""
 
 import errno
 import json
@@ -10,22 +10,18 @@ from typing import Any
 
 from cifar_jax.errors import UserError
 
-# Far above what this project writes: `results.json` of 100,000 epochs has 30 MB.
+# Bytes. This program writes far less: `results.json` of 100,000 epochs has 30 MB.
 LARGEST_JSON = 256 << 20
-# A character that is no control, line end or lone surrogate, as a regular expression.
+# Regular expression of a character, other than controls, line ends and lone surrogates.
 LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """Read a regular file; never waits for a pipe or a device.
-
-    Args:
-        path: of the file.
-        most: bytes that it may have.
+    """Read a regular file of at most `most` bytes. Never wait for a pipe or a device.
 
     Raises:
-        OSError: if it cannot be read, is no regular file, or is larger.
-        ValueError: if the path itself is none.
+        OSError: it cannot be read, is not a regular file, or is larger.
+        ValueError: the path is not valid: it contains a null byte.
     """
     # Without O_NONBLOCK, opening a pipe waits for its other end.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -46,11 +42,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_json(path: str | Path, most: int = LARGEST_JSON) -> Any:
-    """Read standard JSON.
+    """Read standard JSON, without NaN and infinity.
 
     Raises:
-        OSError: as `read_bytes`.
-        ValueError: if it is not UTF-8 or not JSON, or nested too deeply.
+        OSError: see `read_bytes`.
+        ValueError: it is not UTF-8 or not JSON, or is nested too deeply.
     """
     try:
         return json.loads(read_bytes(path, most).decode("utf-8"), parse_constant=_refuse_constant)
@@ -59,10 +55,14 @@ def read_json(path: str | Path, most: int = LARGEST_JSON) -> Any:
 
 
 def expand_home(path: str | Path, what: str) -> Path:
-    """`path` with a leading `~` or `~user` replaced.
+    """Return `path` with its leading `~` or `~user` replaced.
+
+    Args:
+        path: to expand.
+        what: begins the error message, such as a flag.
 
     Raises:
-        UserError: beginning with `what`, if there is no such user or home directory.
+        UserError: there is no such user or home directory.
     """
     try:
         return Path(path).expanduser()
@@ -71,10 +71,10 @@ def expand_home(path: str | Path, what: str) -> Path:
 
 
 def is_name(value: Any) -> bool:
-    """Text of one line without control characters, 1 to 1000 characters."""
+    """Return whether a value is one line of 1 to 1000 characters, without control characters."""
     return type(value) is str and bool(re.fullmatch(f"{LINE}{{1,1000}}", value))
 
 
 def is_part(value: Any) -> bool:
-    """A name that is one part of a path: of a file or folder right here, not above or below."""
+    """Return whether a value is the name of a file or folder: a path of one part, not `..`."""
     return is_name(value) and value not in (".", "..") and "/" not in value and "\\" not in value

@@ -1,4 +1,4 @@
-"""One writer a directory."""
+"""Lock a directory, so that only one process writes in it."""
 
 import contextlib
 import errno
@@ -13,51 +13,50 @@ from filelock import FileLock, Timeout
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import LOCK
-from cifar_jax.storage import naming, remove_unfinished
+from cifar_jax.storage import name_in_errors, remove_unfinished
 
-# A holder that ends removes its file. A process that waits for that file then needs a second try.
+# A process that ends removes the lock file. One that waits for that file must try again.
 _SECONDS = 0.1
-# A file system without locks: two processes in one directory are then the user's business.
+# Errors of a file system without locks. There, the user must keep a directory to one process.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def _holder(what: str) -> str:
+def _owner(what: str) -> str:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return f"process {os.getpid()} on {socket.gethostname()} ({what}), since {since}"
 
 
 @contextlib.contextmanager
 def locked(directory: Path, what: str) -> Iterator[None]:
-    """Be the only process that writes in a directory.
+    """Lock a directory against other processes, and remove unfinished files in it.
 
-    The lock is the file `lock` in it, which names its holder. The kernel releases the lock when
-    the process ends, however it ends, so the next process takes a dead process's lock. On a file
-    system without locks, none is taken.
+    The lock is the file `lock`, which names the process. The kernel releases the lock when the
+    process ends, even if it is killed. On a file system without locks, nothing is locked.
 
     Args:
         directory: to write in.
-        what: the process is doing, for others to read.
+        what: the command, for the message to other processes.
 
     Raises:
-        UserError: naming the holder, if another process has the lock.
-        OSError: if the file cannot be made.
+        UserError: another process has the lock; the message names it.
+        OSError: the file cannot be made.
     """
     path = directory / LOCK
 
-    def sign(handle: int) -> None:
-        with naming(path):
+    def write_owner(handle: int) -> None:
+        with name_in_errors(path):
             os.ftruncate(handle, 0)
-            os.write(handle, f"{_holder(what)}\n".encode())
+            os.write(handle, f"{_owner(what)}\n".encode())
 
-    lock = FileLock(path, _SECONDS, fallback_to_soft=False, on_acquired=sign)
+    lock = FileLock(path, _SECONDS, fallback_to_soft=False, on_acquired=write_owner)
     try:
         lock.acquire()
     except Timeout:
-        holder = ""
+        owner = ""
         with contextlib.suppress(OSError):
-            holder = read_bytes(path, 500).decode(errors="replace").strip()
+            owner = read_bytes(path, 500).decode(errors="replace").strip()
         raise UserError(
-            f"{directory}: in use by {holder or 'another process'}; wait for it or stop it"
+            f"{directory}: in use by {owner or 'another process'}; wait for it or stop it"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:

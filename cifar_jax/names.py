@@ -1,4 +1,4 @@
-"""Names of the files in the directory of a run and of a study."""
+"""Names of the files and directories in a run's and in a study's directory."""
 
 # A run.
 CHECKPOINTS = "checkpoints"

@@ -1,7 +1,7 @@
-"""Files that survive: durable writes, what killed writers left, and digests.
+"""Write files atomically and durably, with digests.
 
-What is being written has a name that begins with `WRITING` and gets its own by a rename, so that
-a reader sees a whole file or none.
+A file gets a temporary name, which begins with `WRITING`, until all of it is on the disk. Then it
+is renamed, so that a reader sees all of the file or no file.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ _DIGEST = "sha256"
 
 
 @contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Name a path in what the disk says of a file that is open: the error itself names none."""
+def name_in_errors(path: str | Path) -> Iterator[None]:
+    """Add a path to an `OSError` that lacks one. Errors of an open file lack it."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def sync(path: str | Path) -> None:
-    """Have a file or directory reach the disk."""
+    """Flush a file or directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -45,14 +45,10 @@ def sync(path: str | Path) -> None:
 
 
 def reserve(directory: Path, size: int) -> None:
-    """Fail now rather than half-way where a directory has no room.
-
-    Args:
-        directory: to be written in.
-        size: bytes to be written.
+    """Check that `size` bytes can be written in a directory.
 
     Raises:
-        OSError: as the disk says: it is full, read-only, gone, ...
+        OSError: they cannot: the disk is full, read-only or removed.
     """
     with tempfile.TemporaryFile(dir=directory) as file:
         if hasattr(os, "posix_fallocate"):
@@ -62,7 +58,7 @@ def reserve(directory: Path, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or directory, if it is there and can be removed."""
+    """Remove a file or directory. Ignore errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -71,27 +67,27 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what killed writers left in a directory and right below it."""
+    """Remove the files of killed processes in a directory and its subdirectories, one level."""
     for pattern in (f"{WRITING}*", f"*/{WRITING}*"):
-        for left in directory.glob(pattern):
-            remove(left)
+        for path in directory.glob(pattern):
+            remove(path)
 
 
 @contextlib.contextmanager
 def temporary_directory(parent: Path) -> Iterator[Path]:
     """Make a directory to write in, and remove it at the end.
 
-    Directories that killed processes left in `parent` go first. A file in each is locked by its
-    writer; the kernel releases the lock when the process ends.
+    First remove those of killed processes in `parent`. Each process locks a file in its own. The
+    kernel releases the lock when the process ends.
     """
     from filelock import FileLock
 
     def lock(directory: Path) -> FileLock:
         return FileLock(directory / ".lock", blocking=False, fallback_to_soft=False)
 
-    for left in parent.glob(f"{WRITING}*"):
-        with contextlib.suppress(OSError), lock(left):
-            shutil.rmtree(left, ignore_errors=True)
+    for path in parent.glob(f"{WRITING}*"):
+        with contextlib.suppress(OSError), lock(path):
+            shutil.rmtree(path, ignore_errors=True)
     made = Path(tempfile.mkdtemp(dir=parent, prefix=WRITING))
     own = lock(made)
     try:
@@ -104,14 +100,14 @@ def temporary_directory(parent: Path) -> Iterator[Path]:
 
 
 def sha256(path: str | Path, *, durable: bool = False) -> str:
-    """SHA-256 of a regular file in hex; a pipe or device is not waited for.
+    """Return the SHA-256 of a regular file in hex. Never wait for a pipe or device.
 
     Args:
         path: of the file.
-        durable: also have it reach the disk.
+        durable: also flush the file to the disk.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
@@ -129,17 +125,17 @@ def _record_digest(record: dict[str, Any]) -> str:
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with the digest of all that it holds: `sha256`, of `json.dumps` by sorted key.
+    """Return a JSON object with its digest: `sha256`, of `json.dumps` with sorted keys.
 
     Args:
-        record: what `json` gives back as it is: names are text, no NaN, lists for tuples.
+        record: plain data without NaN; keys are text.
     """
     plain = json.loads(json.dumps(record))
     return {**plain, _DIGEST: _record_digest(plain)}
 
 
-def is_whole(record: Any) -> bool:
-    """Whether a JSON object is as it was sealed. One that never was is taken as it is."""
+def is_intact(record: Any) -> bool:
+    """Return whether a JSON object has the digest in it. One without a digest counts as intact."""
     if not isinstance(record, dict):
         return False
     try:
@@ -149,23 +145,23 @@ def is_whole(record: Any) -> bool:
 
 
 def read_sealed(path: Path) -> Any:
-    """Read a JSON file that may hold its digest.
+    """Read a JSON file that may contain its digest.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not JSON or not what was written.
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or has another digest.
     """
     value = read_json(path)
-    if not is_whole(value):
-        raise ValueError("damaged: its content does not have the digest in it")
+    if not is_intact(value):
+        raise ValueError("damaged: its content does not match its digest")
     return value
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through a temporary one beside it, renamed when it has reached the disk."""
+    """Write a temporary file in the same directory, flush it to the disk, and rename it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{WRITING}{path.name}-")
     try:
-        with naming(path), os.fdopen(handle, "wb") as file:
+        with name_in_errors(path), os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -190,12 +186,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def strict(value: Any) -> Any:
-    """A copy of plain data in which numbers that JSON cannot hold (NaN, infinity) are None."""
+def nan_to_none(value: Any) -> Any:
+    """Return a copy of plain data with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
+        return [nan_to_none(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -203,24 +199,24 @@ def strict(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write standard JSON atomically; NaN and infinity become null."""
-    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(nan_to_none(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_sealed(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON object with its digest, see `seal`."""
-    write_json(path, seal(strict(record)))
+    write_json(path, seal(nan_to_none(record)))
 
 
 def json_lines(rows: Iterable[Any]) -> str:
-    """One line of JSON a row."""
-    return "".join(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)
+    """Return one line of JSON for each row."""
+    return "".join(json.dumps(nan_to_none(row), allow_nan=False) + "\n" for row in rows)
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Refuse a link that would make a report write to another place than its study.
+    """Check that `path` is no link out of `root`, so that a report writes only in its study.
 
     Raises:
-        UserError: naming the link.
+        UserError: it is such a link.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{path}: is a link out of {root}; the report is written only there")

@@ -16,7 +16,7 @@ from cifar_jax.config.changes import changes
 from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.errors import UserError
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.prepare import Prepared, open_dataset, place
+from cifar_jax.runner.prepare import Prepared, open_dataset, split_dataset
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
@@ -94,10 +94,10 @@ def test_the_written_config_has_the_resolved_sizes(images: Path) -> None:
 def test_sizes_that_were_given_are_not_changed(images: Path) -> None:
     config = Config(data=DataConfig(dataset=str(images), val_examples=5000))
     with pytest.raises(UserError, match="--val-examples 5000: must be below the 21 images"):
-        place(*open_dataset(config))
+        split_dataset(*open_dataset(config))
     config = Config(data=DataConfig(dataset=str(images)), training=TrainingConfig(batch_size=128))
     with pytest.raises(UserError, match="--batch-size 128: must be at most the 17"):
-        place(*open_dataset(config))
+        split_dataset(*open_dataset(config))
 
 
 def test_a_split_without_a_class_is_said(images: Path) -> None:
@@ -115,4 +115,4 @@ def test_batch_norm_of_one_image_is_refused(images: Path) -> None:
         data=DataConfig(dataset=str(images)), model=ModelConfig(norm="batch"), training=training
     )
     with pytest.raises(UserError, match="--norm batch: a batch of one image"):
-        place(*open_dataset(config))
+        split_dataset(*open_dataset(config))

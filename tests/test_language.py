@@ -16,11 +16,6 @@ RIDDLES = re.compile(
     r"stands?|at hand|lies?|lay|where there (is|are) none|mend(s|ed)?|whoever|nobody)\b",
     re.IGNORECASE,
 )
-# Remove a name when its file has no riddle any more.
-PENDING = re.compile(
-    r"cifar_jax/(outcome|pretrained|run_report|run_study|study/(collect|record)|"
-    r"runner/(checkpoint|directory|resume|run|training))\.py"
-)
 FILES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("configs/*")),
@@ -48,7 +43,5 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
     "path", [p for p in FILES if p.is_file()], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_no_riddles(path: Path) -> None:
-    if PENDING.fullmatch(path.relative_to(ROOT).as_posix()):
-        pytest.skip("pending")
     found = [(line, m[0]) for line, text in texts(path) for m in RIDDLES.finditer(text)]
     assert found == []

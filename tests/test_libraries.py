@@ -66,7 +66,7 @@ libraries.start()
 import jax, numpy as np
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 
 params = {str(i): np.ones((1, 40, 40), np.float32) for i in range(8)}
 key = jax.random.split(jax.random.key(0), 1)
@@ -77,7 +77,7 @@ for extra in range(12):
     limit = len(os.listdir("/proc/self/fd")) + extra
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most[1]))
     try:
-        checkpoints.save(Place(1), state, {"runs": [{}]})
+        checkpoints.save(Position(1), state, {"runs": [{}]})
         print("saved")
     except MachineError as error:
         print(error)

@@ -17,7 +17,7 @@ from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import pretrained
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 
@@ -131,9 +131,9 @@ def test_a_study_compares_from_scratch_with_pretrained(two, folder, tmp_path, ca
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--init-from", "w.pth"], "pickled weights are refused"),
-        (["--init-from", "w.h5"], "neither the directory of a run nor a .safetensors file"),
-        (["--init-from", "absent"], "neither the directory of a run nor"),
+        (["--init-from", "w.pth"], "pickled weights are not read"),
+        (["--init-from", "w.h5"], "neither a run's directory nor a .safetensors file"),
+        (["--init-from", "absent"], "neither a run's directory nor"),
         (["--init-from", "w.safetensors"], "w.safetensors: cannot be read (No such file"),
         (["--init-from", "."], "--init-from .: holds no checkpoint of a run"),
         (["--freeze", "conv9"], "'conv9' matches no parameter; allowed: conv1, "),
@@ -269,11 +269,11 @@ def test_the_outputs_are_those_of_the_weights(tmp_path):
     ("change", "said"),
     [
         ({"fc.bias": np.zeros(10, np.int32)}, "fc.bias is of type I32, not a float"),
-        ({"bn1.bias": np.full(64, np.nan, np.float32)}, "norm1.bias holds values that are not"),
+        ({"bn1.bias": np.full(64, np.nan, np.float32)}, "norm1.bias has values that are not"),
         ({"norm1.bias": np.zeros(64, np.float32)}, "bn1.bias and norm1.bias are both norm1.bias"),
         (
             {f"x{i}.bias": np.zeros(1, np.float32) for i in range(10_001)},
-            "tensors, not of a ResNet",
+            "tensors, too many for a ResNet",
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_checkpoint_without_classes_is_refused(two, tmp_path):
     config = tables.from_dict(record["runs"][0]["config"], "")
     state = init_state(build_experiment(config), jax.random.key(0), (32, 32, 3))
     written = Checkpoints(tmp_path / "checkpoints")
-    written.save(Place(1), stack_runs([state]), record)
+    written.save(Position(1), stack_runs([state]), record)
     written.close()
     with pytest.raises(UserError, match="missing required field `classes`"):
         pretrained.open_source(tmp_path)

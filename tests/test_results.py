@@ -101,7 +101,7 @@ def test_unknown_fields_are_of_a_newer_version_and_ignored(finished):
         ((), {"norm": "a\nb"}, "norm: Expected `str` of one printable line"),
         ((), {"confusion_matrix": [[1, 2]]}, "confusion_matrix is not 2 x 2"),
         ((), {"per_class_accuracy": {"cat": 1}}, "name different classes"),
-        ((), {"predictions_sha256": ...}, "one of its two digests is gone"),
+        ((), {"predictions_sha256": ...}, "one of its two digests is missing"),
         (("dataset",), {"n_test": -1}, "dataset.n_test: Expected `int` >= 0"),
         (("dataset",), {"classes": ["cat", "cat"]}, "dataset: two classes have the same name"),
         (("versions",), {"jax": 1}, "versions[...]: Expected `str`, got `int`"),

@@ -315,7 +315,7 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", "--checkpoint", str(workdir)]) == 2
     error = capsys.readouterr().err
-    assert "no checkpoint is whole" in error
+    assert "all checkpoints are damaged" in error
     assert error.count("\n") == 1
 
 

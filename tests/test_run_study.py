@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
-from cifar_jax.commands.study import plan
+from cifar_jax.commands.study import plan_groups
 from cifar_jax.commands.train import open_data
 from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
@@ -276,7 +276,7 @@ def test_a_directory_of_something_else_is_refused(folder, tmp_path, capsys):
 
 def groups(arms, seeds, together, finished, program=str):
     """`plan`, with letters for arms, as the runs of each group."""
-    return [group.runs for group in plan(arms, seeds, together, finished, program)]
+    return [group.runs for group in plan_groups(arms, seeds, together, finished, program)]
 
 
 def test_plan_pairs_seeds_and_groups_what_stands_alike():

@@ -14,21 +14,21 @@ from cifar_jax.runner.results import Finished, write_results
 
 
 def caption(results: Finished) -> str:
-    """Return the title of a run's figures. It never passes the synthetic set off as CIFAR-10."""
+    """Return the title of a run's figures. Synthetic images are never called CIFAR-10."""
     dataset = results.dataset.name
     name = f"{dataset} images (not CIFAR-10)" if is_synthetic(dataset) else dataset
     return f"{name}, {results.model}, norm {results.norm}, seed {results.seed}"
 
 
 def draw(workdir: Path, results: Finished) -> tuple[Finished, list[str]]:
-    """Draw the figures of a finished run, and add the memory that they took to its results.
+    """Draw the figures of a finished run, and update the peak memory in its results.
 
     Args:
         workdir: the run's directory.
         results: the run's `results.json`.
 
     Returns:
-        The `results.json` as it is now, and a line for each failure.
+        The updated `results.json`, and a line for each failure.
     """
     with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
         confusion = evaluate_logits(predictions["logits"], predictions["label"]).confusion
@@ -37,6 +37,6 @@ def draw(workdir: Path, results: Finished) -> tuple[Finished, list[str]]:
     try:
         write_results(workdir, results)
     except OSError as error:
-        why = f"the peak memory leaves out the figures ({error.strerror})"
+        why = f"its peak memory does not include the figures ({error.strerror})"
         problems.append(f"warning: {workdir / RESULTS}: {why}")
     return results, problems

@@ -1,4 +1,4 @@
-"""`report` for the directory of a single run: read its results, and write its page."""
+"""The command `report` for a single run: read its results, and write its page."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from cifar_jax.study.collect import Run, read_ended
 
 
 def is_run(workdir: Path) -> bool:
-    """Whether a directory holds a single run, finished or not, and not a study.
+    """Return whether a directory holds a single run, finished or not. False for a study.
 
     Raises:
-        UserError: if it holds neither.
+        UserError: it holds neither.
     """
     if (workdir / STUDY).exists() or any(workdir.glob("*/seed*")):
         return False
@@ -27,10 +27,10 @@ def is_run(workdir: Path) -> bool:
 
 
 def read_outcome(workdir: Path) -> Run:
-    """The run in a directory, finished or diverged.
+    """Read the finished or diverged run in a directory.
 
     Raises:
-        UserError: if it is neither, or its results are damaged.
+        UserError: the run is not finished, or its results are damaged.
     """
     run = read_ended(workdir)
     if run is None:
@@ -54,15 +54,15 @@ def report_run(
 
     Args:
         workdir: the run's directory.
-        dataset: where its images are now, if they were moved.
-        data_dir: likewise.
+        dataset: `data.dataset` of the images now, if they were moved.
+        data_dir: `data.data_dir` of the images now, if they were moved.
         display: shows messages.
 
     Returns:
         The page, `report.html` in the directory.
 
     Raises:
-        UserError: if no run has ended there, or its files are damaged.
+        UserError: the run is not finished, or its files are damaged.
     """
     display = display or Display()
     run = read_outcome(workdir)

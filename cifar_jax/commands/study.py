@@ -1,4 +1,4 @@
-"""A study: every arm with every seed, each run once, then the statistics and the report."""
+"""The command `study`: train every arm with every seed, then write statistics and report."""
 
 import contextlib
 import dataclasses
@@ -25,21 +25,21 @@ from cifar_jax.names import STUDY
 from cifar_jax.report.page import write_report
 from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.moved import Moved, find_images
-from cifar_jax.runner.prepare import Prepared, place, split_rows
+from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Session, train_group
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
-from cifar_jax.study.comparable import other_ways, unlike
-from cifar_jax.study.directory import Cell, check_sources, claim, unfinished
+from cifar_jax.study.comparable import computed_differently, others_computed_on
+from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
 from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.summary import summarise
@@ -48,18 +48,22 @@ from cifar_jax.study.sweep import summarise_sweep
 
 @dataclass(frozen=True)
 class Group:
-    """Runs, each an arm and a seed, that are trained together."""
+    """Runs that train together. Each is an arm and a seed."""
 
     runs: tuple[Cell, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What each run is called on the terminal."""
+        """The name of each run on the terminal."""
         return tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in self.runs)
 
 
 def study_seeds(config: Config) -> tuple[int, ...]:
-    """The seeds of a study."""
+    """Return the seeds of a study.
+
+    Raises:
+        UserError: the last seed is too large.
+    """
     first = config.training.seed
     if first + config.study.seeds > 2**32:
         raise UserError(f"--seed {first}: with {config.study.seeds} seeds the last is above 2**32")
@@ -67,13 +71,13 @@ def study_seeds(config: Config) -> tuple[int, ...]:
 
 
 def seed_parallelism(config: Config, platform: str) -> int:
-    """The most runs to train together.
+    """Return the largest number of runs to train together.
 
-    On a CPU one run fills the cores, and the cache is better used by one; an accelerator is far
-    from filled by one small CNN.
+    On a CPU one run uses all cores, and several would share its cache. One small CNN leaves most
+    of an accelerator idle, so there all runs train together.
 
     Raises:
-        UserError: if what is asked for is neither `auto` nor a number that can be used.
+        UserError: `study.seed_parallelism` is neither `auto` nor an allowed number.
     """
     sweep = parse_sweep(config)
     text = config.study.seed_parallelism
@@ -92,41 +96,44 @@ def _batched(items: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def plan(
+def plan_groups(
     arms: Sequence[Arm],
     seeds: Sequence[int],
-    together: int,
-    finished: dict[Cell, Place],
+    group_size: int,
+    remaining: dict[Cell, Position],
     program: Callable[[Arm], Hashable],
 ) -> list[Group]:
-    """What is left to train, seed by seed, so that an unfinished study still holds pairs.
+    """Divide the remaining runs into groups that train together.
+
+    Groups train seed by seed, so an interrupted study already has pairs of runs with one seed.
 
     Args:
-        together: largest number of runs in a group.
-        finished: what each run has behind it; runs that need nothing are absent.
-        program: arms for which it is the same can be trained together.
+        arms, seeds: all of the study.
+        group_size: largest number of runs in a group.
+        remaining: unfinished runs, and the position of their newest checkpoint.
+        program: key of an arm's compiled program. Arms with equal keys can train together.
 
     Returns:
-        Groups of runs that stand at the same step.
+        Groups, in the order of training. The runs of a group are at the same position.
     """
     families: dict[Hashable, list[Arm]] = {}
     for arm in arms:
         families.setdefault(program(arm), []).append(arm)
     chunks = [
-        _batched([(arm, seed) for seed in seeds for arm in family], together)
+        _batched([(arm, seed) for seed in seeds for arm in family], group_size)
         for family in families.values()
     ]
     groups = []
     for row in itertools.zip_longest(*chunks, fillvalue=()):
         for chunk in row:
-            left = sorted((run for run in chunk if run in finished), key=finished.__getitem__)
-            for _, runs in itertools.groupby(left, key=finished.__getitem__):
-                groups.append(Group(tuple(runs)))
+            runs = sorted((run for run in chunk if run in remaining), key=remaining.__getitem__)
+            for _, equal in itertools.groupby(runs, key=remaining.__getitem__):
+                groups.append(Group(tuple(equal)))
     return groups
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
-    """Refuse arms whose norm, batches or images cannot be had, before anything is written."""
+    """Check each arm's norm, precision, layers and batches, before anything is written."""
     for arm in arms:
         config = arm.config(prepared.config, 0)
         check_norm(config.model)
@@ -139,14 +146,14 @@ Sessions = Callable[[DataConfig], Session]
 
 
 def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
-    """Return what runs with the same data table share: images on the device, and programs."""
+    """Return a function that makes one session for each `[data]` table, and reuses it."""
 
     @functools.cache
     def session(data: DataConfig) -> Session:
         if data == prepared.config.data:
             return Session(prepared, display, grace=grace)
         config = dataclasses.replace(prepared.config, data=data)
-        return Session(place(config, prepared.dataset), display, grace=grace)
+        return Session(split_dataset(config, prepared.dataset), display, grace=grace)
 
     return session
 
@@ -159,30 +166,30 @@ def study_run(
     grace: float = GRACE,
     display: Display | None = None,
 ) -> list[str]:
-    """Train what a study still lacks, then write its report.
+    """Train the remaining runs of a study, then write its report.
 
     Args:
-        config: of the study; each run's differs from it in norm, seed and swept setting alone.
-        seeds: of the study; None: `study.seeds` of them, counted up from `training.seed`.
-        workdir: directory of the study; `runs/study-<dataset>-<model>` by default, with
-            `-<setting>` after it for a sweep.
-        grace: seconds that it may go on after SIGTERM.
-        display: where progress is shown.
+        config: of the study. A run's config differs only in norm, seed and swept setting.
+        seeds: of the study. None: `study.seeds` seeds, counted up from `training.seed`.
+        workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
+            `-<setting>`.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
 
     Returns:
-        One line for each run that failed. In a sweep a run that diverged is a result.
+        One line for each run that failed. In a sweep, a diverged run is a result, not a failure.
 
     Raises:
-        UserError: for input that the user can mend, before anything is written.
-        Interrupted: finished runs and checkpoints are kept.
+        UserError: wrong input, before anything is written.
+        Interrupted: a signal stopped it; finished runs and checkpoints are kept.
     """
     display = display or Display()
     norms, sweep = parse_arms(config), parse_sweep(config)
     seeds = seeds or study_seeds(config)
-    together = seed_parallelism(config, jax.default_backend())
+    group_size = seed_parallelism(config, jax.default_backend())
     arms = grid(norms, sweep)
     check_all([arm.config(config, 0).training for arm in arms])
-    if sweep:  # The value in the config is that of no run, so it need not fit the data.
+    if sweep:  # No run uses the value in the config, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
     sizes = [arm.config(config, 0).data.train_examples for arm in arms]
     prepared = open_data(config, display, sizes)
@@ -190,38 +197,37 @@ def study_run(
     workdir = workdir or _default_workdir(prepared, sweep)
     check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
-    asked = Plan(norms, seeds, tables.to_dict(prepared.config), prepared.record(), sweep)
+    requested = Plan(norms, seeds, tables.to_dict(prepared.config), prepared.record(), sweep)
     with lock_directory(workdir, "study"):
-        return _run(workdir, prepared, asked, together, grace, display)
+        return _run(workdir, prepared, requested, group_size, grace, display)
 
 
 def _run(
     workdir: Path,
     prepared: Prepared,
-    asked: Plan,
-    together: int,
+    requested: Plan,
+    group_size: int,
     grace: float,
     display: Display,
 ) -> list[str]:
-    """The study, once its directory is held."""
-    norms, seeds, sweep = asked.arms, asked.seeds, asked.sweep
+    """Do the work of `study_run`, in a locked directory."""
+    norms, seeds, sweep = requested.arms, requested.seeds, requested.sweep
     arms = grid(norms, sweep)
-    claim(workdir, asked, display)
-    left, failed = unfinished(workdir, arms, seeds)
+    begin_study(workdir, requested, display)
+    remaining, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
     what = " and ".join(norms) + (f" by {counted(len(sweep.values), 'value')}" if sweep else "")
     display.say(
         f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
-        f"{total - len(left)} finished; {workdir}"
+        f"{total - len(remaining)} finished; {workdir}"
     )
-
-    _warn_of_other_ways(workdir, prepared, arms, left, display)
+    _warn_if_computed_elsewhere(workdir, prepared, arms, remaining, display)
 
     def program(arm: Arm) -> Hashable:
         config = arm.config(prepared.config, 0)
         return build_experiment(config), config.data
 
-    groups = plan(arms, seeds, together, left, program)
+    groups = plan_groups(arms, seeds, group_size, remaining, program)
     epochs = [_epochs(prepared.config, group) for group in groups]
     sessions = _sessions(prepared, grace, display)
     try:
@@ -240,22 +246,26 @@ def _run(
     return [] if sweep and len(failed) < total else failed
 
 
-def _warn_of_other_ways(
+def _warn_if_computed_elsewhere(
     workdir: Path,
     prepared: Prepared,
     arms: Sequence[Arm],
-    left: Collection[Cell],
+    remaining: Collection[Cell],
     display: Display,
 ) -> None:
-    """Say how finished runs of seeds that are still to train were computed, if not as now."""
+    """Warn if finished runs, with the seed of a remaining run, were computed on something else."""
     device = next(iter(prepared.data.val_images.devices()))
-    way = describe_computing(device.device_kind, device.platform)
-    cells = itertools.product(arms, {seed for _, seed in left})
-    finished = [run_path(workdir, a.directory, seed) for a, seed in cells if (a, seed) not in left]
-    if others := other_ways(finished, way):
+    present = describe_computing(device.device_kind, device.platform)
+    cells = itertools.product(arms, {seed for _, seed in remaining})
+    finished = [
+        run_path(workdir, arm.directory, seed)
+        for arm, seed in cells
+        if (arm, seed) not in remaining
+    ]
+    if others := others_computed_on(finished, present):
         display.say(
-            f"warning: runs of the same seeds were computed on {' | '.join(others)}; the others "
-            f"will be computed on {way}, and the report will say so"
+            f"warning: finished runs of the same seeds were computed on {' | '.join(others)}; the "
+            f"remaining runs will be computed on {present}, and the report will say so"
         )
 
 
@@ -268,14 +278,14 @@ def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
 
 
 def _epochs(config: Config, group: Group) -> int:
-    """Epochs of all runs of a group."""
+    """Return the sum of the epochs of a group's runs."""
     return sum(arm.config(config, seed).training.epochs for arm, seed in group.runs)
 
 
 def _train_group(
     config: Config, group: Group, workdir: Path, later: int, sessions: Sessions
 ) -> list[str]:
-    """Train a group of runs; returns a line for each that failed."""
+    """Train a group of runs. Return a line for each that failed."""
     configs = [arm.config(config, seed) for arm, seed in group.runs]
     paths = [run_path(workdir, arm.directory, seed) for arm, seed in group.runs]
     session = sessions(configs[0].data)
@@ -286,9 +296,9 @@ def _train_group(
                 stack.enter_context(lock_directory(path, "study"))
             runs = [Run(*given) for given in zip(configs, paths, group.labels, strict=True)]
             outcomes = train_group(session, runs, later)
-    except MachineError:  # The other runs would fare no better.
+    except MachineError:  # The other runs would fail too.
         raise
-    except UserError as error:  # For example a damaged checkpoint: the other runs go on.
+    except UserError as error:  # For example a damaged checkpoint. Train the other runs.
         display.say(str(error))
         return [str(error)]
     failed = []
@@ -304,16 +314,16 @@ def _train_group(
 
 
 def _say_damaged(workdir: Path, display: Display) -> None:
-    """Name the runs whose results cannot be used."""
+    """Print a line for each run with damaged results."""
     for path in sorted(workdir.glob("*/seed*")):
         if wrong := damage(path):
             display.say(
-                f"{wrong}; not used: the study's command makes it again from the run's checkpoint"
+                f"{wrong}; not used: the command `study` writes it again from the run's checkpoint"
             )
 
 
 def _say_mixture(summary: dict[str, Any], display: Display) -> None:
-    """Warn where the runs were made with different code."""
+    """Warn if the runs were made with different code."""
     made = {**summary["versions"], "revision": summary["git_revision"] or ""}
     mixed = [
         f"{name} {texts.replace('; ', ' and ')}" for name, texts in made.items() if ";" in texts
@@ -323,13 +333,13 @@ def _say_mixture(summary: dict[str, Any], display: Display) -> None:
 
 
 def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
-    """Statistics, figures and report of what is finished."""
+    """Write statistics, figures and report of the finished runs."""
     _say_damaged(workdir, display)
     if read_plan(workdir).sweep:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
-    for notice in unlike([study]):
+    for notice in computed_differently([study]):
         display.say(f"warning: {notice}")
     summary = summarise(study)
     _say_mixture(summary, display)
@@ -348,9 +358,9 @@ def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
 
 
 def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
-    """Likewise of a sweep."""
+    """Write statistics, figures and report of a sweep's finished runs."""
     study = read_sweep(workdir)
-    for notice in unlike(study.studies):
+    for notice in computed_differently(study.studies):
         display.say(f"warning: {notice}")
     summary = summarise_sweep(study)
     _say_mixture(summary, display)
@@ -372,7 +382,7 @@ def _say_report(written: Sequence[Path], display: Display) -> None:
 
 
 def _accuracy(row: dict[str, Any]) -> str:
-    """A mean accuracy with its 95 % interval, or why there is none."""
+    """Describe a mean accuracy with its 95 % interval, or the reason for its absence."""
     seeds = counted(row["n"], "seed")
     if row["ci_t"] is None:
         why = f"; {row['no_interval']}" if row["n"] > 1 else ""
@@ -387,16 +397,16 @@ def redraw(
     data_dir: str | None = None,
     display: Display | None = None,
 ) -> None:
-    """Write the report of a study again from what its runs left.
+    """Write the report of a study again from the files of its runs.
 
     Args:
         workdir: the study's directory.
-        dataset: where its images lie now, if not where they lay.
-        data_dir: likewise.
-        display: where the answer is shown.
+        dataset: `data.dataset` of the images now, if they were moved.
+        data_dir: `data.data_dir` of the images now, if they were moved.
+        display: shows messages.
 
     Raises:
-        UserError: if there is no study, or it has no finished run.
+        UserError: there is no study, or it has no finished run.
     """
     display = display or Display()
     found, warning = find_plan(workdir)

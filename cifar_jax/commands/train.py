@@ -37,7 +37,10 @@ class Diverged(Exception):
 def open_data(
     config: Config, display: Display, train_examples: Sequence[int | None] = ()
 ) -> Prepared:
-    """Load and split the data, with a progress bar, and a banner where they are a substitute."""
+    """Load and split the data, and print its notes. A banner tells of substitute images.
+
+    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
+    """
     prepared = prepare(config, display.progress, train_examples)
     display.end_progress()
     if prepared.dataset.notice:
@@ -48,7 +51,7 @@ def open_data(
 
 
 def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -> None:
-    """Loss, accuracy, and accuracy of every class."""
+    """Print loss, accuracy, and the accuracy of each class."""
     total = len(dataset.test_labels)
     display.say(
         f"test loss {evaluation.loss:.4f}, test accuracy {100 * evaluation.accuracy:.2f} % "
@@ -59,7 +62,7 @@ def say_evaluation(evaluation: Evaluation, dataset: Dataset, display: Display) -
 
 
 def _memory(results: Finished) -> str:
-    """The peaks of memory that are known, in words."""
+    """Describe the known memory peaks."""
     peaks = {
         "of memory": results.peak_memory_bytes,
         "of the device's": results.peak_device_memory_bytes,
@@ -76,22 +79,23 @@ def train_run(
     grace: float = GRACE,
     display: Display | None = None,
 ) -> Finished:
-    """Train, evaluate on the test set, and write everything a run leaves.
+    """Train a run, evaluate it on the test set, and write its files.
 
     Args:
-        config: what to run.
-        workdir: directory of the run; `run_directory` by default.
-        resume: go on from its newest checkpoint, if it holds one.
-        debug_nans: if the run diverges, find the operation.
-        grace: seconds that it may go on after SIGTERM.
-        display: where progress is shown.
+        config: of the run.
+        workdir: the run's directory, by default `run_directory`.
+        resume: continue from the newest checkpoint in `workdir`, if there is one.
+        debug_nans: if the run diverges, find the operation with the first non-finite value.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
 
     Returns:
-        What was written to `results.json`.
+        The run's `results.json`.
 
     Raises:
-        UserError: for input that the user can mend, before anything is written.
-        Interrupted, Diverged: with the run's directory left as the message says.
+        UserError: wrong input, before anything is written.
+        Interrupted: a signal stopped it; the message says what is saved.
+        Diverged: the loss is no longer finite.
     """
     display = display or Display()
     check_all([config.training])
@@ -104,8 +108,8 @@ def train_run(
     before = read_divergence(workdir)
     if before is not None and not debug_nans:
         raise UserError(
-            f"--resume: {divergence_line(before, workdir)}; it would again: take another --workdir "
-            "and a lower --lr, or add --debug-nans to find the operation"
+            f"--resume: {divergence_line(before, workdir)}; it would diverge again; choose another "
+            "--workdir and a lower --lr, or add --debug-nans to find the operation"
         )
     try:
         with lock_directory(workdir, "train"):
@@ -152,12 +156,12 @@ def evaluate_run(
 
     Args:
         checkpoint: a run's directory, or the `checkpoints` directory in it.
-        dataset: where the same images lie now, if not where they lay.
-        data_dir: likewise.
-        display: where the result is shown.
+        dataset: `data.dataset` of the images now, if they were moved.
+        data_dir: `data.data_dir` of the images now, if they were moved.
+        display: shows the result.
 
     Raises:
-        UserError: if there is no checkpoint, or the data are not those of the run.
+        UserError: there is no checkpoint, or the images are not those of the run.
     """
     display = display or Display()
     directory, index = find_checkpoints(checkpoint)

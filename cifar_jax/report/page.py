@@ -41,7 +41,7 @@ from cifar_jax.report.tables import (
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.collect import Study
-from cifar_jax.study.comparable import unlike
+from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.statistics import ALPHA
 from cifar_jax.study.summary import is_cifar10
 
@@ -178,7 +178,7 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
     if absent:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Missing runs, which no number includes: {runs}.")
-    found += unlike([study])
+    found += computed_differently([study])
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
     return found

@@ -22,7 +22,7 @@ from cifar_jax.report.tables import Table
 from cifar_jax.report.text import difference, interval, percent, probability, undecided
 from cifar_jax.storage import check_inside
 from cifar_jax.study.collect import SweepStudy
-from cifar_jax.study.comparable import unlike
+from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.statistics import ALPHA
 
@@ -138,7 +138,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
             for arm, value, seed in summary["missing"]
         )
         found.append(f"Missing runs, which no number includes: {runs}.")
-    found += unlike(study.studies)
+    found += computed_differently(study.studies)
     if max(cell["test_accuracy"]["n"] for cell in summary["cells"]) < 2:
         found.append(
             "No arm has two seeds. One run shows neither the spread between seeds nor an interval."

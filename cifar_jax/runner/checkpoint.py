@@ -1,8 +1,8 @@
-"""Checkpoints of a run, by Orbax: the whole training state and a record of what made it.
+"""Save and restore checkpoints with Orbax: the training state, and a record of its origin.
 
-Orbax's own files have checksums in some places and not in others, so each checkpoint is sealed:
-`SHA256SUMS` in it, as `sha256sum` writes it, names every file with its digest. A checkpoint is
-compared with its seal before anything in it is decoded.
+Only some of Orbax's files have checksums. So each checkpoint has a file `SHA256SUMS` with the
+digest of every other file, in the format of `sha256sum`. All digests are checked before any file
+is decoded.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ from cifar_jax.inputs import read_bytes, read_json
 from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
 
 KEEP = 2
-FORMAT = 2  # 1 had the state of one run, without the sums of its epoch
+FORMAT = 2  # Format 1 had the state of one run, without the running sums of its epoch.
 SEAL = "SHA256SUMS"
 _LARGEST_SEAL = 1 << 20
 _DAMAGED = "damaged-"
 _STATE, _RECORD = "state", "record"
-_SPARE = 1 << 20  # bytes of a checkpoint beside its arrays
+_SPARE = 1 << 20  # bytes of a checkpoint besides its arrays
 
 
 def _to_numpy(state: TrainState) -> dict[str, Any]:
-    """Return the state as a tree of NumPy arrays, which can be restored on any device."""
+    """Return the state as a tree of NumPy arrays, which any device can restore."""
     tree = {
         "step": state.step,
         "params": state.params,
@@ -50,17 +50,17 @@ def _to_numpy(state: TrainState) -> dict[str, Any]:
 
 
 def _from_numpy(tree: dict[str, Any]) -> TrainState:
-    # Copies: on jax 0.5.0 `asarray` is a view of aligned memory, and a program from the compilation
-    # cache that is given the buffers of its state writes into it, though NumPy frees it.
+    # Copy: on jax 0.5.0, `asarray` can share NumPy's memory. A program from the compilation cache
+    # that takes over the buffers of its state writes into that memory, even after NumPy frees it.
     arrays = jax.tree.map(jax.numpy.array, tree)
     return TrainState(**{**arrays, "key": jax.random.wrap_key_data(arrays["key"])})
 
 
 @contextlib.contextmanager
 def _plain(directory: Path) -> Iterator[Path]:
-    """A directory by a path without `[`, `*` and the like.
+    """Yield a path to a directory without special characters such as `[` and `*`.
 
-    Orbax merges its files by a glob of the whole path, and leaves out what it does not find.
+    Orbax finds its files by a glob of the whole path, and silently skips files that do not match.
     """
     if str(directory).isprintable() and not re.search(r"[][*?:\\]", str(directory)):
         yield directory
@@ -72,12 +72,12 @@ def _plain(directory: Path) -> Iterator[Path]:
 
 
 def metadata_path(checkpoint: Path) -> Path:
-    """Return where a checkpoint has its record."""
+    """Return the path of a checkpoint's record."""
     return checkpoint / _RECORD / "metadata"
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in a few words; of those that tensorstore wraps, what the disk said."""
+    """Describe an error in a few words. Of an error that tensorstore wraps, use the disk's."""
     text = str(error)
     number = re.search(r"os_error_code='(\d+)'", text)
     if number:
@@ -88,7 +88,7 @@ def _reason(error: Exception) -> str:
 
 
 def _digests(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
-    """SHA-256 of every file in a checkpoint but its seal, and hidden ones, by relative path."""
+    """Return the SHA-256 of a checkpoint's files by path, without the seal and hidden files."""
     return {
         path.relative_to(checkpoint).as_posix(): sha256(path, durable=durable)
         for path in sorted(checkpoint.rglob("*"))
@@ -101,7 +101,7 @@ def _seal_lines(digests: dict[str, str]) -> list[str]:
 
 
 def seal(checkpoint: Path) -> None:
-    """Have a checkpoint's files reach the disk, and write down their digests beside them."""
+    """Flush a checkpoint's files to the disk, and write their digests to `SHA256SUMS`."""
     lines = _seal_lines(_digests(checkpoint, durable=True))
     (checkpoint / SEAL).write_text("\n".join([*lines, ""]), encoding="utf-8")
     sync(checkpoint / SEAL)
@@ -111,7 +111,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words, or None if it is as it was sealed."""
+    """Describe a checkpoint's damage in a few words. Return None if all digests match."""
     try:
         lines = read_bytes(checkpoint / SEAL, _LARGEST_SEAL).decode("utf-8").split("\n")
         found = _digests(checkpoint)
@@ -129,12 +129,12 @@ def damage(checkpoint: Path) -> str | None:
     return f"{wrong[0][:100] if wrong and sealed else SEAL} is not what was written"
 
 
-class Place(NamedTuple):
-    """Where in training a checkpoint was made; the later one is the larger.
+class Position(NamedTuple):
+    """A checkpoint's position in training. Later positions compare as larger.
 
     Attributes:
-        epoch: epochs finished.
-        steps: steps of the next epoch that are behind.
+        epoch: finished epochs.
+        steps: finished steps of the next epoch.
     """
 
     epoch: int
@@ -144,78 +144,77 @@ class Place(NamedTuple):
         return f"{self.epoch}+{self.steps}" if self.steps else str(self.epoch)
 
 
-def saved_places(directory: Path) -> list[Place]:
-    """Where a directory has a checkpoint, whole or not, the newest first: `7+120`, `7`, `6`."""
+def saved_positions(directory: Path) -> list[Position]:
+    """Return the positions of all checkpoints in a directory, newest first: `7+120`, `7`, `6`."""
     names = (p.name for p in directory.glob("[0-9]*") if p.is_dir())
     found = (re.fullmatch(r"(0|[1-9]\d{0,9})(?:\+([1-9]\d{0,9}))?", n, re.ASCII) for n in names)
-    return sorted((Place(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
+    return sorted((Position(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
 
 
-def newest_whole(directory: Path) -> Place | None:
-    """Where the newest checkpoint that is whole was made, or None where there is none."""
-    return next((p for p in saved_places(directory) if damage(directory / str(p)) is None), None)
+def newest_intact(directory: Path) -> Position | None:
+    """Return the position of the newest undamaged checkpoint, or None."""
+    return next((p for p in saved_positions(directory) if damage(directory / str(p)) is None), None)
 
 
 class Checkpoints:
-    """The newest `KEEP` checkpoints of a group of runs, one sub-directory an epoch.
+    """The newest `KEEP` checkpoints of a group of runs, a subdirectory for each epoch.
 
-    Beside them there may be one from within an epoch, `7+120`: after 7 epochs and 120 steps.
-    A checkpoint holds `state`, by Orbax: the group's `TrainState`, whose leading axis is the runs.
-    It also holds `record/metadata`, a JSON object with a record for each run, history included.
-    Orbax's CheckpointManager reads them as the items `state` and `record`. A checkpoint is written
-    and sealed under a temporary name, then renamed: an interrupted save leaves no checkpoint.
-    Reading takes the newest checkpoint that is whole.
+    There may be one more from within an epoch: `7+120` is after 7 epochs and 120 steps.
+    A checkpoint has two parts. `state`, by Orbax, is the group's `TrainState` with a leading axis
+    of runs. `record/metadata` is a JSON object with a record of each run, with its history.
+    Orbax's CheckpointManager reads them as the items `state` and `record`.
+    A checkpoint gets its name when it is complete. Reading takes the newest undamaged one.
     """
 
     def __init__(self, directory: str | Path, *, create: bool = True) -> None:
         self.directory = Path(directory).absolute()
         if create:
             self.directory.mkdir(parents=True, exist_ok=True)
-        # Not Orbax's composite handler: its threads wait for each other by the wall clock, which
-        # may jump, and report a full disk in tracebacks.
+        # Orbax's composite handler has threads that time out by the wall clock, which may jump, and
+        # that print tracebacks on a full disk.
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        self._proven = False
+        self._verified = False
         self._newest_read: tuple[Path, dict[str, Any]] | None = None
 
-    def places(self) -> list[Place]:
-        """See `saved_places`."""
-        return saved_places(self.directory)
+    def positions(self) -> list[Position]:
+        """See `saved_positions`."""
+        return saved_positions(self.directory)
 
-    def latest(self) -> Place | None:
-        """See `newest_whole`."""
-        return newest_whole(self.directory)
+    def latest(self) -> Position | None:
+        """See `newest_intact`."""
+        return newest_intact(self.directory)
 
     def damaged(self) -> list[str]:
-        """What is wrong with each checkpoint newer than the newest whole one, in words."""
+        """Describe each damaged checkpoint that is newer than the newest undamaged one."""
         found = []
-        for place in self.places():
-            wrong = damage(self.directory / str(place))
+        for position in self.positions():
+            wrong = damage(self.directory / str(position))
             if wrong is None:
                 break
-            found.append(f"{self.directory / str(place)} is damaged ({wrong})")
+            found.append(f"{self.directory / str(position)} is damaged ({wrong})")
         return found
 
-    def set_aside_damaged(self) -> None:
-        """Rename the checkpoints that are not whole, so that training can write them anew."""
-        for place in self.places():
-            path = self.directory / str(place)
+    def rename_damaged(self) -> None:
+        """Rename damaged checkpoints, so that training can write them again."""
+        for position in self.positions():
+            path = self.directory / str(position)
             if damage(path):
-                aside = self.directory / f"{_DAMAGED}{place}"
-                remove(aside)
-                os.replace(path, aside)
+                renamed = self.directory / f"{_DAMAGED}{position}"
+                remove(renamed)
+                os.replace(path, renamed)
 
-    def save(self, place: Place, state: TrainState, record: Any) -> None:
-        """Save the state of a group, and remove all but the newest `KEEP` ends of epochs.
+    def save(self, position: Position, state: TrainState, record: Any) -> None:
+        """Save the state of a group. Keep this checkpoint and the newest `KEEP` of whole epochs.
 
         Args:
-            place: epochs finished, and steps of the next one.
+            position: of the state in training.
             state: with a leading axis of runs.
             record: a `results.GroupRecord`.
 
         Raises:
-            MachineError: if it cannot be written; what was there before is still there.
+            MachineError: it cannot be written; earlier checkpoints are unchanged.
         """
-        new = self.directory / f"{WRITING}{place}"
+        new = self.directory / f"{WRITING}{position}"
         tree = _to_numpy(state)
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
@@ -225,41 +224,41 @@ class Checkpoints:
             metadata_path(new).write_text(text, encoding="utf-8")
             with _plain(new) as plain:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
-            self._prove(new, tree)
+            self._verify_first(new, tree)
             seal(new)
-            os.replace(new, self.directory / str(place))
+            os.replace(new, self.directory / str(position))
             sync(self.directory)
-        except Exception as error:  # Orbax and tensorstore wrap what the disk says in many kinds.
+        except Exception as error:  # Orbax and tensorstore raise many types for a disk error.
             remove(new)
             raise MachineError(
-                f"{self.directory}: the checkpoint of epoch {place} cannot be written "
+                f"{self.directory}: the checkpoint of epoch {position} cannot be written "
                 f"({_reason(error)})"
             ) from error
-        ends = [other for other in self.places() if not other.steps]
-        for old in self.places():
-            if old == place or old in ends[:KEEP]:
+        ends = [other for other in self.positions() if not other.steps]
+        for old in self.positions():
+            if old == position or old in ends[:KEEP]:
                 continue
-            # First the name: a checkpoint that is half removed must not look like one.
-            gone = self.directory / f"{WRITING}{old}"
-            os.replace(self.directory / str(old), gone)
-            remove(gone)
+            # Rename first: a half removed checkpoint must not look like a damaged one.
+            renamed = self.directory / f"{WRITING}{old}"
+            os.replace(self.directory / str(old), renamed)
+            remove(renamed)
 
-    def _prove(self, checkpoint: Path, tree: dict[str, Any]) -> None:
-        """Read the first checkpoint back: a disk or path that loses a part of one loses it of each.
+    def _verify_first(self, checkpoint: Path, tree: dict[str, Any]) -> None:
+        """Read the first checkpoint back. A path that loses part of it would do so each time.
 
         Raises:
-            ValueError: if it is not what was saved.
+            ValueError: it differs from what was saved.
         """
-        if self._proven:
+        if self._verified:
             return
         found = jax.tree.leaves(self._restore(checkpoint, tree))
         for leaf, saved in zip(found, jax.tree.leaves(tree), strict=True):
             if np.asarray(leaf).tobytes() != saved.tobytes():
                 raise ValueError("what was read back differs from what was written")
-        self._proven = True
+        self._verified = True
 
     def _restore(self, checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
-        """The state in a checkpoint, as a tree of NumPy arrays."""
+        """Read the state in a checkpoint as a tree of NumPy arrays. `like` has its structure."""
         with _plain(checkpoint) as plain:
             args = ocp.args.StandardRestore(like)
             tree: dict[str, Any] = self._orbax.restore(plain / _STATE, args=args)
@@ -269,7 +268,7 @@ class Checkpoints:
         """Return the newest checkpoint's record.
 
         Raises:
-            UserError: if there is no checkpoint or it cannot be read.
+            UserError: there is no checkpoint, or it cannot be read.
         """
         path = self._newest()
         try:
@@ -293,7 +292,7 @@ class Checkpoints:
             index: of the run in its group.
 
         Raises:
-            UserError: if there is no checkpoint, it cannot be read, or its shapes differ.
+            UserError: there is no checkpoint, it cannot be read, or its shapes differ.
         """
         path = self._newest()
         if self._newest_read is None or self._newest_read[0] != path:
@@ -303,7 +302,7 @@ class Checkpoints:
             )
             try:
                 tree = self._restore(path, template)
-            except Exception as error:  # Orbax and tensorstore raise many kinds.
+            except Exception as error:  # Orbax and tensorstore raise many types.
                 raise self._unreadable(path, error) from error
             for (key, wanted), found in zip(
                 jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(tree), strict=True
@@ -312,18 +311,18 @@ class Checkpoints:
                     name = jax.tree_util.keystr(key)
                     raise UserError(
                         f"{self.directory}: {name} has shape {np.shape(found)[1:]}, "
-                        f"the model wants {np.shape(wanted)[1:]}"
+                        f"the model needs {np.shape(wanted)[1:]}"
                     )
             self._newest_read = path, tree
         return _from_numpy(jax.tree.map(lambda leaf: leaf[index], self._newest_read[1]))
 
     def _newest(self) -> Path:
-        place = self.latest()
-        if place is not None:
-            return self.directory / str(place)
+        position = self.latest()
+        if position is not None:
+            return self.directory / str(position)
         if wrong := self.damaged():
             raise UserError(
-                f"{self.directory}: no checkpoint is whole; {wrong[0]}; put back a copy of it, "
+                f"{self.directory}: all checkpoints are damaged; {wrong[0]}; restore a copy of it, "
                 "or remove the run's directory and train again"
             )
         raise UserError(f"{self.directory}: there is no checkpoint")

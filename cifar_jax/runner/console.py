@@ -21,10 +21,10 @@ from rich.text import Text
 
 from cifar_jax.errors import printable
 from cifar_jax.runner.results import EpochRow
-from cifar_jax.storage import naming
+from cifar_jax.storage import name_in_errors
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines
-# Of more classes, only the best and the worst are shown.
+# Of more than MOST_LINES classes, only the best and the worst are shown.
 MOST_LINES, EXTREME_LINES = 40, 10
 
 
@@ -48,7 +48,7 @@ def epoch_line(row: EpochRow, last: int, seconds_left: float) -> str:
 
 
 def class_lines(classes: Sequence[str], accuracy: Sequence[float]) -> list[str]:
-    """Return a line for each class. Of more than 40, only the ten best and the ten worst.
+    """Return a line for each class. Of more than 40 classes, show the ten best and ten worst.
 
     Args:
         classes: their names.
@@ -83,11 +83,11 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print one line, without markup and control characters."""
-        with naming("standard output"):
+        with name_in_errors("standard output"):
             self.console.print(printable(text), markup=False, emoji=False)
 
     def banner(self, text: str) -> None:
-        """Print a text in a conspicuous frame."""
+        """Print a text in a red frame."""
         panel = Panel(
             Text(printable(text)), title="ATTENTION", border_style="bold red", style="bold"
         )
@@ -97,8 +97,8 @@ class Display:
         """Show that `done` of `total` are done. A new description starts a new bar.
 
         Args:
-            done: may be a fraction, which moves the bar.
-            plain: without a terminal, print a line now and then.
+            done: may have a fraction.
+            plain: print lines if there is no terminal for a bar.
         """
         if description != self._described:
             self.end_progress()

@@ -1,4 +1,4 @@
-"""The directory of a run."""
+"""Check, make and lock the directory of a run."""
 
 import contextlib
 import os
@@ -17,12 +17,16 @@ def holds_run(workdir: Path) -> bool:
 
 
 def check_workdir(workdir: Path, resume: bool) -> None:
-    """Refuse a directory that cannot be used, or that holds a run which is not to be resumed."""
+    """Check that a run can write in a directory.
+
+    Raises:
+        UserError: it cannot, or there is a run already and `resume` is false.
+    """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir}: is not a directory")
     if not resume and holds_run(workdir):
         raise UserError(
-            f"--workdir {workdir}: already holds a run; add --resume to go on with it, "
+            f"--workdir {workdir}: already holds a run; add --resume to continue it, "
             "or choose another --workdir"
         )
     parent = next(p for p in [workdir.absolute(), *workdir.absolute().parents] if p.exists())
@@ -31,10 +35,10 @@ def check_workdir(workdir: Path, resume: bool) -> None:
 
 
 def make_directory(workdir: Path) -> None:
-    """Make a directory and those above it.
+    """Make a directory and its parents.
 
     Raises:
-        UserError: if it cannot be made.
+        UserError: it cannot be made.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -46,10 +50,12 @@ def make_directory(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def lock_directory(workdir: Path, what: str) -> Iterator[None]:
-    """Be the only process that writes in a directory, made if missing, removed if still empty.
+    """Lock a directory against other processes. Make it if it is missing.
+
+    Remove a directory made here if it is empty at the end.
 
     Raises:
-        UserError: if another process writes in it, or it cannot be made.
+        UserError: another process has locked it, or it cannot be made.
     """
     new = not workdir.exists()
     make_directory(workdir)

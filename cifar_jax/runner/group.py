@@ -1,7 +1,7 @@
-"""A group of runs: one state with a leading axis, one history, one checkpoint.
+"""A group of runs that train together: one state with a leading axis of runs, one checkpoint.
 
-The runs of a group are one program. They differ in their seed and in hyper-parameters that the
-program takes as values. A single run is a group of one.
+One program trains all runs of a group. They differ in seed and in hyper-parameters, which are
+arguments of the program. A single run is a group of one.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from msgspec import structs
 
 from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.locate import run_name
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
 from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
@@ -43,7 +43,7 @@ def to_rows(history: np.ndarray) -> tuple[EpochRow, ...]:
 
 
 def from_rows(rows: Sequence[EpochRow]) -> np.ndarray:
-    """Return the history of `to_rows`."""
+    """Return records as a history, `EPOCH` (epochs,): the inverse of `to_rows`."""
     return np.array([structs.astuple(row) for row in rows], EPOCH)
 
 
@@ -53,8 +53,8 @@ class Divergence:
 
     Attributes:
         epoch: counted from 1.
-        step: within the epoch, counted from 1; None if the loss of every step is finite, but not
-            the validation loss or the mean.
+        step: within the epoch, counted from 1. None if all steps are finite, but the validation
+            loss or the mean is not.
     """
 
     epoch: int
@@ -66,9 +66,9 @@ class Divergence:
         return f"training diverged in epoch {self.epoch}, step {self.step}: the loss is not finite"
 
 
-def place_of(at: Boundary) -> Place:
-    """Return epochs finished, and steps of the next one."""
-    return Place(at.epoch - 1, at.steps) if at.metrics is None else Place(at.epoch)
+def position_of(at: Boundary) -> Position:
+    """Return the position of a boundary."""
+    return Position(at.epoch - 1, at.steps) if at.metrics is None else Position(at.epoch)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Run:
     Attributes:
         config: of the run.
         workdir: its directory.
-        label: begins its lines of output, for example "batch seed 43".
+        label: prefix of its output lines, for example "batch seed 43".
     """
 
     config: Config
@@ -93,12 +93,12 @@ class Group:
     Attributes:
         runs: of the group.
         records: of each run, without its history.
-        program: the epoch of all runs.
+        program: trains an epoch of all runs.
         hyper: hyper-parameters, with a leading axis of runs.
-        n_train: training images of an epoch.
-        at: the newest boundary between two calls of a program.
-        history: `EPOCH` (runs, epochs); of a run that diverged, up to that epoch.
-        diverged: of each run by index, where its loss stopped being finite.
+        n_train: number of training images.
+        at: the newest boundary.
+        history: `EPOCH` (runs, epochs). Rows of a run after it diverged have no meaning.
+        diverged: divergence of each diverged run, by index.
     """
 
     runs: tuple[Run, ...]
@@ -112,7 +112,7 @@ class Group:
 
     @property
     def last(self) -> int:
-        """The last epoch."""
+        """Number of the last epoch."""
         return self.runs[0].config.training.epochs
 
     @property
@@ -122,14 +122,14 @@ class Group:
 
     @property
     def directory(self) -> Path:
-        """The run's directory; of several runs, that of the first one's arm."""
+        """The run's directory; with several runs, the directory of the first run's arm."""
         first = self.runs[0].workdir
         return first if len(self.runs) == 1 else first.parent
 
     @property
-    def place(self) -> Place:
-        """Epochs finished, and steps of the next one."""
-        return place_of(self.at)
+    def position(self) -> Position:
+        """The position of the newest boundary."""
+        return position_of(self.at)
 
     def rows(self, index: int) -> tuple[EpochRow, ...]:
         """Return the history of a run."""
@@ -141,7 +141,7 @@ class Group:
         return to_rows(self.history[index, -1:])[0]
 
     def advance(self, at: Boundary) -> None:
-        """Move to a later boundary; at the end of an epoch, extend the history."""
+        """Store a new boundary. At the end of an epoch, extend the history and find divergence."""
         self.at = at
         if at.metrics is None:
             return
@@ -166,7 +166,7 @@ class Group:
             fields = structs.asdict(self.records[i]) | {"history": self.rows(i)}
             runs.append(RunRecord(name=run_name(self.runs[i].workdir), **fields))
         unfinished = None
-        if self.place.steps:
+        if self.position.steps:
             seconds = self.at.seconds / len(self.runs)
-            unfinished = Unfinished(steps=self.place.steps, seconds=seconds)
+            unfinished = Unfinished(steps=self.position.steps, seconds=seconds)
         return GroupRecord(runs=tuple(runs), unfinished=unfinished)

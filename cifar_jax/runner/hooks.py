@@ -1,4 +1,7 @@
-"""What happens between the calls of compiled programs; each hook takes the group as it is."""
+"""Hooks: what the host does between two calls of compiled programs.
+
+Each hook is called with the group at its newest boundary.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -24,7 +27,7 @@ class Interrupted(Exception):
     """A run was stopped; the message says what is saved and how to resume.
 
     Attributes:
-        status: the exit status, by the signal that stopped it.
+        status: the command's exit status.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -70,8 +73,8 @@ class Divergences:
     """Reports each run whose loss stops being finite, once.
 
     Args:
-        report: takes the run's index, where it diverged, and the boundary before that epoch.
-        first: the group where it starts or resumes.
+        report: called with the run's index, its divergence, and the boundary before that epoch.
+        first: the group as it starts or resumes.
     """
 
     def __init__(self, report: Callable[[int, Divergence, Boundary], None], first: Group) -> None:
@@ -91,30 +94,30 @@ class Saves:
 
     Args:
         checkpoints: of the group.
-        first: the group where it starts or resumes.
+        first: the group as it starts or resumes.
     """
 
     def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
-        self._checkpoints, self._newest = checkpoints, first.place
+        self._checkpoints, self._newest = checkpoints, first.position
 
     def __call__(self, group: Group) -> None:
         if group.at.metrics is not None:
             self.save(group)
 
     def save(self, group: Group) -> bool:
-        """Save the group as it is. Return whether its newest checkpoint is from this boundary.
+        """Save the group. Return whether its newest checkpoint is from this boundary.
 
-        Runs whose loss is not finite resume from the checkpoint before, so if no other is left
+        A run with a non-finite loss resumes from an earlier checkpoint. If all runs have one,
         nothing is saved.
         """
-        if group.place == self._newest:
+        if group.position == self._newest:
             return True
         healthy = np.asarray(group.at.state.bad_step) < 0
         if not any(healthy[i] for i in group.alive):
             return False
         everyone = range(len(group.runs))
-        self._checkpoints.save(group.place, group.at.state, group.record(everyone))
-        self._newest = group.place
+        self._checkpoints.save(group.position, group.at.state, group.record(everyone))
+        self._newest = group.position
         return True
 
 
@@ -131,7 +134,7 @@ class Rows:
         for i in group.alive:
             workdir = group.runs[i].workdir
             try:
-                # Opened anew: a failed write is not tried again when the file is closed.
+                # Open the file each time: closing a file tries a failed write again.
                 with open(workdir / METRICS, "a", encoding="utf-8") as metrics:
                     metrics.write(json_lines([structs.asdict(group.newest_row(i))]))
             except OSError as error:
@@ -147,7 +150,7 @@ class TensorBoard:
 
     def __init__(self, first: Group) -> None:
         self._events = [
-            Events(run.workdir / TENSORBOARD, first.place.epoch + 1) for run in first.runs
+            Events(run.workdir / TENSORBOARD, first.position.epoch + 1) for run in first.runs
         ]
 
     def __call__(self, group: Group) -> None:
@@ -174,7 +177,7 @@ def _unwritable(workdir: Path, error: OSError) -> MachineError:
 
 
 def _tag(column: str) -> str:
-    """Return TensorBoard's name of a column: a tab for each split."""
+    """Return TensorBoard's name of a column, grouped by split: `train/loss` for `train_loss`."""
     split, _, what = column.partition("_")
     return f"{split}/{what}" if split in ("train", "val") else column
 
@@ -183,7 +186,7 @@ class Stops:
     """Stops training at a boundary after a signal.
 
     Args:
-        interrupts: what was asked for.
+        interrupts: notes the signals.
         saves: writes the checkpoint.
         later: epochs of runs that train after this group.
     """
@@ -195,15 +198,15 @@ class Stops:
         if self._interrupts.requested is None:
             return
         if group.at.metrics is None:
-            if group.at.steps < group.program.full:  # The end of an epoch is short: finish it.
+            if group.at.steps < group.program.full:  # Else finish the epoch, which is quick.
                 raise self.stop(group)
         elif group.at.epoch < group.last or self._later:
             raise self.stop(group)
 
     def stop(self, group: Group) -> BaseException:
-        """Save the group at its newest boundary. Return what to raise."""
+        """Save the group. Return the exception to raise."""
         requested = self._interrupts.requested or Terminated()
-        epoch, steps = group.place
+        epoch, steps = group.position
         if (epoch, steps) == (0, 0) or not self._saves.save(group):
             return requested
         if steps:

@@ -1,7 +1,8 @@
-"""Where a run's checkpoints are: in its own directory, or with the group that it trains in.
+"""Find a run's checkpoints: in its own directory, or in that of its group.
 
-Runs that train together share one checkpoint, in `groups/1` or the like of their study. It names
-them by the last two parts of their directories, `batch/seed42`. A finished run has its own.
+Runs that train together share checkpoints, in a directory such as `groups/1` of their study. There,
+a run's name is the last two parts of its directory, such as `batch/seed42`. A finished run has its
+own checkpoint.
 """
 
 import contextlib
@@ -12,12 +13,12 @@ from typing import NamedTuple
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_json
 from cifar_jax.names import CHECKPOINTS, GROUPS, RESULTS
-from cifar_jax.runner.checkpoint import Place, metadata_path, newest_whole, saved_places
+from cifar_jax.runner.checkpoint import Position, metadata_path, newest_intact, saved_positions
 from cifar_jax.runner.results import Damaged, GroupRecord, validate
 
 
 class Location(NamedTuple):
-    """A directory of checkpoints, and the index of a run in them."""
+    """A directory of checkpoints, and a run's index in its group."""
 
     directory: Path
     run: int = 0
@@ -30,8 +31,8 @@ def run_name(workdir: Path) -> str:
 
 def _members(directory: Path) -> list[str]:
     """Return the names of the runs whose checkpoints are in a directory."""
-    for place in saved_places(directory):
-        path = metadata_path(directory / str(place))
+    for position in saved_positions(directory):
+        path = metadata_path(directory / str(position))
         with contextlib.suppress(OSError, ValueError, Damaged):
             record: GroupRecord = validate(read_json(path), GroupRecord, path)
             return [run.name for run in record.runs]
@@ -39,20 +40,20 @@ def _members(directory: Path) -> list[str]:
 
 
 def locate(workdir: Path) -> Location | None:
-    """Return where the newest checkpoint of a run is; None if it has none."""
-    found = [Location(workdir / CHECKPOINTS)] if saved_places(workdir / CHECKPOINTS) else []
+    """Return the location of a run's newest checkpoint, or None."""
+    found = [Location(workdir / CHECKPOINTS)] if saved_positions(workdir / CHECKPOINTS) else []
     name = run_name(workdir)
     for directory in sorted((workdir.absolute().parents[1] / GROUPS).glob("[0-9]*")):
         members = _members(directory)
         if name in members:
             found.append(Location(directory, members.index(name)))
-    return max(found, key=lambda at: newest_whole(at.directory) or Place(-1), default=None)
+    return max(found, key=lambda at: newest_intact(at.directory) or Position(-1), default=None)
 
 
-def newest_place(workdir: Path) -> Place:
-    """Return how far a run's newest whole checkpoint is; (0, 0) if it has none."""
+def newest_position(workdir: Path) -> Position:
+    """Return the position of a run's newest undamaged checkpoint, or (0, 0)."""
     found = locate(workdir)
-    return (newest_whole(found.directory) if found else None) or Place(0)
+    return (newest_intact(found.directory) if found else None) or Position(0)
 
 
 def new_group(study: Path) -> Path:
@@ -71,15 +72,16 @@ def remove_finished_groups(study: Path) -> None:
 
 
 def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Location:
-    """Return where a run's checkpoints are, given its directory or the `checkpoints` in it.
+    """Return the location of a run's checkpoints.
 
     Args:
-        flag: that named it, for the message.
+        path: the run's directory, or the directory `checkpoints` in it.
+        flag: with which the user gave the path, for the message.
 
     Raises:
-        UserError: if there is no checkpoint, or it is that of several runs.
+        UserError: there is no checkpoint, or it is of several runs.
     """
-    found = locate(path) or (Location(path) if saved_places(path) else None)
+    found = locate(path) or (Location(path) if saved_positions(path) else None)
     if found is None:
         raise UserError(f"{flag} {path}: holds no checkpoint of a run")
     if found.directory == path and len(_members(path)) > 1:

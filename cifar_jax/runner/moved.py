@@ -11,7 +11,7 @@ from cifar_jax.runner.prepare import open_dataset
 
 
 class Moved(NamedTuple):
-    """Present location of the images, from the flags of these names. None: not moved."""
+    """Values of `--dataset` and `--data-dir` for moved images. None: not given."""
 
     dataset: str | None = None
     data_dir: str | None = None
@@ -23,11 +23,11 @@ def find_images(config: Config, digest: str, moved: Moved, display: Display) -> 
     Args:
         config: of the run or study.
         digest: the fingerprint of its images.
-        moved: their present location.
+        moved: where they are now.
         display: prints the reason.
 
     Raises:
-        UserError: a flag has a wrong value.
+        UserError: a flag's value is not allowed.
     """
     for name, value in moved._asdict().items():
         if value is not None:

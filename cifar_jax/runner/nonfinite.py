@@ -54,17 +54,17 @@ class Operation:
     Attributes:
         value: "NaN" or "infinity".
         primitive: of JAX, for example "dot_general".
-        place: the layer or the result, for example "the backward pass of conv2".
+        layer: the layer or the result, for example "the backward pass of conv2".
         source: file, line and function.
     """
 
     value: str
     primitive: str
-    place: str
+    layer: str
     source: str
 
     def __str__(self) -> str:
-        return f"the first {self.value} is from {self.primitive} in {self.place}, {self.source}"
+        return f"the first {self.value} is from {self.primitive} in {self.layer}, {self.source}"
 
 
 class _Equation(NamedTuple):
@@ -186,7 +186,7 @@ def first_nonfinite(function: Callable[..., Any], *arguments: Any) -> Operation 
     return Operation(
         value="NaN" if np.isnan(largest[first]) else "infinity",
         primitive=equation.primitive,
-        place=_layer(equation.names, sources[first]),
+        layer=_layer(equation.names, sources[first]),
         source=re.sub(r"^.*/(site-packages/|(?=cifar_jax/))", "", equation.source),
     )
 

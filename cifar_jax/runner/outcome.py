@@ -1,4 +1,4 @@
-"""The end of a run: predictions, results, and then figures."""
+"""Write the results and predictions of a run at its end."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,12 @@ from cifar_jax.runner.evaluation import Evaluation
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished, write_results
 from cifar_jax.storage import sha256, write_atomically
 
-# Classes; of more, the predictions alone have the confusions: 1,000 classes are 9 MB of JSON.
+# Most classes for a confusion matrix in `results.json`. 1,000 classes would take 9 MB of JSON.
 MOST_IN_MATRIX = 200
 
 
 def _made_by() -> dict[str, Any]:
-    """Code and time of results that are written now."""
+    """Return the fields on code and time of new results."""
     return {
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
@@ -26,12 +26,12 @@ def _made_by() -> dict[str, Any]:
 
 
 def write_divergence(workdir: Path, diverged: DivergedAt, **common: Any) -> Diverged:
-    """Write the `results.json` of a run whose loss stopped being finite.
+    """Write the `results.json` of a run that diverged.
 
     Args:
         workdir: the run's directory.
-        diverged: where.
-        common: the other fields of `Diverged`, without code and time.
+        diverged: where it diverged.
+        common: the fields of `Diverged`, except those on code and time.
     """
     results = Diverged(**common, **_made_by(), diverged=diverged)
     write_results(workdir, results)
@@ -41,14 +41,14 @@ def write_divergence(workdir: Path, diverged: DivergedAt, **common: Any) -> Dive
 def write_finished(
     workdir: Path, evaluation: Evaluation, logits: np.ndarray, labels: np.ndarray, **common: Any
 ) -> Finished:
-    """Write predictions and then, atomically, `results.json`.
+    """Write `predictions.npz` and then `results.json`.
 
     Args:
         workdir: the run's directory.
-        evaluation: of the test set.
+        evaluation: of the test images.
         logits: float32 (N, classes), of the test images.
         labels: int32 (N,), their true classes.
-        common: the other fields of `Finished`, without code and time.
+        common: the fields of `Finished`, except those on test, code and time.
     """
     classes = common["dataset"].classes
     predicted = logits.argmax(axis=1).astype(np.int32)

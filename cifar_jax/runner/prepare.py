@@ -1,4 +1,4 @@
-"""Open, check and split the data of a config, and put it on the device."""
+"""Load, check and split the data of a config, and put it on the device."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ def open_dataset(
     progress: ProgressCallback | None = None,
     train_examples: Sequence[int | None] = (),
 ) -> tuple[Config, Dataset]:
-    """Load the dataset of a config. Return it with the config completed from it.
+    """Load the dataset of a config. Return the config, completed from it, and the dataset.
 
     `train_examples` are those of a sweep, see `sizes.fit_defaults`.
 
@@ -90,7 +90,7 @@ def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
 
 
 def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the training and of the validation images.
+    """Return the indices of the training and of the validation images in the dataset.
 
     Raises:
         UserError: the config's sizes do not fit the dataset.
@@ -114,8 +114,8 @@ class Prepared:
     Attributes:
         config: completed with dataset and class count.
         dataset: all images, on the host.
-        train_rows, val_rows: rows of its training images, integers.
-        data: on the device; without training images if they are streamed.
+        train_rows, val_rows: indices of images in the dataset's training set, integers.
+        data: the images on the device. Streamed training images are not there.
     """
 
     config: Config
@@ -161,10 +161,10 @@ def prepare(
     Raises:
         UserError: the data are not available or do not fit the config.
     """
-    return place(*open_dataset(config, progress, train_examples))
+    return split_dataset(*open_dataset(config, progress, train_examples))
 
 
-def place(config: Config, dataset: Dataset) -> Prepared:
+def split_dataset(config: Config, dataset: Dataset) -> Prepared:
     """Split a config's dataset and put it on the device.
 
     Raises:

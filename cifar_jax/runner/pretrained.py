@@ -1,4 +1,4 @@
-"""Networks to start from: checkpoints of our runs, and safetensors with torchvision's names."""
+"""Initial values from another network: a run's checkpoint, or safetensors of torchvision."""
 
 import contextlib
 import dataclasses
@@ -34,14 +34,14 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Source:
-    """Tensors to start from.
+    """A network that gives initial values.
 
     Attributes:
-        where: how messages name it.
-        digest: SHA-256 in hex: of a file, or of a checkpoint's parameters and statistics.
-        classes: what its last layer tells apart, where it says so.
-        shapes: of its tensors, by our names and in our layout.
-        read: the tensor of a name, float.
+        where: its name in messages.
+        digest: SHA-256 in hex, of a file or of a checkpoint's parameters and statistics.
+        classes: names of its classes, or None if unknown.
+        shapes: of its tensors by our names, in our layout.
+        read: returns the tensor of a name, float.
     """
 
     where: str
@@ -52,7 +52,7 @@ class Source:
 
 
 def source_path(config: Config) -> Path | None:
-    """Where a config's initial values come from; None from scratch."""
+    """Return the path of a config's source of initial values, or None."""
     text = config.transfer.init_from
     if text in (None, "none"):
         return None
@@ -63,19 +63,17 @@ def open_source(path: Path) -> Source:
     """Open a run's newest checkpoint or a safetensors file.
 
     Raises:
-        UserError: if it is neither, or cannot be read.
+        UserError: it is neither, or cannot be read.
     """
     if path.suffix.lower() in PICKLED:
         raise UserError(
-            f"--init-from {path}: pickled weights are refused, because reading a pickle can run "
-            "any program; where you trust them, convert them with safetensors.torch.save_file"
+            f"--init-from {path}: pickled weights are not read, because a pickle can run any "
+            "program; if you trust the file, convert it with safetensors.torch.save_file"
         )
     if path.is_dir():
         return _open_checkpoint(path)
     if path.suffix.lower() != ".safetensors":
-        raise UserError(
-            f"--init-from {path}: is neither the directory of a run nor a .safetensors file"
-        )
+        raise UserError(f"--init-from {path}: is neither a run's directory nor a .safetensors file")
     return _open_safetensors(path)
 
 
@@ -94,7 +92,7 @@ def _open_checkpoint(path: Path) -> Source:
         record, unfinished = read_record(checkpoints, index)
         config, classes = record.settings, record.dataset.classes
         if config.model.num_classes != len(classes):
-            raise UserError(f"--init-from {directory}: the checkpoint does not say its classes")
+            raise UserError(f"--init-from {directory}: the checkpoint does not name its classes")
         experiment = build_experiment(config)
         key = jax.random.key(0)
         like = jax.eval_shape(partial(init_state, experiment, image_shape=IMAGE_SHAPE), key)
@@ -114,13 +112,15 @@ def _read_header(path: Path) -> tuple[str, dict[str, tuple[tuple[int, ...], str]
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
-            raise UserError(f"--init-from {path}: is no regular file of at most 4 GiB")
+            raise UserError(f"--init-from {path}: is not a regular file of at most 4 GiB")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         with safe_open(path, framework="numpy") as opened:
             names = list(opened.keys())
             if len(names) > MOST_TENSORS:
-                raise UserError(f"--init-from {path}: has {len(names):,} tensors, not of a ResNet")
+                raise UserError(
+                    f"--init-from {path}: has {len(names):,} tensors, too many for a ResNet"
+                )
             slices = {name: opened.get_slice(name) for name in names}
             return digest, {
                 name: (tuple(part.get_shape()), str(part.get_dtype()))
@@ -163,10 +163,10 @@ def _open_safetensors(path: Path) -> Source:
 
 
 def _take(source: Source, config: Config, state: TrainState, classes: tuple[str, ...]) -> Taken:
-    """What a network takes from a source.
+    """Return the tensors that a network takes from a source.
 
     Raises:
-        UserError: if it is nothing, or not finite.
+        UserError: no tensor fits, or one has a non-finite value.
     """
     own = own_shapes(state.params, state.batch_stats)
     experiment = build_experiment(config)
@@ -180,15 +180,15 @@ def _take(source: Source, config: Config, state: TrainState, classes: tuple[str,
         )
     for name, value in taken.values.items():
         if not np.isfinite(value).all():
-            raise UserError(f"--init-from {source.where}: {name} holds values that are not finite")
+            raise UserError(f"--init-from {source.where}: {name} has values that are not finite")
     return taken
 
 
 def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
-    """Digest of what a config starts from, None from scratch.
+    """Check a config's source of initial values. Return its digest, or None without a source.
 
     Raises:
-        UserError: if it cannot be read, or nothing in it fits the config's network.
+        UserError: it cannot be read, or no tensor in it fits the config's network.
     """
     path = source_path(config)
     if path is None:
@@ -207,13 +207,13 @@ def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
 def start_from(
     source: Source, config: Config, state: TrainState, classes: tuple[str, ...]
 ) -> tuple[TrainState, Origin]:
-    """The initial state with everything that fits taken from a source.
+    """Replace the values of an initial state by those of a source, where they fit.
 
     Returns:
-        The state, and the record of its origin.
+        The new state, and the record of its origin.
 
     Raises:
-        UserError: if nothing fits.
+        UserError: nothing fits.
     """
     taken = _take(source, config, state, classes)
     origin = Origin(

@@ -1,4 +1,4 @@
-"""The host's side of training: compile once, then a few calls an epoch."""
+"""Compile training, and run it from the host in a few calls for each epoch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,8 @@ from cifar_jax.kernels import jit
 
 Tree = TypeVar("Tree")
 
-# Seconds between two looks at signals, well within the grace period after SIGTERM. On a CPU a call
-# costs almost one more step, because it asks for its memory again.
+# Seconds between two checks for signals, well within the grace period after SIGTERM. On a CPU, a
+# call takes almost one step longer, because it allocates its memory again.
 SEGMENT = 10.0
 
 
@@ -30,7 +30,7 @@ class HostData(NamedTuple):
     Attributes:
         images: uint8 (N, H, W, 3), usually memory-mapped.
         labels: int32 (N,).
-        rows: the training images among them, integers (n,).
+        rows: indices of the images to train on, integers (n,).
     """
 
     images: np.ndarray
@@ -45,17 +45,17 @@ def stack_runs(trees: Sequence[Tree]) -> Tree:
 
 
 def unstack_run(stacked: Tree, index: int) -> Tree:
-    """Return one run of `stack_runs`'s."""
+    """Return one run from the result of `stack_runs`."""
     one: Tree = jax.tree.map(lambda leaf: leaf[index], stacked)
     return one
 
 
 @dataclass(frozen=True)
 class CompiledEpoch:
-    """An epoch as two programs: any number of its full batches a call, and its end.
+    """An epoch as two programs: `advance` for full batches, and `finish` for its end.
 
-    They leave their arguments as they are and train in the buffers of a copy. While a call runs,
-    the state before it can be saved. Called itself, it is a whole epoch.
+    They train on a copy of the state, so the state before a call can be saved during the call.
+    Calling the object itself trains a whole epoch.
 
     Attributes:
         full: full batches in an epoch.
@@ -78,7 +78,7 @@ class CompiledEpoch:
 
 
 def _sharding(state: TrainState) -> NamedSharding | None:
-    """Return how runs are divided among several devices, which their programs must keep."""
+    """Return the division of runs among devices, which programs must keep. None on one device."""
     found = state.step.sharding
     return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
 
@@ -86,7 +86,7 @@ def _sharding(state: TrainState) -> NamedSharding | None:
 def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., Any]:
     """Map a function of (hyper, state, ...) over runs, if the state has a leading axis of runs.
 
-    A single run is not mapped: its program is that of a state without the axis.
+    One run is not mapped, so its program equals that of a state without the axis.
     """
     if state.step.ndim == 0:
         return function
@@ -103,7 +103,7 @@ def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., 
 def _compile_end(
     experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int
 ) -> Callable[[Hyper, TrainState], tuple[TrainState, Metrics]]:
-    """Compile `end_epoch`, the same program for both pipelines: another might round otherwise."""
+    """Compile `end_epoch`. Both pipelines share this program, so that they round equally."""
 
     def end(
         hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
@@ -118,11 +118,12 @@ def _compile_end(
 def compile_device_epoch(
     experiment: Experiment, hyper: Hyper, state: TrainState, data: Data
 ) -> CompiledEpoch:
-    """Compile an epoch over images that live on the device.
+    """Compile an epoch over images on the device.
 
     Args:
-        hyper, state: examples, of one run or of `stack_runs`; the programs take any values. Runs
-            that are divided among devices stay so.
+        hyper, state: examples with the shapes of one run or of `stack_runs`. Runs that are divided
+            among devices stay so.
+        data: training and validation images.
     """
     n, sharding = len(data.train_labels), _sharding(state)
     full = n // experiment.batch_size
@@ -160,17 +161,17 @@ def compile_device_epoch(
 def compile_stream_epoch(
     experiment: Experiment, hyper: Hyper, state: TrainState, source: HostData, data: Data
 ) -> CompiledEpoch:
-    """Compile an epoch whose training images are fed by the host: the same batches, same order.
+    """Compile an epoch over images on the host. It has the same batches in the same order.
 
     Args:
-        hyper, state: examples, of one run, with or without a leading axis.
-        source: the training images.
-        data: only its validation images, which live on the device, are used.
+        hyper, state: examples with the shapes of one run, with or without a leading axis.
+        source: training images.
+        data: validation images, on the device. Its training images are not used.
 
     Raises:
-        UserError: if Grain cannot be imported.
+        UserError: Grain cannot be imported.
     """
-    import_grain()  # Before the long work.
+    import_grain()  # First, because compiling takes long.
     n, batch = len(source.rows), experiment.batch_size
     full = n // batch
 
@@ -213,14 +214,14 @@ def compile_stream_epoch(
 
 @dataclass(frozen=True)
 class Boundary:
-    """A point between two calls of a program, at which the host has its turn.
+    """A point in training between two calls of a program.
 
     Attributes:
         state: after the steps so far.
-        epoch: the current one, counted from 1.
-        steps: of it that are done; all of them at its end.
-        seconds: that they took in compiled programs.
-        metrics: of the epoch at its end, else None.
+        epoch: the current epoch, counted from 1.
+        steps: finished steps of this epoch.
+        seconds: time of these steps in compiled programs.
+        metrics: of the epoch; None before its end.
     """
 
     state: TrainState
@@ -240,11 +241,14 @@ def boundaries(
     """Train to the end of epoch `last` in calls of about `segment` seconds.
 
     Args:
-        begin: where training starts or resumes: a new epoch with no steps, or within one.
-        segment: seconds that a call should take; the first call is a single step.
+        program: of an epoch.
+        hyper: hyper-parameters.
+        begin: where training starts or resumes.
+        last: number of the last epoch.
+        segment: seconds that a call should take. The first call is a single step.
 
     Yields:
-        After each call its boundary. The end of an epoch is a call of its own.
+        The boundary after each call. The end of an epoch is a separate call.
     """
     state, steps, seconds, call = begin.state, begin.steps, begin.seconds, 1
     for epoch in range(begin.epoch, last + 1):

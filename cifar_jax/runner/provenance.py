@@ -1,4 +1,4 @@
-"""Origin of a result: versions, device, revision of the code."""
+"""Describe the origin of a result: versions, device, revision of the code."""
 
 import platform
 import subprocess
@@ -44,13 +44,13 @@ def describe_device(kind: str, device_platform: str) -> str:
 
 
 def describe_computing(kind: str, device_platform: str) -> str:
-    """Describe in one line what determines the bits of a JAX device's results, besides input."""
+    """Describe in one line what changes the bits of results: device, threads, JAX and variables."""
     if device_platform == "cpu":
         where = f"cpu: {_cpu_name()}, --threads {fixed_threads() or cpu_count()}"
     else:
         where = f"{device_platform}: {kind}"
-    set_ = variables.in_words(variables.recorded(device_platform))
-    return f"{where}, jax {metadata.version('jax')}" + (f", {set_}" if set_ else "")
+    found = variables.in_words(variables.recorded(device_platform))
+    return f"{where}, jax {metadata.version('jax')}" + (f", {found}" if found else "")
 
 
 def git_revision() -> str | None:
@@ -80,13 +80,13 @@ def determinism(device_platform: str, computed_on: Sequence[str]) -> dict[str, A
         computed_on: `describe_computing` of the run and of each resumption, without repeats.
 
     Returns:
-        `computed_on`; `variables`, see `variables.recorded`; `deterministic`: whether the same
-        seed, device and versions give bitwise the same run; `determinism_note`, the reason.
+        `computed_on`, `variables` (see `variables.recorded`), `deterministic` (whether the same
+        seed, device and versions repeat a run bit for bit) and `determinism_note` (the reason).
     """
     promised, note = False, f"not verified on {device_platform}"
     found = variables.recorded(device_platform)
     if len(computed_on) > 1:
-        note = f"begun and resumed in different ways: {'; '.join(computed_on)}"
+        note = f"begun and resumed on different devices or versions: {'; '.join(computed_on)}"
     elif found:
         note = f"variables that can change the numbers are set: {variables.in_words(found)}"
     elif device_platform == "cpu":

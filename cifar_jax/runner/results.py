@@ -1,7 +1,7 @@
-"""The records of a run as types: `results.json`, and the metadata of a checkpoint.
+"""Types of a run's records: `results.json`, and the metadata of a checkpoint.
 
-`read_results` and `validate` alone check what a file holds. They ignore fields that they do not
-know, since a newer version may have written them.
+Only `read_results` and `validate` check the content of a file. They ignore unknown fields, which a
+newer version may have written.
 """
 
 import re
@@ -20,26 +20,26 @@ from cifar_jax.names import RESULTS
 from cifar_jax.storage import read_sealed, write_sealed
 
 Line = Annotated[str, Meta(pattern=rf"\A{LINE}{{1,1000}}\Z")]
-# Environment variables and paths can make it long.
+# Long, because it can contain environment variables and paths.
 Text = Annotated[str, Meta(pattern=rf"\A{LINE}{{1,100000}}\Z")]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
-Number = Annotated[float, Meta(ge=-1e40, le=1e40)]  # finite, a little more than float32 has
+Number = Annotated[float, Meta(ge=-1e40, le=1e40)]  # finite, and all of float32
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Damaged(UserError):
-    """A file is not what this version of the program writes; the message says where and why."""
+    """A file is damaged or has wrong content. The message says where and why."""
 
 
 class DatasetRecord(Struct, frozen=True, kw_only=True):
-    """What was trained and tested on.
+    """The images of a run.
 
     Attributes:
         name: for example "cifar10".
         fingerprint: SHA-256 of images and labels, in hex.
-        n_train, n_val, n_test: images.
-        classes: their names, by label.
-        notes: lines on what was skipped, changed or found in the images.
+        n_train, n_val, n_test: numbers of images.
+        classes: names of the classes, by label.
+        notes: lines on skipped, changed and repeated images.
     """
 
     name: Line
@@ -69,14 +69,14 @@ class EpochRow(Struct, frozen=True, kw_only=True):
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """Another network that gave initial values.
+    """The network that gave initial values.
 
     Attributes:
         source: its path, and for a checkpoint its epoch.
         digest: SHA-256 in hex, see `pretrained.Source`.
-        tensors_taken: how many tensors it gave.
-        parameters_taken: how many numbers they hold.
-        left: a line for each tensor that did not fit.
+        tensors_taken: number of tensors taken from it.
+        parameters_taken: number of values in these tensors.
+        left: a line for each tensor that was not taken.
     """
 
     source: Text
@@ -87,22 +87,22 @@ class Origin(Struct, frozen=True, kw_only=True):
 
 
 class Unfinished(Struct, frozen=True, kw_only=True):
-    """The part of the next epoch that a checkpoint holds: its steps, and their seconds."""
+    """The finished steps of an unfinished epoch, and their seconds."""
 
     steps: Count
     seconds: Number
 
 
 class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What checkpoints and results share.
+    """The fields that checkpoints and results share.
 
     Attributes:
-        config: tables as in `config.toml`, complete.
-        dataset: what was trained and tested on.
-        compile_seconds: spent compiling, over all sessions.
-        computed_on: what computed it, see `provenance.describe_computing`; each once.
-        history: one row an epoch.
-        init_from: origin of the initial values; None from scratch.
+        config: tables as in `config.toml`, with all fields.
+        dataset: images of the run.
+        compile_seconds: time of compilation, also before resumptions.
+        computed_on: devices and versions, see `provenance.describe_computing`, without repeats.
+        history: one row for each epoch.
+        init_from: origin of the initial values; None for random ones.
     """
 
     config: dict[str, Any]
@@ -118,44 +118,44 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def settings(self) -> Config:
-        """The config as a value."""
+        """The config as an object."""
         return tables.from_dict(self.config, "config")
 
     @property
     def origin_digest(self) -> str | None:
-        """Digest of the network that gave initial values; None from scratch."""
+        """Digest of the network that gave initial values; None for random ones."""
         return self.init_from.digest if self.init_from else None
 
 
 class RunRecord(Training, frozen=True, kw_only=True, omit_defaults=True):
-    """One run in the metadata of a checkpoint; `name` is the run's in its group."""
+    """One run in the metadata of a checkpoint. `name` is its name in its group."""
 
     name: Line
 
 
 class GroupRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The metadata of a checkpoint; `unfinished` is None at the end of an epoch."""
+    """The metadata of a checkpoint. `unfinished` is None at the end of an epoch."""
 
     runs: Annotated[tuple[RunRecord, ...], Meta(min_length=1)]
     unfinished: Unfinished | None = None
 
 
 class _Ended(Training, frozen=True, kw_only=True, omit_defaults=True, tag_field="status"):
-    """What all results hold.
+    """The fields that all results share.
 
     Attributes:
         model, norm, seed: as in the config.
-        num_params: trainable numbers.
+        num_params: number of trainable parameters.
         train_seconds: sum over the epochs.
-        compile_share: of compilation, in compilation and training.
-        seed_parallelism: runs that trained together.
-        peak_memory_bytes, peak_device_memory_bytes: None where the system does not tell.
+        compile_share: compilation's share of the time of compilation and training.
+        seed_parallelism: number of runs that trained together.
+        peak_memory_bytes, peak_device_memory_bytes: None if unknown.
         device: one line; None if unknown.
         variables: environment variables that can change the numbers.
         deterministic, determinism_note: see `provenance.determinism`.
         versions: of Python and packages.
         git_revision: of the code; None outside a checkout.
-        finished: when, ISO 8601.
+        finished: time of the end, ISO 8601.
     """
 
     model: Line
@@ -177,7 +177,7 @@ class _Ended(Training, frozen=True, kw_only=True, omit_defaults=True, tag_field=
 
 
 class Finished(_Ended, frozen=True, kw_only=True, omit_defaults=True, tag="finished"):
-    """`results.json` of a run that trained to its end.
+    """`results.json` of a run that trained all its epochs.
 
     Attributes:
         test_loss: in nats.
@@ -185,7 +185,7 @@ class Finished(_Ended, frozen=True, kw_only=True, omit_defaults=True, tag="finis
         per_class_accuracy: fractions by name; None for a class without test images.
         confusion_matrix: counts, rows are true classes; None for more than 200 classes.
         predictions: name of the file with logits, predicted and true classes.
-        predictions_sha256: its digest in hex; None in a record without any digest.
+        predictions_sha256: digest of that file in hex; None in a record without digests.
     """
 
     history: Annotated[tuple[EpochRow, ...], Meta(min_length=1)]
@@ -211,8 +211,8 @@ class DivergedAt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         epoch: counted from 1.
-        step: within the epoch, from 1; None if only the validation or the mean is not finite.
-        operation: which one, with `--debug-nans`.
+        step: within the epoch, from 1. None if only the validation loss or the mean is not finite.
+        operation: the first with a non-finite value, with `--debug-nans`.
     """
 
     epoch: Count
@@ -221,7 +221,7 @@ class DivergedAt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Diverged(_Ended, frozen=True, kw_only=True, omit_defaults=True, tag="diverged"):
-    """`results.json` of a run whose loss stopped being finite: it has no test accuracy."""
+    """`results.json` of a run that diverged. It has no test accuracy."""
 
     diverged: DivergedAt
 
@@ -230,7 +230,7 @@ Results = Finished | Diverged
 
 
 def validate(value: Any, kind: Any, where: Path) -> Any:
-    """A record from plain data.
+    """Convert plain data to a record.
 
     Args:
         value: as `json` returns it.
@@ -238,7 +238,7 @@ def validate(value: Any, kind: Any, where: Path) -> Any:
         where: the file, for the message.
 
     Raises:
-        Damaged: naming the file, the field and what it must be.
+        Damaged: a field is wrong; the message says which, and what it must be.
     """
     try:
         return msgspec.convert(value, kind)
@@ -247,18 +247,15 @@ def validate(value: Any, kind: Any, where: Path) -> Any:
         what = re.sub("matching regex .*", "of one printable line", what).removeprefix("Object ")
         field = re.sub(r"[`$]|(?<=\$)\.", "", path)
         raise Damaged(f"{where}: cannot be used: {field}{': ' if field else ''}{what}") from None
-    except (UserError, ValueError) as error:  # of the config; a name that is no text
+    except (UserError, ValueError) as error:  # A wrong config, or undecodable text.
         raise Damaged(f"{where}: cannot be used: {error}") from None
 
 
 def read_results(workdir: Path) -> Results | None:
-    """Read `results.json` of a run's directory.
-
-    Returns:
-        None if there is no such file: the run has not ended.
+    """Read `results.json` in a run's directory. Return None for an unfinished run.
 
     Raises:
-        Damaged: if it cannot be read or is not what was written.
+        Damaged: it cannot be read, or its content is wrong.
     """
     path = workdir / RESULTS
     try:
@@ -273,10 +270,10 @@ def read_results(workdir: Path) -> Results | None:
         raise Damaged(f"{path}: cannot be used: {error}") from None
     results: Results = validate(value, Results, path)
     if isinstance(results, Finished) and ("sha256" in value) != bool(results.predictions_sha256):
-        raise Damaged(f"{path}: cannot be used: one of its two digests is gone")
+        raise Damaged(f"{path}: cannot be used: one of its two digests is missing")
     return results
 
 
 def write_results(workdir: Path, results: Results) -> None:
-    """Write `results.json` atomically, with the digest of its content; NaN becomes null."""
+    """Write `results.json` atomically, with the digest of its content. NaN becomes null."""
     write_sealed(workdir / RESULTS, msgspec.to_builtins(results))

@@ -1,4 +1,4 @@
-"""What a run's directory says of its experiment, and where it resumes."""
+"""Read a run's experiment from its directory, and resume it from a checkpoint."""
 
 import contextlib
 from collections.abc import Callable, Sized
@@ -37,7 +37,7 @@ class Start:
         compile_seconds: spent so far.
         origin: of the initial values, if they are another network's.
         damaged: what is wrong with newer checkpoints, in words.
-        unfinished: the steps of the next epoch so far.
+        unfinished: finished steps of the next epoch.
         computed_on: devices and versions so far, see `provenance.determinism`.
     """
 
@@ -51,16 +51,19 @@ class Start:
 
 
 def progress_text(history: Sized, unfinished: Unfinished | None) -> str:
-    """Return how far a checkpoint is, such as "epoch 7 and 120 steps"."""
+    """Describe a checkpoint's position, such as "epoch 7 and 120 steps"."""
     steps = f" and {counted(unfinished.steps, 'step')}" if unfinished else ""
     return f"epoch {len(history)}{steps}"
 
 
 def read_record(checkpoints: Checkpoints, index: int = 0) -> tuple[RunRecord, Unfinished | None]:
-    """Return the record of one run in the newest checkpoint of its group, and its part of an epoch.
+    """Read the record of a run, and its unfinished epoch, from the newest checkpoint.
+
+    Args:
+        index: of the run in its group.
 
     Raises:
-        UserError: if there is none, or it is not the record of a run.
+        UserError: there is no checkpoint, or its record is damaged.
     """
     found: GroupRecord = validate(checkpoints.read_record(), GroupRecord, checkpoints.directory)
     return found.runs[index], found.unfinished
@@ -68,13 +71,13 @@ def read_record(checkpoints: Checkpoints, index: int = 0) -> tuple[RunRecord, Un
 
 @dataclass(frozen=True)
 class Recorded:
-    """The experiment that a run's directory names.
+    """A run's experiment, as recorded in its directory.
 
     Attributes:
         config: of the run.
-        dataset: None if only `config.toml` is there.
+        dataset: of the run; None if only `config.toml` can be read.
         origin_digest: see `Training.origin_digest`.
-        finished: when, ISO 8601; empty for a run that has not ended.
+        finished: time of its end, ISO 8601; empty for an unfinished run.
     """
 
     config: Config
@@ -91,11 +94,10 @@ def _in_checkpoint(workdir: Path) -> RunRecord | None:
         return read_record(checkpoints, found.run)[0]
 
 
-def recorded(workdir: Path) -> Recorded | None:
-    """Read a run's experiment from its results, else its newest whole checkpoint, else its config.
+def read_recorded(workdir: Path) -> Recorded | None:
+    """Read a run's experiment from its results, its newest checkpoint, or its config.
 
-    Returns:
-        None if none of them can be read.
+    The first of them that can be read counts. Return None if none can be read.
     """
     for read in (read_results, _in_checkpoint):
         with contextlib.suppress(UserError):
@@ -108,22 +110,24 @@ def recorded(workdir: Path) -> Recorded | None:
 
 
 def saved_config(workdir: Path) -> Config | None:
-    """What `--resume` takes for the experiment of a directory: `config.toml`, else its record.
+    """Return the config of a directory's run for `--resume`, or None if there is no run.
 
-    Returns:
-        None if it holds no run.
+    It is that of `config.toml`, or else that of `read_recorded`.
     """
     try:
         return tables.load(workdir / CONFIG)
     except UserError:
-        found = recorded(workdir)
+        found = read_recorded(workdir)
         return found.config if found else None
 
 
 def _check_config(before: Config, config: Config, where: Path) -> None:
-    """Refuse to go on with another experiment than the one that was begun.
+    """Check that a run to be resumed has the same config.
 
-    More epochs are another length of the same experiment, unless the learning rate depends on it.
+    The number of epochs may change, unless the learning rate depends on it.
+
+    Raises:
+        UserError: another field differs.
     """
     free = (*SAME_EXPERIMENT, "training.epochs")
     changed = changes(before, config, free)
@@ -150,7 +154,7 @@ def _check_images(dataset: DatasetRecord | None, fingerprint: str, where: Path) 
 def _check_resumable(
     record: RunRecord, unfinished: Unfinished | None, run: Run, fingerprint: str
 ) -> None:
-    """Refuse another experiment, other images, and fewer epochs than were trained."""
+    """Check that a run to be resumed has the same config and images, and enough epochs."""
     config, where = run.config, run.workdir
     _check_config(record.settings, config, where)
     _check_images(record.dataset, fingerprint, where)
@@ -161,29 +165,31 @@ def _check_resumable(
         )
 
 
-def resumed(
+def resume_run(
     like: TrainState,
     run: Run,
     fingerprint: str,
     open_checkpoints: Callable[[Path], Checkpoints],
 ) -> Start | None:
-    """Return the newest checkpoint of a run, or None if it has none.
+    """Read the newest checkpoint of a run. Return None if there is none.
 
-    It holds the whole state and where the initial values came from. Their source is not needed.
+    The source of its initial values is not needed again.
 
     Args:
         like: a state of the same structure.
+        run: to resume.
         fingerprint: of the run's images.
+        open_checkpoints: opens the checkpoints in a directory.
 
     Raises:
-        UserError: if the checkpoint is of another experiment, or cannot be read.
+        UserError: the checkpoint is of another experiment, or cannot be read.
     """
     found = locate(run.workdir)
     if found is None:
-        left = recorded(run.workdir)
-        if left is not None:
-            _check_config(left.config, run.config, run.workdir)
-            _check_images(left.dataset, fingerprint, run.workdir)
+        recorded = read_recorded(run.workdir)
+        if recorded is not None:
+            _check_config(recorded.config, run.config, run.workdir)
+            _check_images(recorded.dataset, fingerprint, run.workdir)
         return None
     checkpoints = open_checkpoints(found.directory)
     damaged = tuple(checkpoints.damaged())

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: stop at the next boundary between steps, or now.
 
 The first Ctrl-C finishes the running steps and saves a checkpoint. The second stops at once.
-SIGTERM, sent before a machine shuts down, finishes them too, within a grace period. After that it
-abandons them and saves the state before them. All files stay whole.
+SIGTERM, sent before a machine shuts down, also finishes them, within a grace period. Then it drops
+them and saves the state before them. No file is left half written.
 """
 
 import signal
@@ -14,23 +14,23 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-# Seconds; Kubernetes and Slurm kill 30 s after SIGTERM, and the checkpoint takes its time as well.
+# Seconds. Kubernetes and Slurm kill 30 s after SIGTERM, and saving the checkpoint takes time.
 GRACE = 25.0
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where Ctrl-C would raise `KeyboardInterrupt`."""
+    """Raised for SIGTERM, as `KeyboardInterrupt` is for Ctrl-C."""
 
 
 def exit_status(stop: BaseException) -> int:
-    """What shells report of a process that a signal ended: 128 and the signal's number."""
+    """Return the exit status after a signal, by the convention of shells: 128 plus its number."""
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def raise_on_sigterm() -> None:
-    """Let SIGTERM raise `Terminated` from now on, so that it cleans up, and ends a container.
+    """Make SIGTERM raise `Terminated`, so that the process cleans up and ends.
 
-    Without a handler the first process of a container ignores it.
+    Without a handler, the first process of a container ignores SIGTERM.
     """
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -46,7 +46,8 @@ def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -
     runs one. So the main thread only waits.
 
     Args:
-        check: called ten times a second meanwhile; an exception of it ends the wait.
+        work: to call in the thread.
+        check: called ten times a second meanwhile. An exception of it ends the wait.
     """
     result: list[T] = []
     failure: list[BaseException] = []
@@ -57,7 +58,7 @@ def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -
         except BaseException as error:
             failure.append(error)
 
-    # A daemon: the process can end without waiting for it.
+    # A daemon thread: the process can end without waiting for it.
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     while thread.is_alive():
@@ -69,7 +70,7 @@ def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -
 
 
 class Interrupts:
-    """Context that notes Ctrl-C and SIGTERM; only a second Ctrl-C raises at once.
+    """Context that stores Ctrl-C and SIGTERM in `requested`. A second Ctrl-C raises at once.
 
     Args:
         on_first: called by `run` with the first signal.
@@ -85,9 +86,9 @@ class Interrupts:
         self.requested: KeyboardInterrupt | None = None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        # Only noted: the main thread may be in the middle of a line of output.
+        # Only store the signal: the main thread may be printing a line.
         if signum == signal.SIGTERM:
-            # It is often sent twice, to the process and to its group.
+            # SIGTERM often comes twice, for the process and for its group.
             if self._deadline is None:
                 self._deadline = time.monotonic() + self._grace
             self.requested = Terminated()
@@ -114,7 +115,7 @@ class Interrupts:
             raise Terminated
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield from an iterator, whose `next` is called in another thread as by `run`."""
+        """Yield the items of an iterator, each computed by `run`."""
         end = object()
         while (item := self.run(lambda: next(items, end))) is not end:
             yield cast(T, item)
@@ -123,6 +124,7 @@ class Interrupts:
         """Call `work` as `in_thread` does.
 
         Raises:
-            KeyboardInterrupt: at a second Ctrl-C; `Terminated` after the grace period.
+            KeyboardInterrupt: a second Ctrl-C.
+            Terminated: the grace period after SIGTERM is over.
         """
         return in_thread(work, self._check)

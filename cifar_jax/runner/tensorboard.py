@@ -1,4 +1,4 @@
-"""TensorBoard events, without TensorFlow and without a thread.
+"""Write TensorBoard events, without TensorFlow and without a thread.
 
 `tensorboardX.SummaryWriter` writes in a thread. A full disk kills the thread, and its callers then
 wait forever. These events are written by the calling thread, which sees the error.
@@ -7,7 +7,7 @@ wait forever. These events are written by the calling thread, which sees the err
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.storage import naming
+from cifar_jax.storage import name_in_errors
 
 
 class Events:
@@ -15,7 +15,7 @@ class Events:
 
     Args:
         directory: made if it is missing.
-        first: the next epoch. From it on TensorBoard ignores the values of earlier files.
+        first: the next epoch. TensorBoard ignores values of earlier files from this epoch on.
     """
 
     def __init__(self, directory: Path, first: int) -> None:
@@ -25,7 +25,7 @@ class Events:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         start = SessionLog(status=SessionLog.START)
-        with naming(directory):
+        with name_in_errors(directory):
             # The name has the time in seconds. Two starts in one second must not share a file.
             self._writer = EventsWriter(str(directory / "events"), f".{first}")
             self._writer.write_event(Event(step=first, session_log=start))
@@ -37,7 +37,7 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        with naming(self._directory):
+        with name_in_errors(self._directory):
             for name, value in scalars.items():
                 event: Any = Event(step=epoch, wall_time=time.time(), summary=scalar(name, value))
                 self._writer.write_event(event)
@@ -45,5 +45,5 @@ class Events:
 
     def close(self) -> None:
         """Close the file."""
-        with naming(self._directory):
+        with name_in_errors(self._directory):
             self._writer.close()

@@ -1,4 +1,4 @@
-"""Groups of runs from start to end: start, compile, train, evaluate, write."""
+"""Train a group of runs: start or resume, compile, train, evaluate, write the results."""
 
 import contextlib
 import functools
@@ -28,7 +28,7 @@ from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
-from cifar_jax.runner.group import Divergence, Group, Run, from_rows, place_of
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -54,7 +54,7 @@ from cifar_jax.runner.programs import (
     unstack_run,
 )
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished, Origin, Results, Training
-from cifar_jax.runner.resume import Start, progress_text, resumed
+from cifar_jax.runner.resume import Start, progress_text, resume_run
 from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status, in_thread
 from cifar_jax.storage import json_lines, write_text
 
@@ -71,14 +71,14 @@ class Programs:
 
 @dataclass(frozen=True)
 class Session:
-    """What the groups of runs of one command share.
+    """Data, programs and options that all groups of a command share.
 
     Attributes:
         prepared: the data.
         display: shows progress.
         programs: compiled so far.
         resume: whether runs resume from their newest checkpoints.
-        debug_nans: whether to find the operation at which a run diverges; for groups of one.
+        debug_nans: whether to find the operation at which a run diverges; for single runs.
         grace: seconds that running steps may take after SIGTERM.
     """
 
@@ -96,7 +96,7 @@ class Session:
 
     @property
     def computing(self) -> str:
-        """See `provenance.describe_computing`."""
+        """The device and versions in words, see `provenance.describe_computing`."""
         return provenance.describe_computing(self.device.device_kind, self.device.platform)
 
 
@@ -110,10 +110,10 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
         later: epochs of runs that train after this group, for the estimate of the time left.
 
     Returns:
-        The results of each.
+        The results of each run.
 
     Raises:
-        UserError: for input that the user can mend, before anything is written.
+        UserError: wrong input, before anything is written.
         Interrupted: after a signal; the message says what is saved.
     """
     check_batches(runs[0].config, len(session.prepared.train_rows))
@@ -123,7 +123,7 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     fresh = [not holds_run(run.workdir) for run in runs]
     written: dict[int, Results] = {}
     try:
-        with _opened(group) as checkpoints:
+        with _create_files(group) as checkpoints:
             _train(session, group, checkpoints, later, written)
         for i in group.alive:
             written[i] = _finish(session, group, i)
@@ -135,7 +135,7 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
 
 
 def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
-    """Return where each run begins."""
+    """Return the start of each run."""
     with contextlib.ExitStack() as stack:
 
         @functools.cache
@@ -146,12 +146,13 @@ def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
 
 
 def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
+    """Return the start of a run: its newest checkpoint, or new initial values."""
     dataset, config = session.prepared.dataset, run.config
     initial = jax.jit(init_state, static_argnums=(0, 2))
     key, shape = jax.random.key(config.training.seed), dataset.train_images.shape[1:]
     state = initial(build_experiment(config), key, shape)
     if session.resume:
-        found = resumed(state, run, dataset.fingerprint, open_checkpoints)
+        found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
         if found is not None:
             return found
     source = pretrained.source_path(config)
@@ -163,7 +164,7 @@ def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkp
 
 
 def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> None:
-    """Print what trains, and where each run begins."""
+    """Print data, model and device, and where each run resumes."""
     prepared, display, computing = session.prepared, session.display, session.computing
     model, first = runs[0].config.model, starts[0]
     if not runs[0].label:
@@ -184,12 +185,12 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
         if start.computed_on and computing != start.computed_on[-1]:
             display.say(
                 f"begun on {start.computed_on[-1]}, resuming on {computing}: the last bits may "
-                "differ from a run without a stop"
+                "differ from an uninterrupted run"
             )
 
 
 def _say_origin(origin: Origin | None, display: Display) -> None:
-    """Print the source of the initial values, and a line for each tensor that it lacks."""
+    """Print the source of the initial values, and a line for each tensor that was not taken."""
     if origin is None:
         return
     display.say(
@@ -210,7 +211,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     state = stack_runs([start.state for start in starts])
     hyper = jax.device_put(stack_runs([hyperparams(run.config) for run in runs]))
     begun = time.perf_counter()
-    # In a thread, so that a signal need not wait for the compiler.
+    # In a thread, so that a signal does not wait for the compiler.
     program = in_thread(lambda: _program(session, runs[0].config, hyper, state))
     compiled = time.perf_counter() - begun
     records = [
@@ -236,7 +237,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
 
 
 def _program(session: Session, config: Config, hyper: Hyper, state: TrainState) -> CompiledEpoch:
-    """Return the epoch of a config, compiled now or before."""
+    """Return the compiled epoch of a config. Compile it if the session lacks it."""
     experiment, prepared = build_experiment(config), session.prepared
     known, key = session.programs.epoch, (experiment, len(state.step))
     if key not in known:
@@ -250,10 +251,10 @@ def _program(session: Session, config: Config, hyper: Hyper, state: TrainState) 
 
 
 def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
-    """Return how many steps of their next epoch the runs of a group have taken.
+    """Return the number of finished steps of the next epoch, the same for all runs of a group.
 
     Raises:
-        UserError: if an epoch has no boundary there.
+        UserError: that number does not fit the steps of an epoch.
     """
     steps = {start.unfinished.steps if start.unfinished else 0 for start in starts}
     if len(steps) > 1:
@@ -262,15 +263,15 @@ def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
     whole = {len(start.history) * program.steps + done for start in starts}
     if done > program.full or {int(start.state.step) for start in starts} != whole:
         raise UserError(
-            f"--resume: the newest checkpoint says that it is after {counted(done, 'step')} of an "
-            f"epoch; an epoch has {counted(program.full, 'full batch')}"
+            f"--resume: the newest checkpoint does not fit: it is after {counted(done, 'step')} of "
+            f"an epoch, and an epoch has {counted(program.full, 'full batch')}"
         )
     return done
 
 
 @contextlib.contextmanager
-def _opened(group: Group) -> Iterator[Checkpoints]:
-    """Create the files of each run, or set them back to the checkpoint that it resumes from."""
+def _create_files(group: Group) -> Iterator[Checkpoints]:
+    """Write config and history of each run as at its start. Open the group's checkpoints."""
     for i, run in enumerate(group.runs):
         make_directory(run.workdir)
         write_text(run.workdir / CONFIG, tables.to_toml(run.config))
@@ -279,7 +280,7 @@ def _opened(group: Group) -> Iterator[Checkpoints]:
     several = len(group.runs) > 1
     directory = new_group(first.absolute().parents[1]) if several else first / CHECKPOINTS
     with contextlib.closing(Checkpoints(directory)) as checkpoints:
-        checkpoints.set_aside_damaged()
+        checkpoints.rename_damaged()
         yield checkpoints
 
 
@@ -290,7 +291,7 @@ def _train(
     later: int,
     written: dict[int, Results],
 ) -> None:
-    """Train a group up to its last epoch; add the results of runs that diverge to `written`."""
+    """Train a group to its last epoch. Add the results of runs that diverge to `written`."""
     display = session.display
 
     def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
@@ -299,10 +300,10 @@ def _train(
     def on_signal(stop: KeyboardInterrupt) -> None:
         if isinstance(stop, Terminated):
             how = f"for at most {session.grace:g} s, and saving a checkpoint."
-            display.say(f"SIGTERM: finishing the steps under way, {how}")
+            display.say(f"SIGTERM: finishing the current steps, {how}")
         else:
             how = "Press Ctrl-C again to stop now."
-            display.say(f"Interrupted: finishing the steps under way, and saving. {how}")
+            display.say(f"Interrupted: finishing the current steps, and saving. {how}")
 
     interrupts = Interrupts(on_signal, session.grace)
     saves = Saves(checkpoints, group)
@@ -333,7 +334,7 @@ def _train(
 def _report_divergence(
     session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
 ) -> Diverged:
-    """Write the results of a run that diverged; its last good checkpoint becomes its own."""
+    """Write the results of a run that diverged, and its checkpoint before that epoch."""
     run, operation = group.runs[index], None
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
@@ -343,9 +344,9 @@ def _report_divergence(
         operation = (
             "step {}: {}".format(*replayed)
             if replayed
-            else "step by step every training step is finite: rounding or the validation decides"
+            else "step by step, all training steps are finite: rounding or the validation differs"
         )
-    if len(group.runs) > 1 and place_of(before).epoch and not place_of(before).steps:
+    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
         _save_own(group, index, before)
     found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
     return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
@@ -356,7 +357,7 @@ def _save_own(group: Group, index: int, at: Boundary) -> None:
     own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
     with contextlib.closing(own):
         state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
-        own.save(place_of(at), state, group.record([index]))
+        own.save(position_of(at), state, group.record([index]))
 
 
 def _fields(
@@ -419,7 +420,7 @@ def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt
         if new and run.workdir not in kept:
             shutil.rmtree(run.workdir, ignore_errors=True)
     if kept:
-        message = f"Stopped; {kept[0]} keeps the newest checkpoint, what came after it is lost."
+        message = f"Stopped; {kept[0]} keeps the newest checkpoint; later steps are lost."
     else:
         message = "Stopped in the first epoch; nothing is saved."
     return Interrupted(message, exit_status(stop))

@@ -21,7 +21,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Taken:
-    """Result of taking tensors from a source. Names are as `layer1.0.conv1.kernel`.
+    """Tensors taken from a source. Names are such as `layer1.0.conv1.kernel`.
 
     Attributes:
         values: taken tensors by name.
@@ -58,7 +58,7 @@ def take(
         own: shapes of the network's parameters and statistics, by name.
         shapes: those of the source.
         read: returns the source's tensor of a name.
-        new_head: name of the last layer if the classes differ, which is not taken; else None.
+        new_head: name of the last layer, which is not taken, if the classes differ. Else None.
     """
     values, kept = {}, {}
     for name, shape in own.items():
@@ -80,11 +80,11 @@ def own_shapes(params: Any, batch_stats: Any) -> dict[str, tuple[int, ...]]:
 
 
 def replaced(tree: Any, values: Mapping[str, np.ndarray]) -> Any:
-    """Replace some leaves of a parameter or statistics tree. Dtypes stay."""
+    """Return a tree with some leaves replaced, by name. Dtypes stay."""
 
     def leaf(path: Any, old: jax.Array) -> jax.Array:
         new = values.get(parameter_name(path))
-        # A copy: see `_from_numpy` of checkpoints.
+        # Copy, for the reason in `checkpoint._from_numpy`.
         return old if new is None else jnp.array(new, old.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)

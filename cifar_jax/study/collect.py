@@ -34,13 +34,13 @@ _LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run; or one that diverged, whose arrays are empty.
+    """A finished or diverged run. The arrays of a diverged run are empty.
 
     Attributes:
-        directory: of its files.
+        directory: the run's directory.
         results: its `results.json`.
-        predicted: int32 (N,), class of each test image.
-        label: int32 (N,), its true class.
+        predicted: int32 (N,), predicted class of each test image.
+        label: int32 (N,), true class of each test image.
         logits: float32 (N, classes).
     """
 
@@ -52,12 +52,12 @@ class Run:
 
     @property
     def arm(self) -> str:
-        """Its norm."""
+        """The run's norm."""
         return self.results.norm
 
     @property
     def seed(self) -> int:
-        """Of initial values and order."""
+        """The seed of its initial values and its order of images."""
         return self.results.seed
 
     @property
@@ -68,23 +68,23 @@ class Run:
 
     @property
     def correct(self) -> np.ndarray:
-        """bool (N,): whether the prediction is right."""
+        """Whether each prediction is right, bool (N,)."""
         return self.predicted == self.label
 
     @property
     def confusion(self) -> np.ndarray:
-        """int64 (classes, classes): images of each true class (row) by predicted class."""
+        """Counts of images, int64 (classes, classes). Rows are true classes."""
         n = self.logits.shape[1]
         pairs = n * self.label.astype(np.int64) + self.predicted
         return np.bincount(pairs, minlength=n * n).reshape(n, n)
 
     @functools.cached_property
     def losses(self) -> np.ndarray:
-        """float64 (N,): cross-entropy of each test image, in nats."""
+        """Cross-entropy of each test image in nats, float64 (N,)."""
         return cross_entropy(self.logits, self.label)
 
     def curve(self, name: str) -> list[float]:
-        """One column of the history, a value an epoch."""
+        """Return one column of the history, a value for each epoch."""
         return [getattr(row, name) for row in self.results.history]
 
 
@@ -93,14 +93,14 @@ class Study:
     """The runs of a study.
 
     Attributes:
-        workdir: where they lie.
-        arms: all that were asked for.
-        seeds: all that were asked for.
-        runs: arm -> its finished runs, by increasing seed; every arm has an entry.
-        missing: (arm, seed) of the others.
-        diverged: those of the missing whose loss stopped being finite.
+        workdir: the study's directory.
+        arms: of the study, also those without a finished run.
+        seeds: of the study, also those without a finished run.
+        runs: finished runs of each arm, by increasing seed. Every arm has an entry.
+        missing: (arm, seed) of the runs that are not finished.
+        diverged: (arm, seed) of the missing runs that diverged.
         dataset: the record of the data, the same for all runs.
-        config: what the study was started with.
+        config: tables of the study's config.
     """
 
     workdir: Path
@@ -113,7 +113,7 @@ class Study:
     config: dict[str, Any]
 
     def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
-        """Runs of two arms with the same seed."""
+        """Return the pairs of finished runs of two arms with the same seed."""
         others = {run.seed: run for run in self.runs[second]}
         return [(run, others[run.seed]) for run in self.runs[first] if run.seed in others]
 
@@ -123,11 +123,11 @@ class SweepStudy:
     """A study with a swept setting: a study of the norms at each of its values.
 
     Attributes:
-        workdir: where it lies.
+        workdir: the study's directory.
         sweep: the setting and its values.
-        studies: one a value, in their order; at some, no run may be finished.
+        studies: one for each value, in their order. A value may have no finished run.
         dataset: the record of the data of a finished run.
-        config: what the study was started with.
+        config: tables of the study's config.
     """
 
     workdir: Path
@@ -143,14 +143,14 @@ class SweepStudy:
 
 
 def _predictions(workdir: Path, results: Finished) -> dict[str, np.ndarray]:
-    """Predicted and true classes and logits of a run.
+    """Read a run's predicted classes, true classes and logits.
 
     Raises:
-        Damaged: if they cannot be read, or are not those of these results.
+        Damaged: they cannot be read, or do not fit the results.
     """
     path = workdir / PREDICTIONS
     try:
-        # np.load leaves a damaged file open that it opened itself.
+        # From memory: np.load does not close a damaged file.
         content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
         digest = hashlib.sha256(content.getbuffer()).hexdigest()
         if results.predictions_sha256 not in (None, digest):
@@ -160,9 +160,9 @@ def _predictions(workdir: Path, results: Finished) -> dict[str, np.ndarray]:
                 raise ValueError("too large")
         with np.load(content, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in ("predicted", "label", "logits")}
-        if not _agree(results, **found):
+        if not _fits(results, **found):
             raise ValueError(f"its arrays do not fit {RESULTS}")
-    # NumPy and zipfile raise many kinds for a damaged file, even of the tokenizer and of memory.
+    # For damaged files, NumPy and zipfile raise many types, even TokenError and MemoryError.
     except Exception as error:
         if is_lack(error):
             raise
@@ -170,8 +170,8 @@ def _predictions(workdir: Path, results: Finished) -> dict[str, np.ndarray]:
     return found
 
 
-def _agree(results: Finished, predicted: np.ndarray, label: np.ndarray, logits: np.ndarray) -> bool:
-    """Whether predictions are those of a run with these results."""
+def _fits(results: Finished, predicted: np.ndarray, label: np.ndarray, logits: np.ndarray) -> bool:
+    """Return whether predictions have the shapes, types, classes and confusions of results."""
     n, names = results.dataset.n_test, results.dataset.classes
     matrix, classes = results.confusion_matrix, len(names)
     given = [results.per_class_accuracy[name] is not None for name in names]
@@ -193,13 +193,10 @@ def _agree(results: Finished, predicted: np.ndarray, label: np.ndarray, logits: 
 
 
 def read_ended(workdir: Path) -> Run | None:
-    """Read a run that finished or diverged.
-
-    Returns:
-        None if it has not ended.
+    """Read a finished or diverged run. Return None for an unfinished run.
 
     Raises:
-        Damaged: naming the file that cannot be used, and why.
+        Damaged: a file of the run cannot be used; the message says which, and why.
     """
     results = read_results(workdir)
     if results is None:
@@ -210,8 +207,8 @@ def read_ended(workdir: Path) -> Run | None:
     return Run(workdir, results, np.zeros(0, np.int32), np.zeros(0, np.int32), logits)
 
 
-def read_whole(workdir: Path) -> Run | None:
-    """Read a run that finished or diverged; None if it did not, or its files are damaged."""
+def read_intact(workdir: Path) -> Run | None:
+    """Read a finished or diverged run. Return None if it is unfinished or damaged."""
     try:
         return read_ended(workdir)
     except Damaged:
@@ -219,7 +216,7 @@ def read_whole(workdir: Path) -> Run | None:
 
 
 def damage(workdir: Path) -> str | None:
-    """What is wrong with the results or predictions of a run, in one line; None if nothing is."""
+    """Describe damage of a run's results or predictions in one line. Return None without damage."""
     try:
         read_ended(workdir)
     except Damaged as error:
@@ -228,13 +225,13 @@ def damage(workdir: Path) -> str | None:
 
 
 def read_divergence(workdir: Path) -> DivergedAt | None:
-    """Where a run diverged; None if it did not, or its results are damaged."""
-    run = read_whole(workdir)
+    """Read where a run diverged. Return None if it did not, or its results are damaged."""
+    run = read_intact(workdir)
     return run.results.diverged if run and isinstance(run.results, Diverged) else None
 
 
 def divergence_line(found: DivergedAt, workdir: Path) -> str:
-    """Where a run diverged, for the user."""
+    """Describe in one line where a run diverged."""
     step = f", step {found.step}" if found.step is not None else ", at its end"
     cause = f"; {found.operation}" if found.operation else ""
     return (
@@ -248,26 +245,19 @@ def _check_same_labels(run: Run, first: Run) -> None:
 
 
 def _check_same_origins(runs: Iterable[Run]) -> None:
-    """Refuse runs that began from other versions of the same initial values."""
-    check_origins(
-        (
-            run.directory,
-            run.results.settings,
-            run.results.origin_digest,
-        )
-        for run in runs
-    )
+    """Check that runs with the same `init_from` have the same initial values."""
+    check_origins((run.directory, run.results.settings, run.results.origin_digest) for run in runs)
 
 
 def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
-    """The study of the norms, at one value of the swept setting where there is one."""
+    """Read the runs of a study. With a sweep, read the runs at one of its values."""
     field = plan.sweep.field if plan.sweep else ""
     paths = {
         (norm, seed): run_path(workdir, Arm(norm, field, value).directory, seed)
         for norm in plan.arms
         for seed in plan.seeds
     }
-    ended = {cell: read_whole(path) for cell, path in paths.items()}
+    ended = {cell: read_intact(path) for cell, path in paths.items()}
     config = plan.settings
     for (norm, seed), run in ended.items():
         if run is not None:
@@ -294,7 +284,7 @@ def read_study(workdir: Path) -> Study:
     """Read a study without a sweep.
 
     Raises:
-        UserError: if no study or no finished run is there, or its runs cannot be compared.
+        UserError: there is no study or no finished run, or its runs cannot be compared.
     """
     study = _read_runs(workdir, read_plan(workdir), None)
     if not any(study.runs.values()):
@@ -307,7 +297,7 @@ def read_sweep(workdir: Path) -> SweepStudy:
     """Read a study with a sweep.
 
     Raises:
-        UserError: as `read_study`, or if the study sweeps nothing.
+        UserError: see `read_study`; or the study has no sweep.
     """
     plan = read_plan(workdir)
     if plan.sweep is None:

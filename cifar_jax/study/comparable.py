@@ -7,41 +7,41 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cifar_jax.runner.results import Results
-from cifar_jax.study.collect import Study, read_whole
+from cifar_jax.study.collect import Study, read_intact
 
 
-def _way(results: Results) -> str:
+def _computed_on(results: Results) -> str:
     """Return the recorded device, versions and variables of a run in words, or ""."""
     return ", then ".join(results.computed_on)
 
 
-def unlike(studies: Sequence[Study]) -> list[str]:
+def computed_differently(studies: Sequence[Study]) -> list[str]:
     """Return a sentence for the reader if runs of one seed were computed in different ways."""
-    ways: dict[int, dict[str, None]] = {}
+    by_seed: dict[int, dict[str, None]] = {}
     for study in studies:
         for run in (run for runs in study.runs.values() for run in runs):
-            ways.setdefault(run.seed, {})[_way(run.results)] = None
-    mixed = {seed: found for seed, found in ways.items() if len(found) > 1}
+            by_seed.setdefault(run.seed, {})[_computed_on(run.results)] = None
+    mixed = {seed: found for seed, found in by_seed.items() if len(found) > 1}
     if not mixed:
         return []
     seeds = "seed" + "s" * (len(mixed) > 1) + " " + ", ".join(map(str, sorted(mixed)))
-    different = dict.fromkeys(way for found in mixed.values() for way in found)
+    different = dict.fromkeys(text for found in mixed.values() for text in found)
     return [
         f"The runs of {seeds} were computed in different ways: {' | '.join(different)}. "
         "That may be part of their differences."
     ]
 
 
-def other_ways(finished: Iterable[Path], way: str) -> list[str]:
-    """Return the other ways in which finished runs were computed, in words, without repeats.
+def others_computed_on(finished: Iterable[Path], present: str) -> list[str]:
+    """Return what finished runs were computed on, in words, if not on `present`. No repeats.
 
     Args:
         finished: directories of runs.
-        way: present way, from `provenance.describe_computing`.
+        present: this process's device and versions, from `provenance.describe_computing`.
     """
     found: dict[str, None] = {}
     for directory in finished:
-        run = read_whole(directory)
-        if run is not None and (other := _way(run.results)) != way:
+        run = read_intact(directory)
+        if run is not None and (other := _computed_on(run.results)) != present:
             found[other] = None
     return list(found)

@@ -1,4 +1,4 @@
-"""The directory of a study: which study it holds, and what of it is finished."""
+"""The directory of a study: begin or continue the study, and find its unfinished runs."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,60 +10,64 @@ from msgspec import structs
 from cifar_jax.config.changes import SAME_EXPERIMENT, changes
 from cifar_jax.errors import UserError
 from cifar_jax.names import LOCK, STUDY
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.locate import newest_place
+from cifar_jax.runner.locate import newest_position
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.pretrained import check_source, source_path
 from cifar_jax.runner.results import Diverged
-from cifar_jax.runner.resume import recorded
-from cifar_jax.study.collect import divergence_line, read_whole
+from cifar_jax.runner.resume import read_recorded
+from cifar_jax.study.collect import divergence_line, read_intact
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
-from cifar_jax.study.identity import check_begun, check_origins, check_results
+from cifar_jax.study.identity import check_origins, check_results, check_settings
 from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
 
 Cell = tuple[Arm, int]
 
 
-def _begun(workdir: Path) -> tuple[Plan | None, str]:
-    """The study that a directory holds, None if it is empty; and a line for the user."""
+def _existing_plan(workdir: Path) -> tuple[Plan | None, str]:
+    """Return the plan in a directory, None if it is empty, and a line for the user.
+
+    Raises:
+        UserError: the directory has other files, or a damaged `study.json` and no runs.
+    """
     try:
         return find_plan(workdir)
     except LostPlan as lost:
         if (workdir / STUDY).exists():
-            raise UserError(f"{lost}; remove it to begin anew") from None
+            raise UserError(f"{lost}; remove it to begin a new study") from None
         if any(path.name != LOCK for path in workdir.iterdir()):
             raise UserError(f"--workdir {workdir}: is not empty and holds no study") from None
         return None, ""
 
 
-def _check_same(found: Plan, asked: Plan, workdir: Path, free: tuple[str, ...]) -> None:
-    """Refuse another study than the one that was found.
+def _check_same(found: Plan, requested: Plan, workdir: Path, free: tuple[str, ...]) -> None:
+    """Check that a requested study is the one in its directory, or extends it.
 
-    More epochs or other runs would be another study; more seeds, norms or values of the swept
-    setting are the same one, longer.
+    It may add seeds, norms and values of the swept setting. No other setting may change.
 
     Args:
-        found, asked: the studies.
-        workdir: of both.
-        free: fields that may differ too.
+        found: the plan in the directory.
+        requested: the new plan.
+        workdir: their directory.
+        free: other fields that may differ.
 
     Raises:
-        UserError: naming what differs.
+        UserError: it is another study; the message names what differs.
     """
     other = f"--workdir {workdir}: holds another study"
-    fields = [plan.sweep.field if plan.sweep else "nothing" for plan in (found, asked)]
+    fields = [plan.sweep.field if plan.sweep else "nothing" for plan in (found, requested)]
     if fields[0] != fields[1]:
         raise UserError(f"{other}: it sweeps {fields[0]}, not {fields[1]}")
     free = (*free, *SAME_EXPERIMENT, "study", "model.norm", *fields[0].split("+"))
-    if changed := changes(found.settings, asked.settings, free):
+    if changed := changes(found.settings, requested.settings, free):
         raise UserError(f"{other}: {'; '.join(map(str, changed))}")
-    if found.dataset.fingerprint != asked.dataset.fingerprint:
+    if found.dataset.fingerprint != requested.dataset.fingerprint:
         raise UserError(f"--workdir {workdir}: holds a study of other images")
 
 
-def _joined(first: Plan, second: Plan) -> dict[str, Any]:
-    """The arms, seeds and values of both, in the order of the first."""
+def _union(first: Plan, second: Plan) -> dict[str, Any]:
+    """Return the arms, seeds and swept values of both plans. Those of `first` come first."""
     sweep = None
     if first.sweep and second.sweep:
         values = ordered([*first.sweep.values, *second.sweep.values])
@@ -73,70 +77,75 @@ def _joined(first: Plan, second: Plan) -> dict[str, Any]:
 
 
 def _check_runs(workdir: Path, plan: Plan) -> None:
-    """Refuse a directory in which a run is not the one that the study means.
+    """Check that the runs in a study's directory belong to the study.
 
     Raises:
-        UserError: naming it.
+        UserError: a run does not; the message names it.
     """
     config = plan.settings
     for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
-        said, wanted = recorded(path), arm.config(config, seed)
-        if said is None:
+        recorded, wanted = read_recorded(path), arm.config(config, seed)
+        if recorded is None:
             continue
-        check_begun(path, said.config, said.dataset, wanted, plan.dataset)
-        if (run := read_whole(path)) is not None:
+        check_settings(path, recorded.config, recorded.dataset, wanted, plan.dataset)
+        if (run := read_intact(path)) is not None:
             check_results(path, run.results, wanted, plan.dataset)
 
 
-def claim(workdir: Path, asked: Plan, display: Display) -> None:
-    """Write `study.json`, unless the directory holds another study or a run of another.
+def begin_study(workdir: Path, requested: Plan, display: Display) -> None:
+    """Check that a directory is free or has the same study. Write `study.json`.
 
     Raises:
-        UserError: if it does; nothing is written.
+        UserError: it has other files, another study, or a run of one. Nothing is written.
     """
-    found, warning = _begun(workdir)
+    found, warning = _existing_plan(workdir)
     if found is not None:
-        # Runs do not tell the order in which they were asked for, nor the first seed.
-        _check_same(found, asked, workdir, ("training.seed",) if warning else ())
-        first, second = (asked, found) if warning else (found, asked)
-        asked = structs.replace(asked, **_joined(first, second))
+        # A plan rebuilt from runs lacks the order of the arms and the first seed.
+        _check_same(found, requested, workdir, ("training.seed",) if warning else ())
+        first, second = (requested, found) if warning else (found, requested)
+        requested = structs.replace(requested, **_union(first, second))
     if warning:
         display.say(warning)
-    _check_runs(workdir, asked)
-    write_plan(workdir, asked)
+    _check_runs(workdir, requested)
+    write_plan(workdir, requested)
 
 
 def unfinished(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int]
-) -> tuple[dict[Cell, Place], list[str]]:
-    """The newest checkpoint of each unfinished run, and a line for each run that diverged."""
-    left, failed = {}, []
+) -> tuple[dict[Cell, Position], list[str]]:
+    """Find the unfinished and the diverged runs of a study.
+
+    Returns:
+        The unfinished runs with the position of their newest checkpoint, and a line for each run
+        that diverged.
+    """
+    remaining, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
-        run = read_whole(path)
+        run = read_intact(path)
         if run is None:
-            left[arm, seed] = newest_place(path)
+            remaining[arm, seed] = newest_position(path)
         elif isinstance(run.results, Diverged):
             failed.append(divergence_line(run.results.diverged, path))
-    return left, failed
+    return remaining, failed
 
 
 def check_sources(
     workdir: Path, arms: Sequence[Arm], seeds: Sequence[int], prepared: Prepared
 ) -> None:
-    """Refuse initial values that a run to begin cannot have, or that others did not have.
+    """Check that the sources of initial values fit new runs, and have not changed since others.
 
     Raises:
-        UserError: naming them.
+        UserError: a source cannot be used, or it has changed.
     """
     begun, new = [], []
     for arm, seed in itertools.product(arms, seeds):
         config = arm.config(prepared.config, seed)
         path = run_path(workdir, arm.directory, seed)
-        said = recorded(path) if source_path(config) is not None else None
-        if said is not None and said.dataset is not None:
-            begun.append((path, said.config, said.origin_digest))
+        recorded = read_recorded(path) if source_path(config) is not None else None
+        if recorded is not None and recorded.dataset is not None:
+            begun.append((path, recorded.config, recorded.origin_digest))
         else:
             new.append((path, config, check_source(config, prepared.dataset.classes)))
     check_origins([*begun, *new])

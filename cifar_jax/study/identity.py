@@ -30,7 +30,7 @@ def _wrong_data(found: DatasetRecord, wanted: DatasetRecord) -> list[Wrong]:
     return [(f"dataset.{k}", shown(was), shown(to)) for k, (was, to) in pairs.items() if was != to]
 
 
-def check_begun(
+def check_settings(
     path: Path, found: Config, dataset: DatasetRecord | None, wanted: Config, data: DatasetRecord
 ) -> None:
     """Check a run's recorded settings and images against the study.
@@ -54,19 +54,19 @@ def check_results(path: Path, results: Results, wanted: Config, data: DatasetRec
     Args:
         path: of the run.
         results: its `results.json`.
-        wanted, data: see `check_begun`.
+        wanted, data: see `check_settings`.
 
     Raises:
         UserError: a field differs; the message has both values.
     """
-    check_begun(path, results.settings, results.dataset, wanted, data)
+    check_settings(path, results.settings, results.dataset, wanted, data)
     model, training = wanted.model, wanted.training
-    said: list[Wrong] = [
+    pairs: list[Wrong] = [
         ("model", results.model, model.name),
         ("norm", results.norm, model.norm),
         ("seed", results.seed, training.seed),
     ]
-    wrong = [(field, was, to) for field, was, to in said if was != to]
+    wrong = [(field, was, to) for field, was, to in pairs if was != to]
     epochs = len(results.history)
     if isinstance(results, Finished) and epochs != training.epochs:
         wrong.append(("length of its history", counted(epochs, "epoch"), training.epochs))

@@ -1,4 +1,4 @@
-"""`study.json`: what a study consists of, as it was written or as its runs tell it."""
+"""`study.json`, the record of a study's runs and settings. It can be rebuilt from the runs."""
 
 import dataclasses
 from collections import Counter
@@ -17,7 +17,7 @@ from cifar_jax.names import STUDY
 from cifar_jax.runner.results import Count, Damaged, DatasetRecord, validate
 from cifar_jax.storage import read_sealed, write_sealed
 from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setting_name
-from cifar_jax.study.identity import check_begun
+from cifar_jax.study.identity import check_settings
 
 if TYPE_CHECKING:
     from cifar_jax.runner.resume import Recorded
@@ -29,8 +29,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         arms: norms, each once.
         seeds: increasing.
-        config: tables of the study's config, complete.
-        dataset: of the runs; with a sweep, of those at its first value.
+        config: tables of the study's config, with all fields.
+        dataset: of the runs; with a sweep, of the runs at its first value.
         sweep: the swept setting, if any.
     """
 
@@ -50,16 +50,16 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def settings(self) -> Config:
-        """The config as a value."""
+        """The config as an object."""
         return tables.from_dict(self.config, "config")
 
 
 class LostPlan(UserError):
-    """`study.json` is missing or is not what was written."""
+    """`study.json` is missing or damaged."""
 
 
 def run_path(workdir: Path, arm: str, seed: int) -> Path:
-    """Directory of one run of a study; `arm` is that of `Arm.directory`."""
+    """Return the directory of a study's run. `arm` is its `Arm.directory`."""
     return workdir / arm / f"seed{seed}"
 
 
@@ -67,8 +67,8 @@ def read_plan(workdir: Path) -> Plan:
     """Read `study.json` of a study's directory.
 
     Raises:
-        LostPlan: if it is not there, or is not what was written.
-        UserError: if it cannot be read.
+        LostPlan: it is missing or damaged.
+        UserError: it cannot be read.
     """
     path = workdir / STUDY
     try:
@@ -92,111 +92,109 @@ def write_plan(workdir: Path, plan: Plan) -> None:
     write_sealed(workdir / STUDY, msgspec.to_builtins(plan))
 
 
-class _Member(NamedTuple):
-    """A run, and which one its folder's name says that it is."""
+class _FoundRun(NamedTuple):
+    """A run in a study's directory, with the arm that its folder names."""
 
     path: Path
     arm: Arm
-    said: "Recorded"
+    recorded: "Recorded"
 
     @property
     def seed(self) -> int:
-        return self.said.config.training.seed
+        return self.recorded.config.training.seed
 
 
-def _members(workdir: Path) -> list[_Member]:
-    """The runs below a directory, those that finished first at the front.
+def _find_runs(workdir: Path) -> list[_FoundRun]:
+    """Return the runs in a study's directory, by time of their end. Unfinished runs are last.
 
     Raises:
-        UserError: if the folder of one is called otherwise than it would be.
+        UserError: a folder's name does not fit its run.
     """
-    from cifar_jax.runner.resume import recorded
+    from cifar_jax.runner.resume import read_recorded
 
-    members = []
+    runs = []
     for path in sorted(workdir.glob("*/seed*")):
-        said = recorded(path) if path.parent.name.partition("-")[0] in NORMS else None
-        if said is None:
+        recorded = read_recorded(path) if path.parent.name.partition("-")[0] in NORMS else None
+        if recorded is None:
             continue
-        norm, seed = said.config.model.norm, said.config.training.seed
-        arm = arm_of(path.parent.name, said.config)
+        norm, seed = recorded.config.model.norm, recorded.config.training.seed
+        arm = arm_of(path.parent.name, recorded.config)
         if arm is None or path.name != f"seed{seed}":
             raise UserError(
                 f"{path}: its run has norm {norm} and seed {seed}, which do not fit this name"
             )
-        members.append(_Member(path, arm, said))
-    return sorted(members, key=lambda m: (m.said.finished or "~", NORMS.index(m.arm.norm)))
+        runs.append(_FoundRun(path, arm, recorded))
+    return sorted(runs, key=lambda run: (run.recorded.finished or "~", NORMS.index(run.arm.norm)))
 
 
-def _common_sweep(members: Sequence[_Member]) -> Sweep | None:
-    """What the runs sweep.
+def _common_sweep(runs: Sequence[_FoundRun]) -> Sweep | None:
+    """Return the setting that all runs sweep, with their values, or None.
 
     Raises:
-        UserError: if it is not the same setting.
+        UserError: the runs sweep different settings.
     """
-    (field, _), *_ = Counter(member.arm.field for member in members).most_common()
-    for member in members:
-        if member.arm.field != field:
+    (field, _), *_ = Counter(run.arm.field for run in runs).most_common()
+    for run in runs:
+        if run.arm.field != field:
             raise UserError(
-                f"{member.path}: sweeps {member.arm.field or 'nothing'}, must sweep "
-                f"{field or 'nothing'}"
+                f"{run.path}: sweeps {run.arm.field or 'nothing'}, must sweep {field or 'nothing'}"
             )
-    values = [member.arm.value for member in members if member.arm.value is not None]
+    values = [run.arm.value for run in runs if run.arm.value is not None]
     return Sweep(field, ordered(values)) if field else None
 
 
-def _comparable(config: Config) -> Config:
+def _without_paths(config: Config) -> Config:
+    """Return a config without the fields that may differ between the runs of a study."""
     data = dataclasses.replace(config.data, dataset="", data_dir=None, pipeline="device")
     return dataclasses.replace(config, name="", data=data)
 
 
-def _rebuilt(workdir: Path) -> Plan | None:
-    """The study of the runs below a directory, or None if there is none.
+def _rebuild_plan(workdir: Path) -> Plan | None:
+    """Rebuild a plan from the runs in a study's directory. Return None if there are none.
 
     Raises:
-        UserError: if they cannot be one study, naming a run that differs from most.
+        UserError: they are not one study; the message names a run that differs from most.
     """
-    members = _members(workdir)
-    known = [(m, m.said.dataset) for m in members if m.said.dataset is not None]
+    runs = _find_runs(workdir)
+    known = [(run, run.recorded.dataset) for run in runs if run.recorded.dataset is not None]
     if not known:
         return None
-    sweep = _common_sweep(members)
-    first = Arm(members[0].arm.norm, *((sweep.field, sweep.values[0]) if sweep else ()))
-    seeds = tuple(sorted({member.seed for member in members}))
+    sweep = _common_sweep(runs)
+    first = Arm(runs[0].arm.norm, *((sweep.field, sweep.values[0]) if sweep else ()))
+    seeds = tuple(sorted({run.seed for run in runs}))
 
-    def whole(member: _Member) -> Config:
-        return first.config(member.said.config, seeds[0])
+    def study_config(run: _FoundRun) -> Config:
+        return first.config(run.recorded.config, seeds[0])
 
-    usual, _ = Counter(
-        (_comparable(whole(member)), data.fingerprint) for member, data in known
-    ).most_common(1)[0]
-    config, dataset = next(
-        (whole(member), data)
-        for member, data in known
-        if (_comparable(whole(member)), data.fingerprint) == usual
-    )
-    for member in members:
-        wanted = member.arm.config(config, member.seed)
-        check_begun(member.path, member.said.config, member.said.dataset, wanted, dataset)
-    norms = tuple(dict.fromkeys(member.arm.norm for member in members))
+    def experiment(run: _FoundRun, data: DatasetRecord) -> tuple[Config, str]:
+        return _without_paths(study_config(run)), data.fingerprint
+
+    most_common, _ = Counter(experiment(*pair) for pair in known).most_common(1)[0]
+    run, dataset = next(pair for pair in known if experiment(*pair) == most_common)
+    config = study_config(run)
+    for run in runs:
+        wanted = run.arm.config(config, run.seed)
+        check_settings(run.path, run.recorded.config, run.recorded.dataset, wanted, dataset)
+    norms = tuple(dict.fromkeys(run.arm.norm for run in runs))
     return Plan(norms, seeds, tables.to_dict(config), dataset, sweep)
 
 
 def find_plan(workdir: Path) -> tuple[Plan, str]:
-    """What `study.json` says, or if it is lost what the runs say.
+    """Read `study.json`, or rebuild it from the runs if it is missing or damaged.
 
     Returns:
-        The plan, and a line for the user; empty if `study.json` is whole.
+        The plan, and a line for the user, empty if `study.json` is intact.
 
     Raises:
-        LostPlan: if it is lost and no run is there.
-        UserError: if it cannot be read, or the runs cannot be one study.
+        LostPlan: it is missing or damaged, and there are no runs.
+        UserError: it cannot be read, or the runs are not one study.
     """
     try:
         return read_plan(workdir), ""
     except LostPlan as error:
         lost = str(error)
     try:
-        plan = _rebuilt(workdir)
+        plan = _rebuild_plan(workdir)
     except UserError as error:
         raise UserError(f"{lost}, and its runs are not one study: {error}") from None
     if plan is None:
@@ -207,9 +205,9 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
 
 
 class Saved(NamedTuple):
-    """What continues a study: the config of the command `study`, and the seeds.
+    """The config and seeds with which the command `study` continues a study.
 
-    The config counts its seeds up from the first; those of the study can have gaps.
+    The config has the first seed and their number. The study's seeds can have gaps.
     """
 
     config: Config
@@ -217,7 +215,7 @@ class Saved(NamedTuple):
 
 
 def saved_study(workdir: Path) -> Saved | None:
-    """The study of a directory; None if it holds none."""
+    """Read the study in a directory, or None if there is none."""
     try:
         plan, _ = find_plan(workdir)
     except LostPlan:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
-from cifar_jax.storage import strict
+from cifar_jax.storage import nan_to_none
 from cifar_jax.study.claims import claims
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.measures import (
@@ -182,7 +182,7 @@ def summarise(study: Study) -> dict[str, Any]:
     pairs = study.pairs(*arms) if arms else []
     paired = summarise_pairs(pairs) if pairs else {}
     return {
-        "dataset": strict(msgspec.to_builtins(study.dataset)),
+        "dataset": nan_to_none(msgspec.to_builtins(study.dataset)),
         "arms": list(finished),
         "seeds": list(study.seeds),
         "missing": [list(pair) for pair in study.missing],

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cifar_jax.storage import strict
+from cifar_jax.storage import nan_to_none
 from cifar_jax.study.collect import Study, SweepStudy
 from cifar_jax.study.grid import Value, setting_name
 from cifar_jax.study.samples import Sample, accuracy, compare, describe, difference, with_holm
@@ -199,7 +199,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         ]
 
     return {
-        "dataset": strict(msgspec.to_builtins(study.dataset)),
+        "dataset": nan_to_none(msgspec.to_builtins(study.dataset)),
         "arms": list(first.arms),
         "seeds": list(first.seeds),
         "sweep": {

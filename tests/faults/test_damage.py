@@ -25,7 +25,7 @@ from cifar_jax.data.sources.contents import Contents
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import checkpoint
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
@@ -73,7 +73,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint
     opened = Checkpoints(tmp_path_factory.mktemp("damage") / "checkpoints")
     for epoch in (1, 2):
         record = {"epoch": epoch, "runs": [{}]}
-        opened.save(Place(epoch), stack_runs([_state(epoch)]), record)
+        opened.save(Position(epoch), stack_runs([_state(epoch)]), record)
     yield opened
     opened.close()
 
@@ -150,7 +150,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
     assert outcome(workdir) == outcome(undisturbed)
 
 
-def test_when_no_checkpoint_is_whole_it_is_said_and_nothing_is_done(
+def test_when_all_checkpoints_are_damaged_it_is_said_and_nothing_is_done(
     folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "w"
@@ -164,7 +164,7 @@ def test_when_no_checkpoint_is_whole_it_is_said_and_nothing_is_done(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     for line in lines:
-        assert f"{workdir}/checkpoints: no checkpoint is whole" in line
+        assert f"{workdir}/checkpoints: all checkpoints are damaged" in line
         assert "remove the run's directory and train again" in line
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
 
@@ -188,11 +188,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @both(60, 1000)
 def test_damaged_results_and_predictions_are_not_used(study: Path, faults: int) -> None:
     run = study / "batch/seed43"
-    whole = collect.read_whole(run)
+    whole = collect.read_intact(run)
     assert whole is not None
 
     def check() -> None:
-        found = collect.read_whole(run)
+        found = collect.read_intact(run)
         # A bit of `1e-05` may turn it into `1E-05`, which is the same.
         assert collect.damage(run) or (found and found.results == whole.results)
 
@@ -223,7 +223,7 @@ def test_an_older_record_without_a_digest_is_read(study: Path) -> None:
     assert collect.damage(run)  # the predictions' digest says that there was one
     del record["predictions_sha256"]
     (run / "results.json").write_text(json.dumps(record))
-    assert collect.read_whole(run) is not None
+    assert collect.read_intact(run) is not None
     (run / "results.json").write_text(before)
 
 

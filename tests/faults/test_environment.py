@@ -21,7 +21,7 @@ from cifar_jax.commands import study as run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
 from cifar_jax.runner import checkpoint, training
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 from cifar_jax.storage import temporary_directory
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
@@ -93,7 +93,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_are_whole(
     assert train(folder, workdir) == 1
     one_line(capsys, f"{workdir}/checkpoints", "epoch 3 cannot be written", "No space left")
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2"]
-    assert checkpoint.newest_whole(workdir / "checkpoints") == (2, 0)
+    assert checkpoint.newest_intact(workdir / "checkpoints") == (2, 0)
     assert train(folder, workdir, "--resume") == 1
     one_line(capsys, "No space left")
     mount("-o", "remount,size=64m", str(disk))
@@ -159,9 +159,9 @@ def test_a_directory_that_vanishes_is_one_line(
 ) -> None:
     save = Checkpoints.save
 
-    def save_and_lose(self: Checkpoints, place: Place, *rest: Any) -> None:
-        save(self, place, *rest)
-        if place == (2, 0):
+    def save_and_lose(self: Checkpoints, position: Position, *rest: Any) -> None:
+        save(self, position, *rest)
+        if position == (2, 0):
             shutil.rmtree(tmp_path / "w")
 
     monkeypatch.setattr(Checkpoints, "save", save_and_lose)
@@ -176,11 +176,11 @@ def test_a_study_that_is_moved_while_it_runs_trains_no_more(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def train_and_move(_: Any, runs: list[Any], *__: Any) -> list[dict[str, Any]]:
+    def move(*_: Any) -> list[str]:
         os.rename(tmp_path / "s", tmp_path / "moved")
-        return [{"status": "finished", "test_accuracy": 0.5}] * len(runs)
+        return []
 
-    monkeypatch.setattr(run_study, "train_group", train_and_move)
+    monkeypatch.setattr(run_study, "_train_group", move)
     assert study(folder, tmp_path / "s") == 1
     one_line(capsys, f"{tmp_path}/s: was moved or removed while the study ran")
     assert not (tmp_path / "s").exists()

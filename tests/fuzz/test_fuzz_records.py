@@ -27,7 +27,7 @@ from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Place, seal
+from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Position, seal
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.study import collect
@@ -179,7 +179,7 @@ def some_predictions(study: Path, content: bytes) -> None:
     before = path.read_bytes()
     path.write_bytes(content)
     try:
-        found = collect.read_whole(study / "none/seed1")
+        found = collect.read_intact(study / "none/seed1")
     finally:
         path.write_bytes(before)
     event("read" if found else "missing")
@@ -245,7 +245,8 @@ def _record(norm: str) -> dict[str, Any]:
         "compile_seconds": 1.0,
         "computed_on": ["cpu"],
     }
-    return {"runs": [run]}
+    found: dict[str, Any] = json.loads(json.dumps({"runs": [run]}))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def checkpoints(place: Path) -> Path:
     """A directory with a checkpoint of a tiny model of each norm, `<norm>/checkpoints/1`."""
     for norm in ARMS:
         opened = Checkpoints(place / norm / "checkpoints")
-        opened.save(Place(1), stack_runs([_state(norm, 3, 4)]), _record(norm))
+        opened.save(Position(1), stack_runs([_state(norm, 3, 4)]), _record(norm))
         opened.close()
     return place
 

@@ -8,7 +8,7 @@ from fake_study import write_study
 
 from cifar_jax.report import page, sweep_page
 from cifar_jax.study.collect import read_study, read_sweep, run_path
-from cifar_jax.study.comparable import other_ways, unlike
+from cifar_jax.study.comparable import computed_differently, others_computed_on
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
@@ -39,7 +39,7 @@ def test_a_pair_that_was_computed_in_two_ways_is_named(
     ways = {("none", seed): [PLAIN] for seed in (42, 43)}
     computed(tmp_path, {**ways, **{("batch", seed): way for seed, way in batch.items()}})
     study = read_study(tmp_path)
-    found = unlike([study])
+    found = computed_differently([study])
     assert len(found) == bool(named)
     for part in named:
         assert part in found[0]
@@ -50,7 +50,7 @@ def test_whole_seeds_may_be_computed_elsewhere(tmp_path: Path) -> None:
     """Both runs of a pair on the same device: the difference is of the arms alone."""
     write_study(tmp_path, seeds=(42, 43), n_test=40, epochs=2)
     computed(tmp_path, {(arm, s): [f"{PLAIN} {s}"] for arm in ("none", "batch") for s in (42, 43)})
-    assert unlike([read_study(tmp_path)]) == []
+    assert computed_differently([read_study(tmp_path)]) == []
 
 
 def test_the_values_of_a_sweep_are_compared_too(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_other_ways_of_finished_runs(tmp_path: Path) -> None:
     write_study(tmp_path, seeds=(42, 43), n_test=40, epochs=2)
     computed(tmp_path, {("none", 42): [PLAIN], ("none", 43): [FAST]})
     runs = [run_path(tmp_path, arm, seed) for arm in ("none", "other") for seed in (42, 43)]
-    assert other_ways(runs, PLAIN) == [FAST]
-    assert other_ways(runs[:1], PLAIN) == []
+    assert others_computed_on(runs, PLAIN) == [FAST]
+    assert others_computed_on(runs[:1], PLAIN) == []

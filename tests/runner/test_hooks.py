@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
-from cifar_jax.runner.checkpoint import Place
+from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
 from cifar_jax.runner.hooks import (
@@ -93,14 +93,14 @@ class Checkpoints:
     """Notes what is saved."""
 
     def __init__(self) -> None:
-        self.saved: list[tuple[Place, GroupRecord]] = []
+        self.saved: list[tuple[Position, GroupRecord]] = []
 
-    def save(self, place: Place, state: State, record: GroupRecord) -> None:
-        self.saved.append((place, record))
+    def save(self, position: Position, state: State, record: GroupRecord) -> None:
+        self.saved.append((position, record))
 
     @property
-    def places(self) -> list[Place]:
-        return [place for place, _ in self.saved]
+    def positions(self) -> list[Position]:
+        return [position for position, _ in self.saved]
 
 
 def test_the_history_of_a_group_has_the_shortest_decimals_and_half_the_time(group: Group) -> None:
@@ -172,7 +172,7 @@ def test_a_checkpoint_after_each_epoch_and_where_it_is_asked_for(group: Group) -
     advance(group, saves, within(1, 2), end(1), within(2, 1))
     assert saves.save(group)
     assert saves.save(group)  # Once.
-    assert checkpoints.places == [(1, 0), (1, 1)]
+    assert checkpoints.positions == [(1, 0), (1, 1)]
     record = checkpoints.saved[1][1]
     assert [run.name for run in record.runs] == ["batch/seed0", "batch/seed1"]
     assert [run.settings.training.seed for run in record.runs] == [0, 1]
@@ -190,7 +190,7 @@ def test_steps_in_which_every_run_is_lost_are_not_saved(group: Group) -> None:
     assert saves.save(group)
     advance(group, saves, end(1, val_loss=np.nan), within(2, 1, 0, -1))
     assert not saves.save(group)  # One diverges now, the other did before.
-    assert checkpoints.places == [(0, 2), (1, 0)]
+    assert checkpoints.positions == [(0, 2), (1, 0)]
 
 
 def test_rows_are_appended_as_json_lines(group: Group) -> None:
@@ -234,7 +234,7 @@ def test_a_signal_stops_between_two_steps(group: Group) -> None:
         advance(group, stops, within(1, 2))
     assert stopped.value.status == 143
     assert str(group.runs[0].workdir.parent) in str(stopped.value)
-    assert checkpoints.places == [(0, 2)]
+    assert checkpoints.positions == [(0, 2)]
 
 
 def test_the_short_end_of_an_epoch_is_finished_first(group: Group) -> None:
@@ -244,7 +244,7 @@ def test_the_short_end_of_an_epoch_is_finished_first(group: Group) -> None:
     with pytest.raises(Interrupted, match="Stopped after epoch 2 of 3;") as stopped:
         advance(group, stops, end(2))
     assert stopped.value.status == 130
-    assert checkpoints.places == [(2, 0)]
+    assert checkpoints.positions == [(2, 0)]
 
 
 @pytest.mark.parametrize("later", [0, 5])
@@ -264,4 +264,4 @@ def test_what_has_no_checkpoint_is_lost(group: Group) -> None:
     assert stops.stop(group) is interrupts.requested
     group.advance(within(1, 1, 0, 0))
     assert stops.stop(group) is interrupts.requested
-    assert checkpoints.places == []
+    assert checkpoints.positions == []

@@ -10,12 +10,12 @@ from msgspec import structs
 from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError
-from cifar_jax.runner.checkpoint import Checkpoints, Place
+from cifar_jax.runner.checkpoint import Checkpoints, Position
 from cifar_jax.runner.locate import (
     find_checkpoints,
     locate,
     new_group,
-    newest_place,
+    newest_position,
     remove_finished_groups,
 )
 from cifar_jax.runner.programs import stack_runs
@@ -29,9 +29,9 @@ def record(*names: str) -> GroupRecord:
     return GroupRecord(runs=tuple(RunRecord(name=name, **fields) for name in names))
 
 
-def save(directory: Path, state: TrainState, place: Place, *names: str) -> None:
+def save(directory: Path, state: TrainState, position: Position, *names: str) -> None:
     checkpoints = Checkpoints(directory)
-    checkpoints.save(place, stack_runs([state] * len(names)), record(*names))
+    checkpoints.save(position, stack_runs([state] * len(names)), record(*names))
     checkpoints.close()
 
 
@@ -41,22 +41,22 @@ def study(tmp_path: Path, tiny_state: TrainState) -> Path:
     root = tmp_path / "study"
     for name in NAMES:
         (root / name).mkdir(parents=True)
-    save(root / NAMES[0] / "checkpoints", tiny_state, Place(1), NAMES[0])
-    save(new_group(root), tiny_state, Place(1, 2), *NAMES)
+    save(root / NAMES[0] / "checkpoints", tiny_state, Position(1), NAMES[0])
+    save(new_group(root), tiny_state, Position(1, 2), *NAMES)
     return root
 
 
 def test_a_run_resumes_from_the_newest_whole_one(study: Path, tiny_state: TrainState) -> None:
     group = study / "groups" / "1"
     assert [locate(study / name) for name in NAMES] == [(group, 0), (group, 1)]
-    assert newest_place(study / NAMES[0]) == (1, 2)
+    assert newest_position(study / NAMES[0]) == (1, 2)
     assert locate(study / "batch" / "seed3") is None
-    assert newest_place(study / "batch" / "seed3") == (0, 0)
+    assert newest_position(study / "batch" / "seed3") == (0, 0)
     (group / "1+2" / "SHA256SUMS").write_text("")
     assert locate(study / NAMES[0]) == (study / NAMES[0] / "checkpoints", 0)
     # Damaged as it is, it is the only one, so that its damage is said.
     assert find_checkpoints(study / NAMES[1]) == (group, 1)
-    save(new_group(study), tiny_state, Place(2), NAMES[1])
+    save(new_group(study), tiny_state, Position(2), NAMES[1])
     assert locate(study / NAMES[1]) == (study / "groups" / "2", 0)
     assert locate(study.parent / "elsewhere" / "batch" / "seed1") is None
 
@@ -66,7 +66,7 @@ def test_the_state_of_a_run_is_its_part(study: Path, tiny_state: TrainState) -> 
     other = other.replace(key=tiny_state.key)
     directory = new_group(study)
     checkpoints = Checkpoints(directory)
-    checkpoints.save(Place(3), stack_runs([tiny_state, other]), record(*NAMES))
+    checkpoints.save(Position(3), stack_runs([tiny_state, other]), record(*NAMES))
     found, index = find_checkpoints(study / NAMES[1])
     assert (found, index) == (directory, 1)
     assert int(checkpoints.read_state(tiny_state, index).step) == int(tiny_state.step) + 1

@@ -72,7 +72,7 @@ def test_a_study_with_gaps_in_its_seeds_is_continued(make_study, monkeypatch, fl
         asked.append((config.training.seed, seeds))
         return []
 
-    monkeypatch.setattr("cifar_jax.run_study.study_run", study_run)
+    monkeypatch.setattr("cifar_jax.commands.study.study_run", study_run)
     assert main(["study", "--workdir", str(workdir), *flags]) == 0
     assert asked == [(first, seeds)]
 

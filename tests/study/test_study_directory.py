@@ -9,7 +9,7 @@ from msgspec import structs
 from cifar_jax.errors import UserError
 from cifar_jax.names import STUDY
 from cifar_jax.runner.console import Display
-from cifar_jax.study.directory import claim
+from cifar_jax.study.directory import begin_study
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.record import read_plan
 
@@ -21,7 +21,7 @@ def test_the_first_seed_may_be_lost_with_the_record(make_study):
     for arm in whole.arms:
         shutil.rmtree(workdir / arm / "seed1")
     asked = structs.replace(whole, arms=whole.arms[::-1])
-    claim(workdir, asked, Display())
+    begin_study(workdir, asked, Display())
     found = read_plan(workdir)
     assert (found.arms, found.seeds) == (asked.arms, (1, 2, 3))
     assert found.config["training"]["seed"] == 1
@@ -36,8 +36,8 @@ def test_another_study_is_refused_in_the_right_order(make_study, lost):
     config = json.loads(json.dumps(whole.config))
     config["training"]["learning_rate"] = 0.5
     with pytest.raises(UserError, match=r"another study: training.learning_rate: 0.01 -> 0.5$"):
-        claim(workdir, structs.replace(whole, config=config), Display())
+        begin_study(workdir, structs.replace(whole, config=config), Display())
     swept = structs.replace(whole, sweep=Sweep("training.momentum", (0.5, 0.9)))
     with pytest.raises(UserError, match=r"it sweeps nothing, not training\.momentum$"):
-        claim(workdir, swept, Display())
+        begin_study(workdir, swept, Display())
     assert (workdir / STUDY).exists() != lost

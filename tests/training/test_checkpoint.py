@@ -12,7 +12,7 @@ from cifar_jax.core.optimizers import Muon, adamw
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.runner import checkpoint
-from cifar_jax.runner.checkpoint import KEEP, Checkpoints, Place
+from cifar_jax.runner.checkpoint import KEEP, Checkpoints, Position
 from cifar_jax.runner.transfer import named_leaves, replaced
 
 
@@ -31,7 +31,7 @@ def stacked(*states: TrainState) -> TrainState:
 
 def save(checkpoints, epoch: int, state: TrainState, record=None, steps: int = 0) -> None:
     """Save a group of one run."""
-    checkpoints.save(Place(epoch, steps), stacked(state), record or {"runs": [{}]})
+    checkpoints.save(Position(epoch, steps), stacked(state), record or {"runs": [{}]})
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_state_and_record_come_back_bitwise(checkpoints, norm, optimizer):
     state = state_of(norm, optimizer=optimizer)
     other = state_of(norm, seed=2, optimizer=optimizer)
     record = {"runs": [{"name": "a"}, {"name": "b", "history": [{"epoch": 1, "loss": 0.1}]}]}
-    checkpoints.save(Place(1), stacked(other, state), record)
+    checkpoints.save(Position(1), stacked(other, state), record)
     again = Checkpoints(checkpoints.directory, create=False)
     restored = again.read_state(state_of(norm, seed=1, optimizer=optimizer), 1)
     assert again.read_record() == record
@@ -92,7 +92,7 @@ def test_one_within_an_epoch_is_newer_than_its_begin_and_gone_at_its_end(checkpo
         assert checkpoints.read_record()["steps"] == steps
     (checkpoints.directory / "10+11" / "SHA256SUMS").write_text("")
     assert checkpoints.latest() == (10, 0)
-    checkpoints.set_aside_damaged()
+    checkpoints.rename_damaged()
     assert names() == {"9", "10", "damaged-10+11"}
     save(checkpoints, 10, state, steps=5)
     save(checkpoints, 11, state)

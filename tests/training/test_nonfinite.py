@@ -61,8 +61,8 @@ def test_the_place_is_the_layer_and_the_pass():
         with jax.named_scope("Net"), jax.named_scope("layer1"):
             return bad_backward(x).sum()
 
-    assert first_nonfinite(jax.grad(loss), ONES).place == "the backward pass of layer1"
-    assert first_nonfinite(lambda x: {"a": {"b": x / 0}}, ONES).place == "the computation of a/b"
+    assert first_nonfinite(jax.grad(loss), ONES).layer == "the backward pass of layer1"
+    assert first_nonfinite(lambda x: {"a": {"b": x / 0}}, ONES).layer == "the computation of a/b"
 
 
 class Explodes(nn.Module):
@@ -101,7 +101,7 @@ def test_a_divergence_names_its_epoch_and_step(tiny_data, pipeline, first, epoch
     group = trained(group_of(program, hyper, state, 2))
     assert group.diverged == ({} if step is None else {0: Divergence(epoch, step)})
     healthy = epoch if step is None else epoch - 1
-    assert [row["epoch"] for row in group.rows(0)] == list(range(1, healthy + 1))
+    assert [row.epoch for row in group.rows(0)] == list(range(1, healthy + 1))
 
 
 def test_one_of_two_runs_can_diverge(tiny_data, tiny_experiment, tiny_state):
@@ -140,7 +140,7 @@ def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tin
     step, operation = at(1e30)
     assert step <= 3
     assert operation.value in ("NaN", "infinity")
-    assert " pass of " in operation.place or "the computation of" in operation.place
+    assert " pass of " in operation.layer or "the computation of" in operation.layer
 
 
 def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
@@ -155,4 +155,4 @@ def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
         middle = program.advance(hyper, state, 0, done)
         step, operation = replay(experiment, hyper, middle, source, 1)
         assert step == 3
-        assert "forward pass" in operation.place or "the computation of" in operation.place
+        assert "forward pass" in operation.layer or "the computation of" in operation.layer
