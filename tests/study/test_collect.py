@@ -176,5 +176,5 @@ def test_runs_that_began_from_other_versions_of_a_source(make_study):
         edit(path, config=config, init_from=origin(digest))
     assert read_study(workdir).missing == ()
     edit(files[1], init_from=origin("b"))
-    with pytest.raises(UserError, match=r"seed2: begins from other initial values than .*seed1"):
+    with pytest.raises(UserError, match=r"seed2: has other initial values than .*seed1"):
         read_study(workdir)
