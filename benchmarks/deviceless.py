@@ -143,7 +143,7 @@ def measure(experiment: Experiment, runs: int, device: Any, platform: str) -> di
             "end": end,
         }
         for name, function in functions.items():
-            program = jit(over_runs(function, 2, runs), donate_argnums=1)
+            program = jit(over_runs(function, state), donate_argnums=1)
             lowered = program.lower(hyper, state, data, *bounds[name])
             begun = time.perf_counter()
             compiled = lowered.compile()

@@ -58,7 +58,7 @@ def measure(point: Point) -> dict[str, Any]:
     state = stack_runs([problem.state(seed) for seed in range(point.seeds)])
     start = time.perf_counter()
     hyper = stack_runs([problem.hyper] * point.seeds)
-    run = compile_device_epoch(problem.experiment, hyper, state, problem.data, point.seeds)
+    run = compile_device_epoch(problem.experiment, hyper, state, problem.data)
     compiled = time.perf_counter() - start
     samples = []
     for _ in range(point.repeats + 1):

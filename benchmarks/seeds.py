@@ -52,7 +52,7 @@ def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
     hypers = stack_runs([hyper] * seeds)
-    run = partial(compile_device_epoch(experiment, hypers, state, data, seeds), hypers)
+    run = partial(compile_device_epoch(experiment, hypers, state, data), hypers)
     return _one_by_one(run, [state])
 
 

@@ -110,3 +110,18 @@ def number(document: str, pattern: str) -> str:
 )
 def test_numbers_agree(said: list[tuple[str, str]]) -> None:
     assert len({number(document, pattern) for document, pattern in said}) == 1
+
+
+def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """With fewer images and seeds, and a smaller network."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    for written, small in (
+        ("arange(3)", "arange(2)"),
+        (":2000", ":256"),
+        ("2000:3000", "2000:2050"),
+        ('norm="batch"', 'norm="batch", widths=(4,), hidden=8'),
+    ):
+        assert written in block
+        block = block.replace(written, small)
+    exec(block, {})
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -60,7 +60,7 @@ def test_what_cannot_be_opened_now_is_not_taken_for_damaged(
 
     for read in (
         lambda: cache.read(tmp_path, "name"),
-        lambda: collect.read_run(tmp_path, "none", 0),
+        lambda: collect.read_ended(tmp_path),
         lambda: checkpoint.damage(tmp_path),
     ):
         with monkeypatch.context() as patch:

@@ -5,6 +5,8 @@ import pytest
 from made_up import MADE
 from PIL import Image
 
+from cifar_jax.commands import figures as figures_of_run
+from cifar_jax.commands.figures import draw
 from cifar_jax.report import figures
 from cifar_jax.runner import outcome
 from cifar_jax.runner.evaluation import evaluate_logits
@@ -24,7 +26,7 @@ ROW = {
 
 
 def finish(workdir, classes):
-    """Write the results of a run with random predictions; returns them and the evaluation."""
+    """Write the results of a run with random predictions."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(classes, classes)).astype(np.float32)
     labels = np.arange(classes, dtype=np.int32)
@@ -46,11 +48,11 @@ def finish(workdir, classes):
         "history": (EpochRow(**ROW),),
         "peak_memory_bytes": 1,
     }
-    return outcome.write_finished(workdir, evaluation, logits, labels, **common), evaluation
+    return outcome.write_finished(workdir, evaluation, logits, labels, **common)
 
 
 def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeypatch):
-    results, evaluation = finish(tmp_path, 3)
+    results = finish(tmp_path, 3)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "predictions.npz"}
     before = read_sealed(tmp_path / "results.json")
 
@@ -59,7 +61,7 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 
     monkeypatch.setattr(figures, "training_curves", fail)
     monkeypatch.setattr(figures, "confusion_matrix", fail)
-    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    _, problems = draw(tmp_path, results)
     assert len(problems) == 2
     assert all(line.startswith("warning: ") and "out of memory" in line for line in problems)
     after = read_sealed(tmp_path / "results.json")
@@ -69,11 +71,11 @@ def test_results_are_there_before_the_figures_and_without_them(tmp_path, monkeyp
 
 
 def test_the_peak_of_memory_is_that_after_the_figures(tmp_path, monkeypatch):
-    results, evaluation = finish(tmp_path, 3)
+    results = finish(tmp_path, 3)
     monkeypatch.setattr(
-        outcome, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
+        figures_of_run, "peak_memory_bytes", lambda: 100 + len(list(tmp_path.glob("*.png")))
     )
-    final, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    final, problems = draw(tmp_path, results)
     assert problems == []
     assert final.peak_memory_bytes == 102
     assert read_sealed(tmp_path / "results.json")["peak_memory_bytes"] == 102
@@ -81,7 +83,7 @@ def test_the_peak_of_memory_is_that_after_the_figures(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("classes", "kept"), [(200, True), (1000, False)])
 def test_results_of_many_classes_are_small(tmp_path, classes, kept):
-    results, _ = finish(tmp_path, classes)
+    results = finish(tmp_path, classes)
     assert (results.confusion_matrix is not None) is kept
     assert (tmp_path / "results.json").stat().st_size < 1_000_000
     with np.load(tmp_path / "predictions.npz") as predictions:
@@ -89,8 +91,8 @@ def test_results_of_many_classes_are_small(tmp_path, classes, kept):
 
 
 def test_the_figures_of_many_classes_are_bounded(tmp_path):
-    results, evaluation = finish(tmp_path, 300)
-    _, problems = outcome.draw(tmp_path, results, evaluation.confusion)
+    results = finish(tmp_path, 300)
+    _, problems = draw(tmp_path, results)
     assert problems == []
     for name in ("training_curves.png", "confusion_matrix.png"):
         with Image.open(tmp_path / name) as image:

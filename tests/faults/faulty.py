@@ -20,7 +20,8 @@ from cifar_jax.lock import locked
 from cifar_jax.runner import checkpoint
 from cifar_jax.storage import WRITING, read_sealed, sha256
 
-FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
+# 48 images, three batches: without a partial batch the program compiles in half the time.
+FLAGS = ("--bn", "--val-examples", "27", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 _DYING = str(Path(__file__).with_name("dying.py"))
 _LONGEST = 120.0  # seconds that a process may take
 

@@ -15,7 +15,7 @@ from cifar_jax.main import main
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
-EPOCHS = "6"
+EPOCHS = "4"
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def slope(memory: list[float]) -> float:
 
 def prepared_for(folder: Path, epochs: int) -> tuple[Prepared, Display]:
     config = Config(
-        data=DataConfig(dataset=str(folder), val_examples=20),
+        data=DataConfig(dataset=str(folder), val_examples=27),
         training=TrainingConfig(epochs=epochs, batch_size=16),
     )
     display = Display()

@@ -176,11 +176,11 @@ def test_a_study_that_is_moved_while_it_runs_trains_no_more(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def train_and_move(_: Any, runs: list[Any], *__: Any) -> list[dict[str, Any]]:
+    def move(*_: Any) -> list[str]:
         os.rename(tmp_path / "s", tmp_path / "moved")
-        return [{"status": "finished", "test_accuracy": 0.5}] * len(runs)
+        return []
 
-    monkeypatch.setattr(run_study, "train_group", train_and_move)
+    monkeypatch.setattr(run_study, "_train_group", move)
     assert study(folder, tmp_path / "s") == 1
     one_line(capsys, f"{tmp_path}/s: was moved or removed while the study ran")
     assert not (tmp_path / "s").exists()

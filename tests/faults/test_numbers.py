@@ -122,5 +122,5 @@ def test_a_diverging_seed_does_not_touch_its_neighbours(tiny_experiment, tiny_da
     for i in (0, 2):
         assert sick[1][i] == healthy[1][i]
         for a, b in zip(sick[0].rows(i), healthy[0].rows(i), strict=True):
-            assert (a["train_loss"], a["val_loss"]) == (b["train_loss"], b["val_loss"])
+            assert (a.train_loss, a.val_loss) == (b.train_loss, b.val_loss)
     assert sick[1][1] != healthy[1][1]

@@ -245,7 +245,8 @@ def _record(norm: str) -> dict[str, Any]:
         "compile_seconds": 1.0,
         "computed_on": ["cpu"],
     }
-    return {"runs": [run]}
+    found: dict[str, Any] = json.loads(json.dumps({"runs": [run]}))
+    return found
 
 
 @pytest.fixture(scope="module")

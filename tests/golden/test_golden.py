@@ -43,8 +43,9 @@ CASES = {
     ("plain", "float32"): STEPS,
     ("plain", "float64"): 2,
 }
-# The kernels replace convolutions, pooling and BatchNorm alone.
+# The kernels replace convolutions, pooling and BatchNorm alone, so other norms are not repeated.
 NORMS = {
+    ("auto", "float32"): ("none", "batch", "group"),
     ("plain", "float32"): ("none", "batch"),
     ("plain", "float64"): ("batch",),
 }

@@ -183,8 +183,11 @@ def check(actual: Tensors, expected: Tensors, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("norm", "dtype", "kernels"),
     [
-        *((norm, "float64", "auto") for norm in ("none", "batch", "group")),
-        *((norm, "float64", "plain") for norm in ("none", "batch")),
+        *(
+            (norm, "float64", kernels)
+            for kernels in ("auto", "plain")
+            for norm in ("none", "batch")
+        ),
         pytest.param("batch", "float32", "auto", marks=pytest.mark.optimised),
     ],
 )

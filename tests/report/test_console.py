@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cifar_jax.runner.console import Display, class_lines, duration, epoch_line
+from cifar_jax.runner.results import EpochRow
 
 
 @pytest.mark.parametrize(
@@ -17,15 +18,16 @@ def test_duration(seconds, text):
 
 
 def test_epoch_line():
-    row = {
-        "epoch": 3,
-        "train_loss": 1.23456,
-        "train_accuracy": 0.5,
-        "val_loss": 1.1,
-        "val_accuracy": 0.612,
-        "learning_rate": 0.01,
-        "images_per_second": 1041.4,
-    }
+    row = EpochRow(
+        epoch=3,
+        train_loss=1.23456,
+        train_accuracy=0.5,
+        val_loss=1.1,
+        val_accuracy=0.612,
+        seconds=48.0,
+        learning_rate=0.01,
+        images_per_second=1041.4,
+    )
     assert epoch_line(row, 30, 61) == (
         "epoch  3/30  train loss 1.2346 acc 50.00 %  val loss 1.1000 acc 61.20 %"
         "  lr 0.01  1,041 images/s  ETA 1:01"

@@ -93,7 +93,7 @@ def test_a_run_compiles_nothing_after_its_first_epoch_and_an_epoch_moves_nothing
     monkeypatch.setattr(training, "compile_device_epoch", guarded)
     display = Counting(compilations)
     results = run.train_run(config(folder, pipeline), workdir=tmp_path / "run", display=display)
-    assert len(results["history"]) == EPOCHS
+    assert len(results.history) == EPOCHS
     assert len(display.after_epoch) == EPOCHS
     assert display.after_epoch[0] > 0
     assert display.after_epoch == display.after_epoch[:1] * EPOCHS, compilations.names

@@ -101,7 +101,7 @@ def test_a_divergence_names_its_epoch_and_step(tiny_data, pipeline, first, epoch
     group = trained(group_of(program, hyper, state, 2))
     assert group.diverged == ({} if step is None else {0: Divergence(epoch, step)})
     healthy = epoch if step is None else epoch - 1
-    assert [row["epoch"] for row in group.rows(0)] == list(range(1, healthy + 1))
+    assert [row.epoch for row in group.rows(0)] == list(range(1, healthy + 1))
 
 
 def test_one_of_two_runs_can_diverge(tiny_data, tiny_experiment, tiny_state):
