@@ -1,4 +1,4 @@
-"""Figures of a run that has just finished."""
+"""Draw the figures of a finished run."""
 
 from pathlib import Path
 

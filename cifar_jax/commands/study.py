@@ -253,7 +253,7 @@ def _warn_if_computed_elsewhere(
     remaining: Collection[Cell],
     display: Display,
 ) -> None:
-    """Warn if finished runs, with the seed of a remaining run, were computed on something else."""
+    """Warn if finished runs of the remaining seeds have another device or other versions."""
     device = next(iter(prepared.data.val_images.devices()))
     present = describe_computing(device.device_kind, device.platform)
     cells = itertools.product(arms, {seed for _, seed in remaining})

@@ -30,7 +30,7 @@ def check_norm(model: ModelConfig) -> None:
 
 
 def check_precision(training: TrainingConfig) -> None:
-    """Check that the device has the precision.
+    """Check that the device supports the precision.
 
     Raises:
         UserError: it would compute in float32 instead.

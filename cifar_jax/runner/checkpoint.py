@@ -77,7 +77,7 @@ def metadata_path(checkpoint: Path) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """Describe an error in a few words. Of an error that tensorstore wraps, use the disk's."""
+    """Describe an error in a few words. If tensorstore wraps a disk error, describe that."""
     text = str(error)
     number = re.search(r"os_error_code='(\d+)'", text)
     if number:
@@ -244,7 +244,7 @@ class Checkpoints:
             remove(renamed)
 
     def _verify_first(self, checkpoint: Path, tree: dict[str, Any]) -> None:
-        """Read the first checkpoint back. A path that loses part of it would do so each time.
+        """Read the first checkpoint back. A path at which Orbax loses files loses them each time.
 
         Raises:
             ValueError: it differs from what was saved.

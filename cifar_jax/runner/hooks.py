@@ -70,7 +70,7 @@ class Lines:
 
 
 class Divergences:
-    """Reports each run whose loss stops being finite, once.
+    """Reports each run that diverges, once.
 
     Args:
         report: called with the run's index, its divergence, and the boundary before that epoch.

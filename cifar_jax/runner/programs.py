@@ -25,7 +25,7 @@ SEGMENT = 10.0
 
 
 class HostData(NamedTuple):
-    """Training images that stay on the host, and which of them to train on.
+    """Images on the host, and the indices of those to train on.
 
     Attributes:
         images: uint8 (N, H, W, 3), usually memory-mapped.

@@ -80,8 +80,8 @@ def determinism(device_platform: str, computed_on: Sequence[str]) -> dict[str, A
         computed_on: `describe_computing` of the run and of each resumption, without repeats.
 
     Returns:
-        `computed_on`, `variables` (see `variables.recorded`), `deterministic` (whether the same
-        seed, device and versions repeat a run bit for bit) and `determinism_note` (the reason).
+        `computed_on`, `variables`, `deterministic` and `determinism_note`. A run is deterministic
+        if the same seed, device and versions repeat it bit for bit. The note has the reason.
     """
     promised, note = False, f"not verified on {device_platform}"
     found = variables.recorded(device_platform)

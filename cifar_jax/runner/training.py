@@ -414,7 +414,7 @@ def evaluate_state(
 
 
 def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt) -> Interrupted:
-    """Remove the directories of runs without a checkpoint. Return what to raise."""
+    """Remove the directories of runs without a checkpoint. Return the exception to raise."""
     kept = [run.workdir for run in runs if locate(run.workdir) is not None]
     for run, new in zip(runs, fresh, strict=True):
         if new and run.workdir not in kept:

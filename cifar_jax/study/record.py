@@ -128,7 +128,7 @@ def _find_runs(workdir: Path) -> list[_FoundRun]:
 
 
 def _common_sweep(runs: Sequence[_FoundRun]) -> Sweep | None:
-    """Return the setting that all runs sweep, with their values, or None.
+    """Return the sweep of the runs, with all their values, or None.
 
     Raises:
         UserError: the runs sweep different settings.
