@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
-from cifar_jax.commands.study import plan_groups
 from cifar_jax.commands.train import open_data
 from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
@@ -22,6 +21,7 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.storage import seal
+from cifar_jax.study.schedule import plan_groups
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
