@@ -37,7 +37,6 @@ def make_problem(
     norm: str,
     batch: int,
     n_train: int,
-    widths: tuple[int, ...] = WIDTHS,
     n_val: int = 1,
     precision: str = "float32",
     model: Any = None,
@@ -53,7 +52,7 @@ def make_problem(
     train, val = slice(n_train), slice(n_train, None)
     training = TrainingConfig(batch_size=batch, precision=precision)
     config = Config(model=ModelConfig(num_classes=CLASSES), training=training)
-    model = model or fast(CNN(num_classes=CLASSES, norm=norm, widths=widths))
+    model = model or fast(CNN(num_classes=CLASSES, norm=norm))
     return Problem(
         replace(build_experiment(config), model=model),
         hyperparams(config),

@@ -117,15 +117,14 @@ def train_epoch(
     images: torch.Tensor,
     labels: torch.Tensor,
     batch: int,
-    layout: torch.memory_format = torch.channels_last,
-    forward: Forward = loss_and_correct,
 ) -> tuple[float, float]:
     """Train one epoch, partial batch included. Return mean loss and accuracy over its steps."""
     model.train()
     total, right = torch.zeros(2, device=images.device)
     for rows in torch.randperm(len(labels), device=images.device).split(batch):
         optimizer.zero_grad(set_to_none=True)
-        loss, correct = forward(model, augment(images[rows]), labels[rows], layout)
+        x = augment(images[rows])
+        loss, correct = loss_and_correct(model, x, labels[rows], torch.channels_last)
         loss.backward()
         optimizer.step()
         # Summed on the device: reading a number at every step would wait for it.
