@@ -37,22 +37,22 @@ def make_problem(
     norm: str,
     batch: int,
     n_train: int,
-    n_val: int = 1,
+    widths: tuple[int, ...] = WIDTHS,
     precision: str = "float32",
     model: Any = None,
 ) -> Problem:
-    """Make a problem of `n_train` images, by default with one validation image.
+    """Make a problem of `n_train` images, and one validation image, whose cost is negligible.
 
     Args:
         model: replaces the report's CNN with a norm and our kernels.
     """
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n_train + n_val, _SIZE, _SIZE, 3), np.uint8)
-    labels = rng.integers(0, CLASSES, n_train + n_val, np.int32)
+    images = rng.integers(0, 256, (n_train + 1, _SIZE, _SIZE, 3), np.uint8)
+    labels = rng.integers(0, CLASSES, n_train + 1, np.int32)
     train, val = slice(n_train), slice(n_train, None)
     training = TrainingConfig(batch_size=batch, precision=precision)
     config = Config(model=ModelConfig(num_classes=CLASSES), training=training)
-    model = model or fast(CNN(num_classes=CLASSES, norm=norm))
+    model = model or fast(CNN(num_classes=CLASSES, norm=norm, widths=widths))
     return Problem(
         replace(build_experiment(config), model=model),
         hyperparams(config),

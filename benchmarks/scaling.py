@@ -48,16 +48,13 @@ def measure(point: Point) -> dict[str, Any]:
     """Measure seconds of compilation and of an epoch, and peak memory of this process in MiB."""
     import jax
 
-    from benchmarks._problem import CLASSES, make_problem
+    from benchmarks._problem import make_problem
     from benchmarks._timing import summary
-    from cifar_jax.core.model import CNN
     from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
-    from cifar_jax.kernels import fast
     from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
     widths = (point.width, 2 * point.width, 4 * point.width)
-    model = fast(CNN(num_classes=CLASSES, norm=point.norm, widths=widths))
-    problem = make_problem(point.norm, point.batch, point.images, model=model)
+    problem = make_problem(point.norm, point.batch, point.images, widths)
     state = stack_runs([problem.state(seed) for seed in range(point.seeds)])
     start = time.perf_counter()
     hyper = stack_runs([problem.hyper] * point.seeds)
