@@ -1,5 +1,6 @@
 """Small problems that many tests share, with their compiled programs."""
 
+import base64
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -145,7 +146,9 @@ def cache(cache_directory: Path) -> Iterator[None]:
 
 
 _BLANK = {
-    "png": b"\x89PNG\r\n\x1a\n",
+    "png": base64.b64decode(  # one pixel
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+    ),
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>',
 }
 
