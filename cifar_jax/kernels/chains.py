@@ -70,7 +70,7 @@ class Chain(NamedTuple):
 def _is_pool(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name != "reduce_window_max":
         return False
-    shape, params = eqn.invars[0].aval.shape, eqn.params
+    shape, params = _aval(eqn.invars[0]).shape, eqn.params
     return (
         len(shape) == 4
         and shape[1] % 2 == shape[2] % 2 == 0
@@ -80,11 +80,16 @@ def _is_pool(eqn: JaxprEqn) -> bool:
     )
 
 
+def _aval(var: Any) -> Any:
+    """Return the shape and dtype of a variable."""
+    return var.aval
+
+
 def _is_conv(eqn: JaxprEqn, output: Any) -> bool:
-    if eqn.primitive.name != "conv_general_dilated" or eqn.outvars[0].aval != output:
+    if eqn.primitive.name != "conv_general_dilated" or _aval(eqn.outvars[0]) != output:
         return False
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    x, kernel = (var.aval for var in eqn.invars)
+    x, kernel = (_aval(var) for var in eqn.invars)
     return (
         kernel.shape[:2] == (3, 3)
         and tuple(params["padding"]) == ((1, 1), (1, 1))
@@ -105,11 +110,11 @@ def _is_channels(aval: Any, shape: tuple[int, ...]) -> bool:
 
 def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
     name = eqn.primitive.name
-    if len(eqn.outvars) != 1 or eqn.outvars[0].aval.shape != shape:
+    if len(eqn.outvars) != 1 or _aval(eqn.outvars[0]).shape != shape:
         return False
     if name == "broadcast_in_dim":
         last = eqn.params["broadcast_dimensions"][-1:] in ((), (3,))
-        return last and _is_channels(eqn.invars[0].aval, shape)
+        return last and _is_channels(_aval(eqn.invars[0]), shape)
     if name in _CALLS:
         closed = eqn.params["jaxpr"]
         return not closed.consts and all(_is_elementwise(e, shape) for e in closed.jaxpr.eqns)
@@ -120,7 +125,7 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
 
 def _chain(eqns: Sequence[JaxprEqn], users: dict[Var, set[int]], last: int) -> Chain | None:
     """Return the chain that ends with the pooling `eqns[last]`."""
-    image = eqns[last].invars[0].aval
+    image = _aval(eqns[last].invars[0])
     conv, members = None, {last}
     for i in reversed(range(last)):
         eqn = eqns[i]
@@ -136,7 +141,7 @@ def _chain(eqns: Sequence[JaxprEqn], users: dict[Var, set[int]], last: int) -> C
     made = {var for eqn in (conv, *layers) for var in eqn.outvars}
     read = [atom for eqn in (*layers, eqns[last]) for atom in eqn.invars]
     others = dict.fromkeys(a for a in read if not isinstance(a, Literal) and a not in made)
-    if not all(_is_channels(var.aval, image.shape) for var in others):
+    if not all(_is_channels(_aval(var), image.shape) for var in others):
         return None
     return Chain(conv, layers, eqns[last], list(others))
 

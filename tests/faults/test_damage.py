@@ -30,6 +30,8 @@ from cifar_jax.runner.programs import stack_runs
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 Check = Callable[[], None]
 
 

@@ -15,6 +15,8 @@ from cifar_jax.runner import moved
 from cifar_jax.runner.console import Display
 from cifar_jax.study.grid import Arm
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def write(directory, name="cifar10", classes=CLASSES, epochs=4):
     """A run with BatchNorm and seed 7; returns its images."""

@@ -24,6 +24,8 @@ from cifar_jax.study.grid import Sweep
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 RATES = Sweep("training.learning_rate", (0.01, 0.1))
 
 
