@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 
+import jax
 import numpy as np
 import pytest
 from commands import last_of_each
@@ -368,6 +369,14 @@ def test_the_bar_moves_within_an_epoch(folder, tmp_path, monkeypatch):
     steps = [(done * 4, total) for done, total in shown]  # 55 images: three steps and a partial
     assert sorted(set(steps)) == [(n, 2) for n in (0, 1, 3, 4, 7, 8)]
     assert steps == sorted(steps)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a loop is slow only on a CPU")
+def test_layers_that_are_slow_in_a_loop_train_a_step_a_call(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "w", "--kernels", "plain", "--epochs", "1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "call of its own" in line]
+    assert "conv_general_dilated in conv1" in line
+    assert len(results_of(tmp_path / "w")["history"]) == 1
 
 
 def test_plain_output_has_one_line_an_epoch(folder, tmp_path, capsys):
