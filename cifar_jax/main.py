@@ -38,7 +38,7 @@ def _converter(section: type, name: str, flag: str) -> Any:
 
 
 def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
-    """Add a flag for every field of the configuration. Flags have no defaults of their own."""
+    """Add a flag for every field of the config. Flags have no defaults of their own."""
     for section, kind in sections.items():
         group = parser.add_argument_group(section)
         for field in dataclasses.fields(kind):
@@ -196,11 +196,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 
 def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:
-    """Return the configuration of a command line: its file or `saved`, changed by its flags.
+    """Return the config of a command line: its file or `saved`, changed by its flags.
 
     Args:
         arguments: of the command line.
-        saved: configuration in the run's directory; None for the defaults.
+        saved: config in the run's directory; None for the defaults.
 
     Raises:
         UserError: the file or a flag's value is not allowed.
@@ -236,7 +236,7 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
 
 
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
-    """Return the saved configuration of the run in `--workdir`."""
+    """Return the saved config of the run in `--workdir`."""
     from cifar_jax.runner.resume import saved_config
 
     found = saved_config(arguments.workdir)
@@ -251,11 +251,11 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
 def _read_config(
     arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
 ) -> Config:
-    """Set up JAX and return the configuration of a command line.
+    """Set up JAX and return the config of a command line.
 
     Args:
         arguments: of the command line.
-        saved: reads the configuration saved in `--workdir`; None for a new run.
+        saved: reads the config saved in `--workdir`; None for a new run.
     """
     if saved is None or arguments.config is not None or arguments.workdir is None:
         config = parse_config(arguments)
@@ -317,7 +317,7 @@ def _study(argv: list[str]) -> int:
     seeds: tuple[int, ...] | None = None
 
     def saved(arguments: argparse.Namespace) -> Config | None:
-        """Return the saved configuration of the study in `--workdir`."""
+        """Return the saved config of the study in `--workdir`."""
         from cifar_jax.study.record import saved_study
 
         nonlocal seeds

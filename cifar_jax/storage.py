@@ -67,7 +67,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove the files of killed processes in a directory and its subdirectories, one level."""
+    """Remove the unfinished files of killed processes, in a directory and one level below it."""
     for pattern in (f"{WRITING}*", f"*/{WRITING}*"):
         for path in directory.glob(pattern):
             remove(path)

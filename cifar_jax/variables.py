@@ -56,10 +56,10 @@ _LONGEST = 200
 
 
 def drop_fixed() -> list[str]:
-    """Remove the variables that would change results. Call it before JAX is imported.
+    """Remove the variables of `_FIXED` from the environment. Call it before JAX is imported.
 
     Returns:
-        `NAME=value` of each that had another value than JAX's default.
+        `NAME=value` of each whose value was not JAX's default, for a warning.
     """
     found = []
     for name, default in _FIXED.items():

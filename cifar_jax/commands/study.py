@@ -34,6 +34,7 @@ from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import Session, train_group
+from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently, others_computed_on
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
@@ -114,6 +115,13 @@ def study_run(
         return _run(workdir, prepared, requested, group_size, grace, display)
 
 
+def _remove_unfinished(workdir: Path) -> None:
+    """Remove the files that killed processes left in the directories of finished runs."""
+    for directory in {path.parent for path in workdir.glob(f"*/seed*/{WRITING}*")}:
+        with contextlib.suppress(UserError), lock_directory(directory, "study"):
+            pass  # Locking removes them. A run in use removes its own.
+
+
 def _run(
     workdir: Path,
     prepared: Prepared,
@@ -125,6 +133,7 @@ def _run(
     """Do the work of `study_run`, in a locked directory."""
     norms, seeds, sweep = requested.arms, requested.seeds, requested.sweep
     arms = grid(norms, sweep)
+    _remove_unfinished(workdir)
     begin_study(workdir, requested, display)
     remaining, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)

@@ -44,7 +44,7 @@ def first_width(name: str) -> int:
 
 
 def network(name: str, *, zero_init: bool = False, **options: Any) -> nn.Module:
-    """Build a network by name, one of `cifar_jax.config.MODELS`.
+    """Build a network by name, one of `settings.MODELS`.
 
     Args:
         zero_init: of residual networks, see `ResNet`.

@@ -1,4 +1,4 @@
-"""Compare two configurations."""
+"""Compare two configs."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ SAME_EXPERIMENT = ("data.dataset", "data.data_dir", "data.folder_is_cifar10", "d
 
 
 class Change(NamedTuple):
-    """A field with different values in two configurations. `field` is `section.name`."""
+    """A field with different values in two configs. `field` is `section.name`."""
 
     field: str
     before: Any

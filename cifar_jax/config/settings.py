@@ -1,9 +1,9 @@
-"""Settings of an experiment: frozen dataclasses, their validation, and TOML files.
+"""Settings of an experiment: frozen dataclasses, with help text and limits in each field.
 
-A configuration has the tables `[data]`, `[model]`, `[training]`, `[transfer]` and `[study]`, all
+A config has the tables `[data]`, `[model]`, `[training]`, `[transfer]` and `[study]`, all
 optional, and an optional `name`. The defaults are the report's protocol.
-The command line, the TOML reader and the validation use the help text and limits in each field's
-metadata. This module imports nothing slow, so that `--help` and a wrong flag answer at once.
+`main.py` makes the flags from the fields. `tables.py` reads and checks TOML and flags by them. This
+module imports nothing slow, so that `--help` and a wrong flag answer at once.
 """
 
 import dataclasses
@@ -20,8 +20,6 @@ SCHEDULES = ("step", "constant", "multistep", "cosine", "onecycle")
 LR_SCALINGS = ("none", "linear")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 KERNELS = ("auto", "plain")
-
-LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
 
 
 class Fitted(int):

@@ -14,7 +14,7 @@ from cifar_jax.config.settings import SECTIONS, Config, Fitted, StudyConfig, Tra
 from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import is_name, read_bytes
 
-LARGEST_FILE = 64 << 10  # bytes; a configuration has about 1,000
+LARGEST_FILE = 64 << 10  # bytes; a config has about 1,000
 
 
 def field_type(section: type, name: str) -> tuple[type, bool]:
@@ -144,7 +144,7 @@ def from_dict(tables: Any, where: str) -> Config:
 
 
 def load(path: str | Path) -> Config:
-    """Read and validate a TOML configuration file.
+    """Read and validate a TOML config file.
 
     Raises:
         UserError: the file cannot be read, is not TOML, or has a setting that is not allowed.

@@ -1,4 +1,4 @@
-"""The experiment as pure functions, on plain Flax layers and optax alone.
+"""The experiment as pure functions, on plain Flax layers and optax only.
 
-Read `model.py` first, then `train.py`. Every command of the package runs both.
+Read `model.py` first, then `train.py`. The commands `train`, `study` and `evaluate` run both.
 """

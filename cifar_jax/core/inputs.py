@@ -65,8 +65,8 @@ class Inputs:
         """Augment, normalise and mix a batch.
 
         Returns:
-            (B, H, W, C) of `dtype`, and targets: the labels, int32 (B,), or the share of each
-            class, float (B, classes), if a `mix` function made them so.
+            (B, H, W, C) of `dtype`, and targets: the labels, int32 (B,), or soft labels, float
+            (B, classes), if a `mix` function returns those.
         """
         for i, augment in enumerate(self.augment):
             images = augment(jax.random.fold_in(key, i), images)

@@ -1,4 +1,4 @@
-"""The report's CNN, with or without normalisation."""
+"""The CNN of the course report, with or without normalisation."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class CNN(nn.Module):
     """Three blocks of [convolution, (norm), activation, 2x2 max pooling], then two dense layers.
 
     Layers have explicit names. A parameter's initial value depends only on its name and the key,
-    so two arms share the initial values of common layers.
+    so networks with different norms share the initial values of their common layers.
 
     Attributes:
         num_classes: width of the last layer.
@@ -41,7 +41,8 @@ class CNN(nn.Module):
         hidden: width of the first dense layer.
         norm_groups: of norm "group"; divides all widths.
         norm_momentum: of norm "batch", see `BatchNorm`.
-        frozen_norms: names of norm layers that train as they evaluate: "norm1", ...
+        frozen_norms: names of norm layers, such as "norm1", that use their running statistics
+            in training too.
     """
 
     num_classes: int = 10

@@ -12,7 +12,10 @@ from cifar_jax.core.optim import Hyper, Optimizer
 
 
 def nesterov(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """PyTorch's `SGD(nesterov=True)`: p <- p - learning_rate * (g + momentum * buffer)."""
+    """PyTorch's `SGD(nesterov=True)`: p <- p - learning_rate * (g + momentum * buffer).
+
+    g, with weight decay, and the buffer are those of `sgd`.
+    """
     decay = optax.add_decayed_weights(hyper.weight_decay)
     return optax.chain(decay, optax.sgd(schedule, momentum=hyper.momentum, nesterov=True))
 

@@ -101,6 +101,7 @@ class RandomErasing:
         return top, left, height, width
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Erase boxes of a batch: uint8 (B, H, W, C)."""
         box_key, noise_key = jax.random.split(key)
         boxes = self.boxes(box_key, len(images), images.shape[1:3])
         noise = jax.random.bits(noise_key, images.shape, images.dtype)

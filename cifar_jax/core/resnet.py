@@ -144,7 +144,8 @@ class ResNet(nn.Module):
             shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
         dropout: rate before the last layer.
         norm_groups, norm_momentum: see `CNN`.
-        frozen_norms: paths of norm layers that train as they evaluate: "layer1.0.norm1", ...
+        frozen_norms: paths of norm layers, such as "layer1.0.norm1", that use their running
+            statistics in training too.
     """
 
     num_classes: int = 10

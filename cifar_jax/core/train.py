@@ -28,7 +28,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
     Args:
         logits: float (B, classes).
-        targets: int32 (B,), or shares of each class, float (B, classes).
+        targets: labels, int32 (B,), or soft labels, float (B, classes): the share of each class.
     """
     if targets.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
@@ -38,7 +38,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 def count_correct(logits: Array, targets: Array) -> Array:
     """Return the number of correct predictions, float32 ().
 
-    With shares as targets, an image counts as the share of its predicted class. Arguments as in
+    With soft labels, an image counts as the share of its predicted class. Arguments as in
     `cross_entropy`.
     """
     predicted = jnp.argmax(logits, axis=-1)
@@ -49,7 +49,7 @@ def count_correct(logits: Array, targets: Array) -> Array:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything static: fixed when training is compiled. The defaults are the protocol.
+    """Everything static: fixed when training is compiled. The defaults are the course report's.
 
     Attributes:
         model: Flax module; `model(x, train=...)` returns logits (B, classes).
@@ -74,7 +74,7 @@ class Experiment:
     eval_batch_size: int = 250
 
     def steps_per_epoch(self, n_train: int) -> int:
-        """Return the number of steps of an epoch, with the last partial batch."""
+        """Return the number of steps of an epoch, counting a last partial batch."""
         return -(-n_train // self.batch_size)
 
     def learning_rate(self, hyper: Hyper, n_train: int) -> optax.Schedule:
@@ -101,7 +101,7 @@ class TrainState:
     batch_stats: Any  # running statistics, or an empty dict
     opt_state: optax.OptState  # optax's, with the momentum
     key: Array  # of the run; never changes
-    loss_sum: Array  # float32 (), of each step's loss times its share of a full batch
+    loss_sum: Array  # float32 (), of loss * (images in the batch / batch_size)
     correct_sum: Array  # float32 (), of `count_correct`
     bad_step: Array  # int32 (), first step of the epoch, from 0, with a non-finite loss; or -1
 
@@ -201,7 +201,7 @@ def train_steps(
         start, stop: int32 (); one compiled program takes any values.
     """
     n, size = len(data.train_labels), experiment.batch_size
-    if n < size:
+    if n < size:  # There is no full batch.
         return state
     order = epoch_order(state.key, state.step // experiment.steps_per_epoch(n), n)
 
@@ -216,7 +216,7 @@ def train_steps(
 def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainState) -> TrainState:
     """Train on the last partial batch of an epoch, if there is one.
 
-    It is a step of its own shape: padding would change BatchNorm's statistics.
+    Its images have another shape than a full batch: padding would change BatchNorm's statistics.
     """
     n = len(data.train_labels)
     full = n - n % experiment.batch_size

@@ -9,8 +9,8 @@ from jax import lax
 from cifar_jax.core.norms import wide
 from cifar_jax.kernels import pooling
 
-_Triple = tuple[jax.Array, jax.Array, jax.Array]
-_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+_Triple = tuple[jax.Array, jax.Array, jax.Array]  # results, or gradients of x, scale and bias
+_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x, scale, mean, 1 / sqrt(var + eps)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -56,6 +56,7 @@ def _normalise(
 def _batch_norm_fwd(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[_Triple, _Saved]:
+    """Forward pass for `custom_vjp`: results, and what the backward pass needs."""
     (y, mean, var), saved = _normalise(x, scale, bias, eps)
     return (y.astype(x.dtype), mean, var), saved
 
@@ -85,6 +86,7 @@ def _input_gradient(
 
 
 def _batch_norm_bwd(eps: float, saved: _Saved, cotangents: _Triple) -> _Triple:
+    """Backward pass for `custom_vjp`: gradients of x, scale and bias."""
     x, scale, mean, inverse = saved
     g, g_mean, g_var = cotangents
     g = wide(g)

@@ -1,6 +1,6 @@
 """Convolutions of any rank, channels last, in the fastest form for a platform.
 
-XLA's CPU backend calls Eigen's fast convolution for one layout alone. It converts other layouts
+XLA's CPU backend calls Eigen's fast convolution only for one layout. It converts other layouts
 only at the outermost level of a program, so in a loop the gradients of a convolution take up to a
 hundred times as long. Here the gradients are convolutions in that layout, and wide 3x3 kernels use
 Winograd's products. Under `jax.vmap` with one kernel a run, XLA makes a grouped convolution, which
@@ -235,7 +235,7 @@ def _unless_mapped(plain: Callable[..., Any], mapped: Callable[..., Any]) -> Cal
 
     @function.def_vmap
     def rule(_: int, in_batched: Sequence[bool], *operands: jax.Array) -> tuple[Any, Any]:
-        if list(in_batched) == [True, False]:  # Images alone: one larger batch.
+        if list(in_batched) == [True, False]:  # Only the images: one larger batch.
             x, kernel = operands
             y = function(x.reshape(-1, *x.shape[2:]), kernel)
             return y.reshape(*x.shape[:2], *y.shape[1:]), True

@@ -37,7 +37,7 @@ class FastModel:
         return self.platform or jax.default_backend()
 
     def _forward(self, *given: Any) -> tuple[Callable[[list[Any]], Any], list[Any]]:
-        """Return `apply` as a function of the arrays among its arguments alone, and the arrays."""
+        """Return `apply` as a function of only the arrays among its arguments, and the arrays."""
         leaves, structure = jax.tree.flatten(given)
         arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
 
@@ -53,7 +53,7 @@ class FastModel:
     def apply(self, *args: Any, **kwargs: Any) -> Any:
         """As `flax.linen.Module.apply`: same arguments, same result.
 
-        It has reverse-mode derivatives alone.
+        It has only reverse-mode derivatives.
         """
         forward, arrays = self._forward(args, kwargs)
         return forward(arrays)

@@ -125,7 +125,7 @@ def _taps_fwd(
     square = jnp.full(largest.shape, (len(read) - 1) ** 2, jnp.float32)
     for i in reversed(range(len(read) - 1)):
         square = jnp.where(read[i] == largest, i**2, square)
-    # The input's shape and dtype alone are needed; XLA keeps nothing of an unused array.
+    # Only the input's shape and dtype are needed; XLA keeps nothing of an unused array.
     return largest, (_stored_root(square), x)
 
 

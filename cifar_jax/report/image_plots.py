@@ -53,12 +53,13 @@ def disagreements(study: Study) -> tuple[np.ndarray, np.ndarray]:
     """
     right = np.array([[run.correct for run in both] for both in paired_runs(study)])
 
-    def only(arm: int) -> np.ndarray:
-        found = right[:, arm] & ~right[:, 1 - arm]
+    def only_right(arm: int) -> np.ndarray:
+        """Return the rows that `arm`, 0 or 1, gets right and the other arm wrong."""
+        found = right[:, arm] & ~right[:, 1 - arm]  # (seeds, images)
         rows = np.flatnonzero(found[0])
         return rows[np.argsort(-found.sum(axis=0)[rows], kind="stable")]
 
-    return only(1), only(0)
+    return only_right(1), only_right(0)
 
 
 def _spread(rows: np.ndarray, label: np.ndarray, most: int) -> list[int]:

@@ -51,5 +51,5 @@ def listed(words: Sequence[str]) -> str:
 
 
 def study_config(study: Study) -> dict[str, Any]:
-    """Return the configuration of the study's first run: tables data, model and training."""
+    """Return the config of the study's first run: tables data, model and training."""
     return next(runs[0].results.config for runs in study.runs.values() if runs)

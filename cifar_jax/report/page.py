@@ -57,8 +57,15 @@ def to_stderr(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A figure of the page. `uri` is empty if it could not be drawn."""
+class PageFigure:
+    """A figure as the page shows it. The defaults are of a figure that could not be drawn.
+
+    Attributes:
+        figure: its title and caption, or the reason why it is missing.
+        png: path of its file, relative to the page; empty if it is only in the page.
+        uri: the PNG as a `data:` URI.
+        width, height: in pixels.
+    """
 
     figure: StudyFigure
     png: str = ""
@@ -209,28 +216,28 @@ def portable_config(study: Study) -> dict[str, Any]:
     return config
 
 
-def embed(figure: StudyFigure, content: bytes, png: str = "") -> Shown:
-    """Embed a figure in the page, from the bytes of its PNG file, whose name is `png`."""
+def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
+    """Embed a figure in the page, from the bytes of its PNG file. `png` is that file's path."""
     width, height = struct.unpack(">II", content[16:24])  # in the header chunk
     uri = "data:image/png;base64," + base64.b64encode(content).decode()
-    return Shown(figure, png, uri, width, height)
+    return PageFigure(figure, png, uri, width, height)
 
 
-def attempt(figure: StudyFigure, draw: Callable[[Build], Shown], warn: Warn) -> Shown:
+def attempt(figure: StudyFigure, draw: Callable[[Build], PageFigure], warn: Warn) -> PageFigure:
     """Draw a figure. If that fails, put the reason into the page and warn."""
     if figure.build is None:
-        return Shown(figure)
+        return PageFigure(figure)
     try:
         return draw(figure.build)
     except Exception as error:
         why = reason(error)
         warn(f"warning: figure {figure.stem} could not be drawn ({why}); the numbers are complete")
         failed = f"It could not be drawn: {why}."
-        return Shown(dataclasses.replace(figure, build=None, reason=failed))
+        return PageFigure(dataclasses.replace(figure, build=None, reason=failed))
 
 
-def _show(figure: StudyFigure, directory: Path, warn: Warn) -> Shown:
-    def draw(build: Build) -> Shown:
+def _show(figure: StudyFigure, directory: Path, warn: Warn) -> PageFigure:
+    def draw(build: Build) -> PageFigure:
         png, _ = write_figure(build, directory, figure.stem)
         return embed(figure, png.read_bytes(), f"{FIGURES}/{png.name}")
 
@@ -254,7 +261,7 @@ def write_pages(
         summary: contents of `summary.json`.
         figures: in the page's order.
         tables: of all numbers; empty ones are omitted.
-        toml: configuration that repeats the study.
+        toml: config that repeats the study.
         warn: called with a line for each figure that could not be drawn.
         values: other values of the templates.
 

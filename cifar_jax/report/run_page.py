@@ -17,7 +17,7 @@ from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import arm_name, data_notes, dataset_name
 from cifar_jax.report.page import (
     Build,
-    Shown,
+    PageFigure,
     Warn,
     attempt,
     data_notices,
@@ -198,8 +198,8 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
     study, path = as_study(run), run.directory / REPORT
     check_inside(path, run.directory)
 
-    def draw(figure: StudyFigure) -> Shown:
-        def drawn(build: Build) -> Shown:
+    def draw(figure: StudyFigure) -> PageFigure:
+        def drawn(build: Build) -> PageFigure:
             return embed(figure, render(build, "png")[0])
 
         return attempt(figure, drawn, warn)

@@ -60,7 +60,10 @@ SEEDS_ALONE_NOTE = (
 
 
 def departures(study: Study) -> list[str]:
-    """Return the settings, except the length, that differ from the published protocol."""
+    """Return the model and training settings that differ from the published protocol.
+
+    Settings in `LENGTH_AND_ARM` do not count. Of the data settings only augmentation does.
+    """
     config, found = study_config(study), []
     for section, kind in (("model", ModelConfig), ("training", TrainingConfig)):
         for field in dataclasses.fields(kind):

@@ -88,7 +88,7 @@ def _reason(error: Exception) -> str:
 
 
 def _digests(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
-    """Return the SHA-256 of a checkpoint's files by path, without the seal and hidden files."""
+    """Return the SHA-256 of a checkpoint's files by path, without `SHA256SUMS` and hidden files."""
     return {
         path.relative_to(checkpoint).as_posix(): sha256(path, durable=durable)
         for path in sorted(checkpoint.rglob("*"))
@@ -195,7 +195,7 @@ class Checkpoints:
         return found
 
     def rename_damaged(self) -> None:
-        """Rename damaged checkpoints, so that training can write them again."""
+        """Rename damaged checkpoints to `damaged-<position>`. Their positions are free again."""
         for position in self.positions():
             path = self.directory / str(position)
             if damage(path):
@@ -286,6 +286,8 @@ class Checkpoints:
 
     def read_state(self, like: TrainState, index: int = 0) -> TrainState:
         """Return the state of one run in the newest checkpoint.
+
+        The first call reads the states of all runs, and keeps them for the next calls.
 
         Args:
             like: one run's state, of the same structure, shapes and dtypes.

@@ -82,7 +82,7 @@ class Display:
     _last_plain: float = 0.0
 
     def say(self, text: str) -> None:
-        """Print one line, without markup and control characters."""
+        """Print one line as it is: `[red]` is no markup, control characters are escaped."""
         with name_in_errors("standard output"):
             self.console.print(printable(text), markup=False, emoji=False)
 

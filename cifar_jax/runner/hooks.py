@@ -1,6 +1,7 @@
 """Hooks: what the host does between two calls of compiled programs.
 
-Each hook is called with the group at its newest boundary.
+Each hook is called with the group at its newest boundary. `group.at.metrics` is None within an
+epoch: most hooks wait for the end of the epoch.
 """
 
 import statistics

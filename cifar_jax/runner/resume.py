@@ -57,7 +57,7 @@ def progress_text(history: Sized, unfinished: Unfinished | None) -> str:
 
 
 def read_record(checkpoints: Checkpoints, index: int = 0) -> tuple[RunRecord, Unfinished | None]:
-    """Read the record of a run, and its unfinished epoch, from the newest checkpoint.
+    """Read the record of a run, and its unfinished epoch if any, from the newest checkpoint.
 
     Args:
         index: of the run in its group.
@@ -154,7 +154,11 @@ def _check_images(dataset: DatasetRecord | None, fingerprint: str, where: Path) 
 def _check_resumable(
     record: RunRecord, unfinished: Unfinished | None, run: Run, fingerprint: str
 ) -> None:
-    """Check that a run to be resumed has the same config and images, and enough epochs."""
+    """Check that a run to be resumed has the same config and images.
+
+    Raises:
+        UserError: they differ, or the checkpoint is already past the last epoch.
+    """
     config, where = run.config, run.workdir
     _check_config(record.settings, config, where)
     _check_images(record.dataset, fingerprint, where)

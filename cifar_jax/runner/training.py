@@ -103,7 +103,7 @@ class Session:
 def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Results]:
     """Train runs together as one program, and write the files of each.
 
-    Several runs share the clock: `seconds` of an epoch is divided by their number.
+    They take the same time together, so `seconds` of an epoch is its time divided by their number.
 
     Args:
         runs: with the same experiment and data. When they resume, all are at the same step.
@@ -120,7 +120,7 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     starts = _starts(session, runs)
     _say_starts(session, runs, starts)
     group = _compile(session, runs, starts)
-    fresh = [not holds_run(run.workdir) for run in runs]
+    fresh = [not holds_run(run.workdir) for run in runs]  # An interrupt may remove these.
     written: dict[int, Results] = {}
     try:
         with _create_files(group) as checkpoints:
@@ -311,6 +311,7 @@ def _train(
     bar = Bar(display)
     bar(group)
     with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
+        # `stops` is last, because it ends training by an exception.
         hooks: list[Hook] = [
             Divergences(on_divergence, group),
             saves,

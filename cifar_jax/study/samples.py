@@ -141,18 +141,21 @@ def run_metrics(run: Run) -> dict[str, float]:
     }
 
 
-def _images(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """Return the test metrics of each image, averaged over the runs: float64 (N,)."""
+def _image_metrics(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """Return the test metrics of each image, averaged over the runs: float64 (N,).
+
+    The metric `class:<name>` is the accuracy on that class, and has only its images.
+    """
     right = np.mean([run.correct for run in runs], axis=0)
     losses = np.mean([run.losses for run in runs], axis=0)
     classes = runs[0].results.dataset.classes
-    each = {f"class:{name}": right[runs[0].label == at] for at, name in enumerate(classes)}
+    each = {f"class:{name}": right[runs[0].label == label] for label, name in enumerate(classes)}
     return {"test_accuracy": right, "test_loss": losses, **each}
 
 
 def arm_samples(runs: Sequence[Run]) -> dict[str, Sample]:
     """Return the samples of an arm's metrics."""
-    tables, images = [run_metrics(run) for run in runs], _images(runs)
+    tables, images = [run_metrics(run) for run in runs], _image_metrics(runs)
     bounds = {"test_loss": math.inf, "train_seconds": math.inf}
     found = {}
     for name in tables[0]:

@@ -148,13 +148,13 @@ def against_first(study: Study) -> list[dict[str, Any]]:
 
 
 def is_cifar10(study: Study) -> bool:
-    """Return whether the images are CIFAR-10's: the dataset, or a folder with its user's word.
+    """Return whether the images are CIFAR-10's, by dataset or by `--folder-is-cifar10`.
 
-    Only then do the published numbers, and the claims about named classes, apply.
+    The published numbers and the claims about named classes apply only to CIFAR-10.
     """
     name, classes = study.dataset.name, study.dataset.classes
-    told = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
-    return (name == "cifar10" or told) and classes == CLASSES
+    declared = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
+    return (name == "cifar10" or declared) and classes == CLASSES
 
 
 def is_reports_pair(study: Study) -> bool:

@@ -219,7 +219,12 @@ def test_a_study_leaves_out_a_run_in_use(
     with locked(workdir, "a test"):
         assert main(["report", "--workdir", str(workdir)]) == 2
     one_line(capsys, f"{workdir}: in use by process")
+    left = workdir / "batch/seed3/.writing-training_curves.png-a"  # of a killed process
+    left.write_text("")
     assert study(folder, workdir) == 0
+    left.write_text("")
+    assert study(folder, workdir) == 0
+    assert not left.exists()
     assert not list(workdir.rglob("lock"))
 
 

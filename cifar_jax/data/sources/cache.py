@@ -36,13 +36,14 @@ FORMAT = 1
 _RECORD = "contents.json"
 
 
-def _homeless() -> Path:
+def _homeless_path() -> Path:
+    """Return the path of the cache for a user without a home directory."""
     return Path(tempfile.gettempdir()) / f"cifar_jax-{os.getuid()}"
 
 
 def is_homeless(root: Path) -> bool:
     """Return whether `root` is the cache for users without a home directory."""
-    return root == _homeless()
+    return root == _homeless_path()
 
 
 def _homeless_root() -> Path:
@@ -53,7 +54,7 @@ def _homeless_root() -> Path:
     Raises:
         UserError: it cannot be made, or another user can write to it.
     """
-    root = _homeless()
+    root = _homeless_path()
     advice = "no home directory; set CIFAR_JAX_CACHE to a directory for the cache"
     try:
         root.mkdir(mode=0o700, exist_ok=True)

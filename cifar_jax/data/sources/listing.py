@@ -167,10 +167,14 @@ def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[str]]:
-    """Return the folder names of both splits, and a note on unused ones.
+    """Find the folders of the training and test images.
+
+    Returns:
+        The folder's name by split, "train" and "test". A note if other splits, such as `val/`,
+        exist and are not used.
 
     Raises:
-        UserError: a folder is missing.
+        UserError: `test_split` is not a folder's name, or a folder is missing.
     """
     if not is_part(test_split) or test_split == "train":
         raise UserError(f"--test-split {test_split}: must be the name of a folder next to train/")
