@@ -14,10 +14,11 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 CHAIN = "convolution, elementwise layers, max pooling"
 """Name of the rule that evaluates a chain."""
 
-_ELEMENTWISE = frozenset(
-    "abs add convert_element_type cos div eq erf exp expm1 ge gt integer_pow le log log1p logistic "
-    "lt max min mul neg pow rsqrt select_n sign sin sqrt square sub tanh".split()
-)
+_ELEMENTWISE = {
+    *("abs", "add", "convert_element_type", "cos", "div", "eq", "erf", "exp", "expm1", "ge", "gt"),
+    *("integer_pow", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "neg", "pow"),
+    *("rsqrt", "select_n", "sign", "sin", "sqrt", "square", "sub", "tanh"),
+}
 _CALLS = ("jit", "pjit")
 
 
@@ -37,10 +38,15 @@ class Chain(NamedTuple):
     others: list[Var]
 
 
+def _aval(atom: Any) -> Any:
+    """The shape and dtype of a variable or literal."""
+    return atom.aval
+
+
 def _is_pool(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name != "reduce_window_max":
         return False
-    shape, params = eqn.invars[0].aval.shape, eqn.params
+    shape, params = _aval(eqn.invars[0]).shape, eqn.params
     return (
         len(shape) == 4
         and shape[1] % 2 == shape[2] % 2 == 0
@@ -51,10 +57,10 @@ def _is_pool(eqn: JaxprEqn) -> bool:
 
 
 def _is_conv(eqn: JaxprEqn, output: Any) -> bool:
-    if eqn.primitive.name != "conv_general_dilated" or eqn.outvars[0].aval != output:
+    if eqn.primitive.name != "conv_general_dilated" or _aval(eqn.outvars[0]) != output:
         return False
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    x, kernel = (var.aval for var in eqn.invars)
+    x, kernel = map(_aval, eqn.invars)
     return (
         kernel.shape[:2] == (3, 3)
         and tuple(params["padding"]) == ((1, 1), (1, 1))
@@ -75,11 +81,11 @@ def _is_channels(aval: Any, shape: tuple[int, ...]) -> bool:
 
 def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
     name = eqn.primitive.name
-    if len(eqn.outvars) != 1 or eqn.outvars[0].aval.shape != shape:
+    if len(eqn.outvars) != 1 or _aval(eqn.outvars[0]).shape != shape:
         return False
     if name == "broadcast_in_dim":
         last = eqn.params["broadcast_dimensions"][-1:] in ((), (3,))
-        return last and _is_channels(eqn.invars[0].aval, shape)
+        return last and _is_channels(_aval(eqn.invars[0]), shape)
     if name in _CALLS:
         closed = eqn.params["jaxpr"]
         return not closed.consts and all(_is_elementwise(e, shape) for e in closed.jaxpr.eqns)
@@ -90,7 +96,7 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
 
 def _chain(eqns: Sequence[JaxprEqn], users: dict[Var, set[int]], last: int) -> Chain | None:
     """Return the chain that ends with the pooling `eqns[last]`."""
-    image = eqns[last].invars[0].aval
+    image = _aval(eqns[last].invars[0])
     conv, members = None, {last}
     for i in reversed(range(last)):
         eqn = eqns[i]
@@ -106,7 +112,7 @@ def _chain(eqns: Sequence[JaxprEqn], users: dict[Var, set[int]], last: int) -> C
     made = {var for eqn in (conv, *layers) for var in eqn.outvars}
     read = [atom for eqn in (*layers, eqns[last]) for atom in eqn.invars]
     others = dict.fromkeys(a for a in read if not isinstance(a, Literal) and a not in made)
-    if not all(_is_channels(var.aval, image.shape) for var in others):
+    if not all(_is_channels(_aval(var), image.shape) for var in others):
         return None
     return Chain(conv, layers, eqns[last], list(others))
 
