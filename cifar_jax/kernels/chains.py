@@ -14,40 +14,11 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 CHAIN = "convolution, elementwise layers, max pooling"
 """Name of the rule that evaluates a chain."""
 
-_ELEMENTWISE = frozenset(
-    [
-        "abs",
-        "add",
-        "convert_element_type",
-        "cos",
-        "div",
-        "eq",
-        "erf",
-        "exp",
-        "expm1",
-        "ge",
-        "gt",
-        "integer_pow",
-        "le",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "neg",
-        "pow",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sqrt",
-        "square",
-        "sub",
-        "tanh",
-    ]
-)
+_ELEMENTWISE = {
+    *("abs", "add", "convert_element_type", "cos", "div", "eq", "erf", "exp", "expm1", "ge", "gt"),
+    *("integer_pow", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "neg", "pow"),
+    *("rsqrt", "select_n", "sign", "sin", "sqrt", "square", "sub", "tanh"),
+}
 _CALLS = ("jit", "pjit")
 
 
@@ -67,6 +38,11 @@ class Chain(NamedTuple):
     others: list[Var]
 
 
+def _aval(atom: Any) -> Any:
+    """The shape and dtype of a variable or literal."""
+    return atom.aval
+
+
 def _is_pool(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name != "reduce_window_max":
         return False
@@ -80,16 +56,11 @@ def _is_pool(eqn: JaxprEqn) -> bool:
     )
 
 
-def _aval(var: Any) -> Any:
-    """Return the shape and dtype of a variable."""
-    return var.aval
-
-
 def _is_conv(eqn: JaxprEqn, output: Any) -> bool:
     if eqn.primitive.name != "conv_general_dilated" or _aval(eqn.outvars[0]) != output:
         return False
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    x, kernel = (_aval(var) for var in eqn.invars)
+    x, kernel = map(_aval, eqn.invars)
     return (
         kernel.shape[:2] == (3, 3)
         and tuple(params["padding"]) == ((1, 1), (1, 1))

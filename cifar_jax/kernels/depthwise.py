@@ -32,6 +32,15 @@ def conv(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> 
     return _conv(x, kernel, strides, dilation)
 
 
+def _ones(kernel: jax.Array) -> jax.Array:
+    """Return ones, (M * C,), whose value XLA does not know.
+
+    XLA on the CPU would compute a sum again in each loop that reads it. It stores a quotient.
+    """
+    any_weight = kernel.reshape(-1, kernel.shape[-1])[0]
+    return jnp.where(any_weight == any_weight, jnp.ones_like(any_weight), any_weight)
+
+
 def _sum_of_shifts(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> jax.Array:
     # Along the last axis first: two short sums, of columns and of rows, instead of a long one.
     *outer, last = range(1, x.ndim - 1)
@@ -44,7 +53,7 @@ def _sum_of_shifts(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _
             size = kernel.shape[axis - 1]
             row = taps(row, [axis], [size], [stride], [step])[i]
         terms.append(row)
-    return functools.reduce(jnp.add, terms)
+    return functools.reduce(jnp.add, terms) / _ones(kernel)
 
 
 _conv = jax.custom_vjp(_sum_of_shifts, nondiff_argnums=(2, 3))
