@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 
+import jax
 import numpy as np
 import pytest
 from commands import last_of_each
@@ -375,3 +376,11 @@ def test_the_bar_moves_within_an_epoch_and_plain_output_has_a_line_for_each(
     for wanted in ("train loss", "val loss", "acc", "lr 0.01", "images/s", "ETA"):
         assert wanted in lines[0]
     assert not Display().console.is_terminal
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a loop is slow only on a CPU")
+def test_layers_that_are_slow_in_a_loop_train_a_step_a_call(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "w", "--kernels", "plain", "--epochs", "1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "call of its own" in line]
+    assert "conv_general_dilated in conv1" in line
+    assert len(results_of(tmp_path / "w")["history"]) == 1

@@ -16,6 +16,7 @@ from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import session as sessions
 from cifar_jax.runner import training
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import Run
@@ -310,9 +311,9 @@ def swept(folder, cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("studies") / "swept"
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
-        compile_epoch = training.compile_device_epoch
+        compile_epoch = sessions.compile_device_epoch
         patch.setattr(
-            training, "compile_device_epoch", lambda *a: compiled.append(a) or compile_epoch(*a)
+            sessions, "compile_device_epoch", lambda *a: compiled.append(a) or compile_epoch(*a)
         )
         assert study(folder, workdir, *SWEEP) == 0
     return workdir, len(compiled)
@@ -344,7 +345,7 @@ def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
         training=TrainingConfig(epochs=1, batch_size=16),
     )
     display = Display()
-    session = training.Session(open_data(config, display), display)
+    session = sessions.Session(open_data(config, display), display)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None

@@ -32,8 +32,9 @@ from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
+from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import GRACE
-from cifar_jax.runner.training import Session, train_group
+from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently, others_computed_on

@@ -25,8 +25,9 @@ from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.prepare import Prepared, open_dataset, prepare, run_directory
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
+from cifar_jax.runner.session import Programs, Session, evaluate_state
 from cifar_jax.runner.signals import GRACE
-from cifar_jax.runner.training import Programs, Session, evaluate_state, train_group
+from cifar_jax.runner.training import train_group
 from cifar_jax.study.collect import divergence_line, read_divergence
 
 

@@ -41,8 +41,7 @@ class CNN(nn.Module):
         hidden: width of the first dense layer.
         norm_groups: of norm "group"; divides all widths.
         norm_momentum: of norm "batch", see `BatchNorm`.
-        frozen_norms: names of norm layers, such as "norm1", that use their running statistics
-            in training too.
+        frozen_norms: norm layers, such as "norm1", that train with their running statistics.
     """
 
     num_classes: int = 10

@@ -13,6 +13,6 @@ tests/kernels/test_kernels.py, which compares values, gradients and statistics.
 """
 
 from cifar_jax.kernels.compiler import compiler_options, jit
-from cifar_jax.kernels.model import FastModel, fast
+from cifar_jax.kernels.model import FastModel, fast, slow_layers
 
-__all__ = ["FastModel", "compiler_options", "fast", "jit"]
+__all__ = ["FastModel", "compiler_options", "fast", "jit", "slow_layers"]

@@ -26,7 +26,7 @@ from cifar_jax.kernels.taps import output_size, taps
 _BLOCK = 2
 _SPLIT = 4
 _MIN_TILED_CHANNELS = 16
-_MIN_WINOGRAD_CHANNELS = 64
+_MIN_WINOGRAD_CHANNELS = 32
 _MAX_PATCHES_BYTES = 1 << 29
 
 
@@ -86,8 +86,14 @@ def pad(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
-def patches(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Any convolution as a product of its patches (im2col) and the kernel."""
+def patches(
+    x: jax.Array, kernel: jax.Array, geometry: Geometry, most: int = _MAX_PATCHES_BYTES
+) -> jax.Array:
+    """Any convolution as a product of its patches (im2col) and the kernel.
+
+    Patches of more than `most` bytes would not fit into memory. It then sums over parts of the
+    kernel.
+    """
     *window, c, k = kernel.shape
     axes = range(1, x.ndim - 1)
     x = pad(x, geometry.padding)
@@ -102,8 +108,7 @@ def patches(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         read = taps(x, axes, window, geometry.strides, geometry.dilation)
     matrices = kernel.reshape(-1, c, k)
     rows, groups = len(x) * math.prod(shape), geometry.groups
-    # Many large patches at once would not fit into memory: sum over parts of the kernel.
-    size = max(1, _MAX_PATCHES_BYTES // max(1, rows * c * groups * x.dtype.itemsize))
+    size = max(1, most // max(1, rows * c * groups * x.dtype.itemsize))
     result: jax.Array | int = 0
     for start in range(0, len(read), size):
         part, matrix = read[start : start + size], matrices[start : start + size]
@@ -293,12 +298,12 @@ def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
         (N, ..., Cout), the dtype of x.
     """
     if platform == "cpu":
-        wide = min(kernel.shape[-2:]) >= _MIN_WINOGRAD_CHANNELS
-        pointwise = math.prod(kernel.shape[:-2]) == 1
+        *window, c, k = kernel.shape
+        few_or_many = c < _MIN_TILED_CHANNELS or min(c, k) >= _MIN_WINOGRAD_CHANNELS
         if (
             geometry.groups > 1
-            or pointwise
-            or (wide and _is_dense3x3(kernel, geometry))
+            or math.prod(window) == 1
+            or (few_or_many and _is_dense3x3(kernel, geometry))
             or x.dtype == jnp.float64  # XLA's CPU backend has no fast convolution of it.
         ):
             return products(platform, x, kernel, geometry)

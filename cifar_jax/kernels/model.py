@@ -1,18 +1,19 @@
 """A Flax model with faster bodies for its layers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.kernels.modules import interceptor
 from cifar_jax.kernels.rewrite import operations, rewrite
 from cifar_jax.kernels.rules import SLOW_IN_LOOPS, rules
 
-_ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+_ARRAYS = (jax.Array, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class FastModel:
     def _platform(self) -> str:
         return self.platform or jax.default_backend()
 
-    def _forward(self, *given: Any) -> tuple[Callable[[list[Any]], Any], list[Any]]:
-        """Return `apply` as a function of only the arrays among its arguments, and the arrays."""
-        leaves, structure = jax.tree.flatten(given)
-        arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """As `flax.linen.Module.apply`: same arguments, same result.
+
+        It has reverse-mode derivatives alone.
+        """
+        leaves, structure = jax.tree.flatten((args, kwargs))
 
         def forward(arrays: list[Any]) -> Any:
             left = iter(arrays)
@@ -48,30 +51,8 @@ class FastModel:
             with nn.intercept_methods(interceptor(self._platform)):
                 return self.model.apply(*args, **kwargs)
 
-        return rewrite(forward, rules(self._platform)), arrays
-
-    def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """As `flax.linen.Module.apply`: same arguments, same result.
-
-        It has only reverse-mode derivatives.
-        """
-        forward, arrays = self._forward(args, kwargs)
-        return forward(arrays)
-
-    def slow_layers(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the layers that keep an operation that is slow in a loop on a CPU.
-
-        Args:
-            args, kwargs: as of `apply`; arrays can be `jax.ShapeDtypeStruct`s.
-
-        Returns:
-            Lines such as "conv_general_dilated in conv1"; none for another platform.
-        """
-        if self._platform != "cpu":
-            return []
-        forward, arrays = self._forward(args, kwargs)
-        found = operations(jax.make_jaxpr(forward)(arrays).jaxpr, SLOW_IN_LOOPS)
-        return [f"{name} in {layer or 'the model'}" for name, layer in found]
+        arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
+        return rewrite(forward, rules(self._platform))(arrays)
 
 
 def fast(model: nn.Module, platform: str | None = None) -> FastModel:
@@ -82,3 +63,35 @@ def fast(model: nn.Module, platform: str | None = None) -> FastModel:
         platform: JAX's name of the backend that the program is for; None for the default one.
     """
     return FastModel(model, platform)
+
+
+def slow_layers(experiment: Experiment, image_shape: tuple[int, ...]) -> list[str]:
+    """Return the layers that make a step slow in a loop on a CPU; none for another platform.
+
+    In a loop XLA computes their gradients up to a hundred times slower than in a program of one
+    step. A model without `fast` keeps all its convolutions and poolings.
+
+    Args:
+        image_shape: (H, W, C).
+
+    Returns:
+        Lines such as "conv_general_dilated in conv1".
+    """
+    model = experiment.model
+    if (getattr(model, "platform", None) or jax.default_backend()) != "cpu":
+        return []
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda: init_state(experiment, key, image_shape))
+
+    def forward(params: Any, batch_stats: Any, images: jax.Array) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        x, rngs = experiment.inputs.evaluate(images), {"dropout": key}
+        return model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])
+
+    images = jax.ShapeDtypeStruct((experiment.batch_size, *image_shape), jnp.uint8)
+    jaxpr = jax.make_jaxpr(forward)(state.params, state.batch_stats, images).jaxpr
+    lines = []
+    for name, path in operations(jaxpr, SLOW_IN_LOOPS):
+        modules = [part for part in path.split("/")[1:] if "." not in part]  # no Model.method
+        lines.append(f"{name} in {'/'.join(modules) or 'the model'}")
+    return list(dict.fromkeys(lines))

@@ -7,11 +7,15 @@ the largest arrays of the network.
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from cifar_jax.kernels.taps import taps
+
+Elementwise = Callable[[jax.Array, Sequence[jax.Array]], jax.Array]
 
 NOWHERE = 4
 """Position that no window has: none of its elements gets a gradient."""
@@ -160,6 +164,42 @@ def max_pool(x: jax.Array, axes: _Shape, window: _Shape, strides: _Shape) -> jax
     if axes == (1, 2) and window == strides == (2, 2) and x.ndim == 4:
         return max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
     return _max_of_taps(x, axes, window, strides)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def max_pool_of(
+    function: Elementwise, axes: tuple[int, int], x: jax.Array, others: Sequence[jax.Array]
+) -> jax.Array:
+    """Maximum of an elementwise function over windows; its gradient is of the maxima alone.
+
+    Args:
+        function: of an array of any shape (..., C), and of `others`.
+        axes: of the window's row and column.
+        x: (..., C), with two axes of size 2.
+        others: (C,) or ().
+
+    Returns:
+        x's shape without these axes.
+    """
+    return _max(function(x, others), axes)
+
+
+def _max_pool_of_fwd(
+    function: Elementwise, axes: tuple[int, int], x: jax.Array, others: Sequence[jax.Array]
+) -> tuple[jax.Array, Any]:
+    largest, position = _max_pool_fwd(function(x, others), axes)
+    return largest, (position, x, others)
+
+
+def _max_pool_of_bwd(
+    function: Elementwise, axes: tuple[int, int], saved: Any, g: jax.Array
+) -> tuple[Any, Any]:
+    position, x, others = saved
+    d_largest, d_others = jax.vjp(function, gather(position, x, axes), others)[1](g)
+    return scatter(position, d_largest, axes), d_others
+
+
+max_pool_of.defvjp(_max_pool_of_fwd, _max_pool_of_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -8,8 +8,13 @@ import jax
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from cifar_jax.kernels.chains import CHAIN, find_chains
+
 Rule = Callable[..., jax.Array | None]
-"""`rule(equation, *operands)` returns the result, or None to leave the operation as it is."""
+"""`rule(equation, *operands)` returns the result, or None to leave the operation as it is.
+
+The rule `CHAIN` takes a `Chain` and the operands of its convolution and of `others`.
+"""
 
 _KEPT = "custom_"
 """Calls with derivatives of their own are evaluated as they are: prefix of their names."""
@@ -97,8 +102,16 @@ def evaluate(
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, Literal) else known[atom]
 
+    chains = {id(chain.pool): chain for chain in find_chains(jaxpr)} if CHAIN in rules else {}
+    inside = {id(eqn) for chain in chains.values() for eqn in (chain.conv, *chain.layers)}
     outer = source_info_util.current_name_stack()
     for eqn in jaxpr.eqns:
+        if id(eqn) in inside:
+            continue
+        if chain := chains.get(id(eqn)):
+            atoms = [*chain.conv.invars, *chain.others]
+            known[eqn.outvars[0]] = rules[CHAIN](chain, *map(read, atoms))
+            continue
         name, info = eqn.primitive.name, eqn.source_info
         operands = [read(atom) for atom in eqn.invars]
         calls = not name.startswith(_KEPT) and any(operations(j, rules) for j in _inner(eqn))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from cifar_jax.kernels import convolution, pooling
+from cifar_jax.kernels import chains, convolution, pooling
+from cifar_jax.kernels.chains import CHAIN, Chain
 from cifar_jax.kernels.rewrite import Rule
 from cifar_jax.kernels.taps import taps
 
@@ -95,6 +96,21 @@ def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
     return x
 
 
+def _chain(platform: str, chain: Chain, x: jax.Array, kernel: jax.Array, *others: Any) -> Any:
+    """Convolution, elementwise layers and pooling in the layout of the convolution's products."""
+    windows = convolution.conv3x3_windows(platform, x, kernel)
+    variables = [chain.conv.outvars[0], *chain.others]
+    result = chain.pool.invars[0]
+
+    def layers(values: jax.Array, others: Sequence[jax.Array]) -> jax.Array:
+        wide = [jnp.broadcast_to(x, values.shape) if x.ndim else x for x in others]
+        y: jax.Array = chains.apply(chain.layers, variables, [values, *wide], result)
+        return y
+
+    vectors = [jnp.asarray(x).reshape(jnp.shape(x)[-1:]) for x in others]
+    return windows.image(pooling.max_pool_of(layers, windows.axes, windows.values, vectors))
+
+
 def rules(platform: str) -> Mapping[str, Rule]:
     """Return the rule of each primitive that has another body on a platform."""
     table: dict[str, Rule] = {
@@ -102,5 +118,5 @@ def rules(platform: str) -> Mapping[str, Rule]:
         "reduce_window_max": _max_pool,
     }
     if platform == "cpu":
-        table["reduce_window_sum"] = _sum_pool
+        table |= {"reduce_window_sum": _sum_pool, CHAIN: partial(_chain, platform)}
     return table

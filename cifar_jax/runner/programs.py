@@ -64,12 +64,14 @@ class CompiledEpoch:
             returns the state after `stop` batches.
         finish: takes hyper-parameters and the state after all full batches; trains on the partial
             batch and validates.
+        slow_layers: layers that would be slow in a loop, so that a step is a call.
     """
 
     full: int
     steps: int
     advance: Callable[[Hyper, TrainState, int, int], TrainState]
     finish: Callable[[Hyper, TrainState], tuple[TrainState, Metrics]]
+    slow_layers: tuple[str, ...] = ()
 
     def __call__(self, hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
         if self.full:

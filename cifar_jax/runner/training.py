@@ -5,9 +5,7 @@ import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,19 +14,15 @@ from msgspec import structs
 from cifar_jax.config import tables
 from cifar_jax.config.build import build_experiment, hyperparams
 from cifar_jax.config.checks import check_batches
-from cifar_jax.config.settings import Config
-from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Experiment, TrainState, init_state
-from cifar_jax.data.dataset import Dataset
-from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
+from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
-from cifar_jax.runner import outcome, pretrained, provenance
+from cifar_jax.runner import pretrained, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
-from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
-from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
+from cifar_jax.runner.ending import count_parameters, finish, report_divergence
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -41,63 +35,17 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.locate import locate, new_group
-from cifar_jax.runner.nonfinite import replay
-from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     Boundary,
     CompiledEpoch,
     boundaries,
-    compile_device_epoch,
-    compile_predict,
-    compile_stream_epoch,
     stack_runs,
-    unstack_run,
 )
-from cifar_jax.runner.results import Diverged, DivergedAt, Finished, Origin, Results, Training
+from cifar_jax.runner.results import Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
-from cifar_jax.runner.signals import GRACE, Interrupts, Terminated, exit_status, in_thread
+from cifar_jax.runner.session import Session, compiled_epoch
+from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
 from cifar_jax.storage import json_lines, write_text
-
-Predict = Callable[[TrainState, jax.Array], jax.Array]
-
-
-@dataclass
-class Programs:
-    """Compiled programs of one dataset, kept for later runs."""
-
-    epoch: dict[tuple[Experiment, int], CompiledEpoch] = field(default_factory=dict)
-    predict: dict[Experiment, Predict] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Session:
-    """Data, programs and options that all groups of a command share.
-
-    Attributes:
-        prepared: the data.
-        display: shows progress.
-        programs: compiled so far.
-        resume: whether runs resume from their newest checkpoints.
-        debug_nans: whether to find the operation at which a run diverges; for single runs.
-        grace: seconds that running steps may take after SIGTERM.
-    """
-
-    prepared: Prepared
-    display: Display
-    programs: Programs = field(default_factory=Programs)
-    resume: bool = True
-    debug_nans: bool = False
-    grace: float = GRACE
-
-    @property
-    def device(self) -> jax.Device:
-        """The device that trains."""
-        return next(iter(self.prepared.data.val_images.devices()))
-
-    @property
-    def computing(self) -> str:
-        """The device and versions in words, see `provenance.describe_computing`."""
-        return provenance.describe_computing(self.device.device_kind, self.device.platform)
 
 
 def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Results]:
@@ -126,7 +74,7 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
         with _create_files(group) as checkpoints:
             _train(session, group, checkpoints, later, written)
         for i in group.alive:
-            written[i] = _finish(session, group, i)
+            written[i] = finish(session, group, i)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
@@ -167,13 +115,14 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
     """Print data, model and device, and where each run resumes."""
     prepared, display, computing = session.prepared, session.display, session.computing
     model, first = runs[0].config.model, starts[0]
+    parameters = count_parameters(first.state)
     if not runs[0].label:
         if not (first.history or first.unfinished):
             _say_origin(first.origin, display)
         display.say(
             f"{prepared.dataset.name}: {len(prepared.train_rows):,} training, "
             f"{len(prepared.val_rows):,} validation, {len(prepared.dataset.test_labels):,} test "
-            f"images; {model.name}, norm {model.norm}, {_count(first.state):,} parameters; "
+            f"images; {model.name}, norm {model.norm}, {parameters:,} parameters; "
             f"{provenance.describe_device(session.device.device_kind, session.device.platform)}"
         )
     for start, run in zip(starts, runs, strict=True):
@@ -201,19 +150,19 @@ def _say_origin(origin: Origin | None, display: Display) -> None:
         display.say(f"  {line}")
 
 
-def _count(state: TrainState) -> int:
-    """Return the number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
-
-
 def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> Group:
     """Compile the program of a group, and return the group at its start."""
     state = stack_runs([start.state for start in starts])
     hyper = jax.device_put(stack_runs([hyperparams(run.config) for run in runs]))
     begun = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
-    program = in_thread(lambda: _program(session, runs[0].config, hyper, state))
+    program = in_thread(lambda: compiled_epoch(session, runs[0].config, hyper, state))
     compiled = time.perf_counter() - begun
+    if program.slow_layers:
+        session.display.say(
+            f"each step is a call of its own, since these are slow in a loop on a CPU: "
+            f"{', '.join(program.slow_layers[:3])}{', ...' * (len(program.slow_layers) > 3)}"
+        )
     records = [
         Training(
             config=tables.to_dict(run.config),
@@ -234,20 +183,6 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     group = Group(tuple(runs), tuple(records), program, hyper, n_train, at, history)
     session.display.say(f"compiled in {compiled:.1f} s; run directory: {group.directory}")
     return group
-
-
-def _program(session: Session, config: Config, hyper: Hyper, state: TrainState) -> CompiledEpoch:
-    """Return the compiled epoch of a config. Compile it if the session lacks it."""
-    experiment, prepared = build_experiment(config), session.prepared
-    known, key = session.programs.epoch, (experiment, len(state.step))
-    if key not in known:
-        if config.data.pipeline == "stream":
-            known[key] = compile_stream_epoch(
-                experiment, hyper, state, prepared.host, prepared.data
-            )
-        else:
-            known[key] = compile_device_epoch(experiment, hyper, state, prepared.data)
-    return known[key]
 
 
 def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
@@ -295,7 +230,7 @@ def _train(
     display = session.display
 
     def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
-        written[i] = _report_divergence(session, group, i, found, before)
+        written[i] = report_divergence(session, group, i, found, before)
 
     def on_signal(stop: KeyboardInterrupt) -> None:
         if isinstance(stop, Terminated):
@@ -330,88 +265,6 @@ def _train(
                     break
         except Terminated:  # The grace period is over.
             raise stops.stop(group) from None
-
-
-def _report_divergence(
-    session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
-) -> Diverged:
-    """Write the results of a run that diverged, and its checkpoint before that epoch."""
-    run, operation = group.runs[index], None
-    if session.debug_nans:
-        session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
-        state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
-        experiment, host = build_experiment(run.config), session.prepared.host
-        replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
-        operation = (
-            "step {}: {}".format(*replayed)
-            if replayed
-            else "step by step, all training steps are finite: rounding or the validation differs"
-        )
-    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
-        _save_own(group, index, before)
-    found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
-    return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
-
-
-def _save_own(group: Group, index: int, at: Boundary) -> None:
-    """Save one run of a group, at the end of an epoch, in the run's own directory."""
-    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
-    with contextlib.closing(own):
-        state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
-        own.save(position_of(at), state, group.record([index]))
-
-
-def _fields(
-    session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
-) -> dict[str, Any]:
-    """Return the fields that the results of finished and diverged runs share."""
-    config, record, history = group.runs[index].config, group.records[index], group.rows(index)
-    compile_seconds = record.compile_seconds + predict_compile_seconds
-    train_seconds = sum(row.seconds for row in history)
-    device = session.device
-    return {
-        **structs.asdict(record),
-        "compile_seconds": compile_seconds,
-        "compile_share": compile_seconds / (compile_seconds + train_seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "peak_device_memory_bytes": peak_device_memory_bytes(device),
-        "model": config.model.name,
-        "norm": config.model.norm,
-        "seed": config.training.seed,
-        "num_params": _count(group.at.state) // len(group.runs),
-        "history": history,
-        "train_seconds": train_seconds,
-        "seed_parallelism": len(group.runs),
-        "device": provenance.describe_device(device.device_kind, device.platform),
-        **provenance.determinism(device.platform, record.computed_on),
-    }
-
-
-def _finish(session: Session, group: Group, index: int) -> Finished:
-    """Evaluate a run on the test images, and write its results."""
-    if len(group.runs) > 1:
-        _save_own(group, index, group.at)
-    run, dataset = group.runs[index], session.prepared.dataset
-    state = unstack_run(group.at.state, index)
-    evaluation, logits, seconds = evaluate_state(
-        session.programs, build_experiment(run.config), state, dataset
-    )
-    fields = _fields(session, group, index, seconds)
-    labels = np.asarray(dataset.test_labels)
-    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
-
-
-def evaluate_state(
-    programs: Programs, experiment: Experiment, state: TrainState, dataset: Dataset
-) -> tuple[Evaluation, np.ndarray, float]:
-    """Return the evaluation on the test images, its logits (N, classes), and compile seconds."""
-    images = jax.device_put(np.asarray(dataset.test_images))
-    start = time.perf_counter()
-    if experiment not in programs.predict:
-        programs.predict[experiment] = compile_predict(experiment, state, images)
-    compile_seconds = time.perf_counter() - start
-    logits = np.asarray(programs.predict[experiment](state, images))
-    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
 
 
 def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt) -> Interrupted:

@@ -17,7 +17,8 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Rows
 from cifar_jax.runner.prepare import Prepared
-from cifar_jax.runner.training import Session, train_group
+from cifar_jax.runner.session import Session
+from cifar_jax.runner.training import train_group
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),

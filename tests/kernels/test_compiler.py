@@ -9,28 +9,17 @@ from cifar_jax.kernels import compiler
 pytestmark = pytest.mark.optimised
 
 
-@pytest.fixture
-def options(monkeypatch):
-    """Sets the options of the CPU."""
-
-    def choose(**chosen):
-        monkeypatch.setattr(compiler, "_OPTIONS", {"cpu": chosen})
-        compiler.compiler_options.cache_clear()
-
-    yield choose
-    compiler.compiler_options.cache_clear()
+@pytest.mark.parametrize(
+    "unknown", [{"xla_no_such_option": "1"}, {"xla_cpu_enable_fast_min_max": "perhaps"}]
+)
+def test_an_option_or_value_that_xla_does_not_know_is_left_out(unknown):
+    known = {"xla_cpu_enable_fast_math": False}
+    assert compiler.known_options({**unknown, **known}) == known
 
 
-def test_an_option_unknown_to_xla_is_dropped(options):
-    options(xla_no_such_option="1", xla_cpu_enable_fast_math=False)
-    assert compiler.compiler_options("cpu") == {"xla_cpu_enable_fast_math": False}
+def test_a_platform_without_options_has_none():
     assert compiler.compiler_options("gpu") == {}
     assert compiler.jit(lambda x: x + 1)(1.0) == 2.0
-
-
-def test_a_value_unknown_to_xla_is_dropped(options):
-    options(xla_cpu_enable_fast_math="perhaps")
-    assert compiler.compiler_options("cpu") == {}
 
 
 def test_batches_of_products_are_not_yielded_to_a_library_that_takes_one_thread():

@@ -12,7 +12,7 @@ import pytest
 
 from cifar_jax.commands import train as run
 from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
-from cifar_jax.runner import training
+from cifar_jax.runner import session
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
@@ -90,7 +90,7 @@ def test_a_run_compiles_nothing_after_its_first_epoch_and_an_epoch_moves_nothing
             compiled, advance=guard(compiled.advance), finish=guard(compiled.finish)
         )
 
-    monkeypatch.setattr(training, "compile_device_epoch", guarded)
+    monkeypatch.setattr(session, "compile_device_epoch", guarded)
     display = Counting(compilations)
     results = run.train_run(config(folder, pipeline), workdir=tmp_path / "run", display=display)
     assert len(results.history) == EPOCHS

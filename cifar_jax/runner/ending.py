@@ -1,0 +1,98 @@
+"""The end of a run: its divergence, or its evaluation, and its results."""
+
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+from msgspec import structs
+
+from cifar_jax.config.build import build_experiment
+from cifar_jax.core.train import TrainState
+from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
+from cifar_jax.names import CHECKPOINTS
+from cifar_jax.runner import outcome, provenance
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.group import Divergence, Group, position_of
+from cifar_jax.runner.nonfinite import replay
+from cifar_jax.runner.programs import (
+    Boundary,
+    unstack_run,
+)
+from cifar_jax.runner.results import Diverged, DivergedAt, Finished
+from cifar_jax.runner.session import Session, evaluate_state
+from cifar_jax.runner.signals import in_thread
+
+
+def count_parameters(state: TrainState) -> int:
+    """Return the number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def report_divergence(
+    session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
+) -> Diverged:
+    """Write the results of a run that diverged, and its checkpoint before that epoch."""
+    run, operation = group.runs[index], None
+    if session.debug_nans:
+        session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
+        state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
+        experiment, host = build_experiment(run.config), session.prepared.host
+        replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
+        operation = (
+            "step {}: {}".format(*replayed)
+            if replayed
+            else "step by step, all training steps are finite: rounding or the validation differs"
+        )
+    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
+        _save_own(group, index, before)
+    found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
+    return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
+
+
+def _save_own(group: Group, index: int, at: Boundary) -> None:
+    """Save one run of a group, at the end of an epoch, in the run's own directory."""
+    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
+    with contextlib.closing(own):
+        state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
+        own.save(position_of(at), state, group.record([index]))
+
+
+def _fields(
+    session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Return the fields that the results of finished and diverged runs share."""
+    config, record, history = group.runs[index].config, group.records[index], group.rows(index)
+    compile_seconds = record.compile_seconds + predict_compile_seconds
+    train_seconds = sum(row.seconds for row in history)
+    device = session.device
+    return {
+        **structs.asdict(record),
+        "compile_seconds": compile_seconds,
+        "compile_share": compile_seconds / (compile_seconds + train_seconds),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_device_memory_bytes": peak_device_memory_bytes(device),
+        "model": config.model.name,
+        "norm": config.model.norm,
+        "seed": config.training.seed,
+        "num_params": count_parameters(group.at.state) // len(group.runs),
+        "history": history,
+        "train_seconds": train_seconds,
+        "seed_parallelism": len(group.runs),
+        "device": provenance.describe_device(device.device_kind, device.platform),
+        **provenance.determinism(device.platform, record.computed_on),
+    }
+
+
+def finish(session: Session, group: Group, index: int) -> Finished:
+    """Evaluate a run on the test images, and write its results."""
+    if len(group.runs) > 1:
+        _save_own(group, index, group.at)
+    run, dataset = group.runs[index], session.prepared.dataset
+    state = unstack_run(group.at.state, index)
+    evaluation, logits, seconds = evaluate_state(
+        session.programs, build_experiment(run.config), state, dataset
+    )
+    fields = _fields(session, group, index, seconds)
+    labels = np.asarray(dataset.test_labels)
+    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)

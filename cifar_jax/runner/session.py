@@ -1,0 +1,98 @@
+"""What the groups of runs of one command share: data, compiled programs, options."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from cifar_jax.config.build import build_experiment
+from cifar_jax.config.settings import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment, TrainState
+from cifar_jax.data.dataset import Dataset
+from cifar_jax.kernels import slow_layers
+from cifar_jax.runner import provenance
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.prepare import Prepared
+from cifar_jax.runner.programs import (
+    CompiledEpoch,
+    compile_device_epoch,
+    compile_predict,
+    compile_stream_epoch,
+)
+from cifar_jax.runner.signals import GRACE
+
+Predict = Callable[[TrainState, jax.Array], jax.Array]
+
+
+@dataclass
+class Programs:
+    """Compiled programs of one dataset, kept for later runs."""
+
+    epoch: dict[tuple[Experiment, int], CompiledEpoch] = field(default_factory=dict)
+    predict: dict[Experiment, Predict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Data, programs and options that all groups of a command share.
+
+    Attributes:
+        prepared: the data.
+        display: shows progress.
+        programs: compiled so far.
+        resume: whether runs resume from their newest checkpoints.
+        debug_nans: whether to find the operation at which a run diverges; for single runs.
+        grace: seconds that running steps may take after SIGTERM.
+    """
+
+    prepared: Prepared
+    display: Display
+    programs: Programs = field(default_factory=Programs)
+    resume: bool = True
+    debug_nans: bool = False
+    grace: float = GRACE
+
+    @property
+    def device(self) -> jax.Device:
+        """The device that trains."""
+        return next(iter(self.prepared.data.val_images.devices()))
+
+    @property
+    def computing(self) -> str:
+        """The device and versions in words, see `provenance.describe_computing`."""
+        return provenance.describe_computing(self.device.device_kind, self.device.platform)
+
+
+def compiled_epoch(
+    session: Session, config: Config, hyper: Hyper, state: TrainState
+) -> CompiledEpoch:
+    """Return the compiled epoch of a config. Compile it if the session lacks it."""
+    experiment, prepared = build_experiment(config), session.prepared
+    known, key = session.programs.epoch, (experiment, len(state.step))
+    if key not in known:
+        one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
+        slow = slow_layers(experiment, shape) if one else []
+        if config.data.pipeline == "stream" or slow:
+            program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
+        else:
+            program = compile_device_epoch(experiment, hyper, state, prepared.data)
+        known[key] = dataclasses.replace(program, slow_layers=tuple(slow))
+    return known[key]
+
+
+def evaluate_state(
+    programs: Programs, experiment: Experiment, state: TrainState, dataset: Dataset
+) -> tuple[Evaluation, np.ndarray, float]:
+    """Return the evaluation on the test images, its logits (N, classes), and compile seconds."""
+    images = jax.device_put(np.asarray(dataset.test_images))
+    start = time.perf_counter()
+    if experiment not in programs.predict:
+        programs.predict[experiment] = compile_predict(experiment, state, images)
+    compile_seconds = time.perf_counter() - start
+    logits = np.asarray(programs.predict[experiment](state, images))
+    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds
