@@ -357,7 +357,9 @@ def test_the_default_directory_names_data_model_norm_and_seed(folder, tmp_path, 
     assert (tmp_path / "runs" / "tiny-folder-halves-cnn-batch-seed3" / "results.json").is_file()
 
 
-def test_the_bar_moves_within_an_epoch(folder, tmp_path, monkeypatch):
+def test_the_bar_moves_within_an_epoch_and_plain_output_has_a_line_for_each(
+    folder, tmp_path, monkeypatch, capsys
+):
     shown = []
 
     def progress(self, description, done, total, *, plain=True):
@@ -369,6 +371,11 @@ def test_the_bar_moves_within_an_epoch(folder, tmp_path, monkeypatch):
     steps = [(done * 4, total) for done, total in shown]  # 55 images: three steps and a partial
     assert sorted(set(steps)) == [(n, 2) for n in (0, 1, 3, 4, 7, 8)]
     assert steps == sorted(steps)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    for wanted in ("train loss", "val loss", "acc", "lr 0.01", "images/s", "ETA"):
+        assert wanted in lines[0]
+    assert not Display().console.is_terminal
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a loop is slow only on a CPU")
@@ -377,12 +384,3 @@ def test_layers_that_are_slow_in_a_loop_train_a_step_a_call(folder, tmp_path, ca
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "call of its own" in line]
     assert "conv_general_dilated in conv1" in line
     assert len(results_of(tmp_path / "w")["history"]) == 1
-
-
-def test_plain_output_has_one_line_an_epoch(folder, tmp_path, capsys):
-    assert run(folder, tmp_path / "w", "--epochs", "2") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    assert len(lines) == 2
-    for wanted in ("train loss", "val loss", "acc", "lr 0.01", "images/s", "ETA"):
-        assert wanted in lines[0]
-    assert not Display().console.is_terminal
