@@ -16,6 +16,8 @@ two batches).
                     with CUDA graphs
     ... nhwc        the same in channels_last
 
+With --model only "epoch" runs beside PyTorch.
+
 A second table compares a step of "epoch" with the device's measured ceilings. It has the
 operations of the network's definition, those that XLA counts in the compiled step, the bytes that
 its loops read and write, and their shares of the ceilings. A share of "defined" can be above
@@ -111,6 +113,14 @@ def _not_available(error: Exception) -> str:
     return f"not available: {type(error).__name__}: {reason}"[:200]
 
 
+def epoch_candidate(problem: Problem) -> Candidates:
+    """Return training as a run does it."""
+    experiment, hyper, data, host = problem
+    state = problem.state()
+    epoch = partial(compile_device_epoch(experiment, hyper, state, data), hyper)
+    return {"epoch": Candidate(_advance(epoch, state), len(host.rows))}
+
+
 def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
     """Return our ways to train an epoch. Reasons for missing ones go into `failed`."""
     experiment, hyper, data, host = problem
@@ -118,11 +128,10 @@ def training_candidates(problem: Problem, failed: dict[str, str]) -> Candidates:
     step = _step(problem)
     jitted = jit(step, donate_argnums=0)
     state = problem.state()
-    epoch = partial(compile_device_epoch(experiment, hyper, state, data), hyper)
     full = n // experiment.batch_size
     few = min(NO_JIT_STEPS, full)
     found = {
-        "epoch": Candidate(_advance(epoch, state), n),
+        **epoch_candidate(problem),
         "step": Candidate(_advance(_run_steps(jitted, problem, full), problem.state()), n),
         "no jit": Candidate(
             _advance(_run_steps(step, problem, few), problem.state()), few * experiment.batch_size
@@ -251,9 +260,12 @@ def measure(args: argparse.Namespace, norm: str, training: bool) -> dict[str, An
     problem = make_problem(norm, args.batch, n, precision=args.precision, model=model)
     show_progress("compiling")
     failed: dict[str, str] = {}
-    candidates = (
-        training_candidates(problem, failed) if training else evaluation_candidates(problem)
-    )
+    if not training:
+        candidates = evaluation_candidates(problem)
+    elif model is None:
+        candidates = training_candidates(problem, failed)
+    else:
+        candidates = epoch_candidate(problem)
     if args.peer == "torch":
         network = peer_network(args.model, norm)
         candidates |= torch_candidates(problem, network, training, failed)
