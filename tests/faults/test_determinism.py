@@ -14,6 +14,7 @@ from runs import bits, results_of, train
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
+from cifar_jax.kernels import fast
 from cifar_jax.main import main
 from cifar_jax.runner.programs import HostData, compile_device_epoch, compile_stream_epoch
 
@@ -90,7 +91,7 @@ def epoch_of(norm: str, pipeline: str, n: int) -> list[bytes]:
     labels = rng.integers(0, 10, n + 50, np.int32)
     data = Data(*map(jnp.asarray, (images[:n], labels[:n], images[n:], labels[n:])))
     hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
-    experiment = Experiment(CNN(norm=norm))
+    experiment = Experiment(fast(CNN(norm=norm)))
     state = jax.jit(init_state, static_argnums=(0, 2))(experiment, jax.random.key(1), (32, 32, 3))
     if pipeline == "device":
         run = compile_device_epoch(experiment, hyper, state, data)
