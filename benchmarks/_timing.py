@@ -41,6 +41,7 @@ def time_interleaved(
     repeats: int,
     *,
     progress: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time each candidate `repeats` times in the order A B C A B C ...
 
@@ -54,9 +55,9 @@ def time_interleaved(
     for repeat in range(repeats):
         progress(f"repeat {repeat + 1}/{repeats}")
         for name, call in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(call())
-            samples[name].append(time.perf_counter() - start)
+            samples[name].append(clock() - start)
     return {name: summary(seconds) for name, seconds in samples.items()}
 
 

@@ -31,9 +31,7 @@ from cifar_jax.data.splits import train_val_split
 
 CHANNELS = (3, 32, 64, 128)
 
-Forward = Callable[
-    [nn.Module, torch.Tensor, torch.Tensor, torch.memory_format], tuple[torch.Tensor, torch.Tensor]
-]
+Forward = Callable[[nn.Module, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def network(norm: str, classes: int) -> nn.Sequential:
@@ -77,7 +75,10 @@ def normalise(images: torch.Tensor, layout: torch.memory_format) -> torch.Tensor
 
 
 def loss_and_correct(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    layout: torch.memory_format = torch.channels_last,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean cross-entropy and number of correct predictions of a batch of uint8 images."""
     logits = model(normalise(images, layout))
@@ -97,7 +98,6 @@ def evaluate(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    layout: torch.memory_format = torch.channels_last,
     forward: Forward = loss_and_correct,
     batch: int = 250,
 ) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def evaluate(
     model.eval()
     total, right = torch.zeros(2, device=images.device)
     for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-        loss, correct = forward(model, x, y, layout)
+        loss, correct = forward(model, x, y)
         total += loss * len(y)
         right += correct
     return total.item() / len(labels), right.item() / len(labels)
@@ -117,14 +117,14 @@ def train_epoch(
     images: torch.Tensor,
     labels: torch.Tensor,
     batch: int,
+    forward: Forward = loss_and_correct,
 ) -> tuple[float, float]:
     """Train one epoch, partial batch included. Return mean loss and accuracy over its steps."""
     model.train()
     total, right = torch.zeros(2, device=images.device)
     for rows in torch.randperm(len(labels), device=images.device).split(batch):
         optimizer.zero_grad(set_to_none=True)
-        x = augment(images[rows])
-        loss, correct = loss_and_correct(model, x, labels[rows], torch.channels_last)
+        loss, correct = forward(model, augment(images[rows]), labels[rows])
         loss.backward()
         optimizer.step()
         # Summed on the device: reading a number at every step would wait for it.

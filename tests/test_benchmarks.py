@@ -120,20 +120,23 @@ def test_throughput_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     torch = pytest.importorskip("torch")
 
     def compile_nothing(*_: Any, **__: Any) -> Any:
-        def fail(*_: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError("no compiler\nand more")
 
         return fail
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
     output = tmp_path / "throughput.json"
-    arguments = ["--only", "evaluation", "--peer", "torch", "--norm", "batch", "--repeats", "2"]
-    results = measured("throughput", output, *arguments, "--eval-images", "3")
-    rates = results["evaluation, norm batch"]
-    best = max(rates[name]["images/s"] for name in ("torch eager", "torch eager nhwc"))
-    ratio = rates["predict"]["ratio to best torch"]
-    assert ratio == pytest.approx(rates["predict"]["images/s"] / best, rel=1e-3)
-    assert rates["torch compiled"] == "not available: RuntimeError: no compiler"
+    model = str(Path(__file__).parents[1] / "benchmarks" / "models.py") + ":SiluCNN"
+    arguments = ["--model", model, "--peer", "torch", "--clock", "cpu", "--repeats", "2"]
+    sizes = ["--batch", "2", "--steps", "1", "--eval-images", "3"]
+    results = measured("throughput", output, *arguments, *sizes)
+    for half, ours in (("training", "epoch"), ("evaluation", "predict")):
+        rates = results[f"{half}, {model}"]
+        best = max(rates[name]["images/s"] for name in ("torch eager", "torch eager nhwc"))
+        ratio = rates[ours]["ratio to best torch"]
+        assert ratio == pytest.approx(rates[ours]["images/s"] / best, rel=1e-3)
+        assert rates["torch compiled"] == "not available: RuntimeError: no compiler"
 
 
 def test_peer_sees_the_same_pixels() -> None:
