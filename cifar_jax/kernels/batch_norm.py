@@ -33,7 +33,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> _
     Args:
         x: (..., C).
         scale: (C,), float32 or wider, as is what x is computed in.
-        bias: (C,), likewise.
+        bias: (C,), the dtype of scale.
         eps: added to the variance.
 
     Returns:

@@ -22,7 +22,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> 
         x: (N, ..., C), padded.
         kernel: (..., M * C), M kernels a channel, the dtype of x.
         strides: one a spatial axis.
-        dilation: likewise.
+        dilation: one a spatial axis.
 
     Returns:
         (N, ..., M * C), the dtype of x; channels in the order of the kernels.

@@ -156,7 +156,7 @@ def max_pool(x: jax.Array, axes: _Shape, window: _Shape, strides: _Shape) -> jax
         x: any shape, padded.
         axes: that the window slides over.
         window: its size along each of them.
-        strides: likewise.
+        strides: its step along each of them.
 
     Returns:
         x's shape, with the number of windows along `axes`.

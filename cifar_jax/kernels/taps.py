@@ -46,7 +46,7 @@ def taps(
         x: any shape, already padded.
         axes: that the window slides over.
         window: its size along each of them.
-        strides: likewise.
+        strides: its step along each of them.
         dilation: distance of neighbouring elements of the window; 1 by default.
 
     Returns:

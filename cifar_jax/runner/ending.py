@@ -15,10 +15,7 @@ from cifar_jax.runner import outcome, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.nonfinite import replay
-from cifar_jax.runner.programs import (
-    Boundary,
-    unstack_run,
-)
+from cifar_jax.runner.programs import Boundary, unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
 from cifar_jax.runner.session import Session, evaluate_state
 from cifar_jax.runner.signals import in_thread

@@ -15,7 +15,7 @@ from msgspec import structs
 from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.runner.checkpoint import Position
-from cifar_jax.runner.locate import run_name
+from cifar_jax.runner.locate import run_name, study_of
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
 from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
 
@@ -122,9 +122,9 @@ class Group:
 
     @property
     def directory(self) -> Path:
-        """The run's directory; with several runs, the directory of the first run's arm."""
+        """The run's directory; with several runs, the directory of their study."""
         first = self.runs[0].workdir
-        return first if len(self.runs) == 1 else first.parent
+        return first if len(self.runs) == 1 else study_of(first)
 
     @property
     def position(self) -> Position:

@@ -29,6 +29,11 @@ def run_name(workdir: Path) -> str:
     return "/".join(workdir.absolute().parts[-2:])
 
 
+def study_of(workdir: Path) -> Path:
+    """Return the directory of the study that a run would belong to."""
+    return workdir.absolute().parent.parent
+
+
 def _members(directory: Path) -> list[str]:
     """Return the names of the runs whose checkpoints are in a directory."""
     for position in saved_positions(directory):
@@ -43,7 +48,7 @@ def locate(workdir: Path) -> Location | None:
     """Return the location of a run's newest checkpoint, or None."""
     found = [Location(workdir / CHECKPOINTS)] if saved_positions(workdir / CHECKPOINTS) else []
     name = run_name(workdir)
-    for directory in sorted((workdir.absolute().parents[1] / GROUPS).glob("[0-9]*")):
+    for directory in sorted((study_of(workdir) / GROUPS).glob("[0-9]*")):
         members = _members(directory)
         if name in members:
             found.append(Location(directory, members.index(name)))

@@ -34,13 +34,8 @@ from cifar_jax.runner.hooks import (
     Stops,
     TensorBoard,
 )
-from cifar_jax.runner.locate import locate, new_group
-from cifar_jax.runner.programs import (
-    Boundary,
-    CompiledEpoch,
-    boundaries,
-    stack_runs,
-)
+from cifar_jax.runner.locate import locate, new_group, study_of
+from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, stack_runs
 from cifar_jax.runner.results import Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
 from cifar_jax.runner.session import Session, compiled_epoch
@@ -160,7 +155,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     compiled = time.perf_counter() - begun
     if program.slow_layers:
         session.display.say(
-            f"each step is a call of its own, since these are slow in a loop on a CPU: "
+            "each step is a call of its own, since these are slow in a loop on a CPU: "
             f"{', '.join(program.slow_layers[:3])}{', ...' * (len(program.slow_layers) > 3)}"
         )
     records = [
@@ -213,7 +208,7 @@ def _create_files(group: Group) -> Iterator[Checkpoints]:
         write_text(run.workdir / METRICS, json_lines(map(structs.asdict, group.rows(i))))
     first = group.runs[0].workdir
     several = len(group.runs) > 1
-    directory = new_group(first.absolute().parents[1]) if several else first / CHECKPOINTS
+    directory = new_group(study_of(first)) if several else first / CHECKPOINTS
     with contextlib.closing(Checkpoints(directory)) as checkpoints:
         checkpoints.rename_damaged()
         yield checkpoints

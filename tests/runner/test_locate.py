@@ -61,6 +61,10 @@ def test_a_run_resumes_from_the_newest_whole_one(study: Path, tiny_state: TrainS
     assert locate(study.parent / "elsewhere" / "batch" / "seed1") is None
 
 
+def test_a_run_right_below_the_root_has_no_study() -> None:
+    assert locate(Path("/cifar_jax-no-such-run")) is None
+
+
 def test_the_state_of_a_run_is_its_part(study: Path, tiny_state: TrainState) -> None:
     other = jax.tree.map(lambda leaf: leaf + leaf.dtype.type(1), tiny_state.replace(key=None))
     other = other.replace(key=tiny_state.key)
