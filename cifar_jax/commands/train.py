@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from cifar_jax.commands.figures import draw
-from cifar_jax.config import tables
 from cifar_jax.config.build import build_experiment
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
@@ -22,6 +21,7 @@ from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, prepare, run_directory
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
@@ -170,11 +170,7 @@ def evaluate_run(
         record, unfinished = read_record(checkpoints, index)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; evaluating the one before")
-        config = record.settings
-        if dataset is not None:
-            config = tables.override(config, "data", "dataset", dataset, "--dataset")
-        if data_dir is not None:
-            config = tables.override(config, "data", "data_dir", data_dir, "--data-dir")
+        config = Moved(dataset, data_dir).set_in(record.settings)
         config, images = open_dataset(config, display.progress)
         display.end_progress()
         if images.fingerprint != record.dataset.fingerprint:

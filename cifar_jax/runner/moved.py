@@ -16,6 +16,18 @@ class Moved(NamedTuple):
     dataset: str | None = None
     data_dir: str | None = None
 
+    def set_in(self, config: Config) -> Config:
+        """Return a config with the given values.
+
+        Raises:
+            UserError: a value is not allowed.
+        """
+        for name, value in self._asdict().items():
+            if value is not None:
+                flag = f"--{name.replace('_', '-')}"
+                config = tables.override(config, "data", name, value, flag)
+        return config
+
 
 def find_images(config: Config, digest: str, moved: Moved, display: Display) -> Dataset | None:
     """Load the images of a config. Return None and print the reason if that fails.
@@ -29,10 +41,7 @@ def find_images(config: Config, digest: str, moved: Moved, display: Display) -> 
     Raises:
         UserError: a flag's value is not allowed.
     """
-    for name, value in moved._asdict().items():
-        if value is not None:
-            flag = f"--{name.replace('_', '-')}"
-            config = tables.override(config, "data", name, value, flag)
+    config = moved.set_in(config)
     try:
         _, images = open_dataset(config, display.progress)
     except UserError as error:
