@@ -144,7 +144,7 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
             f"{difference(row)} with {number}; {why}."
         )
     verb = "raises" if gain > 0 else "lowers"
-    text = f"95 % interval {100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}, {row['n']} paired seeds"
+    text = f"95 % interval {100 * ends[0]:+z.2f} to {100 * ends[1]:+z.2f}, {row['n']} paired seeds"
     against = f"against {'the ' * (first == 'none')}{a}"
     return f"On {where}, {b} {verb} the test accuracy by {abs(gain):.2f} points {against} ({text})."
 

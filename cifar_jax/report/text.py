@@ -35,7 +35,7 @@ def mean_and_spread(
 
 def change(value: float | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
     """Format a difference with its sign."""
-    return NONE if value is None else f"{scale * value:+.{digits}f} {unit}".rstrip()
+    return NONE if value is None else f"{scale * value:+z.{digits}f} {unit}".rstrip()
 
 
 def probability(p: float | None) -> str:
@@ -52,7 +52,7 @@ def difference(row: dict[str, Any]) -> str:
     text = change(row["mean_difference"], 100, unit="points")
     if row["ci_t"] is None:
         return text
-    low, high = (f"{100 * end:+.2f}" for end in row["ci_t"])
+    low, high = (f"{100 * end:+z.2f}" for end in row["ci_t"])
     return f"{text} (95 % interval {low} to {high})"
 
 

@@ -79,7 +79,7 @@ def accuracy_gain(gain: Sample) -> dict[str, Any]:
     row = _row(
         "accuracy_gain",
         "BatchNorm raises the test accuracy",
-        f"{found.mean:+.2f} points",
+        f"{found.mean:+z.2f} points",
         "points",
         decide(found.interval),
         _rule("test accuracy, BatchNorm minus baseline", "0"),
@@ -99,7 +99,7 @@ def faster_convergence(pairs: Sequence[Pair]) -> dict[str, Any]:
             for a, b in pairs
         ]
         interval = Sample(points, None, -100.0, 100.0).estimate().interval
-        measured = f"{np.mean(points):+.2f} points"
+        measured = f"{np.mean(points):+z.2f} points"
     row = _row(
         "faster_convergence",
         f"BatchNorm's validation accuracy after {EARLY_EPOCHS} epochs is about the baseline's "
@@ -127,7 +127,7 @@ def smoother(pairs: Sequence[Pair], curve: str, words: str) -> dict[str, Any]:
     row = _row(
         f"smoother_{curve}",
         f"BatchNorm's {words} curve is smoother",
-        f"{np.mean(differences):+.4f} nats" if differences else "too few epochs",
+        f"{np.mean(differences):+z.4f} nats" if differences else "too few epochs",
         "nats",
         decide(interval, above=False),
         _rule(
@@ -211,7 +211,7 @@ def hard_classes_gain_most(gains: dict[str, Sample]) -> dict[str, Any]:
         interval = contrast.estimate().interval
         top = sorted(gains, key=lambda name: -float(np.mean(gains[name].values)))
         measured = (
-            f"{np.mean(contrast.values):+.2f} points; {', '.join(top[: len(HARD_CLASSES)])} gain "
+            f"{np.mean(contrast.values):+z.2f} points; {', '.join(top[: len(HARD_CLASSES)])} gain "
             "most"
         )
     row = _row(
@@ -253,7 +253,7 @@ def time_overhead(relative: Sample) -> dict[str, Any]:
     row = _row(
         "time_overhead",
         "BatchNorm takes longer to train",
-        f"{found.mean:+.1f} %",
+        f"{found.mean:+z.1f} %",
         "%",
         decide(found.interval),
         _rule("training time, BatchNorm over baseline minus 1", "0"),

@@ -49,3 +49,9 @@ def test_a_difference_is_shown_only_if_its_interval_excludes_zero():
     assert text.undecided(row(None, "one seed gives no interval")) == "one seed gives no interval"
     shown = text.difference(row([-0.02, 0.323]))
     assert shown == "+15.15 points (95 % interval -2.00 to +32.30)"
+
+
+def test_a_difference_that_rounds_to_zero_has_one_sign():
+    assert text.change(-1e-9, 100, unit="points") == text.change(0.0, 100, unit="points")
+    row = {"mean_difference": -1e-9, "ci_t": (-0.5, -1e-9)}
+    assert text.difference(row) == "+0.00 points (95 % interval -50.00 to +0.00)"
