@@ -151,7 +151,9 @@ def mean_line(
     """
     mean, ends = mean_and_interval(values, 0, most)
     marker = "o" if len(x) < 3 else None
-    axes.plot(x, mean, color=colour, marker=marker, **style)
+    # A single point shows no dashes: the mark of a dashed line is hollow.
+    fill = "none" if style.get("linestyle") == "--" else "full"
+    axes.plot(x, mean, color=colour, marker=marker, fillstyle=fill, **style)
     if ends is not None:
         axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
 
