@@ -43,7 +43,9 @@ class Bar:
         self._display = display
 
     def __call__(self, group: Group) -> None:
-        done = group.at.epoch - 1 + group.at.steps / group.program.steps
+        # The end of an epoch counts as a step: the bar is full only after it.
+        steps = group.at.steps / (group.program.full + 1)
+        done = group.at.epoch - 1 + (steps if group.at.metrics is None else 1)
         self._display.progress("epochs", done, group.last, plain=False)
 
 

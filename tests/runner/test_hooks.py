@@ -142,6 +142,14 @@ def test_the_bar_moves_between_steps(group: Group) -> None:
     assert shown.done == [(0.5, 3), (1, 3), (1.75, 3)]
 
 
+def test_the_bar_is_full_only_after_validation(group: Group) -> None:
+    """Without a partial batch the full batches are all steps."""
+    group.program = CompiledEpoch(4, 4, None, None)
+    shown = Shown()
+    advance(group, Bar(shown), within(LAST, 4), end(LAST))
+    assert shown.done == [(LAST - 0.2, LAST), (LAST, LAST)]
+
+
 def test_a_line_an_epoch_and_run_with_the_time_left(group: Group) -> None:
     shown = Shown()
     advance(group, Lines(shown, later=10), within(1, 2), end(1), end(2, val_loss=np.nan))
