@@ -195,7 +195,9 @@ def to_dict(config: Config) -> dict[str, Any]:
             k: v
             for k, v in plain.items()
             if v is not None
-            and (not of_file or is_free(f"{section}.{k}") or (section, k) == ("model", "num_classes"))
+            and (
+                not of_file or is_free(f"{section}.{k}") or (section, k) == ("model", "num_classes")
+            )
         }
     return written
 

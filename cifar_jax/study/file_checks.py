@@ -76,9 +76,7 @@ def _check_same(before: Any, after: Any, wrong: Any) -> None:
     """Check that a step keeps the shapes and dtypes of the state, as a compiled loop needs."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise wrong("a step changes the structure of the optimiser's state or of the statistics")
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     for (path, old), new in pairs:
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             what = jax.tree_util.keystr(path)
@@ -88,7 +86,7 @@ def _check_same(before: Any, after: Any, wrong: Any) -> None:
 
 
 def unshared(
-    file: ExperimentFile, names: Sequence[str], image_shape: tuple[int, ...]
+    file: ExperimentFile, names: Sequence[str], control: str, image_shape: tuple[int, ...]
 ) -> dict[str, list[str]]:
     """Return for each arm which random draws it does not share with the control, in sentences.
 
@@ -96,11 +94,11 @@ def unshared(
     their inputs and batch sizes are equal. They share the initial values of parameters with the
     same path and shape.
     """
-    control = file.arms[file.control].experiment
+    first = file.arms[control].experiment
     found = {}
     for name in names:
         other = file.arms[name].experiment
-        lines = [*_batches(control, other), *_initial_values(control, other, image_shape)]
+        lines = [*_batches(first, other), *_initial_values(first, other, image_shape)]
         if lines:
             found[name] = lines
     return found

@@ -121,8 +121,14 @@ def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
-    """Return the two arms to compare: baseline and BatchNorm, else the first two, else None."""
+def chosen_pair(arms: Sequence[str], control: str = "") -> tuple[str, str] | None:
+    """Return the two arms to compare, or None.
+
+    They are the control and the first other arm. Without a control they are baseline and
+    BatchNorm, or else the first two.
+    """
+    if control in arms and len(arms) > 1:
+        return control, next(arm for arm in arms if arm != control)
     if BASELINE in arms and BATCHNORM in arms:
         return BASELINE, BATCHNORM
     return (arms[0], arms[1]) if len(arms) > 1 else None
@@ -130,7 +136,7 @@ def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
 
 def compared_arms(study: Study) -> tuple[str, str] | None:
     """Return the two arms to compare, of those with a finished run."""
-    return chosen_pair([arm for arm in study.arms if study.runs[arm]])
+    return chosen_pair([arm for arm in study.arms if study.runs[arm]], study.control)
 
 
 def against_first(study: Study) -> list[dict[str, Any]]:

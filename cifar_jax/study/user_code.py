@@ -39,7 +39,10 @@ def text_of(value: Any) -> str:
     For example `CNN(norm='batch', activation=mish)`.
     """
     if isinstance(value, functools.partial):
-        given = [*map(text_of, value.args), *(f"{k}={text_of(v)}" for k, v in value.keywords.items())]
+        given = [
+            *map(text_of, value.args),
+            *(f"{k}={text_of(v)}" for k, v in value.keywords.items()),
+        ]
         return f"{text_of(value.func)}({', '.join(given)})"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return f"{type(value).__name__}({', '.join(_changed(value))})"
