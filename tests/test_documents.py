@@ -8,7 +8,7 @@ import pytest
 
 from cifar_jax import main
 from cifar_jax.data.dataset import NAMES
-from cifar_jax.study.grid import parse_arms, parse_sweep
+from cifar_jax.study.grid import norm_arms, parse_sweep
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "configs/README.md", "benchmarks/README.md")
@@ -54,7 +54,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     config = main.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)
     if name == "study":
-        assert parse_arms(config)
+        assert norm_arms(config)
         parse_sweep(config)
 
 
