@@ -115,7 +115,8 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     found = listed(names) if names else "none"
     return (
         f"{answer} Of {counted(len(others), 'arm')} compared with "
-        f"{arm_name(others[0]['arms'][0])}, these differ after Holm's correction: {found}."
+        f"{arm_name(others[0]['arms'][0])}, these show a difference after Holm's "
+        f"correction: {found}."
     )
 
 
