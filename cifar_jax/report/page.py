@@ -40,6 +40,7 @@ from cifar_jax.report.tables import (
 )
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
+from cifar_jax.study.cautions import cautions
 from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.statistics import ALPHA
@@ -187,6 +188,7 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
         runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently([study])
+    found += cautions(study)
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
     return found
