@@ -55,7 +55,6 @@ def _from_study(directory: Path, difference: float | None, width: float | None) 
     Raises:
         UserError: it is no study, has a sweep, or has no finished run.
     """
-    from cifar_jax.experiments.batchnorm import LABELS
     from cifar_jax.study.claims import against_control
     from cifar_jax.study.collect import read_study
     from cifar_jax.study.plans import plan_text
@@ -72,7 +71,7 @@ def _from_study(directory: Path, difference: float | None, width: float | None) 
     both = compared_arms(study)
     claims = against_control(study.arms, both[0]) if both else ()
     lines = []
-    for _, pair, question in asked(study, claims, LABELS):
+    for _, pair, question in asked(study, claims):
         values = question.sample.values if question else []
         what = f"{pair.arm} minus {pair.than}, test accuracy in points"
         std = standard_deviation(values)

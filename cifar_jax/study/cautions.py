@@ -1,31 +1,24 @@
 """Say what a reader must know about a study's runs before its averages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from cifar_jax.errors import counted
-from cifar_jax.experiments import batchnorm
 from cifar_jax.study.collect import Run, Study
 
 # More seeds than these are not named in one sentence.
 _MOST_NAMED = 8
 
 
-def cautions(study: Study, labels: Mapping[str, str] | None = None) -> list[str]:
+def cautions(study: Study) -> list[str]:
     """Return sentences about what the averages of a study hide.
 
     They are those of `run_cautions`, and about two arms with the same predictions, and arms with
     two seeds. For one seed, `reason_no_intervals` of the summary has the sentence.
-
-    Args:
-        study: with its finished runs.
-        labels: names of the arms in text.
     """
-    names = batchnorm.LABELS if labels is None else labels
-    arms = [arm for arm in study.arms if study.runs[arm]]
-    found = [*run_cautions(study, names), *_same_arms(study, arms, names)]
-    two = [names.get(arm, arm) for arm in arms if len(study.runs[arm]) == 2]
+    found = [*run_cautions(study), *_same_arms(study)]
+    two = [study.label(arm) for arm in study.arms if len(study.runs[arm]) == 2]
     if two:
         found.append(
             f"Only two seeds of {' and of '.join(two)} have finished. Two values estimate a spread "
@@ -34,11 +27,15 @@ def cautions(study: Study, labels: Mapping[str, str] | None = None) -> list[str]
     return found
 
 
-def run_cautions(study: Study, labels: Mapping[str, str]) -> list[str]:
-    """Return sentences about runs that always answer one class, or are equal with two seeds."""
+def run_cautions(study: Study, where: str = "") -> list[str]:
+    """Return sentences about runs that always answer one class, or are equal with two seeds.
+
+    Args:
+        where: follows the name of an arm, such as " at learning rate 0.1".
+    """
     found = []
     for arm in study.arms:
-        runs, name = study.runs[arm], labels.get(arm, arm)
+        runs, name = study.runs[arm], study.label(arm) + where
         if runs:
             found += [*_one_class(runs, name), *_same_predictions(runs, name)]
     return found
@@ -89,16 +86,16 @@ def _same_group(group: Sequence[Run], name: str) -> str:
     return f"{text} Their logits differ, so more test images would show a spread."
 
 
-def _same_arms(study: Study, arms: Sequence[str], names: Mapping[str, str]) -> list[str]:
+def _same_arms(study: Study) -> list[str]:
     """Return a sentence for each arm whose logits are those of the first, with every seed."""
+    first, *others = [arm for arm in study.arms if study.runs[arm]]
     found = []
-    for arm in arms[1:]:
-        pairs = study.pairs(arms[0], arm)
+    for arm in others:
+        pairs = study.pairs(first, arm)
         if pairs and all(np.array_equal(a.logits, b.logits) for a, b in pairs):
-            first, second = (names.get(name, name) for name in (arms[0], arm))
             found.append(
-                f"{second} and {first} give equal logits with every seed, so what differs between "
-                "these arms has no effect on the runs."
+                f"{study.label(arm)} and {study.label(first)} give equal logits with every seed, "
+                "so what differs between these arms has no effect on the runs."
             )
     return found
 

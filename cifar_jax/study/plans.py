@@ -1,15 +1,14 @@
 """Say from a pilot study how many seeds decide which claim."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cifar_jax.errors import counted
-from cifar_jax.experiments import batchnorm
 from cifar_jax.study.claims import Better, Claim, Equivalent, against_control
 from cifar_jax.study.collect import Study
 from cifar_jax.study.planning import largest_likely_std, seeds_for_equivalence, seeds_needed
 from cifar_jax.study.questions import DIGITS, Question, asked
 from cifar_jax.study.statistics import ALPHA, POWER, standard_deviation
-from cifar_jax.study.summary import compared_arms, default_claims
+from cifar_jax.study.summary import compared_arms, study_claims
 from cifar_jax.study.verdicts import claim_rows
 
 CHANCE = f"with a probability of {100 * POWER:.0f} %"
@@ -18,27 +17,21 @@ CHANCE = f"with a probability of {100 * POWER:.0f} %"
 def planned_claims(study: Study) -> tuple[Claim, ...]:
     """Return the claims to plan for: the study's, else every arm against the control."""
     both = compared_arms(study)
-    return default_claims(study) or (against_control(study.arms, both[0]) if both else ())
+    return study_claims(study) or (against_control(study.arms, both[0]) if both else ())
 
 
-def plan_text(
-    study: Study,
-    claims: Sequence[Claim] | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> list[str]:
+def plan_text(study: Study, claims: Sequence[Claim] | None = None) -> list[str]:
     """Return lines that say, from a pilot, how many seeds decide which claim.
 
     Args:
         study: the pilot, with at least two finished seed pairs to be of use.
         claims: see `planned_claims`.
-        labels: names of the arms in text.
     """
-    labels = batchnorm.LABELS if labels is None else labels
     claims = planned_claims(study) if claims is None else claims
-    found = asked(study, claims, labels)
+    found = asked(study, claims)
     if not found:
         return ["No two arms share a finished seed, so there is nothing to plan from."]
-    rows = claim_rows(study, [claim for claim, _, _ in found], labels)
+    rows = claim_rows(study, [claim for claim, _, _ in found])
     family = sum(isinstance(claim, Better | Equivalent) for claim, _, _ in found)
     lines = []
     for (claim, both, question), row in zip(found, rows, strict=True):

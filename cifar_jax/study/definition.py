@@ -1,0 +1,80 @@
+"""What a study compares: its arms, and how a run's experiment is built from its config."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_jax.config.build import build_experiment, hyperparams
+from cifar_jax.config.settings import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment
+from cifar_jax.errors import UserError
+from cifar_jax.runner.group import Run
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.grid import Arm, norm_arms, parse_arms
+from cifar_jax.study.user_code import text_of
+
+
+@dataclass(frozen=True)
+class Given:
+    """An experiment file, and the settings, `section.name`, that replace those of the file."""
+
+    file: ExperimentFile | None = None
+    settings: tuple[str, ...] = ()
+
+
+NO_FILE = Given()
+_DESCRIBED = ("model", "inputs", "loss", "optimizer", "schedule", "evaluated")
+
+
+def study_arms(config: Config, given: Given) -> tuple[Arm, ...]:
+    """Return the arms of a study, without a swept value: those of its file, or norms.
+
+    Raises:
+        UserError: an arm is unknown or named twice.
+    """
+    file = given.file
+    if file is None:
+        return norm_arms(config)
+    return tuple(
+        file.arm(name, given.settings)
+        for name in parse_arms(config, list(file.arms), list(file.arms))
+    )
+
+
+def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hyper]:
+    """Build the experiment and the hyper-parameters of a run."""
+    if file is None:
+        return build_experiment(config), hyperparams(config)
+    return file.build(config)
+
+
+def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: str = "") -> Run:
+    """Return a run, ready to train."""
+    described = None
+    if file is not None:
+        assert config.experiment.arm is not None
+        experiment = file.arms[config.experiment.arm].experiment
+        described = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+    return Run(config, *build(config, file), workdir, label, described)
+
+
+def check_file(file: ExperimentFile | None, config: Config, where: str) -> None:
+    """Check that a recorded run or study is of the given experiment file.
+
+    Args:
+        file: the given file, or None.
+        config: recorded.
+        where: names the run or study.
+
+    Raises:
+        UserError: the record is of a file, and another one or none is given.
+    """
+    recorded = config.experiment
+    if recorded.file is None:
+        return
+    if file is None:
+        raise UserError(
+            f"{where}: is of the experiment file {recorded.file}; give that file after the command"
+        )
+    if file.sha256 != recorded.sha256:
+        raise UserError(f"{file.path}: has changed since {where} was made with it")
