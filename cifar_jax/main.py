@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import failures, libraries
-from cifar_jax.arguments import Parser, path_of, seconds, threads
+from cifar_jax.arguments import Parser, above_zero, path_of, seconds, threads
 from cifar_jax.config import tables
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS, Config
 from cifar_jax.config.tables import field_type, parse_value
@@ -20,7 +20,7 @@ from cifar_jax.errors import UserError, printable, shown
 from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
-COMMANDS = ("train", "study", "report", "evaluate")
+COMMANDS = ("train", "study", "report", "evaluate", "seeds")
 
 EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
 
@@ -138,7 +138,7 @@ def _train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate (each has its own --help).",
+        epilog="Other commands: study, report, evaluate, seeds (each has its own --help).",
     )
     _add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -217,6 +217,30 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     )
     _add_moved_data(parser)
     _add_device(parser)
+    return parser
+
+
+def _seeds_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} seeds",
+        description="Say how many seeds a question takes, without training. Every number has the "
+        "unit of the metric, for example points of test accuracy.",
+        epilog="Example: seeds --difference 0.5 --std 0.55",
+    )
+    for flag, text in (
+        ("--difference", "true difference between two arms that the study has to show"),
+        ("--half-width", "wanted half-width of the 95 %% interval of the difference"),
+        ("--std", "standard deviation of the paired differences, one difference a seed"),
+    ):
+        parser.add_argument(flag, type=above_zero(flag), metavar="X", help=text)
+    parser.add_argument(
+        "--from",
+        dest="study",
+        type=path_of("--from"),
+        metavar="STUDY",
+        help="directory of a study that gives the standard deviation; alone, it says how many "
+        "seeds decide each claim of the study",
+    )
     return parser
 
 
@@ -420,6 +444,17 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _seeds(argv: list[str]) -> int:
+    arguments = _seeds_parser().parse_args(argv)
+    from cifar_jax.commands.seeds import seeds_run
+
+    def say(line: str) -> None:
+        print(printable(line))
+
+    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, say)
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Run one command line, without the program's name. Return the exit status."""
     command, options = "train", argv
@@ -428,7 +463,13 @@ def main(argv: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
-        run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
+        run = {
+            "train": _train,
+            "study": _study,
+            "report": _report,
+            "evaluate": _evaluate,
+            "seeds": _seeds,
+        }
         return run[command](options)
     except UserError as error:
         if error.__cause__ is not None and "--traceback" in options:

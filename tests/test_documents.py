@@ -18,6 +18,7 @@ PARSERS = {
     "study": main._study_parser,
     "report": main._report_parser,
     "evaluate": main._evaluate_parser,
+    "seeds": main._seeds_parser,
 }
 
 
@@ -49,7 +50,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     words = shlex.split(command)
     name = words.pop(0) if words and not words[0].startswith("-") else "train"
     arguments = PARSERS[name]().parse_args(words)
-    if name in ("report", "evaluate"):
+    if name in ("report", "evaluate", "seeds"):
         return
     config = main.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)

@@ -223,6 +223,6 @@ def summarise(study: Study) -> dict[str, Any]:
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claim_rows(study, study_claims(study), names),
+        "claims": claim_rows(study, study_claims(study)),
         "reason_no_intervals": _reason(study, len(pairs), paired),
     }

@@ -21,7 +21,7 @@ from cifar_jax.study.verdicts import claim_rows, nearly_every_class
 def decided(study, cifar10=True, **fields):
     """Rows of the report's claims, with other fields."""
     claims = [structs.replace(claim, **fields) for claim in on_dataset(batchnorm.claims, cifar10)]
-    return {row["id"]: row for row in claim_rows(study, claims, batchnorm.labels)}
+    return {row["id"]: row for row in claim_rows(study, claims)}
 
 
 def rows(workdir, cifar10=True, **fields):
