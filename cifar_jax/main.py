@@ -5,14 +5,15 @@ import dataclasses
 import io
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import failures, libraries
 from cifar_jax.arguments import Parser, path_of, seconds, threads
 from cifar_jax.config import tables
-from cifar_jax.config.settings import SECTIONS, Config
+from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS, Config
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.errors import UserError, printable, shown
@@ -37,9 +38,16 @@ def _converter(section: type, name: str, flag: str) -> Any:
     return lambda text: parse_value(section, name, text, flag)
 
 
-def _add_config_flags(parser: argparse.ArgumentParser, sections: dict[str, type]) -> None:
-    """Add a flag for every field of the config. Flags have no defaults of their own."""
-    for section, kind in sections.items():
+def _add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) -> None:
+    """Add a flag for every field of the config. Flags have no defaults of their own.
+
+    Args:
+        parser: of the command.
+        without: sections to leave out.
+    """
+    for section, kind in SECTIONS.items():
+        if section in without:
+            continue
         group = parser.add_argument_group(section)
         for field in dataclasses.fields(kind):
             flag = _flag(section, field)
@@ -94,6 +102,19 @@ def _add_config_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=path_of("FILE"),
+        metavar="FILE",
+        help="Python file whose `arms` are experiments; the command runs it",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="print the traceback of an error in FILE"
+    )
+
+
 def _add_grace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
@@ -119,6 +140,8 @@ def _train_parser() -> argparse.ArgumentParser:
         "evaluate it, and save everything in a directory.",
         epilog="Other commands: study, report, evaluate (each has its own --help).",
     )
+    _add_file(parser)
+    parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
     _add_config_file(parser)
     parser.add_argument(
@@ -138,7 +161,7 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     _add_grace(parser)
     _add_device(parser)
-    _add_config_flags(parser, {k: v for k, v in SECTIONS.items() if k != "study"})
+    _add_config_flags(parser, ("study", *WITHOUT_FLAGS))
     return parser
 
 
@@ -146,9 +169,10 @@ def _study_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} study",
         description="Train every arm with every seed, paired, and write the report with its "
-        "statistics. An arm is a norm, or a norm at one value of a swept setting. The same command "
-        "continues an interrupted study.",
+        "statistics. An arm is a norm, or an experiment of FILE; with --sweep, it is one at one "
+        "value of the setting. The same command continues an interrupted study.",
     )
+    _add_file(parser)
     _add_config_file(parser)
     parser.add_argument(
         "--workdir",
@@ -158,7 +182,7 @@ def _study_parser() -> argparse.ArgumentParser:
     )
     _add_grace(parser)
     _add_device(parser)
-    _add_config_flags(parser, SECTIONS)
+    _add_config_flags(parser, WITHOUT_FLAGS)
     return parser
 
 
@@ -183,6 +207,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} evaluate",
         description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
     )
+    _add_file(parser)
     parser.add_argument(
         "--checkpoint",
         type=path_of("--checkpoint"),
@@ -267,15 +292,30 @@ def _read_config(
     return parse_config(arguments, saved(arguments))
 
 
+def _flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the given flags of the config, by setting."""
+    destinations = (name for name in vars(arguments) if "." in name)
+    return {name: _flag_of(*name.split(".")) for name in destinations}
+
+
 def _train(argv: list[str]) -> int:
     arguments = _train_parser().parse_args(argv)
+    if arguments.arm is not None and arguments.file is None:
+        raise UserError("--arm: names an arm of FILE, and there is no FILE")
     config = _read_config(arguments, _saved_run if arguments.resume else None)
+    from cifar_jax.commands.open_file import choose_arm, given_settings, open_file
     from cifar_jax.commands.train import Diverged, train_run
     from cifar_jax.runner.hooks import Interrupted
 
+    flags = _flags(arguments)
+    file, config = open_file(arguments.file, config, flags, arguments.workdir)
+    if file is not None:
+        given = given_settings(config, flags, arguments.config is not None)
+        config = choose_arm(file, arguments.arm, config, given)
     try:
         train_run(
             config,
+            file=file,
             workdir=arguments.workdir,
             resume=arguments.resume,
             debug_nans=arguments.debug_nans,
@@ -315,24 +355,37 @@ def _study(argv: list[str]) -> int:
     given = vars(arguments)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     seeds: tuple[int, ...] | None = None
+    of_file: tuple[str, ...] = ()
 
     def saved(arguments: argparse.Namespace) -> Config | None:
         """Return the saved config of the study in `--workdir`."""
         from cifar_jax.study.record import saved_study
 
-        nonlocal seeds
+        nonlocal seeds, of_file
         found = saved_study(arguments.workdir)
+        of_file = found.given if found else ()
         if found and not given.keys() & {"training.seed", "study.seeds"}:
             seeds = found.seeds
         return found.config if found else None
 
     config = _read_config(arguments, saved)
     _check_varied(given, config.study.sweep)
+    from cifar_jax.commands.open_file import given_settings, open_file
     from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
 
+    flags = _flags(arguments)
+    file, config = open_file(arguments.file, config, flags, arguments.workdir)
+    replaced = (*of_file, *given_settings(config, flags, arguments.config is not None))
     try:
-        failed = study_run(config, seeds=seeds, workdir=arguments.workdir, grace=arguments.grace)
+        failed = study_run(
+            config,
+            file=file,
+            given=replaced,
+            seeds=seeds,
+            workdir=arguments.workdir,
+            grace=arguments.grace,
+        )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
         return stop.status
@@ -356,8 +409,14 @@ def _evaluate(argv: list[str]) -> int:
     arguments = _evaluate_parser().parse_args(argv)
     _prepare_jax(arguments)
     from cifar_jax.commands.train import evaluate_run
+    from cifar_jax.runner.moved import Moved
+    from cifar_jax.study.file import load_file
 
-    evaluate_run(arguments.checkpoint, dataset=arguments.dataset, data_dir=arguments.data_dir)
+    evaluate_run(
+        arguments.checkpoint,
+        file=load_file(arguments.file) if arguments.file else None,
+        moved=Moved(arguments.dataset, arguments.data_dir),
+    )
     return 0
 
 
@@ -372,6 +431,8 @@ def main(argv: list[str]) -> int:
         run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
         return run[command](options)
     except UserError as error:
+        if error.__cause__ is not None and "--traceback" in options:
+            traceback.print_exception(error.__cause__)
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as stop:

@@ -9,6 +9,7 @@ RESULTS = "results.json"
 TENSORBOARD = "tensorboard"
 
 # A study.
+FIGURES = "figures"
 GROUPS = "groups"
 MODEL_CARD = "model_card.md"
 STUDY = "study.json"
@@ -18,3 +19,4 @@ SUMMARY = "summary.json"
 LOCK = "lock"
 REPORT = "report.html"
 REPORT_TEXT = "report.md"
+SOURCE = "experiment.py"  # Copy of the experiment file.

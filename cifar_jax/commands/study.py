@@ -5,15 +5,16 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+from msgspec import structs
 
 from cifar_jax.commands.figures import draw
 from cifar_jax.commands.train import open_data
 from cifar_jax.config import tables
-from cifar_jax.config.build import build_experiment
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config, DataConfig
@@ -25,7 +26,6 @@ from cifar_jax.report.sweep_page import choice_text, write_sweep_report
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
-from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.moved import Moved, find_images
@@ -38,22 +38,29 @@ from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently, others_computed_on
+from cifar_jax.study.definition import build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
-from cifar_jax.study.grid import Arm, Sweep, grid, parse_arms, parse_sweep, set_values
-from cifar_jax.study.record import Plan, find_plan, read_plan, run_path, write_plan
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.file_checks import check_arms, unshared
+from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep, set_values
+from cifar_jax.study.record import Plan, PlanArm, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
 
-def _check_arms(arms: Sequence[Arm], prepared: Prepared) -> None:
-    """Check each arm's norm, precision, layers and batches, before anything is written."""
+def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
+    """Check each arm's network, precision, layers and batches, before anything is written."""
+    if file is not None:
+        shape, classes = prepared.dataset.train_images.shape[1:], prepared.dataset.classes
+        check_arms(file, list(dict.fromkeys(arm.name for arm in arms)), shape, len(classes))
     for arm in arms:
         config = arm.config(prepared.config, 0)
         check_norm(config.model)
         check_precision(config.training)
         check_layers(config, prepared.dataset.train_images.shape[1:])
         check_batches(config, len(split_rows(config, prepared.dataset)[0]))
+        build(config, file)
 
 
 Sessions = Callable[[DataConfig], Session]
@@ -75,6 +82,8 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
 def study_run(
     config: Config,
     *,
+    file: ExperimentFile | None = None,
+    given: Collection[str] = (),
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     grace: float = GRACE,
@@ -83,7 +92,9 @@ def study_run(
     """Train the remaining runs of a study, then write its report.
 
     Args:
-        config: of the study. A run's config differs only in norm, seed and swept setting.
+        config: of the study. A run's config differs only in arm, seed and swept setting.
+        file: the experiment file with the arms; None for a study of norms.
+        given: settings, `section.name`, that replace those of the file.
         seeds: of the study. None: `study.seeds` seeds, counted up from `training.seed`.
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
@@ -98,22 +109,50 @@ def study_run(
         Interrupted: a signal stopped it; finished runs and checkpoints are kept.
     """
     display = display or Display()
-    norms, sweep = parse_arms(config), parse_sweep(config)
+    named, sweep = study_arms(config, file, given), parse_sweep(config)
     seeds = seeds or study_seeds(config)
     group_size = seed_parallelism(config, jax.default_backend())
-    arms = grid(norms, sweep)
+    arms = grid(named, sweep)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # No run uses the value in the config, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
     sizes = [arm.config(config, 0).data.train_examples for arm in arms]
-    prepared = open_data(config, display, sizes)
-    _check_arms(arms, prepared)
+    prepared = open_data(config, display, sizes, file.dataset if file else None)
+    _check_arms(arms, prepared, file)
     workdir = workdir or _default_workdir(prepared, sweep)
     check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
-    requested = Plan(norms, seeds, tables.to_dict(prepared.config), prepared.record(), sweep)
+    requested = Plan(
+        arms=tuple(PlanArm(a.name, a.name, dict(a.settings)) for a in named),
+        seeds=seeds,
+        config=tables.to_dict(prepared.config),
+        dataset=prepared.record(),
+        sweep=sweep,
+    )
+    if file is not None:
+        requested = _of_file(requested, file, prepared)
     with lock_directory(workdir, "study"):
-        return _run(workdir, prepared, requested, group_size, grace, display)
+        _remove_unfinished(workdir)
+        begin_study(workdir, requested, display, file.source if file else None)
+        return _run(Work(workdir, prepared, file, group_size, grace, display), requested)
+
+
+def _of_file(plan: Plan, file: ExperimentFile, prepared: Prepared) -> Plan:
+    """Add what an experiment file says of a study to its plan."""
+    shape = prepared.dataset.train_images.shape[1:]
+    arms = tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in plan.arms)
+    own = set(plan.names)
+    control = file.control if file.control in own else plan.names[0]
+    return structs.replace(
+        plan,
+        arms=arms,
+        title=file.title,
+        control=control,
+        claims=tuple(claim for claim in file.claims if {claim.arm, claim.than} <= own),
+        unshared={
+            name: tuple(lines) for name, lines in unshared(file, plan.names, control, shape).items()
+        },
+    )
 
 
 def _remove_unfinished(workdir: Path) -> None:
@@ -123,22 +162,37 @@ def _remove_unfinished(workdir: Path) -> None:
             pass  # Locking removes them. A run in use removes its own.
 
 
-def _run(
-    workdir: Path,
-    prepared: Prepared,
-    requested: Plan,
-    group_size: int,
-    grace: float,
-    display: Display,
-) -> list[str]:
-    """Do the work of `study_run`, in a locked directory."""
-    norms, seeds, sweep = requested.arms, requested.seeds, requested.sweep
-    arms = grid(norms, sweep)
-    _remove_unfinished(workdir)
-    begin_study(workdir, requested, display)
+@dataclass(frozen=True)
+class Work:
+    """What all groups of a study share.
+
+    Attributes:
+        workdir: the study's directory, locked.
+        prepared: its data.
+        file: its experiment file, or None.
+        group_size: largest number of runs to train together.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
+    """
+
+    workdir: Path
+    prepared: Prepared
+    file: ExperimentFile | None
+    group_size: int
+    grace: float
+    display: Display
+
+
+def _run(work: Work, requested: Plan) -> list[str]:
+    """Train the remaining runs of a study that has begun, and write its report."""
+    workdir, prepared, display = work.workdir, work.prepared, work.display
+    seeds, sweep = requested.seeds, requested.sweep
+    arms = grid(requested.grid_arms, sweep)
     remaining, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
-    what = " and ".join(norms) + (f" by {counted(len(sweep.values), 'value')}" if sweep else "")
+    what = " and ".join(requested.names) + (
+        f" by {counted(len(sweep.values), 'value')}" if sweep else ""
+    )
     display.say(
         f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
         f"{total - len(remaining)} finished; {workdir}"
@@ -147,17 +201,18 @@ def _run(
 
     def program(arm: Arm) -> Hashable:
         config = arm.config(prepared.config, 0)
-        return build_experiment(config), config.data
+        experiment, hyper = build(config, work.file)
+        return experiment, jax.tree.structure(hyper), config.data
 
-    groups = plan_groups(arms, seeds, group_size, remaining, program)
+    groups = plan_groups(arms, seeds, work.group_size, remaining, program)
     epochs = [_epochs(prepared.config, group) for group in groups]
-    sessions = _sessions(prepared, grace, display)
+    sessions = _sessions(prepared, work.grace, display)
     try:
         for number, group in enumerate(groups):
             if not (workdir / STUDY).exists():
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
             later = sum(epochs[number + 1 :])
-            failed += _train_group(prepared.config, group, workdir, later, sessions)
+            failed += _train_group(work, group, later, sessions)
             remove_finished_groups(workdir)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
@@ -196,6 +251,8 @@ def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     prefix = f"{config.name}-" if config.name else ""
     suffix = f"-{sweep.name}" if sweep else ""
     model = "" if sweep and sweep.field == "model.name" else f"-{config.model.name}"
+    if config.experiment.file is not None:
+        model = f"-{Path(config.experiment.file).stem}"
     return Path("runs") / f"{prefix}study-{prepared.dataset.name}{model}{suffix}"
 
 
@@ -204,19 +261,20 @@ def _epochs(config: Config, group: Group) -> int:
     return sum(arm.config(config, seed).training.epochs for arm, seed in group.runs)
 
 
-def _train_group(
-    config: Config, group: Group, workdir: Path, later: int, sessions: Sessions
-) -> list[str]:
+def _train_group(work: Work, group: Group, later: int, sessions: Sessions) -> list[str]:
     """Train a group of runs. Return a line for each that failed."""
-    configs = [arm.config(config, seed) for arm, seed in group.runs]
-    paths = [run_path(workdir, arm.directory, seed) for arm, seed in group.runs]
+    configs = [arm.config(work.prepared.config, seed) for arm, seed in group.runs]
+    paths = [run_path(work.workdir, arm.directory, seed) for arm, seed in group.runs]
     session = sessions(configs[0].data)
     display = session.display
     try:
         with contextlib.ExitStack() as stack:
             for path in paths:
                 stack.enter_context(lock_directory(path, "study"))
-            runs = [Run(*given) for given in zip(configs, paths, group.labels, strict=True)]
+            runs = [
+                make_run(config, work.file, path, label)
+                for config, path, label in zip(configs, paths, group.labels, strict=True)
+            ]
             outcomes = train_group(session, runs, later)
     except MachineError:  # The other runs would fail too.
         raise
@@ -288,10 +346,10 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
     _say_mixture(summary, display)
     written = write_sweep_report(study, summary, images, display.say)
     for row in summary["cells"]:
-        arm = Arm(row["arm"], study.sweep.field, row["value"])
         if row["test_accuracy"]["n"]:
             diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
-            display.say(f"{arm.label}: test accuracy {_accuracy(row['test_accuracy'])}{diverged}")
+            label = f"{row['arm']}, {study.sweep.at(row['value'])}"
+            display.say(f"{label}: test accuracy {_accuracy(row['test_accuracy'])}{diverged}")
     for row in summary["chosen"]:
         display.say(choice_text(study.sweep, row))
     _say_report(written, display)

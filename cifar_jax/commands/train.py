@@ -8,27 +8,30 @@ import jax
 import numpy as np
 
 from cifar_jax.commands.figures import draw
-from cifar_jax.config.build import build_experiment
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
 from cifar_jax.core.train import init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
+from cifar_jax.names import SOURCE
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, class_lines, duration
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
-from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
-from cifar_jax.runner.prepare import Prepared, open_dataset, prepare, run_directory
+from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.runner.session import Programs, Session, evaluate_state
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import train_group
+from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
+from cifar_jax.study.definition import build, check_file, make_run
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.file_checks import check_arms
 
 
 class Diverged(Exception):
@@ -36,13 +39,20 @@ class Diverged(Exception):
 
 
 def open_data(
-    config: Config, display: Display, train_examples: Sequence[int | None] = ()
+    config: Config,
+    display: Display,
+    train_examples: Sequence[int | None] = (),
+    images: Dataset | None = None,
 ) -> Prepared:
     """Load and split the data, and print its notes. A banner tells of substitute images.
 
-    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
+    Args:
+        config: of a run or study.
+        display: shows progress and notes.
+        train_examples: those of a sweep, see `sizes.fit_defaults`.
+        images: of the experiment file; they replace those of the config.
     """
-    prepared = prepare(config, display.progress, train_examples)
+    prepared = split_dataset(*open_dataset(config, display.progress, train_examples, images))
     display.end_progress()
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
@@ -74,6 +84,7 @@ def _memory(results: Finished) -> str:
 def train_run(
     config: Config,
     *,
+    file: ExperimentFile | None = None,
     workdir: Path | None = None,
     resume: bool = False,
     debug_nans: bool = False,
@@ -84,6 +95,7 @@ def train_run(
 
     Args:
         config: of the run.
+        file: its experiment file. `config.experiment` names the arm.
         workdir: the run's directory, by default `run_directory`.
         resume: continue from the newest checkpoint in `workdir`, if there is one.
         debug_nans: if the run diverges, find the operation with the first non-finite value.
@@ -102,8 +114,11 @@ def train_run(
     check_all([config.training])
     if workdir is not None:
         check_workdir(workdir, resume)
-    prepared = open_data(config, display)
+    prepared = open_data(config, display, (), file.dataset if file else None)
     config, dataset = prepared.config, prepared.dataset
+    if file is not None and config.experiment.arm is not None:
+        arm, shape = config.experiment.arm, dataset.train_images.shape[1:]
+        check_arms(file, [arm], shape, len(dataset.classes))
     workdir = workdir or run_directory(config, dataset)
     check_workdir(workdir, resume)
     before = read_divergence(workdir)
@@ -116,7 +131,9 @@ def train_run(
         with lock_directory(workdir, "train"):
             check_workdir(workdir, resume)
             session = Session(prepared, display, resume=resume, debug_nans=debug_nans, grace=grace)
-            (results,) = train_group(session, [Run(config, workdir)])
+            if file is not None:
+                write_text(workdir / SOURCE, file.source)
+            (results,) = train_group(session, [make_run(config, file, workdir)])
             if isinstance(results, Finished):
                 results = _show(workdir, results, dataset, display)
     except Interrupted as stop:
@@ -149,20 +166,20 @@ def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) 
 def evaluate_run(
     checkpoint: Path,
     *,
-    dataset: str | None = None,
-    data_dir: str | None = None,
+    file: ExperimentFile | None = None,
+    moved: Moved = Moved(),
     display: Display | None = None,
 ) -> Evaluation:
     """Restore the newest checkpoint of a run and evaluate it on the run's test images.
 
     Args:
         checkpoint: a run's directory, or the `checkpoints` directory in it.
-        dataset: `data.dataset` of the images now, if they were moved.
-        data_dir: `data.data_dir` of the images now, if they were moved.
+        file: the run's experiment file, if it has one.
+        moved: where the images are now.
         display: shows the result.
 
     Raises:
-        UserError: there is no checkpoint, or the images are not those of the run.
+        UserError: there is no checkpoint, or the images or the file are not those of the run.
     """
     display = display or Display()
     directory, index = find_checkpoints(checkpoint)
@@ -170,8 +187,9 @@ def evaluate_run(
         record, unfinished = read_record(checkpoints, index)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; evaluating the one before")
-        config = Moved(dataset, data_dir).set_in(record.settings)
-        config, images = open_dataset(config, display.progress)
+        check_file(file, record.settings, str(directory))
+        config = moved.set_in(record.settings)
+        config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
         display.end_progress()
         if images.fingerprint != record.dataset.fingerprint:
             raise UserError(
@@ -179,7 +197,7 @@ def evaluate_run(
                 f"{record.dataset.fingerprint[:12]}, not on {images.name} "
                 f"{images.fingerprint[:12]}"
             )
-        experiment = build_experiment(config)
+        experiment, _ = build(config, file)
         like = init_state(experiment, jax.random.key(0), images.test_images.shape[1:])
         state = checkpoints.read_state(like, index)
     done = progress_text(record.history, unfinished)

@@ -268,10 +268,15 @@ class TransferConfig:
 class StudyConfig:
     """Runs of a study: every arm with every seed. `training.seed` is the first seed.
 
-    An arm is a norm, or with `sweep` a norm at one value of the swept setting.
+    An arm is a norm or an arm of an experiment file. With `sweep`, it is one at one value of the
+    swept setting.
     """
 
-    arms: str = _field("none,batch", "norms to compare, separated by commas")
+    arms: str | None = _field(
+        None,
+        "arms to compare, separated by commas: norms (default: none,batch), or arms of FILE "
+        "(default: all)",
+    )
     sweep: str | None = _field(
         None,
         "another setting to vary, with its values: learning_rate=0.01,0.05,0.1; any of data, "
@@ -285,6 +290,38 @@ class StudyConfig:
 
 
 @dataclass(frozen=True)
+class FileConfig:
+    """The experiment file that defines model, inputs, loss, optimiser and schedule.
+
+    Without a file, the other tables define them.
+    """
+
+    file: str | None = _field(None, "name of the file, without its directory")
+    sha256: str | None = _field(None, "digest of the file, in hex")
+    arm: str | None = _field(None, "name of the arm in the file")
+    hyper: str | None = _field(None, "swept hyper-parameters of the file: gamma=2.0")
+
+
+# Settings that an experiment file leaves to the config, besides the images. All others are its own.
+FILE_SETTINGS = (
+    "training.seed",
+    "training.epochs",
+    "training.batch_size",
+    "training.learning_rate",
+    "training.momentum",
+    "training.weight_decay",
+    "training.kernels",
+)
+
+
+def is_free(field: str) -> bool:
+    """Return whether an experiment file leaves a setting, `section.name`, to the config."""
+    section, _, name = field.partition(".")
+    images = section == "data" and name != "augment"
+    return images or section in ("study", "experiment", "hyper") or field in FILE_SETTINGS
+
+
+@dataclass(frozen=True)
 class Config:
     """Settings of one experiment. `name`, if not empty, prefixes the default run directory."""
 
@@ -294,6 +331,7 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     transfer: TransferConfig = TransferConfig()
     study: StudyConfig = StudyConfig()
+    experiment: FileConfig = FileConfig()
 
 
 SECTIONS: dict[str, type] = {
@@ -302,4 +340,7 @@ SECTIONS: dict[str, type] = {
     "training": TrainingConfig,
     "transfer": TransferConfig,
     "study": StudyConfig,
+    "experiment": FileConfig,
 }
+# Sections without flags of their own: the commands set these fields.
+WITHOUT_FLAGS = ("experiment",)

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.config.settings import SECTIONS, Config, Fitted, StudyConfig, TransferConfig
+from cifar_jax.config.settings import SECTIONS, Config, Fitted, is_free
 from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import is_name, read_bytes
 
@@ -178,19 +178,27 @@ def override(config: Config, section: str, name: str, value: Any, where: str) ->
 def to_dict(config: Config) -> dict[str, Any]:
     """Return nested plain tables for TOML.
 
-    TOML has no null, so fields that are None are absent. So are `[study]` and `[transfer]` if all
-    their fields have default values.
+    TOML has no null, so fields that are None are absent. So are the tables `[study]`, `[transfer]`
+    and `[experiment]` if all their fields have default values. With an experiment file, settings
+    that the file defines are absent.
     """
     tables = dataclasses.asdict(config)
-    if config.study == StudyConfig():
-        del tables["study"]
-    if config.transfer == TransferConfig():
-        del tables["transfer"]
+    for section in ("study", "transfer", "experiment"):
+        if getattr(config, section) == SECTIONS[section]():
+            del tables[section]
     written: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
     tables.pop("name", None)
+    of_file = config.experiment.file is not None
     for section, table in tables.items():
         plain = {k: int(v) if isinstance(v, Fitted) else v for k, v in table.items()}
-        written[section] = {k: v for k, v in plain.items() if v is not None}
+        written[section] = {
+            k: v
+            for k, v in plain.items()
+            if v is not None
+            and (
+                not of_file or is_free(f"{section}.{k}") or (section, k) == ("model", "num_classes")
+            )
+        }
     return written
 
 

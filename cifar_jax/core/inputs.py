@@ -74,3 +74,16 @@ class Inputs:
         for i, mix in enumerate(self.mix, start=len(self.augment)):
             x, targets = mix(jax.random.fold_in(key, i), x, targets)
         return x, targets
+
+
+@dataclass(frozen=True)
+class FunctionInputs(Inputs):
+    """A function (key, uint8 images) -> x as `Inputs`. In evaluation `key` is None."""
+
+    function: Callable[[Array | None, Array], Array] = lambda key, images: images
+
+    def evaluate(self, images: Array) -> Array:
+        return self.function(None, images)
+
+    def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
+        return self.function(key, images), labels

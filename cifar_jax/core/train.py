@@ -4,6 +4,7 @@ Every random number comes from the run's key, folded with a purpose and a step o
 does not depend on earlier draws, so resumed and streamed training see the same numbers.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ import optax
 from flax import struct
 from jax import Array, lax
 
-from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.inputs import FunctionInputs, Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Scalar, Schedule, StepDecay, sgd
 
@@ -47,15 +48,23 @@ def count_correct(logits: Array, targets: Array) -> Array:
     return jnp.sum(jnp.take_along_axis(targets, predicted[:, None], 1), dtype=jnp.float32)
 
 
+def trained(state: "TrainState") -> tuple[Any, Any]:
+    """Return the parameters and running statistics of a state, as trained."""
+    return state.params, state.batch_stats
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything static: fixed when training is compiled. The defaults are the course report's.
 
     Attributes:
         model: Flax module; `model(x, train=...)` returns logits (B, classes).
-        inputs: from uint8 images to x.
-        loss: `loss(logits, targets)` returns float (); see `cross_entropy`.
+        inputs: from uint8 images to x. A function (key, images) -> x may stand for it; its key is
+            None in evaluation.
+        loss: `loss(logits, targets)` returns float (); see `cross_entropy`. A loss with a parameter
+            `hyper` gets the hyper-parameters too.
         optimizer, schedule: see `optim.py`.
+        evaluated: from a state to the parameters and running statistics to evaluate.
         batch_size: images a step.
         epochs: passes over the training images.
         precision: of float32 products: "highest" for full float32, "tensorfloat32", or None for
@@ -65,13 +74,24 @@ class Experiment:
 
     model: nn.Module = CNN()
     inputs: Inputs = Inputs()
-    loss: Callable[[Array, Array], Array] = cross_entropy
+    loss: Callable[..., Array] = cross_entropy
     optimizer: Optimizer = sgd
     schedule: Schedule = StepDecay()
+    evaluated: Callable[["TrainState"], tuple[Any, Any]] = trained
     batch_size: int = 128
     epochs: int = 30
     precision: str | None = "highest"
     eval_batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Inputs):
+            object.__setattr__(self, "inputs", FunctionInputs(function=self.inputs))
+
+    def loss_of(self, logits: Array, targets: Array, hyper: Hyper) -> Array:
+        """Return the loss, float ()."""
+        if "hyper" in inspect.signature(self.loss).parameters:
+            return self.loss(logits, targets, hyper=hyper)
+        return self.loss(logits, targets)
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return the number of steps of an epoch, counting a last partial batch."""
@@ -163,7 +183,8 @@ def train_step(
             rngs={"dropout": draw_key(state.key, DROPOUT, state.step)},
             mutable=["batch_stats"],
         )
-        return experiment.loss(logits, targets), (logits, updated.get("batch_stats", {}))
+        loss = experiment.loss_of(logits, targets, hyper)
+        return loss, (logits, updated.get("batch_stats", {}))
 
     with jax.default_matmul_precision(experiment.precision):
         gradient = jax.value_and_grad(loss_of, has_aux=True)
@@ -254,7 +275,8 @@ def predict(experiment: Experiment, state: TrainState, images: Array) -> Array:
     n, size = len(images), min(experiment.eval_batch_size, len(images))
     # Repeats of the last image fill the last batch. No image changes another's logits.
     batches = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1).reshape(-1, size)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    params, batch_stats = experiment.evaluated(state)
+    variables = {"params": params, "batch_stats": batch_stats}
 
     def forward(rows: Array) -> Any:
         x = experiment.inputs.evaluate(images[rows])

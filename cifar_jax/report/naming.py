@@ -3,22 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cifar_jax.experiments.batchnorm import LABELS
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
-ARM_NAMES = {
-    "none": "baseline",
-    "batch": "BatchNorm",
-    "layer": "LayerNorm",
-    "instance": "InstanceNorm",
-    "group": "GroupNorm",
-}
 DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
 
 
 def arm_name(arm: str) -> str:
     """Return the name of an arm in text."""
-    return ARM_NAMES.get(arm, arm)
+    return LABELS.get(arm, arm)
 
 
 def dataset_name(study: Study) -> str:

@@ -19,7 +19,7 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, counted, printable
-from cifar_jax.names import REPORT, REPORT_TEXT, SUMMARY
+from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SUMMARY
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
@@ -44,8 +44,6 @@ from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.statistics import ALPHA
 from cifar_jax.study.summary import is_cifar10
-
-FIGURES = "figures"
 
 Build = Callable[[], Figure]
 Warn = Callable[[str], None]

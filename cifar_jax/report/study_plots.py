@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cifar_jax.experiments.batchnorm import PUBLISHED_GAIN
 from cifar_jax.report.drawing import (
     GREY,
     MOST_ROWS,
@@ -25,7 +26,6 @@ from cifar_jax.report.drawing import (
 from cifar_jax.report.figures import rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import arm_name, paired_runs
-from cifar_jax.study.claims import PUBLISHED_GAIN
 from cifar_jax.study.collect import Run, Study
 
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from msgspec import structs
 
-from cifar_jax.config.build import build_experiment
 from cifar_jax.core.train import TrainState
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.names import CHECKPOINTS
@@ -34,7 +33,7 @@ def report_divergence(
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
         state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
-        experiment, host = build_experiment(run.config), session.prepared.host
+        experiment, host = run.experiment, session.prepared.host
         replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
         operation = (
             "step {}: {}".format(*replayed)
@@ -59,7 +58,7 @@ def _fields(
     session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
 ) -> dict[str, Any]:
     """Return the fields that the results of finished and diverged runs share."""
-    config, record, history = group.runs[index].config, group.records[index], group.rows(index)
+    run, record, history = group.runs[index], group.records[index], group.rows(index)
     compile_seconds = record.compile_seconds + predict_compile_seconds
     train_seconds = sum(row.seconds for row in history)
     device = session.device
@@ -69,9 +68,9 @@ def _fields(
         "compile_share": compile_seconds / (compile_seconds + train_seconds),
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": peak_device_memory_bytes(device),
-        "model": config.model.name,
-        "norm": config.model.norm,
-        "seed": config.training.seed,
+        "model": run.model_name,
+        "norm": run.config.model.norm if run.config.experiment.file is None else None,
+        "seed": run.config.training.seed,
         "num_params": count_parameters(group.at.state) // len(group.runs),
         "history": history,
         "train_seconds": train_seconds,
@@ -87,9 +86,7 @@ def finish(session: Session, group: Group, index: int) -> Finished:
         _save_own(group, index, group.at)
     run, dataset = group.runs[index], session.prepared.dataset
     state = unstack_run(group.at.state, index)
-    evaluation, logits, seconds = evaluate_state(
-        session.programs, build_experiment(run.config), state, dataset
-    )
+    evaluation, logits, seconds = evaluate_state(session.programs, run.experiment, state, dataset)
     fields = _fields(session, group, index, seconds)
     labels = np.asarray(dataset.test_labels)
     return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)

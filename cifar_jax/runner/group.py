@@ -14,6 +14,8 @@ from msgspec import structs
 
 from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment
+from cifar_jax.kernels import FastModel
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.locate import run_name, study_of
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
@@ -77,13 +79,26 @@ class Run:
 
     Attributes:
         config: of the run.
+        experiment, hyper: built from the config.
         workdir: its directory.
         label: prefix of its output lines, for example "batch seed 43".
+        described: the experiment in words, by field, if it is of an experiment file.
     """
 
     config: Config
+    experiment: Experiment
+    hyper: Hyper
     workdir: Path
     label: str = ""
+    described: dict[str, str] | None = None
+
+    @property
+    def model_name(self) -> str:
+        """Name of the network: that of the config, or the class in an experiment file."""
+        if self.config.experiment.file is None:
+            return self.config.model.name
+        model = self.experiment.model
+        return type(model.model if isinstance(model, FastModel) else model).__name__.lower()
 
 
 @dataclass

@@ -26,19 +26,18 @@ from cifar_jax.runner.results import DatasetRecord
 ProgressCallback = Callable[[str, int, int], None]
 
 
-def open_dataset(
-    config: Config,
-    progress: ProgressCallback | None = None,
-    train_examples: Sequence[int | None] = (),
-) -> tuple[Config, Dataset]:
-    """Load the dataset of a config. Return the config, completed from it, and the dataset.
+# Name in `data.dataset` of the images that an experiment file defines.
+FILE_IMAGES = "experiment file"
 
-    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
+
+def load_dataset(data: DataConfig, progress: ProgressCallback | None = None) -> Dataset:
+    """Load the dataset of a config.
 
     Raises:
         UserError: the dataset is not available or does not fit the config.
     """
-    data = config.data
+    if data.dataset == FILE_IMAGES:
+        raise UserError("these images are in an experiment file, and only training loads it")
     dataset = load(
         data.dataset,
         data_dir=data.data_dir,
@@ -47,7 +46,29 @@ def open_dataset(
         progress=progress or silent,
     )
     _check_folder_is_cifar10(data, dataset)
-    source = data.dataset
+    return dataset
+
+
+def open_dataset(
+    config: Config,
+    progress: ProgressCallback | None = None,
+    train_examples: Sequence[int | None] = (),
+    images: Dataset | None = None,
+) -> tuple[Config, Dataset]:
+    """Load the dataset of a config. Return the config, completed from it, and the dataset.
+
+    Args:
+        config: of a run or study.
+        progress: called during slow steps.
+        train_examples: those of a sweep, see `sizes.fit_defaults`.
+        images: of the experiment file; they replace those of the config.
+
+    Raises:
+        UserError: the dataset is not available or does not fit the config.
+    """
+    data = config.data
+    dataset = images or load_dataset(data, progress)
+    source = FILE_IMAGES if images else data.dataset
     if source == "auto":
         source = "synthetic" if is_synthetic(dataset.name) else "cifar10"
     elif dataset.name.startswith("folder-"):
@@ -149,21 +170,6 @@ class Prepared:
         )
 
 
-def prepare(
-    config: Config,
-    progress: ProgressCallback | None = None,
-    train_examples: Sequence[int | None] = (),
-) -> Prepared:
-    """Load the data of a config, split them and put them on the device.
-
-    `train_examples` are those of a sweep, see `sizes.fit_defaults`.
-
-    Raises:
-        UserError: the data are not available or do not fit the config.
-    """
-    return split_dataset(*open_dataset(config, progress, train_examples))
-
-
 def split_dataset(config: Config, dataset: Dataset) -> Prepared:
     """Split a config's dataset and put it on the device.
 
@@ -182,9 +188,13 @@ def split_dataset(config: Config, dataset: Dataset) -> Prepared:
 
 
 def run_directory(config: Config, dataset: Dataset) -> Path:
-    """Return a run's default directory: `runs/[<name>-]<dataset>-<model>-<norm>-seed<seed>`."""
+    """Return a run's default directory: `runs/[<name>-]<dataset>-<model>-<norm>-seed<seed>`.
+
+    With an experiment file, its name and the arm replace model and norm.
+    """
     prefix = f"{config.name}-" if config.name else ""
-    model = config.model
-    return Path("runs") / (
-        f"{prefix}{dataset.name}-{model.name}-{model.norm}-seed{config.training.seed}"
-    )
+    model, file = config.model, config.experiment
+    what = f"{model.name}-{model.norm}"
+    if file.file is not None:
+        what = f"{Path(file.file).stem}-{file.arm}"
+    return Path("runs") / f"{prefix}{dataset.name}-{what}-seed{config.training.seed}"

@@ -103,6 +103,7 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
         computed_on: devices and versions, see `provenance.describe_computing`, without repeats.
         history: one row for each epoch.
         init_from: origin of the initial values; None for random ones.
+        described: the experiment in words, by field, if it is of an experiment file.
     """
 
     config: dict[str, Any]
@@ -111,6 +112,7 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
     computed_on: tuple[Text, ...]
     history: tuple[EpochRow, ...]
     init_from: Origin | None = None
+    described: dict[Line, Text] | None = None
 
     def __post_init__(self) -> None:
         complete = tables.to_dict(self.settings)
@@ -144,7 +146,8 @@ class _Ended(Training, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """The fields that all results share.
 
     Attributes:
-        model, norm, seed: as in the config.
+        model, norm, seed: as in the config. With an experiment file, the class of the network, and
+            None.
         num_params: number of trainable parameters.
         train_seconds: sum over the epochs.
         compile_share: compilation's share of the time of compilation and training.
@@ -159,7 +162,7 @@ class _Ended(Training, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """
 
     model: Line
-    norm: Line
+    norm: Line | None
     seed: Count
     num_params: Annotated[int, Meta(gt=0, lt=2**53)]
     train_seconds: Number

@@ -135,6 +135,11 @@ def _check_config(before: Config, config: Config, where: Path) -> None:
         listed = "; ".join(map(str, changed))
         raise UserError(f"--resume: {where} was begun with another config: {listed}")
     epochs = before.training.epochs, config.training.epochs
+    if epochs[0] != epochs[1] and before.experiment.file is not None:
+        raise UserError(
+            f"--epochs {epochs[1]}: {where} was begun with {epochs[0]} epochs, and the schedule of "
+            f"{before.experiment.file} may depend on that number"
+        )
     if epochs[0] != epochs[1] and depends_on_length(before.training):
         raise UserError(
             f"--epochs {epochs[1]}: {where} was begun with --schedule {before.training.schedule} "

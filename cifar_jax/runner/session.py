@@ -4,12 +4,11 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
 
-from cifar_jax.config.build import build_experiment
-from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.data.dataset import Dataset
@@ -33,7 +32,7 @@ Predict = Callable[[TrainState, jax.Array], jax.Array]
 class Programs:
     """Compiled programs of one dataset, kept for later runs."""
 
-    epoch: dict[tuple[Experiment, int], CompiledEpoch] = field(default_factory=dict)
+    epoch: dict[tuple[Experiment, int, Any], CompiledEpoch] = field(default_factory=dict)
     predict: dict[Experiment, Predict] = field(default_factory=dict)
 
 
@@ -69,15 +68,16 @@ class Session:
 
 
 def compiled_epoch(
-    session: Session, config: Config, hyper: Hyper, state: TrainState
+    session: Session, experiment: Experiment, hyper: Hyper, state: TrainState
 ) -> CompiledEpoch:
-    """Return the compiled epoch of a config. Compile it if the session lacks it."""
-    experiment, prepared = build_experiment(config), session.prepared
-    known, key = session.programs.epoch, (experiment, len(state.step))
+    """Return the compiled epoch of an experiment. Compile it if the session lacks it."""
+    prepared = session.prepared
+    known = session.programs.epoch
+    key = experiment, len(state.step), jax.tree.structure(hyper)
     if key not in known:
         one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
         slow = slow_layers(experiment, shape) if one else []
-        if config.data.pipeline == "stream" or slow:
+        if prepared.config.data.pipeline == "stream" or slow:
             program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
         else:
             program = compile_device_epoch(experiment, hyper, state, prepared.data)

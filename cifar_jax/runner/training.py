@@ -12,7 +12,6 @@ import numpy as np
 from msgspec import structs
 
 from cifar_jax.config import tables
-from cifar_jax.config.build import build_experiment, hyperparams
 from cifar_jax.config.checks import check_batches
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
@@ -93,7 +92,7 @@ def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkp
     dataset, config = session.prepared.dataset, run.config
     initial = jax.jit(init_state, static_argnums=(0, 2))
     key, shape = jax.random.key(config.training.seed), dataset.train_images.shape[1:]
-    state = initial(build_experiment(config), key, shape)
+    state = initial(run.experiment, key, shape)
     if session.resume:
         found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
         if found is not None:
@@ -109,7 +108,7 @@ def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkp
 def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> None:
     """Print data, model and device, and where each run resumes."""
     prepared, display, computing = session.prepared, session.display, session.computing
-    model, first = runs[0].config.model, starts[0]
+    first = starts[0]
     parameters = count_parameters(first.state)
     if not runs[0].label:
         if not (first.history or first.unfinished):
@@ -117,7 +116,7 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
         display.say(
             f"{prepared.dataset.name}: {len(prepared.train_rows):,} training, "
             f"{len(prepared.val_rows):,} validation, {len(prepared.dataset.test_labels):,} test "
-            f"images; {model.name}, norm {model.norm}, {parameters:,} parameters; "
+            f"images; {_network(runs[0])}, {parameters:,} parameters; "
             f"{provenance.describe_device(session.device.device_kind, session.device.platform)}"
         )
     for start, run in zip(starts, runs, strict=True):
@@ -131,6 +130,14 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
                 f"begun on {start.computed_on[-1]}, resuming on {computing}: the last bits may "
                 "differ from an uninterrupted run"
             )
+
+
+def _network(run: Run) -> str:
+    """Return the network of a run in words."""
+    file = run.config.experiment
+    if file.file is not None:
+        return f"arm {file.arm} of {file.file}, {run.model_name}"
+    return f"{run.model_name}, norm {run.config.model.norm}"
 
 
 def _say_origin(origin: Origin | None, display: Display) -> None:
@@ -148,10 +155,10 @@ def _say_origin(origin: Origin | None, display: Display) -> None:
 def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> Group:
     """Compile the program of a group, and return the group at its start."""
     state = stack_runs([start.state for start in starts])
-    hyper = jax.device_put(stack_runs([hyperparams(run.config) for run in runs]))
+    hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
     begun = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
-    program = in_thread(lambda: compiled_epoch(session, runs[0].config, hyper, state))
+    program = in_thread(lambda: compiled_epoch(session, runs[0].experiment, hyper, state))
     compiled = time.perf_counter() - begun
     if program.slow_layers:
         session.display.say(
@@ -166,6 +173,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
             computed_on=tuple(dict.fromkeys([*start.computed_on, session.computing])),
             history=(),
             init_from=start.origin,
+            described=run.described,
         )
         for run, start in zip(runs, starts, strict=True)
     ]

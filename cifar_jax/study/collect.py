@@ -1,11 +1,12 @@
 """Read the finished and diverged runs of a study."""
 
+import dataclasses
 import functools
 import hashlib
 import io
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cifar_jax.runner.results import (
     Results,
     read_results,
 )
-from cifar_jax.study.grid import Arm, Sweep, Value
+from cifar_jax.study.grid import Sweep, Value
 from cifar_jax.study.identity import check_origins, check_results
 from cifar_jax.study.record import Plan, read_plan, run_path
 
@@ -52,8 +53,9 @@ class Run:
 
     @property
     def arm(self) -> str:
-        """The run's norm."""
-        return self.results.norm
+        """Name of the run's arm: in its experiment file, or its norm."""
+        arm: str | None = self.results.config.get("experiment", {}).get("arm")
+        return arm or self.results.norm or ""
 
     @property
     def seed(self) -> int:
@@ -94,13 +96,18 @@ class Study:
 
     Attributes:
         workdir: the study's directory.
-        arms: of the study, also those without a finished run.
+        arms: names of the arms, also of those without a finished run.
         seeds: of the study, also those without a finished run.
         runs: finished runs of each arm, by increasing seed. Every arm has an entry.
         missing: (arm, seed) of the runs that are not finished.
         diverged: (arm, seed) of the missing runs that diverged.
         dataset: the record of the data, the same for all runs.
         config: tables of the study's config.
+        labels: names of the arms in the report.
+        title: of the report; empty for the default one.
+        control: name of the arm to compare with; empty for the default one.
+        claims: to decide.
+        unshared: see `record.Plan`.
     """
 
     workdir: Path
@@ -111,6 +118,15 @@ class Study:
     diverged: tuple[tuple[str, int], ...]
     dataset: DatasetRecord
     config: dict[str, Any]
+    labels: dict[str, str] = field(default_factory=dict)
+    title: str = ""
+    control: str = ""
+    claims: tuple[Any, ...] = ()
+    unshared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def label(self, arm: str) -> str:
+        """Return the name of an arm in the report."""
+        return self.labels.get(arm, arm)
 
     def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
         """Return the pairs of finished runs of two arms with the same seed."""
@@ -251,17 +267,17 @@ def _check_same_origins(runs: Iterable[Run]) -> None:
 
 def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
     """Read the runs of a study. With a sweep, read the runs at one of its values."""
-    field = plan.sweep.field if plan.sweep else ""
-    paths = {
-        (norm, seed): run_path(workdir, Arm(norm, field, value).directory, seed)
-        for norm in plan.arms
+    swept = plan.sweep.field if plan.sweep else ""
+    arms = {arm.name: dataclasses.replace(arm, field=swept, value=value) for arm in plan.grid_arms}
+    ended = {
+        (name, seed): read_intact(run_path(workdir, arm.directory, seed))
+        for name, arm in arms.items()
         for seed in plan.seeds
     }
-    ended = {cell: read_intact(path) for cell, path in paths.items()}
     config = plan.settings
-    for (norm, seed), run in ended.items():
+    for (name, seed), run in ended.items():
         if run is not None:
-            wanted = Arm(norm, field, value).config(config, seed)
+            wanted = arms[name].config(config, seed)
             check_results(run.directory, run.results, wanted, plan.dataset)
     finished = {
         cell: run for cell, run in ended.items() if run and isinstance(run.results, Finished)
@@ -270,13 +286,18 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         _check_same_labels(run, next(iter(finished.values())))
     return Study(
         workdir=workdir,
-        arms=plan.arms,
+        arms=plan.names,
         seeds=plan.seeds,
-        runs={norm: [run for run in finished.values() if run.arm == norm] for norm in plan.arms},
+        runs={name: [run for run in finished.values() if run.arm == name] for name in plan.names},
         missing=tuple(cell for cell in ended if cell not in finished),
         diverged=tuple(cell for cell, run in ended.items() if run and cell not in finished),
         dataset=next((run.results.dataset for run in finished.values()), plan.dataset),
         config=plan.config,
+        labels={arm.name: arm.label for arm in plan.arms},
+        title=plan.title,
+        control=plan.control,
+        claims=plan.claims,
+        unshared=plan.unshared,
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import structs
 
 from cifar_jax.config.changes import SAME_EXPERIMENT, changes
-from cifar_jax.errors import UserError
-from cifar_jax.names import LOCK, STUDY
+from cifar_jax.errors import UserError, shown
+from cifar_jax.names import LOCK, SOURCE, STUDY
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import newest_position
@@ -17,10 +17,14 @@ from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.pretrained import check_source, source_path
 from cifar_jax.runner.results import Diverged
 from cifar_jax.runner.resume import read_recorded
+from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_intact
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
 from cifar_jax.study.identity import check_origins, check_results, check_settings
 from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
+
+# Settings that the arms of a study set.
+VARIED = ("model.norm", "experiment.arm", "experiment.hyper")
 
 Cell = tuple[Arm, int]
 
@@ -44,7 +48,7 @@ def _existing_plan(workdir: Path) -> tuple[Plan | None, str]:
 def _check_same(found: Plan, requested: Plan, workdir: Path, free: tuple[str, ...]) -> None:
     """Check that a requested study is the one in its directory, or extends it.
 
-    It may add seeds, norms and values of the swept setting. No other setting may change.
+    It may add seeds, arms and values of the swept setting. No other setting may change.
 
     Args:
         found: the plan in the directory.
@@ -59,20 +63,53 @@ def _check_same(found: Plan, requested: Plan, workdir: Path, free: tuple[str, ..
     fields = [plan.sweep.field if plan.sweep else "nothing" for plan in (found, requested)]
     if fields[0] != fields[1]:
         raise UserError(f"{other}: it sweeps {fields[0]}, not {fields[1]}")
-    free = (*free, *SAME_EXPERIMENT, "study", "model.norm", *fields[0].split("+"))
+    free = (*free, *SAME_EXPERIMENT, "study", *VARIED, *fields[0].split("+"))
     if changed := changes(found.settings, requested.settings, free):
         raise UserError(f"{other}: {'; '.join(map(str, changed))}")
+    before = {arm.name: arm.settings for arm in found.arms}
+    for arm in requested.arms:
+        if (was := before.get(arm.name, arm.settings)) != arm.settings:
+            listed = "; ".join(
+                f"{field}: {was.get(field)} -> {arm.settings.get(field)}"
+                for field in {**was, **arm.settings}
+                if was.get(field) != arm.settings.get(field)
+            )
+            raise UserError(f"{other}: arm {arm.name}: {listed}")
     if found.dataset.fingerprint != requested.dataset.fingerprint:
         raise UserError(f"--workdir {workdir}: holds a study of other images")
+
+
+def _check_file(workdir: Path, found: Plan, requested: Plan, source: str) -> None:
+    """Check that the experiment file has not changed since the study began.
+
+    Raises:
+        UserError: it has; the message has the first line that differs.
+    """
+    old, new = (plan.settings.experiment for plan in (found, requested))
+    if old.sha256 == new.sha256 or not (old.sha256 and new.sha256):
+        return  # One of them is a study without a file: another check says so.
+    try:
+        before = (workdir / SOURCE).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        before = []
+    pairs = itertools.zip_longest(before, source.splitlines(), fillvalue="")
+    number, (was, now) = next(
+        ((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1]), (0, ("", ""))
+    )
+    raise UserError(
+        f"{new.file} was changed since the study in {workdir} began; line {number}: "
+        f"{shown(was.strip())} -> {shown(now.strip())}; restore it, or choose another --workdir"
+    )
 
 
 def _union(first: Plan, second: Plan) -> dict[str, Any]:
     """Return the arms, seeds and swept values of both plans. Those of `first` come first."""
     sweep = None
+    names = dict.fromkeys([*first.names, *second.names])
     if first.sweep and second.sweep:
         values = ordered([*first.sweep.values, *second.sweep.values])
         sweep = Sweep(first.sweep.field, values)
-    arms = tuple(dict.fromkeys([*first.arms, *second.arms]))
+    arms = tuple({arm.name: arm for arm in (*second.arms, *first.arms)}[n] for n in names)
     return {"arms": arms, "seeds": tuple(sorted({*first.seeds, *second.seeds})), "sweep": sweep}
 
 
@@ -83,7 +120,7 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
         UserError: a run does not; the message names it.
     """
     config = plan.settings
-    for arm, seed in itertools.product(grid(plan.arms, plan.sweep), plan.seeds):
+    for arm, seed in itertools.product(grid(plan.grid_arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
         recorded, wanted = read_recorded(path), arm.config(config, seed)
         if recorded is None:
@@ -93,14 +130,23 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
             check_results(path, run.results, wanted, plan.dataset)
 
 
-def begin_study(workdir: Path, requested: Plan, display: Display) -> None:
+def begin_study(
+    workdir: Path, requested: Plan, display: Display, source: str | None = None
+) -> None:
     """Check that a directory is free or has the same study. Write `study.json`.
+
+    Args:
+        workdir: the directory.
+        requested: the study.
+        display: shows a warning.
+        source: text of its experiment file, to keep beside `study.json`.
 
     Raises:
         UserError: it has other files, another study, or a run of one. Nothing is written.
     """
     found, warning = _existing_plan(workdir)
     if found is not None:
+        _check_file(workdir, found, requested, source or "")
         # A plan rebuilt from runs lacks the order of the arms and the first seed.
         _check_same(found, requested, workdir, ("training.seed",) if warning else ())
         first, second = (requested, found) if warning else (found, requested)
@@ -108,6 +154,8 @@ def begin_study(workdir: Path, requested: Plan, display: Display) -> None:
     if warning:
         display.say(warning)
     _check_runs(workdir, requested)
+    if source is not None:
+        write_text(workdir / SOURCE, source)
     write_plan(workdir, requested)
 
 

@@ -1,19 +1,20 @@
-"""Runs of a study: norms x values of one swept setting x seeds.
+"""Runs of a study: arms x values of one swept setting x seeds.
 
-An arm is a norm, or with a sweep a norm at one value of the setting. Settings that belong together,
-such as an optimiser and its learning rate, are swept as one: `+` joins their fields, and `:` joins
-the texts of their values. All runs of a seed are paired: they have the same split, initial values,
-order and augmentation, unless the setting changes these.
+An arm is a name with settings: a norm, or an arm of an experiment file. Settings that belong
+together, such as an optimiser and its learning rate, are swept as one: `+` joins their fields, and
+`:` joins the texts of their values. All runs of a seed are paired: they have the same split,
+initial values, order and augmentation, unless the arm or the setting changes these.
 """
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_jax.config import tables
-from cifar_jax.config.settings import NORMS, SECTIONS, Config, StudyConfig
+from cifar_jax.config.settings import NORMS, SECTIONS, WITHOUT_FLAGS, Config, StudyConfig, is_free
 from cifar_jax.errors import UserError, shown
 
 Value = bool | int | float | str
@@ -68,12 +69,51 @@ def set_values(config: Config, field: str, value: Value) -> Config:
     """Set a swept setting of `config` to one of its values."""
     if "+" not in field:
         section, name = field.split(".")
+        if field.startswith(HYPER):
+            return _set_hyper(config, name, value)
         return tables.override(config, section, name, value, "--sweep")
     for one, text in parts(field, value):
-        section, name = one.split(".")
-        parsed = tables.parse_value(SECTIONS[section], name, text, f"--sweep {name}")
-        config = tables.override(config, section, name, parsed, "--sweep")
+        config = set_values(config, one, _parse_one(one, text))
     return config
+
+
+HYPER = "hyper."  # prefix of the hyper-parameters that an experiment file adds
+
+
+def parse_hyper(text: str | None) -> dict[str, float]:
+    """Parse `experiment.hyper`, such as "gamma=2.0,scale=1.0".
+
+    Raises:
+        UserError: the text has another form.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(",") if text else ():
+        name, _, value = part.partition("=")
+        found[name] = float(_parse_one(HYPER + name, value))
+    return found
+
+
+def _set_hyper(config: Config, name: str, value: Value) -> Config:
+    """Set a hyper-parameter that the experiment file adds."""
+    values = {**parse_hyper(config.experiment.hyper), name: float(value)}
+    text = ",".join(f"{key}={number}" for key, number in values.items())
+    return tables.override(config, "experiment", "hyper", text, "--sweep")
+
+
+def _parse_one(field: str, text: str) -> Value:
+    """Parse the value of one field, and check it."""
+    section, name = field.split(".")
+    where = f"--sweep {name}"
+    if field.startswith(HYPER):
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{where}: {shown(text)} is not a finite number")
+        return number
+    value: Value = tables.parse_value(SECTIONS[section], name, text, where)
+    return value
 
 
 def _path_part(text: str) -> str:
@@ -82,47 +122,63 @@ def _path_part(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+Settings = tuple[tuple[str, Value], ...]
+
+
 @dataclass(frozen=True)
 class Arm:
     """Settings in which the runs of a study differ, besides the seed.
 
     Attributes:
-        norm: of the model.
+        name: of the norm, or of the arm in an experiment file.
+        settings: pairs of `section.name` and value.
         field: the swept setting as `section.name`, or several joined by `+`; empty without a
             sweep.
         value: of that setting; None without a sweep.
     """
 
-    norm: str
+    name: str
+    settings: Settings
     field: str = ""
     value: Value | None = None
 
     @property
     def directory(self) -> str:
         """Name of its directory in the study's: `batch`, or `batch-learning_rate-0.05`."""
-        if self.value is None:
-            return self.norm
-        values = "_".join(_path_part(text) for _, text in parts(self.field, self.value))
-        return f"{self.norm}-{_last_names(self.field)}-{values}"
+        return arm_directory(self.name, self.field, self.value)
 
     @property
     def label(self) -> str:
         """Name in text: `batch`, or `batch, learning rate 0.05`."""
         if self.value is None:
-            return self.norm
+            return self.name
         found = parts(self.field, self.value)
-        return ", ".join([self.norm, *(f"{setting_name(field)} {text}" for field, text in found)])
+        return ", ".join([self.name, *(f"{setting_name(field)} {text}" for field, text in found)])
 
     def config(self, config: Config, seed: int) -> Config:
         """Return the config of one of its runs, given the study's."""
+        for field, value in self.settings:
+            config = set_values(config, field, value)
         if self.value is not None:
             config = set_values(config, self.field, self.value)
         return dataclasses.replace(
             config,
-            model=dataclasses.replace(config.model, norm=self.norm),
             training=dataclasses.replace(config.training, seed=seed),
             study=StudyConfig(),
         )
+
+
+def arm_directory(name: str, field: str = "", value: Value | None = None) -> str:
+    """Return the name of an arm's directory in the study's."""
+    if value is None:
+        return name
+    values = "_".join(_path_part(text) for _, text in parts(field, value))
+    return f"{name}-{_last_names(field)}-{values}"
+
+
+def norm_arm(norm: str) -> Arm:
+    """Return the arm of a norm."""
+    return Arm(norm, (("model.norm", norm),))
 
 
 @dataclass(frozen=True)
@@ -182,54 +238,83 @@ def ordered(values: Sequence[Value]) -> tuple[Value, ...]:
     return tuple(sorted(unique)) if numbers else unique
 
 
-def parse_arms(config: Config) -> tuple[str, ...]:
-    """Return the norms of a study.
+def parse_arms(config: Config, known: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a study's arms.
+
+    Args:
+        config: of the study.
+        known: all names.
+        default: names if the config has none.
 
     Raises:
-        UserError: a norm is unknown or named twice.
+        UserError: an arm is unknown or named twice.
     """
+    if config.study.arms is None:
+        return tuple(default)
     arms = tuple(arm.strip() for arm in config.study.arms.split(","))
     for arm in arms:
-        if arm not in NORMS:
-            raise UserError(f"--arms: {arm!r} is not known; allowed: {', '.join(NORMS)}")
+        if arm not in known:
+            raise UserError(f"--arms: {shown(arm)} is not known; allowed: {', '.join(known)}")
     if len(set(arms)) < len(arms):
         raise UserError(f"--arms {config.study.arms}: an arm is named twice")
     return arms
 
 
-def _all_fields() -> list[str]:
+def norm_arms(config: Config) -> tuple[Arm, ...]:
+    """Return the arms of a study of norms. Raises as `parse_arms`."""
+    return tuple(norm_arm(name) for name in parse_arms(config, NORMS, ("none", "batch")))
+
+
+def _all_fields(config: Config) -> list[str]:
     """Return `section.name` of every field of a run."""
-    return [
+    own = [HYPER + name for name in parse_hyper(config.experiment.hyper)]
+    return own + [
         f"{section}.{field.name}"
         for section, kind in SECTIONS.items()
-        if section != "study"
+        if section not in ("study", *WITHOUT_FLAGS)
         for field in dataclasses.fields(kind)
     ]
 
 
-def arm_of(directory: str, config: Config) -> Arm | None:
-    """Return the arm of a run from the name of its folder and its config. None if they disagree."""
-    norm = config.model.norm
-    if directory == norm:
-        return Arm(norm)
-    known = {_last_names(field): field for field in _all_fields()}
+def _value_of(config: Config, field: str) -> Value:
+    section, name = field.split(".")
+    if field.startswith(HYPER):
+        return parse_hyper(config.experiment.hyper)[name]
+    value: Value = getattr(getattr(config, section), name)
+    return value
+
+
+def swept_by(directory: str, name: str, config: Config) -> tuple[str, Value | None] | None:
+    """Return the swept field and value of a run from the name of its folder and its config.
+
+    Args:
+        directory: name of the folder.
+        name: of the arm.
+        config: of the run.
+
+    Returns:
+        ("", None) without a sweep; None if the folder's name does not fit.
+    """
+    if directory == name:
+        return "", None
+    known = {_last_names(field): field for field in _all_fields(config)}
     fields: list[str] = []
-    for name in directory.removeprefix(f"{norm}-").split("-"):
-        if name not in known:
+    for part in directory.removeprefix(f"{name}-").split("-"):
+        if part not in known:
             return None
-        fields.append(known[name])
-        sections = [field.split(".") for field in fields]
-        values = [getattr(getattr(config, section), field) for section, field in sections]
+        fields.append(known[part])
+        values = [_value_of(config, field) for field in fields]
         value = values[0] if len(values) == 1 else ":".join(map(value_text, values))
-        arm = Arm(norm, "+".join(fields), value)
-        if arm.directory == directory:
-            return arm
+        if arm_directory(name, "+".join(fields), value) == directory:
+            return "+".join(fields), value
     return None
 
 
-def _swept_field(name: str) -> str:
+def _swept_field(name: str, config: Config) -> str:
     """Return `section.name` of a field given with or without its section."""
-    fields = _all_fields()
+    if re.fullmatch(rf"{re.escape(HYPER)}[A-Za-z]\w{{0,50}}", name):
+        return name
+    fields = _all_fields(config)
     found = [field for field in fields if name in (field, field.split(".")[1])]
     if not found:
         raise tables.unknown(name, [f.split(".")[1] for f in fields], "--sweep")
@@ -238,6 +323,8 @@ def _swept_field(name: str) -> str:
     if found[0] in FIXED:
         why = "; norms are compared by --arms" if found[0] == "model.norm" else ""
         raise UserError(f"--sweep: {name!r} is the same in all runs of a study{why}")
+    if config.experiment.file and not is_free(found[0]):
+        raise UserError(f"--sweep: {config.experiment.file} defines {name!r}; change it there")
     return found[0]
 
 
@@ -250,19 +337,16 @@ def _parse_values(field: str, text: str) -> Value:
             f"--sweep {_last_names(field).replace('-', '+')}: {shown(text.strip())} must be "
             f"{len(fields)} values joined by ':'"
         )
-    values: list[Value] = []
-    for one, part in zip(fields, texts, strict=True):
-        section, name = one.split(".")
-        where = f"--sweep {name}"
-        values.append(tables.parse_value(SECTIONS[section], name, part.strip(), where))
+    values = [_parse_one(one, part.strip()) for one, part in zip(fields, texts, strict=True)]
     return values[0] if len(values) == 1 else ":".join(map(value_text, values))
 
 
 def parse_sweep(config: Config) -> Sweep | None:
     """Parse the sweep of a study, or return None.
 
-    Its form is `learning_rate=0.01,0.05`, `training.learning_rate=...`, or
-    `optimizer+learning_rate=sgd:0.01,adamw:0.001`.
+    Its form is `learning_rate=0.01,0.05`, `training.learning_rate=...`,
+    `optimizer+learning_rate=sgd:0.01,adamw:0.001`, or `hyper.gamma=1,2` for a hyper-parameter that
+    an experiment file adds.
 
     Raises:
         UserError: a field is unknown or cannot be swept, or a value is not allowed.
@@ -273,7 +357,7 @@ def parse_sweep(config: Config) -> Sweep | None:
     names, equals, listed = text.partition("=")
     if not equals:
         raise UserError(f"--sweep {text}: must be like learning_rate=0.01,0.05")
-    fields = [_swept_field(name.strip()) for name in names.split("+")]
+    fields = [_swept_field(name.strip(), config) for name in names.split("+")]
     if len(set(fields)) < len(fields):
         raise UserError(f"--sweep {text}: a setting is named twice")
     field = "+".join(fields)
@@ -283,8 +367,12 @@ def parse_sweep(config: Config) -> Sweep | None:
     return Sweep(field, ordered(values))
 
 
-def grid(norms: Sequence[str], sweep: Sweep | None) -> list[Arm]:
-    """Return all arms: value by value, and at each value every norm."""
+def grid(arms: Sequence[Arm], sweep: Sweep | None) -> list[Arm]:
+    """Return the arms of all runs: value by value, and at each value every arm."""
     if sweep is None:
-        return [Arm(norm) for norm in norms]
-    return [Arm(norm, sweep.field, value) for value in sweep.values for norm in norms]
+        return list(arms)
+    return [
+        dataclasses.replace(arm, field=sweep.field, value=value)
+        for value in sweep.values
+        for arm in arms
+    ]

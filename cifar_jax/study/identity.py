@@ -61,11 +61,9 @@ def check_results(path: Path, results: Results, wanted: Config, data: DatasetRec
     """
     check_settings(path, results.settings, results.dataset, wanted, data)
     model, training = wanted.model, wanted.training
-    pairs: list[Wrong] = [
-        ("model", results.model, model.name),
-        ("norm", results.norm, model.norm),
-        ("seed", results.seed, training.seed),
-    ]
+    pairs: list[Wrong] = [("seed", results.seed, training.seed)]
+    if wanted.experiment.file is None:
+        pairs += [("model", results.model, model.name), ("norm", results.norm, model.norm)]
     wrong = [(field, was, to) for field, was, to in pairs if was != to]
     epochs = len(results.history)
     if isinstance(results, Finished) and epochs != training.epochs:

@@ -11,40 +11,90 @@ from msgspec import Meta, structs
 from msgspec.structs import force_setattr
 
 from cifar_jax.config import tables
-from cifar_jax.config.settings import NORMS, Config, StudyConfig
+from cifar_jax.config.settings import FILE_SETTINGS, NORMS, Config, StudyConfig
 from cifar_jax.errors import UserError, shown
 from cifar_jax.names import STUDY
-from cifar_jax.runner.results import Count, Damaged, DatasetRecord, validate
+from cifar_jax.runner.results import Count, Damaged, DatasetRecord, Line, validate
 from cifar_jax.storage import read_sealed, write_sealed
-from cifar_jax.study.grid import Arm, Sweep, arm_of, ordered, parse_sweep, setting_name
+from cifar_jax.study.grid import (
+    Arm,
+    Sweep,
+    Value,
+    ordered,
+    parse_sweep,
+    set_values,
+    setting_name,
+    swept_by,
+)
 from cifar_jax.study.identity import check_settings
 
 if TYPE_CHECKING:
     from cifar_jax.runner.resume import Recorded
 
 
+# Settings in which arms differ.
+ARM_SETTINGS = ("model.norm", "experiment.arm", *FILE_SETTINGS)
+
+
+class PlanArm(msgspec.Struct, frozen=True):
+    """An arm in `study.json`.
+
+    Attributes:
+        name: of a norm, or of an arm of the experiment file.
+        label: its name in the report.
+        settings: by `section.name`, see `grid.Arm`.
+    """
+
+    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_]{0,63}\Z")]
+    label: Line
+    settings: dict[str, Value]
+
+    def __post_init__(self) -> None:
+        for field, value in self.settings.items():
+            if field not in ARM_SETTINGS:
+                raise ValueError(f"settings: {shown(field)} is not a setting of an arm")
+            set_values(Config(), field, value)
+        if self.name not in (self.settings.get("model.norm"), self.settings.get("experiment.arm")):
+            raise ValueError(f"name: {self.name} is not in its settings")
+
+    @property
+    def arm(self) -> Arm:
+        """The arm of the grid, without a swept value."""
+        return Arm(self.name, tuple(self.settings.items()))
+
+
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """`study.json`.
 
     Attributes:
-        arms: norms, each once.
+        arms: of the study.
         seeds: increasing.
         config: tables of the study's config, with all fields.
         dataset: of the runs; with a sweep, of the runs at its first value.
         sweep: the swept setting, if any.
+        title: of the report; empty for the default one.
+        control: name of the arm to compare with; empty for the default one.
+        claims: to decide.
+        unshared: sentences on the random draws that an arm does not share with the control.
     """
 
-    arms: Annotated[tuple[str, ...], Meta(min_length=1)]
+    arms: Annotated[tuple[PlanArm, ...], Meta(min_length=1)]
     seeds: Annotated[tuple[Count, ...], Meta(min_length=1)]
     config: dict[str, Any]
     dataset: DatasetRecord
     sweep: Sweep | None = None
+    title: str = ""
+    control: str = ""
+    claims: tuple[Any, ...] = ()
+    unshared: dict[str, tuple[Line, ...]] = {}
 
     def __post_init__(self) -> None:
-        for arm in self.arms:
-            if arm not in NORMS:
-                raise ValueError(f"arms: {shown(arm)} is not known; allowed: {', '.join(NORMS)}")
-        force_setattr(self, "arms", tuple(dict.fromkeys(self.arms)))
+        if len(set(self.names)) < len(self.arms):
+            raise ValueError("arms: two have the same name")
+        named = [name for claim in self.claims for name in (claim.arm, claim.than)]
+        for name in (*named, *self.unshared, *([self.control] if self.control else [])):
+            if name not in self.names:
+                raise ValueError(f"{shown(name)} is not one of its arms")
         force_setattr(self, "seeds", tuple(sorted(set(self.seeds))))
         force_setattr(self, "config", tables.to_dict(self.settings))
 
@@ -52,6 +102,16 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     def settings(self) -> Config:
         """The config as an object."""
         return tables.from_dict(self.config, "config")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arms."""
+        return tuple(arm.name for arm in self.arms)
+
+    @property
+    def grid_arms(self) -> tuple[Arm, ...]:
+        """The arms without a swept value."""
+        return tuple(arm.arm for arm in self.arms)
 
 
 class LostPlan(UserError):
@@ -72,7 +132,7 @@ def read_plan(workdir: Path) -> Plan:
     """
     path = workdir / STUDY
     try:
-        plan: Plan = validate(read_sealed(path), Plan, path)
+        plan: Plan = validate(_with_settings(read_sealed(path)), Plan, path)
         if plan.sweep is not None:
             sweep = parse_sweep(Config(study=StudyConfig(sweep=plan.sweep.text)))
             plan = structs.replace(plan, sweep=sweep)
@@ -87,16 +147,49 @@ def read_plan(workdir: Path) -> Plan:
     return plan
 
 
+def _with_settings(record: Any) -> Any:
+    """Return a record whose arms have settings. Earlier versions wrote names of norms."""
+    arms = record.get("arms") if isinstance(record, dict) else None
+    if not isinstance(arms, list):
+        return record
+    return {
+        **record,
+        "arms": [
+            {"name": arm, "label": arm, "settings": {"model.norm": arm}}
+            if isinstance(arm, str)
+            else arm
+            for arm in arms
+        ],
+    }
+
+
 def write_plan(workdir: Path, plan: Plan) -> None:
     """Write `study.json`."""
     write_sealed(workdir / STUDY, msgspec.to_builtins(plan))
 
 
+def _arm_name(config: Config) -> str:
+    """Return the name of a run's arm: in its experiment file, or its norm."""
+    return config.experiment.arm or config.model.norm
+
+
+def _arm_settings(config: Config) -> dict[str, Value]:
+    """Return the settings of a run's arm."""
+    if config.experiment.arm is None:
+        return {"model.norm": config.model.norm}
+    found: dict[str, Value] = {"experiment.arm": config.experiment.arm}
+    for field in FILE_SETTINGS:
+        if field not in ("training.seed", "training.kernels"):
+            found[field] = getattr(config.training, field.partition(".")[2])
+    return found
+
+
 class _FoundRun(NamedTuple):
-    """A run in a study's directory, with the arm that its folder names."""
+    """A run in a study's directory, with the swept value that its folder names."""
 
     path: Path
-    arm: Arm
+    field: str
+    value: Value | None
     recorded: "Recorded"
 
     @property
@@ -114,17 +207,26 @@ def _find_runs(workdir: Path) -> list[_FoundRun]:
 
     runs = []
     for path in sorted(workdir.glob("*/seed*")):
-        recorded = read_recorded(path) if path.parent.name.partition("-")[0] in NORMS else None
+        recorded = read_recorded(path)
         if recorded is None:
             continue
-        norm, seed = recorded.config.model.norm, recorded.config.training.seed
-        arm = arm_of(path.parent.name, recorded.config)
-        if arm is None or path.name != f"seed{seed}":
-            raise UserError(
-                f"{path}: its run has norm {norm} and seed {seed}, which do not fit this name"
-            )
-        runs.append(_FoundRun(path, arm, recorded))
-    return sorted(runs, key=lambda run: (run.recorded.finished or "~", NORMS.index(run.arm.norm)))
+        name, seed = _arm_name(recorded.config), recorded.config.training.seed
+        swept = swept_by(path.parent.name, name, recorded.config)
+        if swept is None or path.name != f"seed{seed}":
+            if recorded.config.experiment.arm or path.parent.name.partition("-")[0] in NORMS:
+                raise UserError(
+                    f"{path}: its run is of arm {name} and seed {seed}, which do not fit this name"
+                )
+            continue  # It is not a study's run.
+        runs.append(_FoundRun(path, *swept, recorded))
+    order = {norm: number for number, norm in enumerate(NORMS)}
+    return sorted(
+        runs,
+        key=lambda run: (
+            run.recorded.finished or "~",
+            order.get(_arm_name(run.recorded.config), 0),
+        ),
+    )
 
 
 def _common_sweep(runs: Sequence[_FoundRun]) -> Sweep | None:
@@ -133,13 +235,13 @@ def _common_sweep(runs: Sequence[_FoundRun]) -> Sweep | None:
     Raises:
         UserError: the runs sweep different settings.
     """
-    (field, _), *_ = Counter(run.arm.field for run in runs).most_common()
+    (field, _), *_ = Counter(run.field for run in runs).most_common()
     for run in runs:
-        if run.arm.field != field:
+        if run.field != field:
             raise UserError(
-                f"{run.path}: sweeps {run.arm.field or 'nothing'}, must sweep {field or 'nothing'}"
+                f"{run.path}: sweeps {run.field or 'nothing'}, must sweep {field or 'nothing'}"
             )
-    values = [run.arm.value for run in runs if run.arm.value is not None]
+    values = [run.value for run in runs if run.value is not None]
     return Sweep(field, ordered(values)) if field else None
 
 
@@ -160,8 +262,20 @@ def _rebuild_plan(workdir: Path) -> Plan | None:
     if not known:
         return None
     sweep = _common_sweep(runs)
-    first = Arm(runs[0].arm.norm, *((sweep.field, sweep.values[0]) if sweep else ()))
+    configs = {_arm_name(run.recorded.config): run.recorded.config for run in reversed(runs)}
+    arms = {
+        name: PlanArm(name, name, _arm_settings(config))
+        for name, config in reversed(configs.items())
+    }
     seeds = tuple(sorted({run.seed for run in runs}))
+
+    def arm_of(run: _FoundRun) -> Arm:
+        arm = arms[_arm_name(run.recorded.config)].arm
+        return dataclasses.replace(arm, field=run.field, value=run.value)
+
+    first = arm_of(runs[0])
+    if sweep:
+        first = dataclasses.replace(first, value=sweep.values[0])
 
     def study_config(run: _FoundRun) -> Config:
         return first.config(run.recorded.config, seeds[0])
@@ -173,10 +287,9 @@ def _rebuild_plan(workdir: Path) -> Plan | None:
     run, dataset = next(pair for pair in known if experiment(*pair) == most_common)
     config = study_config(run)
     for run in runs:
-        wanted = run.arm.config(config, run.seed)
+        wanted = arm_of(run).config(config, run.seed)
         check_settings(run.path, run.recorded.config, run.recorded.dataset, wanted, dataset)
-    norms = tuple(dict.fromkeys(run.arm.norm for run in runs))
-    return Plan(norms, seeds, tables.to_dict(config), dataset, sweep)
+    return Plan(tuple(arms.values()), seeds, tables.to_dict(config), dataset, sweep)
 
 
 def find_plan(workdir: Path) -> tuple[Plan, str]:
@@ -201,17 +314,19 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
         raise LostPlan(f"{lost}; there are no runs to rebuild it from")
     swept = f", {setting_name(plan.sweep.field)}" if plan.sweep else ""
     seeds = ", ".join(map(str, plan.seeds))
-    return plan, f"{lost}; rebuilt from its runs: {', '.join(plan.arms)}{swept}; seeds {seeds}"
+    return plan, f"{lost}; rebuilt from its runs: {', '.join(plan.names)}{swept}; seeds {seeds}"
 
 
 class Saved(NamedTuple):
     """The config and seeds with which the command `study` continues a study.
 
-    The config has the first seed and their number. The study's seeds can have gaps.
+    The config has the first seed and their number. The study's seeds can have gaps. `given` are the
+    settings, `section.name`, that replace those of the experiment file.
     """
 
     config: Config
     seeds: tuple[int, ...]
+    given: tuple[str, ...]
 
 
 def saved_study(workdir: Path) -> Saved | None:
@@ -221,10 +336,12 @@ def saved_study(workdir: Path) -> Saved | None:
     except LostPlan:
         return None
     study = StudyConfig(
-        arms=",".join(plan.arms),
+        arms=",".join(plan.names),
         sweep=plan.sweep.text if plan.sweep else None,
         seeds=len(plan.seeds),
         seed_parallelism=plan.settings.study.seed_parallelism,
     )
     training = dataclasses.replace(plan.settings.training, seed=plan.seeds[0])
-    return Saved(dataclasses.replace(plan.settings, training=training, study=study), plan.seeds)
+    config = dataclasses.replace(plan.settings, training=training, study=study)
+    given = tuple(f for f in FILE_SETTINGS if f not in plan.arms[0].settings)
+    return Saved(config, plan.seeds, given)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cifar_jax.study.collect import Run
 from cifar_jax.study.statistics import (
+    LEVEL,
     Estimate,
     Interval,
     bootstrap_interval,
@@ -51,8 +52,8 @@ class Sample:
             factor * self.resolution,
         )
 
-    def estimate(self) -> Estimate:
-        return estimate(self.values, self.images, self.least, self.most, self.resolution)
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        return estimate(self.values, self.images, self.least, self.most, self.resolution, level)
 
 
 def describe(sample: Sample) -> dict[str, Any]:

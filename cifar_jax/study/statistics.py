@@ -105,15 +105,20 @@ class Estimate:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p-value of "the mean is 0": below 0.05 just where the interval leaves out 0.
+        """The p-value of "the mean is 0"; see `p_of`."""
+        return self.p_of(0.0)
 
-        It is the alpha at which the interval of level 1 - alpha ends at 0; with the seeds alone
-        that is the paired t test's. None without an interval.
+    def p_of(self, bound: float) -> float | None:
+        """Two-sided p-value of "the mean is `bound`".
+
+        It is below 0.05 just where the 95 % interval leaves out the bound: the alpha at which the
+        interval of level 1 - alpha ends there. With the seeds alone that is the paired t test's.
+        None without an interval.
         """
         if self.interval is None or self.mean is None:
             return None
         counted = self.errors[: 1 if self.rule == "seeds" else 2]
-        distance = abs(self.mean)
+        distance = abs(self.mean - bound)
         if distance <= ROUNDING:
             return 1.0
         alone = [
@@ -131,6 +136,20 @@ class Estimate:
         if beyond(np.log(least)) <= 0:
             return float(least)
         return float(np.exp(optimize.brentq(beyond, np.log(least), 0.0)))
+
+    def equivalence_p(self, within: float) -> float | None:
+        """P-value of "the mean is at least `within` from 0", by two one-sided tests.
+
+        It is the larger of the two (Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987), 657-680),
+        so it is below 0.05 just where the 90 % interval is inside -within to +within. None without
+        an interval.
+        """
+        p = self.p_of(within), self.p_of(-within)
+        if self.mean is None or p[0] is None or p[1] is None:
+            return None
+        below = p[0] / 2 if self.mean < within else 1 - p[0] / 2
+        above = p[1] / 2 if self.mean > -within else 1 - p[1] / 2
+        return max(below, above)
 
 
 def estimate(

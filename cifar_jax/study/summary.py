@@ -7,8 +7,10 @@ import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.experiments import batchnorm
+from cifar_jax.experiments.batchnorm import BASELINE, BATCHNORM
 from cifar_jax.storage import nan_to_none
-from cifar_jax.study.claims import claims
+from cifar_jax.study.claims import Claim
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.measures import (
     area_under_curve,
@@ -19,10 +21,10 @@ from cifar_jax.study.measures import (
     variance_parts,
 )
 from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair_samples, with_holm
+from cifar_jax.study.verdicts import claim_rows
 
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
-# The two arms and the network of the report's claims.
-BASELINE, BATCHNORM = "none", "batch"
+# The network of the report's claims.
 REPORT_MODEL = "cnn"
 
 
@@ -121,8 +123,14 @@ def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
-    """Return the two arms to compare: baseline and BatchNorm, else the first two, else None."""
+def chosen_pair(arms: Sequence[str], control: str = "") -> tuple[str, str] | None:
+    """Return the two arms to compare, or None.
+
+    They are the control and the first other arm. Without a control they are baseline and
+    BatchNorm, or else the first two.
+    """
+    if control in arms and len(arms) > 1:
+        return control, next(arm for arm in arms if arm != control)
     if BASELINE in arms and BATCHNORM in arms:
         return BASELINE, BATCHNORM
     return (arms[0], arms[1]) if len(arms) > 1 else None
@@ -130,7 +138,7 @@ def chosen_pair(arms: Sequence[str]) -> tuple[str, str] | None:
 
 def compared_arms(study: Study) -> tuple[str, str] | None:
     """Return the two arms to compare, of those with a finished run."""
-    return chosen_pair([arm for arm in study.arms if study.runs[arm]])
+    return chosen_pair([arm for arm in study.arms if study.runs[arm]], study.control)
 
 
 def against_first(study: Study) -> list[dict[str, Any]]:
@@ -166,15 +174,22 @@ def is_reports_pair(study: Study) -> bool:
     )
 
 
-def summarise(study: Study) -> dict[str, Any]:
+def default_claims(study: Study) -> tuple[Claim, ...]:
+    """Return the course report's claims if the study has its two arms and its network."""
+    return batchnorm.claims(is_cifar10(study)) if is_reports_pair(study) else ()
+
+
+def summarise(study: Study, claims: Sequence[Claim] | None = None) -> dict[str, Any]:
     """Return every number of a study, as data for JSON.
 
     Arms without a finished run are only in `missing`. `paired`, `mcnemar` and
-    `convergence.epochs_saved` are empty without two arms that share a seed. `claims` is empty
-    unless these are the baseline and BatchNorm of the report's network. `against_first` has every
-    other arm, with p-values adjusted for their number. Every mean and difference has the rule of
-    its interval (`interval_rule`), its variances (`variance_of_mean`), and the reason for a
-    missing interval (`no_interval`).
+    `convergence.epochs_saved` are empty without two arms that share a seed. `against_first` has
+    every other arm, with p-values adjusted for their number. Every mean and difference has the
+    rule of its interval (`interval_rule`), its variances (`variance_of_mean`), and the reason for
+    a missing interval (`no_interval`).
+
+    Args:
+        claims: to decide; None for `default_claims`. One without a seed pair has no row.
     """
     finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
     runs = [run for row in finished.values() for run in row]
@@ -199,6 +214,8 @@ def summarise(study: Study) -> dict[str, Any]:
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claims(pairs, is_cifar10(study)) if is_reports_pair(study) else [],
+        "claims": claim_rows(
+            study, default_claims(study) if claims is None else claims, batchnorm.LABELS
+        ),
         "reason_no_intervals": _reason(study, len(pairs), paired),
     }

@@ -1,21 +1,34 @@
-"""Each claim's rule, on made-up studies whose answer is known."""
+"""Each rule of the report's claims, on made-up studies whose answer is known."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 from made_up import changed
+from msgspec import structs
 from scipy import stats
 
-from cifar_jax.study.claims import claims, decide, nearly_every_class
+from cifar_jax.experiments import batchnorm
 from cifar_jax.study.collect import read_study, run_path
 from cifar_jax.study.samples import Sample
 from cifar_jax.study.statistics import estimate
+from cifar_jax.study.verdicts import claim_rows, nearly_every_class
 
 
-def rows(workdir, arms=("none", "batch"), cifar10=True):
-    return {row["id"]: row for row in claims(read_study(workdir).pairs(*arms), cifar10)}
+def decided(study, cifar10=True, **fields):
+    """Rows of the report's claims, with other fields."""
+    claims = [structs.replace(claim, **fields) for claim in batchnorm.claims(cifar10)]
+    return {row["id"]: row for row in claim_rows(study, claims, batchnorm.LABELS)}
+
+
+def rows(workdir, cifar10=True, **fields):
+    return decided(read_study(workdir), cifar10, **fields)
+
+
+def verdict_on_classes(gains):
+    return nearly_every_class(gains)[1]
 
 
 def rows_without(workdir, name):
@@ -25,29 +38,13 @@ def rows_without(workdir, name):
         accuracy = {**run.results.per_class_accuracy, name: None}
         return changed(run, per_class_accuracy=accuracy)
 
-    pairs = read_study(workdir).pairs("none", "batch")
-    found = claims([(without(a), without(b)) for a, b in pairs], cifar10=True)
-    return {row["id"]: row for row in found}
+    study = read_study(workdir)
+    runs = {arm: [without(run) for run in row] for arm, row in study.runs.items()}
+    return decided(dataclasses.replace(study, runs=runs))
 
 
 def t_interval(values):
     return estimate(values).interval
-
-
-@pytest.mark.parametrize(
-    ("interval", "bound", "above", "below"),
-    [
-        (None, 0, "undecided", "undecided"),
-        ((0.1, 0.5), 0, "supported", "not supported"),
-        ((-0.5, -0.1), 0, "not supported", "supported"),
-        ((-0.1, 0.5), 0, "undecided", "undecided"),
-        ((-0.5, -0.1), -1, "supported", "not supported"),
-        ((0.0, 0.0), 0, "undecided", "undecided"),
-    ],
-)
-def test_decide(interval, bound, above, below):
-    assert decide(interval, bound) == above
-    assert decide(interval, bound, above=False) == below
 
 
 def test_true_claims_are_supported(make_study):
@@ -67,7 +64,7 @@ def test_true_claims_are_supported(make_study):
 
 
 def test_the_arms_exchanged_refute_every_claim(make_study):
-    found = rows(make_study(seeds=(1, 2, 3, 4, 5, 6)), ("batch", "none"))
+    found = rows(make_study(seeds=(1, 2, 3, 4, 5, 6)), arm="none", than="batch")
     assert {row["verdict"] for row in found.values()} == {"not supported"}
 
 
@@ -80,8 +77,10 @@ def test_one_seed_decides_nothing(make_study):
         assert row["published_inside_interval"] is None
 
 
-def test_no_pair_no_rows():
-    assert claims([], cifar10=True) == []
+def test_no_pair_no_rows(make_study):
+    workdir = make_study(seeds=(1,))
+    (run_path(workdir, "none", 1) / "results.json").unlink()
+    assert rows(workdir) == {}
 
 
 def test_figures_are_those_of_the_runs(make_study):
@@ -220,14 +219,14 @@ def class_gains(better, worse, unclear, seeds=3):
 def test_nearly_every_class_allows_one_that_is_not_clear(better, worse, unclear, seeds, verdict):
     if seeds == 2 and better + worse + unclear == 100 and worse:
         verdict = "undecided"  # two seeds cannot show two of a hundred classes to be worse
-    assert nearly_every_class(class_gains(better, worse, unclear, seeds))["verdict"] == verdict
+    assert verdict_on_classes(class_gains(better, worse, unclear, seeds)) == verdict
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 def test_one_seed_decides_nothing_about_classes(classes):
-    row = nearly_every_class(class_gains(classes, 0, 0, seeds=1))
-    assert row["verdict"] == "undecided"
-    assert "0 clearly higher" in row["measured"]
+    measured, verdict, _ = nearly_every_class(class_gains(classes, 0, 0, seeds=1))
+    assert verdict == "undecided"
+    assert "0 clearly higher" in measured
 
 
 def test_of_many_classes_some_look_worse_by_chance():
@@ -240,7 +239,7 @@ def test_of_many_classes_some_look_worse_by_chance():
             str(at): Sample(row.tolist(), images, -100.0, 100.0)
             for at, row in enumerate(rng.normal(0, 1, (100, 3)))
         }
-        refuted += nearly_every_class(gains)["verdict"] != "undecided"
+        refuted += verdict_on_classes(gains) != "undecided"
     assert refuted <= 2
 
 
@@ -252,9 +251,9 @@ def test_two_classes_of_which_one_gets_worse_do_not_support_the_claim():
         "a": Sample(gain.tolist(), rng.choice([-100.0, 0.0, 100.0], 10), -100.0, 100.0),
         "b": Sample((-gain).tolist(), rng.choice([-100.0, 0.0, 100.0], 10), -100.0, 100.0),
     }
-    row = nearly_every_class(gains)
-    assert row["verdict"] == "undecided"
-    assert "fewer than 5 classes" in row["rule"]
+    _, verdict, rule = nearly_every_class(gains)
+    assert verdict == "undecided"
+    assert "fewer than 5 classes" in rule
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2), (1, 2, 3)])
@@ -284,6 +283,6 @@ def test_classes_without_an_interval_count_among_the_comparisons():
     gains = {str(at): Sample((step - level).tolist(), images) for at in range(2)}
     gains |= {str(at): Sample([0.0] * 3, np.zeros(1000)) for at in range(2, 10)}
     assert [gain.estimate().p for gain in gains.values()] == [pytest.approx(0.02)] * 2 + [None] * 8
-    row = nearly_every_class(gains)
-    assert "2 clearly lower" in row["measured"]
-    assert row["verdict"] == "undecided"
+    measured, verdict, _ = nearly_every_class(gains)
+    assert "2 clearly lower" in measured
+    assert verdict == "undecided"

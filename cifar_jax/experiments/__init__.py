@@ -1,0 +1,1 @@
+"""Studies as Python values: their arms, claims and published numbers."""

@@ -1,0 +1,87 @@
+"""What a study compares: its arms, and how a run's experiment is built from its config."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cifar_jax.config.build import build_experiment, hyperparams
+from cifar_jax.config.settings import Config
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.train import Experiment
+from cifar_jax.errors import UserError
+from cifar_jax.runner.group import Run
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.grid import Arm, norm_arms, parse_arms
+from cifar_jax.study.user_code import text_of
+
+_DESCRIBED = ("model", "inputs", "loss", "optimizer", "schedule", "evaluated")
+
+
+def study_arms(
+    config: Config, file: ExperimentFile | None, given: Collection[str] = ()
+) -> tuple[Arm, ...]:
+    """Return the arms of a study, without a swept value.
+
+    Args:
+        config: of the study.
+        file: its experiment file; None for a study of norms.
+        given: settings, `section.name`, that replace those of the file.
+
+    Raises:
+        UserError: an arm is unknown or named twice.
+    """
+    if file is None:
+        return norm_arms(config)
+    return tuple(file.arm(name, given) for name in parse_arms(config, list(file.arms), file.arms))
+
+
+def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hyper]:
+    """Build the experiment and the hyper-parameters of a run."""
+    if file is None:
+        return build_experiment(config), hyperparams(config)
+    return file.build(config)
+
+
+def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: str = "") -> Run:
+    """Return a run, ready to train."""
+    described = None
+    if file is not None:
+        assert config.experiment.arm is not None
+        experiment = file.arms[config.experiment.arm].experiment
+        described = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+    return Run(config, *build(config, file), workdir, label, described)
+
+
+def check_file(file: ExperimentFile | None, config: Config, where: str) -> None:
+    """Check that a recorded run or study is of the given experiment file.
+
+    Args:
+        file: the given file, or None.
+        config: recorded.
+        where: names the run or study.
+
+    Raises:
+        UserError: the record is of a file, and another one or none is given.
+    """
+    recorded = config.experiment
+    if recorded.file is None:
+        return
+    if file is None:
+        raise UserError(
+            f"{where}: is of the experiment file {recorded.file}; give that file after the command"
+        )
+    if file.sha256 != recorded.sha256:
+        raise UserError(f"{file.path}: has changed since {where} was made with it")
+
+
+def refuse_settings(file: ExperimentFile, given: Sequence[str]) -> None:
+    """Check that no flag sets what an experiment file defines.
+
+    Args:
+        file: the experiment file.
+        given: flags of the settings that it defines, such as "--norm".
+
+    Raises:
+        UserError: there is one.
+    """
+    if given:
+        raise UserError(f"{given[0]}: {file.path} defines it; change it there")
