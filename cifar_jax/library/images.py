@@ -3,13 +3,13 @@
 import functools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
+from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.config.sizes import fit_defaults
 from cifar_jax.core.train import Data
 from cifar_jax.data import dataset as named
@@ -18,8 +18,9 @@ from cifar_jax.data.sources.contents import Contents, as_dataset
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.errors import InputError, shown
 from cifar_jax.library.progress import progress_bar
-from cifar_jax.runner.prepare import split_rows
-from cifar_jax.runner.session import Programs
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.prepare import Prepared, split_rows
+from cifar_jax.runner.session import Session
 
 Labelled = tuple[ArrayLike, ArrayLike]
 
@@ -30,12 +31,12 @@ class Images:
 
     Attributes:
         dataset: all images, with the training and validation images in one array.
-        config: the `[data]` table of a command with the same images and split.
+        config: of a command with the same images and split.
         train_rows, val_rows: indices of the two splits in that array, integers.
     """
 
     dataset: Dataset
-    config: DataConfig
+    config: Config
     train_rows: np.ndarray
     val_rows: np.ndarray
 
@@ -89,16 +90,18 @@ class Images:
         """Their labels, int32 (K,)."""
         return self.dataset.test_labels
 
-    @functools.cached_property
+    @property
     def arrays(self) -> Data:
         """The training and validation images on JAX's device, for `train`."""
-        host = (self.train_images, self.train_labels, self.val_images, self.val_labels)
-        return Data(*jax.device_put(host))
+        return self.session.prepared.data
 
     @functools.cached_property
-    def programs(self) -> Programs:
-        """The programs that `run` compiled for these images."""
-        return Programs()
+    def session(self) -> Session:
+        """The images on the device, and what `run` compiled for them."""
+        host = (self.train_images, self.train_labels, self.val_images, self.val_labels)
+        data = Data(*jax.device_put(host))
+        prepared = Prepared(self.config, self.dataset, self.train_rows, self.val_rows, data)
+        return Session(prepared, Display())
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train_rows):,} training, {len(self.val_rows):,} validation"
@@ -171,7 +174,8 @@ def _split(dataset: Dataset, config: DataConfig) -> Images:
     """Split a dataset as the command line does."""
     whole = Config(data=config, training=TrainingConfig(batch_size=1))
     whole, _ = fit_defaults(whole, len(dataset.train_labels))
-    return Images(dataset, whole.data, *split_rows(whole, dataset))
+    whole = replace(whole, model=ModelConfig(num_classes=len(dataset.classes)))
+    return Images(dataset, whole, *split_rows(whole, dataset))
 
 
 def _checked(pair: Labelled, what: str) -> tuple[np.ndarray, np.ndarray]:

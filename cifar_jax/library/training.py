@@ -1,42 +1,37 @@
 """Train an experiment with several seeds, and keep the results in memory."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.config.build import CPU_EVAL_BATCH, EVAL_BATCH
-from cifar_jax.config.settings import Config, TrainingConfig
+from cifar_jax.config import tables
+from cifar_jax.config.build import for_device
+from cifar_jax.config.settings import FileConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, init_state, predict
-from cifar_jax.errors import InputError, counted, shown
-from cifar_jax.kernels import FastModel, fast, slow_layers
+from cifar_jax.errors import InputError, UserError, counted, shown
 from cifar_jax.library.images import Images
 from cifar_jax.library.progress import progress_bar
-from cifar_jax.runner.evaluation import cross_entropy
-from cifar_jax.runner.group import EPOCH, Divergence, Group, Run
-from cifar_jax.runner.programs import (
-    Boundary,
-    CompiledEpoch,
-    HostData,
-    boundaries,
-    compile_device_epoch,
-    compile_stream_epoch,
-    stack_runs,
-    unstack_run,
-)
-from cifar_jax.runner.session import evaluate_state
+from cifar_jax.runner import outcome
+from cifar_jax.runner.ending import common_fields
+from cifar_jax.runner.group import EPOCH, Group, Run, from_rows
+from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_run
+from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
+from cifar_jax.runner.session import compiled_epoch, evaluate_state
+from cifar_jax.study.definition import described
 
 # Seconds of a call of a program. Ctrl-C ends it after the call.
 SEGMENT = 3.0
+# The experiment file in the records of runs that have none.
+IN_PYTHON = "Python"
+RATES = ("learning_rate", "momentum", "weight_decay")  # of `Hyper`
 METRICS = tuple(name for name in EPOCH.names or () if name != "epoch")
 
 
@@ -45,68 +40,67 @@ class Runs:
     """Trained runs of an experiment, one a seed. Rows of a run that diverged are NaN.
 
     Attributes:
-        experiment: as trained.
-        hyper: its hyper-parameters.
+        experiment, hyper: what was trained.
         data: its images.
-        seeds: of the runs, in the order of all arrays.
-        epochs: `history` in one array, `runner.group.EPOCH` (seeds, epochs).
+        results: of each run, with the fields of the file `results.json`.
         logits: float32 (seeds, N, classes), of the test images.
         states: after the last epoch, with a leading axis of seeds.
-        diverged: where the loss of a seed stopped being finite.
-        compile_seconds: time of compilation.
-        together: runs that trained together in one program.
     """
 
     experiment: Experiment
     hyper: Hyper
     data: Images
-    seeds: tuple[int, ...]
-    epochs: np.ndarray
+    results: tuple[Results, ...]
     logits: np.ndarray
     states: TrainState
-    diverged: dict[int, Divergence]
-    compile_seconds: float
-    together: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seed of each run, in the order of all arrays."""
+        return tuple(found.seed for found in self.results)
 
     @functools.cached_property
     def history(self) -> dict[str, np.ndarray]:
         """Every metric of every epoch, float64 (seeds, epochs).
 
-        Losses are in nats and accuracies fractions; `seconds` are those of a run in an epoch.
+        Losses are in nats and accuracies fractions. `seconds` of an epoch are without compilation;
+        of runs that train together each has its share.
         """
-        return {name: self.epochs[name] for name in METRICS}
+        shape = len(self.results), self.experiment.epochs
+        found = {name: np.full(shape, np.nan) for name in METRICS}
+        for i, results in enumerate(self.results):
+            rows = from_rows(results.history)
+            for name in METRICS:
+                found[name][i, : len(rows)] = rows[name]
+        return found
 
     @functools.cached_property
     def test_accuracy(self) -> np.ndarray:
         """Share of the test images that each run classifies correctly, float64 (seeds,)."""
-        right = np.mean(self.logits.argmax(axis=2) == self.data.test_labels, axis=1)
-        return np.where(self._finished, right, np.nan)
+        return np.array([getattr(found, "test_accuracy", np.nan) for found in self.results])
 
     @functools.cached_property
     def test_loss(self) -> np.ndarray:
         """Mean cross-entropy of the test images in nats, float64 (seeds,)."""
-        losses = [cross_entropy(logits, self.data.test_labels).mean() for logits in self.logits]
-        return np.array(losses)
+        return np.array([getattr(found, "test_loss", np.nan) for found in self.results])
 
     @property
-    def _finished(self) -> np.ndarray:
-        return np.array([seed not in self.diverged for seed in self.seeds])
+    def diverged(self) -> dict[int, DivergedAt]:
+        """Where the loss of a seed stopped being finite, by seed."""
+        return {r.seed: r.diverged for r in self.results if isinstance(r, Diverged)}
 
     def __repr__(self) -> str:
-        n, epochs = self.epochs.shape
-        found = 100 * self.test_accuracy[self._finished]
+        found = 100 * self.test_accuracy[np.isfinite(self.test_accuracy)]
         accuracy = f", test accuracy {found.mean():.2f}" if len(found) else ""
-        if len(found) > 1:
-            accuracy += f" ± {found.std(ddof=1):.2f}"
+        accuracy += f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else ""
         accuracy += " %" if len(found) else ""
-        seeds = ", ".join(map(str, self.seeds))
         wrong = "".join(
             f"; seed {seed} diverged in epoch {at.epoch}" for seed, at in self.diverged.items()
         )
-        plural = "s" if n > 1 else ""
+        runs, seeds = len(self.seeds), ", ".join(map(str, self.seeds))
         return (
-            f"<{n} run{plural} of {epochs} epoch{'s' * (epochs > 1)} on {self.data.name}, "
-            f"seed{plural} {seeds}{accuracy}{wrong}>"
+            f"<{counted(runs, 'run')} of {counted(self.experiment.epochs, 'epoch')} on "
+            f"{self.data.name}, seed{'s' * (runs > 1)} {seeds}{accuracy}{wrong}>"
         )
 
 
@@ -158,19 +152,15 @@ def run(
             show(what, len(batches) * together * experiment.epochs + done, total)
 
         for start in range(0, len(chosen), together):
-            group = chosen[start : start + together]
-            batches.append(_train(experiment, data, scalars, group, show_epochs))
+            runs = [_run(experiment, scalars, data, seed) for seed in chosen[start:][:together]]
+            batches.append(_train(data, runs, show_epochs))
     return Runs(
-        experiment=experiment,
-        hyper=scalars,
-        data=data,
-        seeds=chosen,
-        epochs=np.concatenate([batch.epochs for batch in batches]),
-        logits=np.concatenate([batch.logits for batch in batches]),
-        states=jax.tree.map(lambda *x: jnp.concatenate(x), *(batch.state for batch in batches)),
-        diverged={seed: at for batch in batches for seed, at in batch.diverged.items()},
-        compile_seconds=sum(batch.compile_seconds for batch in batches),
-        together=together,
+        experiment,
+        scalars,
+        data,
+        tuple(results for batch in batches for results in batch.results),
+        np.concatenate([batch.logits for batch in batches]),
+        jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(b.state for b in batches)),
     )
 
 
@@ -198,15 +188,25 @@ def _scalars(hyper: Hyper) -> Hyper:
     """Return hyper-parameters as float32 scalars.
 
     Raises:
-        InputError: one is not a number.
+        InputError: one is not a number, or out of range.
     """
     if not isinstance(hyper, Hyper):
         raise InputError(f"hyper: {shown(hyper)} is not a Hyper, such as Hyper(learning_rate=0.1)")
-    values = {field.name: getattr(hyper, field.name) for field in dataclasses.fields(hyper)}
+    values = {field.name: getattr(hyper, field.name) for field in fields(hyper)}
     for name, value in values.items():
         if np.ndim(value) or not isinstance(value, int | float | np.number | jax.Array):
             raise InputError(f"hyper: {name}: {shown(value)} is not a number; run once for each")
+    for name in RATES:
+        _check_setting(name, float(values[name]), f"hyper: {name}")
     return type(hyper)(**{name: np.float32(value) for name, value in values.items()})
+
+
+def _check_setting(name: str, value: int | float, where: str) -> None:
+    """Check the limits of a setting, which are those of the command line."""
+    try:
+        tables.check_value(TrainingConfig, name, value, where)
+    except UserError as error:
+        raise InputError(str(error)) from None
 
 
 def _check(experiment: Experiment, data: Images) -> None:
@@ -220,8 +220,8 @@ def _check(experiment: Experiment, data: Images) -> None:
     if not isinstance(data, Images):
         kind = type(data).__name__
         raise InputError(f"data: a {kind} is not allowed; make it by load or from_arrays")
-    if experiment.epochs < 1 or experiment.batch_size < 1:
-        raise InputError("experiment: epochs and batch_size must be at least 1")
+    for name in ("epochs", "batch_size"):
+        _check_setting(name, getattr(experiment, name), f"experiment: {name}")
     images = jax.ShapeDtypeStruct((2, *data.test_images.shape[1:]), jnp.uint8)
 
     def outputs(images: jax.Array) -> tuple[TrainState, jax.Array]:
@@ -242,102 +242,81 @@ def _check(experiment: Experiment, data: Images) -> None:
         )
 
 
-def _as_trained(experiment: Experiment) -> Experiment:
-    """Return an experiment in its fastest form for JAX's default backend, as the commands do."""
-    changed: dict[str, Any] = {}
-    if not isinstance(experiment.model, FastModel):
-        changed["model"] = cast(nn.Module, fast(experiment.model))
-    if jax.default_backend() == "cpu":  # CPUs always compute full float32.
-        changed["precision"] = None
-        if experiment.eval_batch_size == EVAL_BATCH:
-            changed["eval_batch_size"] = CPU_EVAL_BATCH
-    return dataclasses.replace(experiment, **changed)
+def _run(experiment: Experiment, hyper: Hyper, data: Images, seed: int) -> Run:
+    """Return a run as commands describe it."""
+    training = TrainingConfig(
+        seed=seed,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+    )
+    training = replace(training, **{name: float(str(getattr(hyper, name))) for name in RATES})
+    config = replace(data.config, training=training, experiment=FileConfig(file=IN_PYTHON))
+    label = f"seed {seed}"
+    return Run(config, for_device(experiment), hyper, Path(), label, described(experiment))
 
 
 class _Batch(NamedTuple):
     """Runs that trained together. Fields as in `Runs`."""
 
-    epochs: np.ndarray
+    results: list[Results]
     logits: np.ndarray
     state: TrainState
-    diverged: dict[int, Divergence]
-    compile_seconds: float
 
 
-def _train(
-    experiment: Experiment,
-    data: Images,
-    hyper: Hyper,
-    seeds: Sequence[int],
-    show: Callable[[float], None],
-) -> _Batch:
-    """Train seeds together, and evaluate them.
+def _train(data: Images, runs: Sequence[Run], show: Callable[[float], None]) -> _Batch:
+    """Train runs together, and evaluate them.
 
     Args:
-        experiment, data, hyper, seeds: as in `run`.
+        data: images.
+        runs: of one experiment.
         show: called with the number of finished epochs of all runs.
     """
-    trained, shape = _as_trained(experiment), data.test_images.shape[1:]
-    initial = jax.jit(init_state, static_argnums=(0, 2))
-    state = stack_runs([initial(trained, jax.random.key(seed), shape) for seed in seeds])
-    stacked = jax.device_put(stack_runs([hyper] * len(seeds)))
     show(0)
-    begun = time.perf_counter()
-    program = _compiled(trained, data, stacked, state)
-    compile_seconds = time.perf_counter() - begun
-    config = Config(training=TrainingConfig(epochs=experiment.epochs))
-    group = Group(
-        tuple(Run(config, Path()) for _ in seeds),
-        (),
-        program,
-        stacked,
-        len(data.train_rows),
-        Boundary(state, 1, 0, 0.0),
-        np.zeros((len(seeds), 0), EPOCH),
-    )
-    for at in boundaries(program, stacked, group.at, experiment.epochs, SEGMENT):
+    group = _begin(data, runs)
+    for at in boundaries(group.program, group.hyper, group.at, group.last, SEGMENT):
         group.advance(at)
-        part = at.steps / (program.full + 1) if at.metrics is None else 1
-        show(len(seeds) * (at.epoch - 1 + part))
+        part = at.steps / (group.program.full + 1) if at.metrics is None else 1
+        show(len(runs) * (at.epoch - 1 + part))
         if not group.alive:
             break
-    show(len(seeds) * experiment.epochs)
-    logits = np.full((len(seeds), len(data.test_labels), len(data.classes)), np.nan, np.float32)
-    for i in group.alive:
-        one = unstack_run(group.at.state, i)
-        _, logits[i], seconds = evaluate_state(data.programs, trained, one, data.dataset)
-        compile_seconds += seconds
-    return _Batch(
-        _with_nan(group, experiment.epochs),
-        logits,
-        group.at.state,
-        {seeds[i]: at for i, at in group.diverged.items()},
-        compile_seconds,
-    )
+    show(len(runs) * group.last)
+    logits = np.full((len(runs), len(data.test_labels), len(data.classes)), np.nan, np.float32)
+    results = [_end(data, group, i, logits[i]) for i in range(len(runs))]
+    return _Batch(results, logits, group.at.state)
 
 
-def _with_nan(group: Group, epochs: int) -> np.ndarray:
-    """Return the history, `EPOCH` (runs, epochs), with NaN from a divergence on."""
-    history = np.zeros((len(group.runs), epochs), EPOCH)
-    history[:, : group.history.shape[1]] = group.history
-    history["epoch"] = np.arange(epochs) + 1
-    for i, found in group.diverged.items():
-        for name in METRICS:
-            history[name][i, found.epoch - 1 :] = np.nan
-    return history
+def _begin(data: Images, runs: Sequence[Run]) -> Group:
+    """Compile the program of a group, and return the group at its start."""
+    experiment, session = runs[0].experiment, data.session
+    initial, shape = jax.jit(init_state, static_argnums=(0, 2)), data.test_images.shape[1:]
+    keys = [jax.random.key(run.config.training.seed) for run in runs]
+    state = stack_runs([initial(experiment, key, shape) for key in keys])
+    hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
+    begun = time.perf_counter()
+    program = compiled_epoch(session, experiment, hyper, state)
+    compiled = time.perf_counter() - begun
+    records = [
+        Training(
+            config=tables.to_dict(run.config),
+            dataset=session.prepared.record(),
+            compile_seconds=compiled,
+            computed_on=(session.computing,),
+            history=(),
+            described=run.described,
+        )
+        for run in runs
+    ]
+    history = np.zeros((len(runs), 0), EPOCH)
+    n_train, start = len(data.train_rows), Boundary(state, 1, 0, 0.0)
+    return Group(tuple(runs), tuple(records), program, hyper, n_train, start, history)
 
 
-def _compiled(
-    experiment: Experiment, data: Images, hyper: Hyper, state: TrainState
-) -> CompiledEpoch:
-    """Return the compiled epoch, from `data.programs` if it is there."""
-    known, key = data.programs.epoch, (experiment, len(state.step))
-    if key not in known:
-        slow = len(state.step) == 1 and slow_layers(experiment, data.test_images.shape[1:])
-        if slow:  # A step is a call of its own.
-            whole = data.dataset
-            host = HostData(whole.train_images, whole.train_labels, data.train_rows)
-            known[key] = compile_stream_epoch(experiment, hyper, state, host, data.arrays)
-        else:
-            known[key] = compile_device_epoch(experiment, hyper, state, data.arrays)
-    return known[key]
+def _end(data: Images, group: Group, index: int, logits: np.ndarray) -> Results:
+    """Return the results of a run. Put its logits, (N, classes), into `logits`."""
+    if found := group.diverged.get(index):
+        where = DivergedAt(epoch=found.epoch, step=found.step)
+        return outcome.divergence(where, **common_fields(data.session, group, index))
+    state, programs = unstack_run(group.at.state, index), data.session.programs
+    experiment = group.runs[index].experiment
+    evaluation, logits[:], seconds = evaluate_state(programs, experiment, state, data.dataset)
+    return outcome.finished(evaluation, **common_fields(data.session, group, index, seconds))

@@ -161,7 +161,7 @@ def test_a_run_equals_the_pure_function(runs: cj.Runs, data: cj.Images) -> None:
 
 
 def test_seeds_that_diverge_are_said_and_nan(data: cj.Images) -> None:
-    runs = cj.run(SMALL, data, seeds=[3, 4], hyper=cj.Hyper(learning_rate=1e30))
+    runs = cj.run(SMALL, data, seeds=[3, 4], hyper=cj.Hyper(learning_rate=1e6))
     assert "seed 3 diverged in epoch 1" in repr(runs)
     assert set(runs.diverged) == {3, 4}
     assert np.isnan(runs.test_accuracy).all()
@@ -177,6 +177,7 @@ WRONG_RUNS = [
     ({"seeds": [0.5]}, "seeds: 0.5 is not allowed"),
     ({"hyper": 0.1}, "hyper: 0.1 is not a Hyper"),
     ({"hyper": cj.Hyper(learning_rate=(0.1, 0.2))}, "learning_rate: (0.1, 0.2) is not a number"),
+    ({"hyper": cj.Hyper(momentum=1)}, "hyper: momentum: 1.0 is out of range; allowed: at least 0"),
     ({"experiment": cj.CNN()}, "is not an Experiment"),
     (
         {"experiment": cj.Experiment()},
@@ -185,7 +186,7 @@ WRONG_RUNS = [
     ({"experiment": cj.Experiment(SMALL.model, batch_size=31)}, "would be a single one"),
     (
         {"experiment": cj.Experiment(SMALL.model, epochs=0)},
-        "epochs and batch_size must be at least",
+        "experiment: epochs: 0 is out of range",
     ),
     ({"data": TRAIN}, "data: a tuple is not allowed; make it by load or from_arrays"),
     ({"seed_parallelism": 0}, "seed_parallelism=0: must be at least 1"),
