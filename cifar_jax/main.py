@@ -373,6 +373,7 @@ def _study(argv: list[str]) -> int:
     from cifar_jax.commands.open_file import given_settings, open_file
     from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
+    from cifar_jax.study.definition import Given
 
     flags = _flags(arguments)
     file, config = open_file(arguments.file, config, flags, arguments.workdir)
@@ -380,8 +381,7 @@ def _study(argv: list[str]) -> int:
     try:
         failed = study_run(
             config,
-            file=file,
-            given=replaced,
+            given=Given(file, replaced),
             seeds=seeds,
             workdir=arguments.workdir,
             grace=arguments.grace,

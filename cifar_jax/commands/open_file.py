@@ -33,7 +33,7 @@ def open_file(
             )
         return None, config
     own = {change.field for change in changes(Config(), config) if not is_free(change.field)}
-    for setting in [*flags, *sorted(own - {"model.num_classes"})]:
+    for setting in [*flags, *sorted(own)]:
         if not is_free(setting):
             name = flags.get(setting, setting)
             raise UserError(f"{name}: {path} defines it; change it there")

@@ -38,11 +38,11 @@ from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently, others_computed_on
-from cifar_jax.study.definition import build, make_run, study_arms
+from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import check_arms, unshared
-from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep, set_values
+from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
 from cifar_jax.study.record import Plan, PlanArm, find_plan, read_plan, run_path, write_plan
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
 from cifar_jax.study.summary import summarise
@@ -82,8 +82,7 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
 def study_run(
     config: Config,
     *,
-    file: ExperimentFile | None = None,
-    given: Collection[str] = (),
+    given: Given = NO_FILE,
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     grace: float = GRACE,
@@ -93,8 +92,7 @@ def study_run(
 
     Args:
         config: of the study. A run's config differs only in arm, seed and swept setting.
-        file: the experiment file with the arms; None for a study of norms.
-        given: settings, `section.name`, that replace those of the file.
+        given: the experiment file with the arms, if any.
         seeds: of the study. None: `study.seeds` seeds, counted up from `training.seed`.
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
@@ -109,7 +107,8 @@ def study_run(
         Interrupted: a signal stopped it; finished runs and checkpoints are kept.
     """
     display = display or Display()
-    named, sweep = study_arms(config, file, given), parse_sweep(config)
+    file = given.file
+    named, sweep = study_arms(config, given), parse_sweep(config)
     seeds = seeds or study_seeds(config)
     group_size = seed_parallelism(config, jax.default_backend())
     arms = grid(named, sweep)
@@ -123,7 +122,9 @@ def study_run(
     check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)
     requested = Plan(
-        arms=tuple(PlanArm(a.name, a.name, dict(a.settings)) for a in named),
+        arms=tuple(
+            PlanArm(a.name, NORM_LABELS.get(a.name, a.name), dict(a.settings)) for a in named
+        ),
         seeds=seeds,
         config=tables.to_dict(prepared.config),
         dataset=prepared.record(),
@@ -351,7 +352,7 @@ def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> Non
             label = f"{row['arm']}, {study.sweep.at(row['value'])}"
             display.say(f"{label}: test accuracy {_accuracy(row['test_accuracy'])}{diverged}")
     for row in summary["chosen"]:
-        display.say(choice_text(study.sweep, row))
+        display.say(choice_text(study.sweep, row, summary["labels"]))
     _say_report(written, display)
 
 

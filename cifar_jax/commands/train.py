@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -24,8 +25,7 @@ from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record
-from cifar_jax.runner.session import Programs, Session, evaluate_state
-from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.session import Options, Programs, Session, evaluate_state
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
@@ -86,10 +86,8 @@ def train_run(
     *,
     file: ExperimentFile | None = None,
     workdir: Path | None = None,
-    resume: bool = False,
-    debug_nans: bool = False,
-    grace: float = GRACE,
     display: Display | None = None,
+    **options: Unpack[Options],
 ) -> Finished:
     """Train a run, evaluate it on the test set, and write its files.
 
@@ -97,10 +95,8 @@ def train_run(
         config: of the run.
         file: its experiment file. `config.experiment` names the arm.
         workdir: the run's directory, by default `run_directory`.
-        resume: continue from the newest checkpoint in `workdir`, if there is one.
-        debug_nans: if the run diverges, find the operation with the first non-finite value.
-        grace: seconds that running steps may take after SIGTERM.
         display: shows progress.
+        options: see `Session`. By default a run does not resume.
 
     Returns:
         The run's `results.json`.
@@ -111,6 +107,7 @@ def train_run(
         Diverged: the loss is no longer finite.
     """
     display = display or Display()
+    resume = options.setdefault("resume", False)
     check_all([config.training])
     if workdir is not None:
         check_workdir(workdir, resume)
@@ -122,7 +119,7 @@ def train_run(
     workdir = workdir or run_directory(config, dataset)
     check_workdir(workdir, resume)
     before = read_divergence(workdir)
-    if before is not None and not debug_nans:
+    if before is not None and not options.get("debug_nans"):
         raise UserError(
             f"--resume: {divergence_line(before, workdir)}; it would diverge again; choose another "
             "--workdir and a lower --lr, or add --debug-nans to find the operation"
@@ -130,7 +127,7 @@ def train_run(
     try:
         with lock_directory(workdir, "train"):
             check_workdir(workdir, resume)
-            session = Session(prepared, display, resume=resume, debug_nans=debug_nans, grace=grace)
+            session = Session(prepared, display, **options)
             if file is not None:
                 write_text(workdir / SOURCE, file.source)
             (results,) = train_group(session, [make_run(config, file, workdir)])
@@ -167,7 +164,7 @@ def evaluate_run(
     checkpoint: Path,
     *,
     file: ExperimentFile | None = None,
-    moved: Moved = Moved(),
+    moved: Moved | None = None,
     display: Display | None = None,
 ) -> Evaluation:
     """Restore the newest checkpoint of a run and evaluate it on the run's test images.
@@ -188,7 +185,7 @@ def evaluate_run(
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; evaluating the one before")
         check_file(file, record.settings, str(directory))
-        config = moved.set_in(record.settings)
+        config = (moved or Moved()).set_in(record.settings)
         config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
         display.end_progress()
         if images.fingerprint != record.dataset.fingerprint:

@@ -318,7 +318,8 @@ def is_free(field: str) -> bool:
     """Return whether an experiment file leaves a setting, `section.name`, to the config."""
     section, _, name = field.partition(".")
     images = section == "data" and name != "augment"
-    return images or section in ("study", "experiment", "hyper") or field in FILE_SETTINGS
+    known = ("model.num_classes", *FILE_SETTINGS)
+    return images or section in ("study", "experiment", "hyper") or field in known
 
 
 @dataclass(frozen=True)

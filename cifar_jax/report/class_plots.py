@@ -17,7 +17,7 @@ from cifar_jax.data.splits import train_val_split
 from cifar_jax.report.drawing import arm_style, drawn_arms, legend_below, new_figure
 from cifar_jax.report.labels import MOST_NAMED, class_names, name_classes
 from cifar_jax.report.matrix import draw_matrix, write_cells
-from cifar_jax.report.naming import arm_name, paired_runs
+from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Run, Study
 
 MOST_WRITTEN = 12  # classes; numbers in more cells would be too small
@@ -168,10 +168,10 @@ def per_class(study: Study, per_arm: dict[str, Any], classes: Sequence[str], tit
         mean = np.array([100 * row["mean"] if row else np.nan for row in rows])
         colour, _ = arm_style(study.arms, arm)
         if len(classes) > MOST_NAMED:
-            _sorted_classes(axes, mean, colour, arm_name(arm))
+            _sorted_classes(axes, mean, colour, study.label(arm))
             continue
         x = np.arange(len(classes)) + width * (number - (len(arms) - 1) / 2)
-        label = arm_name(arm)
+        label = study.label(arm)
         axes.bar(x, mean, width, color=colour, edgecolor="white", linewidth=0.4, label=label)
         ends = [(at, *row["ci_t"]) for at, row in zip(x, rows, strict=True) if row and row["ci_t"]]
         for at, low, high in ends:

@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from cifar_jax.report.labels import use_fonts, wrapped
-from cifar_jax.report.naming import arm_name
 from cifar_jax.storage import write_bytes
 from cifar_jax.study.collect import Run, Study
 
@@ -114,7 +113,7 @@ def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
 def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:
     """Return name, colour, marker and runs of each arm that has a run."""
     return [
-        (arm_name(arm), *arm_style(study.arms, arm), study.runs[arm])
+        (study.label(arm), *arm_style(study.arms, arm), study.runs[arm])
         for arm in study.arms
         if study.runs.get(arm)
     ]

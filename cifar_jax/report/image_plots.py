@@ -9,7 +9,7 @@ from scipy.special import softmax
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.report.drawing import arm_style, new_figure
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
-from cifar_jax.report.naming import arm_name, paired_runs
+from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Run, Study
 
 MOST_OF_EACH = 9  # images that only one arm gets right
@@ -114,7 +114,7 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
     for part, right, wrong, rows, all_rows in zip(
         parts, both[::-1], both, taken, found, strict=True
     ):
-        a, b = (short_name(arm_name(run.arm)) for run in (right, wrong))
+        a, b = (short_name(study.label(run.arm)) for run in (right, wrong))
         heading = f"right with {a}, wrong with {b}: {len(all_rows):,}"
         part.suptitle(heading, x=0.01, ha="left", fontsize=9)
         words: list[Words] = [
@@ -122,7 +122,7 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
                 ("true", names[label[row]], "black"),
                 *(
                     (
-                        arm_name(run.arm),
+                        study.label(run.arm),
                         names[run.predicted[row]],
                         arm_style(study.arms, run.arm)[0],
                     )

@@ -11,7 +11,7 @@ from cifar_jax.errors import counted
 from cifar_jax.names import MODEL_CARD
 from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
-from cifar_jax.report.naming import arm_name, dataset_name
+from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.page import environment
 from cifar_jax.report.tables import INTERVAL_NOTE, Table
 from cifar_jax.report.text import NONE, interval, mean_and_spread
@@ -76,14 +76,12 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results
-    training = results.config["training"]
     classes = study.dataset.classes
     text = (
         environment(markdown=True)
         .get_template("model_card.md")
         .render(
-            name=arm_name(arm),
-            norm=results.norm,
+            name=study.label(arm),
             model=results.model,
             num_params=f"{row['num_params']:,}",
             data=study.dataset,
@@ -95,12 +93,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             runs=counted(len(runs), "seed"),
             seeds=", ".join(str(run.seed) for run in runs),
             several=len(runs) > 1,
-            optimiser=recipe.optimiser(training),
-            schedule=recipe.schedule(training),
-            regularisers=", ".join(recipe.regularisers(training)),
-            augment=results.config["data"]["augment"],
-            dropout=results.config["model"]["dropout"],
-            epochs=counted(summary["epochs"], "epoch"),
+            recipe=recipe.rows(results),
             device=summary["device"] or "an unknown device",
             versions=", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
             revision=summary["git_revision"] or "unknown",

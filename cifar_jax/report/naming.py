@@ -3,16 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.experiments.batchnorm import LABELS
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
 DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
-
-
-def arm_name(arm: str) -> str:
-    """Return the name of an arm in text."""
-    return LABELS.get(arm, arm)
 
 
 def dataset_name(study: Study) -> str:
@@ -26,6 +20,11 @@ def dataset_name(study: Study) -> str:
         for part in parts
     ]
     return ", ".join([DATASET_NAMES[whole], *words])
+
+
+def study_title(study: Study) -> str:
+    """Return the question of a study."""
+    return study.title or "What does normalisation change?"
 
 
 def data_notes(study: Study) -> list[str]:

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
-from cifar_jax.errors import UserError, counted, printable
-from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SUMMARY
+from cifar_jax.errors import UserError, counted, one_line, printable
+from cifar_jax.inputs import read_bytes
+from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SOURCE, SUMMARY
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
-from cifar_jax.report.naming import arm_name, data_notes, dataset_name, listed
+from cifar_jax.report.naming import data_notes, dataset_name, listed, study_title
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import (
     Table,
@@ -44,6 +45,8 @@ from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.statistics import ALPHA
 from cifar_jax.study.summary import is_cifar10
+
+LARGEST_SOURCE = 1 << 20  # bytes
 
 Build = Callable[[], Figure]
 Warn = Callable[[str], None]
@@ -107,13 +110,13 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
         return answer
     clear = [row for row in others if row["p_t_holm"] is not None and row["p_t_holm"] < ALPHA]
     names = [
-        f"{arm_name(row['arms'][1])} ({'higher' if row['mean_difference'] > 0 else 'lower'})"
+        f"{study.label(row['arms'][1])} ({'higher' if row['mean_difference'] > 0 else 'lower'})"
         for row in clear
     ]
     found = listed(names) if names else "none"
     return (
         f"{answer} Of {counted(len(others), 'arm')} compared with "
-        f"{arm_name(others[0]['arms'][0])}, these differ after Holm's correction: {found}."
+        f"{study.label(others[0]['arms'][0])}, these differ after Holm's correction: {found}."
     )
 
 
@@ -127,14 +130,14 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
             accuracy = row["test_accuracy"]
             spread = f", 95 % interval {interval(accuracy['ci_t'], 100)}" * bool(accuracy["ci_t"])
             parts.append(
-                f"{arm_name(arm)} reaches a test accuracy of {percent(accuracy['mean'])} "
+                f"{study.label(arm)} reaches a test accuracy of {percent(accuracy['mean'])} "
                 f"({counted(accuracy['n'], 'seed')}{spread})"
             )
         return f"On {where}, {listed(parts)}; nothing is compared."
     first, second = paired["arms"]
     row = paired["test_accuracy"]
     gain, ends, seeds = 100 * row["mean_difference"], row["ci_t"], paired["seeds"]
-    a, b = arm_name(first), arm_name(second)
+    a, b = study.label(first), study.label(second)
     if why := undecided(row):
         number = f"the one seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} paired seeds"
         return (
@@ -174,14 +177,14 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
     """Return the warnings at the top of the page."""
     found = data_notices(study)
     if summary["diverged"]:
-        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in summary["diverged"])
+        runs = ", ".join(f"{study.label(arm)} seed {seed}" for arm, seed in summary["diverged"])
         found.append(
             f"Runs that diverged, which no number includes: {runs}. The arm's numbers look too "
             "good without them."
         )
     absent = [run for run in summary["missing"] if run not in summary["diverged"]]
     if absent:
-        runs = ", ".join(f"{arm_name(arm)} seed {seed}" for arm, seed in absent)
+        runs = ", ".join(f"{study.label(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently([study])
     if summary["reason_no_intervals"]:
@@ -199,6 +202,7 @@ def config_toml(study: Study, sweep: str = "") -> str:
     config = portable_config(study)
     config["training"]["seed"] = study.seeds[0]
     config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
+    config.pop("experiment", None)
     if sweep:
         config["study"]["sweep"] = sweep
     return tomli_w.dumps(config)
@@ -212,6 +216,14 @@ def portable_config(study: Study) -> dict[str, Any]:
     if data["dataset"] not in ("auto", "cifar10", "synthetic"):
         data["dataset"] = f"path/to/{study.dataset.name.removeprefix('folder-')}"
     return config
+
+
+def read_source(workdir: Path) -> str:
+    """Return the experiment file of a study or run, or why it cannot be read."""
+    try:
+        return read_bytes(workdir / SOURCE, LARGEST_SOURCE).decode("utf-8")
+    except (OSError, ValueError) as error:
+        return f"# {SOURCE}: cannot be read ({one_line(error)})"
 
 
 def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
@@ -289,9 +301,11 @@ def write_pages(
         "tables": [table for table in tables if table.rows],
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
         "toml": Markup(_visible(toml)),
+        "file": study.file,
+        "source": Markup(_visible(read_source(study.workdir))) if study.file else "",
     }
     page = study.workdir / REPORT
-    values_html = {**values, "toml": str(values["toml"])}
+    values_html = {**values, **{key: str(values[key]) for key in ("toml", "source")}}
     write_text(page, environment(False).get_template("report.html").render(values_html))
     text = study.workdir / REPORT_TEXT
     write_text(text, environment(True).get_template("report.md").render(values))
@@ -336,7 +350,7 @@ def write_report(
         tables=tables,
         toml=config_toml(study),
         warn=warn,
-        title=f"What normalisation changes: {dataset_name(study)}",
+        title=f"{study_title(study)} ({dataset_name(study)})",
         headline=headline(study, summary),
         notices=notices(study, summary),
         main=main_table(study, summary),

@@ -1,9 +1,10 @@
-"""Describe training in words, from the `[training]` table of a config."""
+"""Describe in words how a network was trained."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from cifar_jax.errors import counted
+from cifar_jax.runner.results import Results
 
 OPTIMIZERS = {
     "sgd": "SGD",
@@ -63,3 +64,28 @@ def regularisers(training: Mapping[str, Any]) -> list[str]:
     if training["mixup"]:
         found.append(f"mixup with alpha {training['mixup']:g}")
     return found
+
+
+def rows(results: Results) -> dict[str, str]:
+    """Describe network and training of a run, by topic."""
+    training, described = results.config["training"], results.described
+    epochs = counted(training["epochs"], "epoch")
+    if described is not None:
+        numbers = {
+            "epochs": epochs,
+            "batch size": f"{training['batch_size']}",
+            "learning rate": f"{training['learning_rate']:g}",
+            "momentum": f"{training['momentum']:g}",
+            "weight decay": f"{training['weight_decay']:g}",
+        }
+        if own := results.config["experiment"].get("hyper"):
+            numbers["hyper-parameters"] = own.replace(",", ", ").replace("=", " ")
+        return {**described, **numbers}
+    model, augment = results.config["model"], results.config["data"]["augment"]
+    return {
+        "random flip and crop in training": "yes" if augment else "no",
+        "network": f"{model['name']}, dropout {model['dropout']:g}",
+        "optimiser": optimiser(training),
+        "schedule": f"{epochs}, {schedule(training)}",
+        "regularisers besides dropout": ", ".join(regularisers(training)) or "none",
+    }

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.names import REPORT
+from cifar_jax.names import REPORT, SOURCE
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
 from cifar_jax.report.drawing import render
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
 from cifar_jax.report.matrix import cells_note
-from cifar_jax.report.naming import arm_name, data_notes, dataset_name
+from cifar_jax.report.naming import data_notes, dataset_name
 from cifar_jax.report.page import (
     Build,
     PageFigure,
@@ -24,11 +24,13 @@ from cifar_jax.report.page import (
     embed,
     environment,
     portable_config,
+    read_source,
 )
 from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
 from cifar_jax.report.text import NONE, interval, percent
+from cifar_jax.runner.locate import study_of
 from cifar_jax.runner.results import Diverged, Finished
 from cifar_jax.storage import check_inside, write_text
 from cifar_jax.study.collect import Run, Study
@@ -114,7 +116,8 @@ def _counted(run: Run) -> str:
 
 def headline(run: Run) -> str:
     """Describe the run's result."""
-    where, what = dataset_name(as_study(run)), f"{run.results.model}, {arm_name(run.arm)}"
+    study = as_study(run)
+    where, what = dataset_name(study), f"{run.results.model}, {study.label(run.arm)}"
     if isinstance(run.results, Diverged):
         ended = run.results.diverged
         at = f"epoch {ended.epoch}" + (f", step {ended.step}" if ended.step else "")
@@ -204,8 +207,12 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
 
         return attempt(figure, drawn, warn)
 
+    config = portable_config(study)
+    config.pop("experiment", None)
+    # A run of a study has its file in the study's directory.
+    source = run.directory if (run.directory / SOURCE).exists() else study_of(run.directory)
     values: dict[str, Any] = {
-        "title": f"{dataset_name(study)}, {run.results.model}, {arm_name(run.arm)}, "
+        "title": f"{dataset_name(study)}, {run.results.model}, {study.label(run.arm)}, "
         f"seed {run.seed}",
         "headline": headline(run),
         "notices": data_notices(study),
@@ -213,7 +220,10 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
         "figures": [draw(figure) for figure in run_figures(run, images)],
         "classes": classes_table(run) if len(run.label) else Table("", "", (), []),
         "facts": facts_table(run),
-        "toml": tomli_w.dumps(portable_config(study)),
+        "toml": tomli_w.dumps(config),
+        "file": study.file,
+        "arm": run.arm,
+        "source": read_source(source) if study.file else "",
     }
     write_text(path, environment(False).get_template("run.html").render(values))
     return path

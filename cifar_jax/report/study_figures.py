@@ -25,7 +25,6 @@ from cifar_jax.report.image_plots import (
 )
 from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import (
-    arm_name,
     dataset_name,
     listed,
     paired_runs,
@@ -80,7 +79,7 @@ def study_figures(
     classes = study.dataset.classes
     both = compared_arms(study)
     pairs = paired_runs(study)
-    counts = {arm_name(arm): len(study.runs.get(arm, ())) for arm in study.arms}
+    counts = {study.label(arm): len(study.runs.get(arm, ())) for arm in study.arms}
     number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
@@ -88,7 +87,7 @@ def study_figures(
     mean = ", mean over the seeds" if several else ""
     no_images = missing_images(study, images)
     no_pair = "" if pairs else "It needs two arms with a common seed."
-    a, b = (arm_name(arm) for arm in both) if both else ("", "")
+    a, b = (study.label(arm) for arm in both) if both else ("", "")
     data = study_config(study)["data"]
     device = summary["device"] or "an unknown device"
 
@@ -209,7 +208,7 @@ def study_figures(
     ]
     others = summary["against_first"]
     if len(others) > 1:
-        against = arm_name(others[0]["arms"][0])
+        against = study.label(others[0]["arms"][0])
         bars = ", bars 95 % intervals as in the tables" if several else ""
         figures.append(
             entry(

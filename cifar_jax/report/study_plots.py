@@ -25,7 +25,7 @@ from cifar_jax.report.drawing import (
 )
 from cifar_jax.report.figures import rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
-from cifar_jax.report.naming import arm_name, paired_runs
+from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Run, Study
 
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
@@ -188,11 +188,11 @@ def all_arms(
     within(above, 0, 100, "x")
     within(below, -100, 100, "x")
     for axes, names in ((above, arms), (below, [row["arms"][1] for row in others])):
-        axes.set_yticks(range(len(names)), [short_name(arm_name(name)) for name in names])
+        axes.set_yticks(range(len(names)), [short_name(study.label(name)) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
     above.set_xlabel("test accuracy [%]")
-    below.set_xlabel(f"difference to {arm_name(others[0]['arms'][0])} [points]")
+    below.set_xlabel(f"difference to {study.label(others[0]['arms'][0])} [points]")
     return figure
 
 
@@ -215,7 +215,7 @@ def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
     figure = new_figure(5.2, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    arms = {arm_name(arm): arm for arm in study.arms}
+    arms = {study.label(arm): arm for arm in study.arms}
     drawn = drawn_arms(study)
     for number, (name, colour, marker, _) in enumerate(drawn):
         calibration = per_arm[arms[name]]["calibration"]

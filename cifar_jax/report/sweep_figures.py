@@ -25,7 +25,7 @@ from cifar_jax.report.drawing import (
     within,
 )
 from cifar_jax.report.image_plots import samples, samples_caption
-from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
+from cifar_jax.report.naming import dataset_name, listed, study_config
 from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep, Value
@@ -125,7 +125,7 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
         colour, marker = arm_style(arms, arm)
         shift = offset * (2 * number - len(arms) + 1)
         rows = [cell["test_accuracy"] for cell in cells]
-        style = {"color": colour, "marker": marker, "label": arm_name(arm)}
+        style = {"color": colour, "marker": marker, "label": summary["labels"][arm]}
         _series(axes, x + shift, rows, "mean", joined_up, **style)
         for at, cell in zip(x + shift, cells, strict=True):
             _dots(
@@ -170,7 +170,7 @@ def _mark_diverged(axes: Axes, some: bool) -> None:
 
 
 def gain_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> Figure:
-    """Draw the paired difference of test accuracy of two norms against the setting."""
+    """Draw the paired difference of test accuracy of two arms against the setting."""
     second = summary["compared"][1]
     figure = new_figure(3.6, title)
     axes = figure.subplots()
@@ -213,13 +213,13 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
     for axes in panels.flat[: max(len(values) - 2, 0)]:
         axes.set_xlabel("")
     figure.supylabel("validation accuracy [%]", fontsize=9)
-    _arm_legend(figure, summary["arms"])
+    _arm_legend(figure, summary["arms"], summary["labels"])
     return figure
 
 
-def _arm_legend(figure: Figure, arms: Sequence[str]) -> None:
+def _arm_legend(figure: Figure, arms: Sequence[str], labels: dict[str, str]) -> None:
     handles = [Line2D([], [], color=arm_style(arms, arm)[0]) for arm in arms]
-    names = [arm_name(arm) for arm in arms]
+    names = [labels[arm] for arm in arms]
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(arms)))
 
 
@@ -249,7 +249,7 @@ def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
             linestyle=line,
             color=colour,
             marker=marker,
-            label=arm_name(arm),
+            label=summary["labels"][arm],
         )
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"training time [{unit}]")
@@ -259,9 +259,9 @@ def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
 
 def _no_gain(summary: dict[str, Any]) -> str:
     if not summary["compared"]:
-        return "It needs two norms, and the study has one."
+        return "It needs two arms, and the study has one."
     if not any(row["n"] for row in summary["gain"]):
-        return "No seed has a result with both norms."
+        return "No seed has a result with both arms."
     return ""
 
 
@@ -271,11 +271,13 @@ def sweep_figures(
     """Return all figures of a sweep."""
     first = study.first
     where, name = dataset_name(first), summary["sweep"]["name"]
-    arms = listed([arm_name(arm) for arm in summary["arms"]])
+    arms = listed([summary["labels"][arm] for arm in summary["arms"]])
     several = len(summary["seeds"]) > 1
     band = ", with its 95 % interval as in the tables" if several else ""
     lost = " A run that diverged is marked and counts as chance." if summary["diverged"] else ""
-    a, b = (arm_name(arm) for arm in summary["compared"]) if summary["compared"] else ("", "")
+    a, b = (
+        (summary["labels"][arm] for arm in summary["compared"]) if summary["compared"] else ("", "")
+    )
     no_images = missing_images(first, images)
     many = len(study.sweep.values)
     panels = (

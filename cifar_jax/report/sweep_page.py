@@ -6,7 +6,7 @@ from typing import Any
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.report.naming import arm_name, dataset_name, listed
+from cifar_jax.report.naming import dataset_name, listed, study_title
 from cifar_jax.report.page import Warn, config_toml, data_notices, to_stderr, write_pages
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.sweep_tables import (
@@ -40,7 +40,7 @@ def headline(study: SweepStudy, summary: dict[str, Any]) -> str:
     found = summary["interaction"]
     if not gains:
         return f"On {where}, {_one_arm(study, summary)}"
-    a, b = (arm_name(arm) for arm in summary["compared"])
+    a, b = (summary["labels"][arm] for arm in summary["compared"])
     if len(gains) < 2 or not found.get("n"):
         row = gains[0]
         return (
@@ -77,19 +77,22 @@ def _one_arm(study: SweepStudy, summary: dict[str, Any]) -> str:
         (row,) = changes
         values = (sweep.value_name(value) for value in (row["value"], sweep.values[0]))
         return (
-            f"{arm_name(row['arm'])} at {name} {' minus '.join(values)} is {_verdict(row)}, "
+            f"{summary['labels'][row['arm']]} at {name} {' minus '.join(values)} is "
+            f"{_verdict(row)}, "
             f"{counted(row['n'], 'seed')}."
         )
     if not summary["chosen"]:
         return "no arm has a seed that is finished at every value, so nothing is compared."
-    return listed([choice_text(sweep, row) for row in summary["chosen"]]) + "."
+    return listed([choice_text(sweep, row, summary["labels"]) for row in summary["chosen"]]) + "."
 
 
-def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
+def choice_text(sweep: Sweep, row: dict[str, Any], labels: dict[str, str]) -> str:
     """Describe the value that the validation accuracy chooses for an arm, and its test accuracy.
 
     Args:
+        sweep: the swept setting.
         row: of `summary["chosen"]`.
+        labels: names of the arms.
     """
     accuracy = row["test_accuracy"]
     chosen = f"of {counted(row['among'], 'value')} the validation accuracy chooses "
@@ -98,7 +101,7 @@ def choice_text(sweep: Sweep, row: dict[str, Any]) -> str:
     tied = f" (it ties with {listed(list(map(sweep.value_name, row['tied'])))})"
     ends = f", 95 % interval {interval(accuracy['ci_t'], 100)}" * bool(accuracy["ci_t"])
     text = (
-        f"{chosen}{sweep.at(row['value'])}{tied * bool(row['tied'])} for {arm_name(row['arm'])}; "
+        f"{chosen}{sweep.at(row['value'])}{tied * bool(row['tied'])} for {labels[row['arm']]}; "
         f"the test accuracy there is {percent(accuracy['mean'])} "
         f"({counted(accuracy['n'], 'seed')}{ends})"
     )
@@ -124,7 +127,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
     """Return the warnings at the top of the page."""
     found = data_notices(study.first)
     lost = [
-        f"{arm_name(cell['arm'])} at {study.sweep.at(cell['value'])}: "
+        f"{summary['labels'][cell['arm']]} at {study.sweep.at(cell['value'])}: "
         f"{cell['diverged']} of {counted(cell['test_accuracy']['n'], 'seed')}"
         for cell in summary["cells"]
         if cell["diverged"]
@@ -134,7 +137,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
         found.append(f"Diverged: {'; '.join(lost)}. {convention}")
     if summary["missing"]:
         runs = ", ".join(
-            f"{arm_name(arm)} at {study.sweep.value_name(value)} seed {seed}"
+            f"{summary['labels'][arm]} at {study.sweep.value_name(value)} seed {seed}"
             for arm, value, seed in summary["missing"]
         )
         found.append(f"Missing runs, which no number includes: {runs}.")
@@ -185,7 +188,7 @@ def write_sweep_report(
         ],
         toml=config_toml(first, study.sweep.text),
         warn=warn,
-        title=f"What normalisation changes, by {name}: {dataset_name(first)}",
+        title=f"{study_title(first)} By {name} ({dataset_name(first)})",
         headline=headline(study, summary),
         notices=notices(study, summary),
         main=main_table(study, summary),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cifar_jax.report.naming import arm_name, listed
+from cifar_jax.report.naming import listed
 from cifar_jax.report.tables import (
     HOLM_NOTE,
     INTERVAL_NOTE,
@@ -37,9 +37,9 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
                 interval(row["ci_t"], 100, unit="points"),
             ]
         rows.append((study.sweep.value_name(value), *cells))
-    heads = [arm_name(arm) for arm in arms]
+    heads = [summary["labels"][arm] for arm in arms]
     if summary["gain"]:
-        a, b = (arm_name(arm) for arm in summary["compared"])
+        a, b = (summary["labels"][arm] for arm in summary["compared"])
         heads += [f"{b} minus {a}", "95 % interval (paired t)"]
     lengths = sorted({row["epochs"] for row in summary["per_value"] if row})
     note = (
@@ -70,7 +70,7 @@ def gain_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     ]
     if not rows:
         return Table("Gain", "", ("",), [])
-    a, b = (arm_name(arm) for arm in summary["compared"])
+    a, b = (summary["labels"][arm] for arm in summary["compared"])
     found = summary["interaction"]
     if found.get("n"):
         low, high = (sweep.value_name(found[key]) for key in ("low", "high"))
@@ -104,7 +104,7 @@ def against_first_value_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     first = sweep.value_name(sweep.values[0])
     rows = [
         (
-            f"{arm_name(row['arm'])}: {sweep.value_name(row['value'])} minus {first}",
+            f"{summary['labels'][row['arm']]}: {sweep.value_name(row['value'])} minus {first}",
             f"{row['n']}",
             *tested_cells(row),
         )
@@ -127,7 +127,7 @@ def chosen_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
         cells = tested_cells(against)[:4] if against else (NONE,) * 4
         rows.append(
             (
-                arm_name(row["arm"]),
+                summary["labels"][row["arm"]],
                 sweep.value_name(row["value"]),
                 f"{row['among']}",
                 ", ".join(map(sweep.value_name, row["tied"])) or "none",
@@ -179,7 +179,11 @@ def finished_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
         )
         count = found["test_accuracy"]["n"] if found else 0
         rows.append(
-            (f"{arm_name(cell['arm'])}, {sweep.value_name(cell['value'])}", f"{count}", *cells)
+            (
+                f"{summary['labels'][cell['arm']]}, {sweep.value_name(cell['value'])}",
+                f"{count}",
+                *cells,
+            )
         )
     head = ("", "finished", *(words for _, words, *_ in METRICS))
     note = "Mean ± standard deviation of the finished runs."
@@ -192,7 +196,7 @@ def interval_table(sweep: Sweep, summary: dict[str, Any]) -> Table:
     """Return a table of the test accuracy of every arm at every value, with intervals."""
     rows = [
         (
-            f"{arm_name(cell['arm'])}, {sweep.value_name(cell['value'])}",
+            f"{summary['labels'][cell['arm']]}, {sweep.value_name(cell['value'])}",
             f"{cell['test_accuracy']['n']}"
             + f" ({cell['diverged']} diverged)" * bool(cell["diverged"]),
             mean_and_spread(cell["test_accuracy"], 100, unit="%"),

@@ -9,7 +9,7 @@ from typing import Any
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import arm_name, dataset_name, listed, study_config
+from cifar_jax.report.naming import dataset_name, listed, study_config
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ENOUGH_IMAGES
@@ -84,7 +84,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     paired = summary["paired"]
     several = len(arms) > 2
     of_pair = (
-        f", {' minus '.join(arm_name(arm) for arm in paired['arms'][::-1])}"
+        f", {' minus '.join(summary['labels'][arm] for arm in paired['arms'][::-1])}"
         if several and paired
         else ""
     )
@@ -99,7 +99,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         accuracy = row["test_accuracy"]
         rows.append(
             (
-                f"test accuracy, {arm_name(arm)}",
+                f"test accuracy, {summary['labels'][arm]}",
                 mean_and_spread(accuracy, 100, unit="%"),
                 interval(accuracy["ci_t"], 100, unit="%"),
                 accuracies.get(arm, NONE),
@@ -119,7 +119,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         seconds = row["train_seconds"]
         rows.append(
             (
-                f"training time, {arm_name(arm)}",
+                f"training time, {summary['labels'][arm]}",
                 mean_and_spread(seconds, digits=1, unit="s"),
                 interval(seconds["ci_t"], digits=1, unit="s"),
                 times.get(arm, NONE),
@@ -137,7 +137,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         )
     rows += [
         (
-            f"trainable parameters, {arm_name(arm)}",
+            f"trainable parameters, {summary['labels'][arm]}",
             f"{row['num_params']:,}",
             NONE,
             parameters.get(arm, NONE),
@@ -229,7 +229,7 @@ def class_table(study: Study, summary: dict[str, Any]) -> Table:
                 else [NONE, NONE]
             )
         rows.append((name, *cells))
-    heads = [word for arm in arms for word in (arm_name(arm), "95 % interval")]
+    heads = [word for arm in arms for word in (summary["labels"][arm], "95 % interval")]
     if paired:
         heads += ["difference", "95 % interval"]
     return Table("Test accuracy of each class", "", ("class", *heads), rows)
@@ -247,7 +247,7 @@ def arms_table(summary: dict[str, Any]) -> Table:
     """Return a table of every arm: mean, standard deviation, both intervals."""
     rows = [
         (
-            f"{words}, {arm_name(arm)}",
+            f"{words}, {summary['labels'][arm]}",
             str(row[key]["n"]),
             mean_and_spread(row[key], scale, digits, unit),
             interval(row[key]["ci_t"], scale, digits),
@@ -265,7 +265,7 @@ def paired_table(summary: dict[str, Any]) -> Table:
     paired = summary["paired"]
     if not paired:
         return Table("Paired differences", "", ("",), [])
-    first, second = (arm_name(arm) for arm in paired["arms"])
+    first, second = (summary["labels"][arm] for arm in paired["arms"])
     rows = []
     for key, words, scale, digits, unit in METRICS:
         row = paired[key]
@@ -309,8 +309,8 @@ def paired_table(summary: dict[str, Any]) -> Table:
 def against_first_table(summary: dict[str, Any]) -> Table:
     """Return a table of every other arm against the first, with adjusted p-values."""
     others = summary["against_first"]
-    rows = [(arm_name(row["arms"][1]), *tested_cells(row)) for row in others]
-    first = arm_name(others[0]["arms"][0]) if others else ""
+    rows = [(summary["labels"][row["arms"][1]], *tested_cells(row)) for row in others]
+    first = summary["labels"][others[0]["arms"][0]] if others else ""
     return Table(
         f"Every arm against {first}",
         f"Test accuracy of each arm minus that of {first} with the same seed. {HOLM_NOTE}",
@@ -377,7 +377,7 @@ def convergence_table(summary: dict[str, Any]) -> Table:
         found = [table[key] if curve is None else table[key][curve] for table in tables]
         cells = [mean_and_spread(row, scale, digits, unit) for row in found]
         rows.append((words, *cells, *([NONE] if saved else [])))
-    heads = [arm_name(arm) for arm in arms]
+    heads = [summary["labels"][arm] for arm in arms]
     return Table(
         "Convergence and smoothness",
         "Epochs of each seed in order; a dash if it does not reach the threshold. Other rows: "
@@ -393,7 +393,9 @@ def mcnemar_table(summary: dict[str, Any]) -> Table:
         (str(r["seed"]), f"{r['only_first']:,}", f"{r['only_second']:,}", probability(r["p"]))
         for r in summary["mcnemar"]
     ]
-    first, second = (arm_name(arm) for arm in summary["paired"]["arms"]) if rows else ("", "")
+    first, second = (
+        (summary["labels"][arm] for arm in summary["paired"]["arms"]) if rows else ("", "")
+    )
     return Table(
         "The same test images, pair by pair",
         "McNemar's exact test on the predictions of one seed: does one trained network get more "
@@ -413,7 +415,7 @@ def variance_table(summary: dict[str, Any]) -> Table:
     """Return a table of the sources of the spread between seeds (Jordan 2023), and calibration."""
     rows = [
         (
-            arm_name(arm),
+            summary["labels"][arm],
             _deviation(row["variance"]["total"]),
             _deviation(row["variance"]["finite_test_set"]),
             _deviation(row["variance"]["distribution"]),
@@ -431,10 +433,6 @@ def variance_table(summary: dict[str, Any]) -> Table:
     )
 
 
-def _yes(value: Any) -> str:
-    return "yes" if value else "no"
-
-
 def origins(studies: Sequence[Study]) -> str:
     """Return the sources of initial values of transferred runs."""
     runs = [run for study in studies for row in study.runs.values() for run in row]
@@ -443,12 +441,33 @@ def origins(studies: Sequence[Study]) -> str:
     return "; ".join(sorted(found))
 
 
+def _recipe_rows(study: Study) -> list[tuple[str, str]]:
+    """Return rows on the network and training of all arms. Arms that differ have a row each."""
+    arms = {arm: recipe.rows(runs[0].results) for arm, runs in study.runs.items() if runs}
+    first, *_ = arms.values()
+    rows = []
+    for topic in first:
+        texts = {arm: found[topic] for arm, found in arms.items()}
+        if len(set(texts.values())) == 1 or "experiment" not in study.config:
+            rows.append((topic, first[topic]))
+        else:
+            rows += [(f"{topic}, {study.label(arm)}", text) for arm, text in texts.items()]
+    if "experiment" in study.config:
+        shared = "split, order, augmentation and common initial values of a seed"
+        rows.append(("the same in all arms", f"{shared}, except:" if study.unshared else shared))
+    rows += [
+        (f"not shared, {study.label(arm)}", " ".join(lines))
+        for arm, lines in study.unshared.items()
+    ]
+    return rows
+
+
 def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
     """Return a table of the settings, data and environment of the runs."""
     config, data = study_config(study), study.dataset
-    training, model = config["training"], config["model"]
     counts = ", ".join(
-        f"{arm_name(arm)} {row['test_accuracy']['n']}" for arm, row in summary["per_arm"].items()
+        f"{summary['labels'][arm]} {row['test_accuracy']['n']}"
+        for arm, row in summary["per_arm"].items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     transfer = config.get("transfer", {})
@@ -461,11 +480,7 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
             "images",
             f"{data.n_train:,} training, {data.n_val:,} validation, {data.n_test:,} test",
         ),
-        ("random flip and crop in training", _yes(config["data"]["augment"])),
-        ("network", f"{model['name']}, dropout {model['dropout']:g}"),
-        ("optimiser", recipe.optimiser(training)),
-        ("schedule", f"{counted(summary['epochs'], 'epoch')}, {recipe.schedule(training)}"),
-        ("regularisers besides dropout", ", ".join(recipe.regularisers(training)) or "none"),
+        *_recipe_rows(study),
         *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
         ("evaluation", "parameters of the last epoch; test images used once, at the end"),
         ("seeds", ", ".join(map(str, summary["seeds"]))),

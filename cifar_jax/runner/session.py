@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -34,6 +34,14 @@ class Programs:
 
     epoch: dict[tuple[Experiment, int, Any], CompiledEpoch] = field(default_factory=dict)
     predict: dict[Experiment, Predict] = field(default_factory=dict)
+
+
+class Options(TypedDict, total=False):
+    """How runs are trained, besides their settings. See `Session`."""
+
+    resume: bool
+    debug_nans: bool
+    grace: float
 
 
 @dataclass(frozen=True)

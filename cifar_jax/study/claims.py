@@ -50,7 +50,8 @@ class _About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
         than: name of the arm that it is compared with.
         text: the claim in words; None for a sentence made from its fields.
         name: the row's `id`; None for one made from its fields.
-        published, published_value: what a publication says, in words, and its number.
+        published, published_value: what a publication says of CIFAR-10, in words, and its number.
+        only_cifar10: whether the claim is about CIFAR-10 alone.
     """
 
     arm: str
@@ -59,6 +60,7 @@ class _About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     name: str | None = None
     published: str | None = None
     published_value: float | None = None
+    only_cifar10: bool = False
 
     def __post_init__(self) -> None:
         if self.arm == self.than:
@@ -121,6 +123,17 @@ class Slower(_About, frozen=True, kw_only=True, tag="slower"):
 
 
 Claim = Better | Equivalent | Faster | Smoother | NearlyEveryClass | GainsMost | Slower
+
+
+def on_dataset(claims: Sequence[Claim], cifar10: bool) -> tuple[Claim, ...]:
+    """Return the claims that a dataset can decide. Only CIFAR-10 has published numbers."""
+    if cifar10:
+        return tuple(claims)
+    return tuple(
+        msgspec.structs.replace(claim, published=None, published_value=None)
+        for claim in claims
+        if not claim.only_cifar10
+    )
 
 
 def _check(name: str, amount: Any, metric: Any) -> None:

@@ -26,7 +26,8 @@ from cifar_jax.runner.results import (
     Results,
     read_results,
 )
-from cifar_jax.study.grid import Sweep, Value
+from cifar_jax.study.claims import Claim
+from cifar_jax.study.grid import NORM_LABELS, Sweep, Value
 from cifar_jax.study.identity import check_origins, check_results
 from cifar_jax.study.record import Plan, read_plan, run_path
 
@@ -121,12 +122,17 @@ class Study:
     labels: dict[str, str] = field(default_factory=dict)
     title: str = ""
     control: str = ""
-    claims: tuple[Any, ...] = ()
+    claims: tuple[Claim, ...] = ()
     unshared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Name of the experiment file, or ""."""
+        return str(self.config.get("experiment", {}).get("file", ""))
 
     def label(self, arm: str) -> str:
         """Return the name of an arm in the report."""
-        return self.labels.get(arm, arm)
+        return self.labels.get(arm) or NORM_LABELS.get(arm, arm)
 
     def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
         """Return the pairs of finished runs of two arms with the same seed."""
@@ -293,7 +299,7 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         diverged=tuple(cell for cell, run in ended.items() if run and cell not in finished),
         dataset=next((run.results.dataset for run in finished.values()), plan.dataset),
         config=plan.config,
-        labels={arm.name: arm.label for arm in plan.arms},
+        labels=plan.labels,
         title=plan.title,
         control=plan.control,
         claims=plan.claims,

@@ -1,6 +1,6 @@
 """What a study compares: its arms, and how a run's experiment is built from its config."""
 
-from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_jax.config.build import build_experiment, hyperparams
@@ -13,25 +13,32 @@ from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.grid import Arm, norm_arms, parse_arms
 from cifar_jax.study.user_code import text_of
 
+
+@dataclass(frozen=True)
+class Given:
+    """An experiment file, and the settings, `section.name`, that replace those of the file."""
+
+    file: ExperimentFile | None = None
+    settings: tuple[str, ...] = ()
+
+
+NO_FILE = Given()
 _DESCRIBED = ("model", "inputs", "loss", "optimizer", "schedule", "evaluated")
 
 
-def study_arms(
-    config: Config, file: ExperimentFile | None, given: Collection[str] = ()
-) -> tuple[Arm, ...]:
-    """Return the arms of a study, without a swept value.
-
-    Args:
-        config: of the study.
-        file: its experiment file; None for a study of norms.
-        given: settings, `section.name`, that replace those of the file.
+def study_arms(config: Config, given: Given) -> tuple[Arm, ...]:
+    """Return the arms of a study, without a swept value: those of its file, or norms.
 
     Raises:
         UserError: an arm is unknown or named twice.
     """
+    file = given.file
     if file is None:
         return norm_arms(config)
-    return tuple(file.arm(name, given) for name in parse_arms(config, list(file.arms), file.arms))
+    return tuple(
+        file.arm(name, given.settings)
+        for name in parse_arms(config, list(file.arms), list(file.arms))
+    )
 
 
 def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hyper]:
@@ -75,17 +82,3 @@ def check_file(file: ExperimentFile | None, config: Config, where: str) -> None:
         )
     if file.sha256 != recorded.sha256:
         raise UserError(f"{file.path}: has changed since {where} was made with it")
-
-
-def refuse_settings(file: ExperimentFile, given: Sequence[str]) -> None:
-    """Check that no flag sets what an experiment file defines.
-
-    Args:
-        file: the experiment file.
-        given: flags of the settings that it defines, such as "--norm".
-
-    Raises:
-        UserError: there is one.
-    """
-    if given:
-        raise UserError(f"{given[0]}: {file.path} defines it; change it there")

@@ -92,13 +92,11 @@ def _check_file(workdir: Path, found: Plan, requested: Plan, source: str) -> Non
         before = (workdir / SOURCE).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         before = []
-    pairs = itertools.zip_longest(before, source.splitlines(), fillvalue="")
-    number, (was, now) = next(
-        ((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1]), (0, ("", ""))
-    )
+    pairs = itertools.zip_longest(before, [*source.splitlines(), ""], fillvalue=None)
+    number, was, now = next((n, *pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
     raise UserError(
         f"{new.file} was changed since the study in {workdir} began; line {number}: "
-        f"{shown(was.strip())} -> {shown(now.strip())}; restore it, or choose another --workdir"
+        f"{shown(was)} -> {shown(now)}; restore it, or choose another --workdir"
     )
 
 

@@ -35,6 +35,7 @@ from cifar_jax.inputs import is_name, read_bytes
 from cifar_jax.kernels import fast
 from cifar_jax.names import FIGURES, GROUPS
 from cifar_jax.study import grid
+from cifar_jax.study.claims import Claim, check_claims
 from cifar_jax.study.user_code import user_error
 
 LARGEST = 1 << 20  # bytes
@@ -78,7 +79,7 @@ class ExperimentFile:
     arms: dict[str, FileArm]
     labels: dict[str, str]
     control: str
-    claims: tuple[Any, ...]
+    claims: tuple[Claim, ...]
     dataset: Dataset | None
 
     @property
@@ -158,7 +159,7 @@ def load_file(path: Path) -> ExperimentFile:
         arms=arms,
         labels=_labels(path, getattr(module, "labels", {}), arms),
         control=control,
-        claims=_claims(path, getattr(module, "claims", ()), arms),
+        claims=_claims(path, getattr(module, "claims", ()), list(arms)),
         dataset=_dataset(path, getattr(module, "data", None)),
     )
 
@@ -231,14 +232,13 @@ def _labels(path: Path, labels: Any, arms: Collection[str]) -> dict[str, str]:
     return {name: labels.get(name, name) for name in arms}
 
 
-def _claims(path: Path, claims: Any, arms: Collection[str]) -> tuple[Any, ...]:
+def _claims(path: Path, claims: Any, arms: Sequence[str]) -> tuple[Claim, ...]:
     if not isinstance(claims, Sequence):
         raise UserError(f"{path}: claims: is a {type(claims).__name__}; allowed: a list")
-    for claim in claims:
-        for name in (getattr(claim, "arm", None), getattr(claim, "than", None)):
-            if name not in arms:
-                raise UserError(f"{path}: claims: {shown(name)} is not an arm; {_allowed(arms)}")
-    return tuple(claims)
+    try:
+        return check_claims(claims, arms)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _dataset(path: Path, data: Dataset | Callable[[], Dataset] | None) -> Dataset | None:

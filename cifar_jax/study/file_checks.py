@@ -74,7 +74,8 @@ def _shape(value: Any) -> str:
 
 def _check_same(before: Any, after: Any, wrong: Any) -> None:
     """Check that a step keeps the shapes and dtypes of the state, as a compiled loop needs."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    structures = [str(jax.tree.structure(tree)) for tree in (before, after)]
+    if structures[0] != structures[1]:
         raise wrong("a step changes the structure of the optimiser's state or of the statistics")
     pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     for (path, old), new in pairs:
@@ -130,7 +131,8 @@ def _initial_values(
         }
         for experiment in (control, other)
     )
-    own = [name for name in second if not np.array_equal(first.get(name, None), second[name])]
+    none = np.zeros(0)
+    own = [name for name in second if not np.array_equal(first.get(name, none), second[name])]
     if not own:
         return []
     listed = ", ".join(own[:3]) + (", ..." if len(own) > 3 else "")

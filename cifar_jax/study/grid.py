@@ -176,6 +176,15 @@ def arm_directory(name: str, field: str = "", value: Value | None = None) -> str
     return f"{name}-{_last_names(field)}-{values}"
 
 
+NORM_LABELS = {
+    "none": "baseline",
+    "batch": "BatchNorm",
+    "layer": "LayerNorm",
+    "instance": "InstanceNorm",
+    "group": "GroupNorm",
+}
+
+
 def norm_arm(norm: str) -> Arm:
     """Return the arm of a norm."""
     return Arm(norm, (("model.norm", norm),))

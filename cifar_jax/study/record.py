@@ -16,7 +16,9 @@ from cifar_jax.errors import UserError, shown
 from cifar_jax.names import STUDY
 from cifar_jax.runner.results import Count, Damaged, DatasetRecord, Line, validate
 from cifar_jax.storage import read_sealed, write_sealed
+from cifar_jax.study.claims import Claim
 from cifar_jax.study.grid import (
+    NORM_LABELS,
     Arm,
     Sweep,
     Value,
@@ -85,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     sweep: Sweep | None = None
     title: str = ""
     control: str = ""
-    claims: tuple[Any, ...] = ()
+    claims: tuple[Claim, ...] = ()
     unshared: dict[str, tuple[Line, ...]] = {}
 
     def __post_init__(self) -> None:
@@ -107,6 +109,11 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     def names(self) -> tuple[str, ...]:
         """Names of the arms."""
         return tuple(arm.name for arm in self.arms)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names of the arms in the report."""
+        return {arm.name: arm.label for arm in self.arms}
 
     @property
     def grid_arms(self) -> tuple[Arm, ...]:
@@ -155,7 +162,7 @@ def _with_settings(record: Any) -> Any:
     return {
         **record,
         "arms": [
-            {"name": arm, "label": arm, "settings": {"model.norm": arm}}
+            {"name": arm, "label": NORM_LABELS.get(arm, arm), "settings": {"model.norm": arm}}
             if isinstance(arm, str)
             else arm
             for arm in arms
@@ -264,7 +271,7 @@ def _rebuild_plan(workdir: Path) -> Plan | None:
     sweep = _common_sweep(runs)
     configs = {_arm_name(run.recorded.config): run.recorded.config for run in reversed(runs)}
     arms = {
-        name: PlanArm(name, name, _arm_settings(config))
+        name: PlanArm(name, NORM_LABELS.get(name, name), _arm_settings(config))
         for name, config in reversed(configs.items())
     }
     seeds = tuple(sorted({run.seed for run in runs}))

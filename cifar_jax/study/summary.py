@@ -10,7 +10,7 @@ from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.experiments import batchnorm
 from cifar_jax.experiments.batchnorm import BASELINE, BATCHNORM
 from cifar_jax.storage import nan_to_none
-from cifar_jax.study.claims import Claim
+from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.measures import (
     area_under_curve,
@@ -174,23 +174,30 @@ def is_reports_pair(study: Study) -> bool:
     )
 
 
-def default_claims(study: Study) -> tuple[Claim, ...]:
-    """Return the course report's claims if the study has its two arms and its network."""
-    return batchnorm.claims(is_cifar10(study)) if is_reports_pair(study) else ()
+def study_claims(study: Study) -> tuple[Claim, ...]:
+    """Return the claims of a study that its dataset can decide.
+
+    A study of norms has the course report's, if it has its two arms and its network. An experiment
+    file without claims asks whether each arm is better than the control.
+    """
+    claims = study.claims
+    if not claims and is_reports_pair(study):
+        claims = batchnorm.claims
+    elif not claims and study.control:
+        claims = against_control(study.arms, study.control)
+    return on_dataset(claims, is_cifar10(study))
 
 
-def summarise(study: Study, claims: Sequence[Claim] | None = None) -> dict[str, Any]:
+def summarise(study: Study) -> dict[str, Any]:
     """Return every number of a study, as data for JSON.
 
     Arms without a finished run are only in `missing`. `paired`, `mcnemar` and
     `convergence.epochs_saved` are empty without two arms that share a seed. `against_first` has
     every other arm, with p-values adjusted for their number. Every mean and difference has the
     rule of its interval (`interval_rule`), its variances (`variance_of_mean`), and the reason for
-    a missing interval (`no_interval`).
-
-    Args:
-        claims: to decide; None for `default_claims`. One without a seed pair has no row.
+    a missing interval (`no_interval`). A claim without a seed pair has no row.
     """
+    names = {arm: study.label(arm) for arm in study.arms}
     finished = {arm: study.runs[arm] for arm in study.arms if study.runs[arm]}
     runs = [run for row in finished.values() for run in row]
     arms = compared_arms(study)
@@ -198,7 +205,9 @@ def summarise(study: Study, claims: Sequence[Claim] | None = None) -> dict[str, 
     paired = summarise_pairs(pairs) if pairs else {}
     return {
         "dataset": nan_to_none(msgspec.to_builtins(study.dataset)),
+        "title": study.title,
         "arms": list(finished),
+        "labels": names,
         "seeds": list(study.seeds),
         "missing": [list(pair) for pair in study.missing],
         "diverged": [list(pair) for pair in study.diverged],
@@ -214,8 +223,6 @@ def summarise(study: Study, claims: Sequence[Claim] | None = None) -> dict[str, 
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claim_rows(
-            study, default_claims(study) if claims is None else claims, batchnorm.LABELS
-        ),
+        "claims": claim_rows(study, study_claims(study), names),
         "reason_no_intervals": _reason(study, len(pairs), paired),
     }

@@ -26,7 +26,17 @@ from cifar_jax.study.summary import (
 )
 
 # Keys of `summarise` to keep for one value. The claims apply only to the protocol.
-_KEYS = ("arms", "missing", "diverged", "epochs", "per_arm", "paired", "mcnemar", "convergence")
+_KEYS = (
+    "arms",
+    "labels",
+    "missing",
+    "diverged",
+    "epochs",
+    "per_arm",
+    "paired",
+    "mcnemar",
+    "convergence",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +185,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
     """Return every number of a sweep, as data for JSON.
 
     `cells` has a row for each arm and value. `gain` has a row for each value: second minus first
-    norm, empty with one norm. `against_first_value` has a row for each arm and value but the
+    arm, empty with one arm. `against_first_value` has a row for each arm and value but the
     first: that value minus the first. `chosen` has a row for each arm: the value that its
     validation accuracy chooses, among how many, ties, and its test accuracy. `per_value` is
     `summarise` at each value, without diverged runs, or None without a finished run.
@@ -184,7 +194,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
     chance = 1 / len(study.dataset.classes)
     lost = Outcome(chance, chance, np.full(study.dataset.n_test, chance))
     runs = [run for at in study.studies for row in at.runs.values() for run in row]
-    pair = chosen_pair(first.arms)
+    pair = chosen_pair(first.arms, first.control)
     against = _against_first_value(study, lost)
     chosen = [_chosen(study, arm, lost, against) for arm in first.arms]
     by_arm = {row["arm"]: row for row in chosen if row}
@@ -200,7 +210,9 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
 
     return {
         "dataset": nan_to_none(msgspec.to_builtins(study.dataset)),
+        "title": first.title,
         "arms": list(first.arms),
+        "labels": {arm: first.label(arm) for arm in first.arms},
         "seeds": list(first.seeds),
         "sweep": {
             "field": study.sweep.field,

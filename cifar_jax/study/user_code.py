@@ -23,7 +23,9 @@ def user_error(error: BaseException, path: Path, what: str = "") -> UserError:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}:{lines[-1]}" if lines else str(path)
-    said = f"{type(error).__name__}: {one_line(error)}"
+    said = (
+        str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+    )
     return UserError(": ".join(part for part in (where, what, said) if part))
 
 
