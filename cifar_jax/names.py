@@ -15,6 +15,11 @@ MODEL_CARD = "model_card.md"
 STUDY = "study.json"
 SUMMARY = "summary.json"
 
+# Tables of a study, or of a comparison.
+RUNS = "runs.csv"
+TABLE_TEX = "table.tex"
+TABLE_TEXT = "table.md"
+
 # Both.
 LOCK = "lock"
 REPORT = "report.html"

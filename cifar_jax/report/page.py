@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import re
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from cifar_jax.errors import UserError, counted, one_line, printable
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SOURCE, SUMMARY
 from cifar_jax.report.drawing import write_figure
+from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.naming import data_notes, dataset_name, listed, study_title
@@ -39,7 +39,7 @@ from cifar_jax.report.tables import (
     protocol_table,
     variance_table,
 )
-from cifar_jax.report.text import difference, interval, percent, undecided
+from cifar_jax.report.text import difference, interval, markdown, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import computed_differently
@@ -79,8 +79,7 @@ def escape_markdown(value: object) -> str:
     """Escape text for Markdown and its table cells. `Markup` stays unchanged."""
     if isinstance(value, Markup):
         return value
-    text = printable(" ".join(str(value).split()))
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", text)
+    return markdown(str(value))
 
 
 def _visible(value: object) -> object:
@@ -316,7 +315,10 @@ def write_pages(
 def write_report(
     study: Study, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
 ) -> list[Path]:
-    """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
+    """Write the report of a study.
+
+    That is figures, `report.html`, `report.md`, `summary.json`, the tables of
+    `cifar_jax.report.exports`, and a model card for each arm.
 
     Args:
         study: with its runs.
@@ -357,4 +359,5 @@ def write_report(
         claims=claims_table(study, summary),
         protocol=protocol_table(study, summary),
     )
+    written += write_tables(study.workdir, [study_block(study, summary)], study_runs(study))
     return [*written, *(write_model_card(study, summary, arm) for arm in summary["per_arm"])]

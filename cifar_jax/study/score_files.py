@@ -23,14 +23,14 @@ from cifar_jax.study.scores import Scores
 
 LARGEST = 16 << 20  # bytes
 MOST_ROWS, MOST_COLUMNS, MOST_ARMS = 100_000, 20_000, 100
-LARGEST_SCORE = 1e100  # so that no sum of squares overflows
+LARGEST_SCORE = 1e15
 
 # Names of columns, best first, of one meaning in a line. A table with two of the same line needs
 # the flag.
 ARM_NAMES = (
     "arm",
-    "model method algorithm algo agent variant approach condition treatment config configuration "
-    "setting optimizer optimiser activation norm architecture arch network",
+    "model method algorithm algo agent framework variant approach condition treatment config "
+    "configuration setting optimizer optimiser activation norm architecture arch network",
     "group",
     "name",
 )
@@ -183,6 +183,8 @@ def _table(path: Path) -> _Table:
     if text.lstrip().startswith("["):
         raise UserError(f"{path}: is a JSON array; allowed: JSON lines, one object a line, or CSV")
     found = (_json if text.lstrip().startswith("{") else _csv)(path, text)
+    if any(name.endswith("__MIN") for name in found.head):
+        raise UserError(f"{path}: is a chart of Weights & Biases; export its table of runs")
     if not found.numbers:
         raise UserError(f"{path}: has a head, but no row")
     if len(found.numbers) > MOST_ROWS:
@@ -259,8 +261,10 @@ def _metric_column(table: _Table, taken: Sequence[int], states: int) -> int:
     """Guess the column of the scores: by its name, or the only one with numbers."""
 
     def numeric(at: int) -> bool:
-        cells = [cell for cell in table.column(at) if cell]
-        return bool(cells) and all(_NUMBER.fullmatch(c) or _NOT_FINITE.fullmatch(c) for c in cells)
+        cells = {cell for cell in table.column(at) if cell}
+        return len(cells) > 1 and all(
+            _NUMBER.fullmatch(c) or _NOT_FINITE.fullmatch(c) for c in cells
+        )
 
     free = [at for at in range(len(table.head)) if at not in taken and at != states]
     at = _guess(table, METRIC_NAMES, "--metric", lambda at: at in free)
@@ -270,7 +274,7 @@ def _metric_column(table: _Table, taken: Sequence[int], states: int) -> int:
     if len(numbers) == 1:
         return numbers[0]
     if not numbers:
-        raise UserError(f"{table.path}: has no column of numbers for --metric")
+        raise UserError(f"{table.path}: no column has different numbers; name one with --metric")
     raise UserError(
         f"{table.path}: several columns have numbers: {_names(table, numbers)}; name one with "
         "--metric"

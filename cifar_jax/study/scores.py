@@ -109,8 +109,12 @@ def _listed(seeds: Sequence[str]) -> str:
     return ", ".join(seeds[:_MOST_LISTED]) + more
 
 
+def _named(seeds: Sequence[str]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {_listed(seeds)}"
+
+
 def _lacking(arm: str, seeds: Sequence[str]) -> str:
-    return f"{arm} has no seed{'s' * (len(seeds) > 1)} {_listed(seeds)}" if seeds else ""
+    return f"{arm} has no {_named(seeds)}" if seeds else ""
 
 
 def _against(scores: Scores, control: str, arm: str) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def notices(summary: dict[str, Any]) -> list[str]:
         if not row["paired"]:
             found.append(f"{arm} and {control} are unpaired: {row['why_unpaired']}.")
         parts = [
-            f"{counted(len(seeds), 'run')} of {name} (seed{'s' * (len(seeds) > 1)} {_listed(seeds)})"
+            f"{counted(len(seeds), 'run')} of {name} ({_named(seeds)})"
             for name, seeds in row["left_out"].items()
             if seeds
         ]
