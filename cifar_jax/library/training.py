@@ -15,10 +15,11 @@ from cifar_jax.config import tables
 from cifar_jax.config.build import for_device
 from cifar_jax.config.settings import FileConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Experiment, TrainState, init_state, predict
+from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import InputError, UserError, counted, shown
 from cifar_jax.library.images import Images
 from cifar_jax.library.progress import progress_bar
+from cifar_jax.names import IN_PYTHON
 from cifar_jax.runner import outcome
 from cifar_jax.runner.ending import common_fields
 from cifar_jax.runner.group import EPOCH, Group, Run, from_rows
@@ -26,11 +27,10 @@ from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
 from cifar_jax.runner.session import compiled_epoch, evaluate_state
 from cifar_jax.study.definition import described
+from cifar_jax.study.file_checks import check_experiment
 
 # Seconds of a call of a program. Ctrl-C ends it after the call.
 SEGMENT = 3.0
-# The experiment file in the records of runs that have none.
-IN_PYTHON = "Python"
 RATES = ("learning_rate", "momentum", "weight_decay")  # of `Hyper`
 METRICS = tuple(name for name in EPOCH.names or () if name != "epoch")
 
@@ -140,7 +140,7 @@ def run(
     """
     chosen = _checked_seeds(seeds)
     scalars = _scalars(Hyper() if hyper is None else hyper)
-    _check(experiment, data)
+    _check(experiment, scalars, data)
     if seed_parallelism is not None and seed_parallelism < 1:
         raise InputError(f"seed_parallelism={seed_parallelism}: must be at least 1")
     together = seed_parallelism or (1 if jax.default_backend() == "cpu" else len(chosen))
@@ -209,7 +209,11 @@ def _check_setting(name: str, value: int | float, where: str) -> None:
         raise InputError(str(error)) from None
 
 
-def _check(experiment: Experiment, data: Images) -> None:
+def _wrong(function: object, message: str) -> InputError:
+    return InputError(f"experiment: {message}")
+
+
+def _check(experiment: Experiment, hyper: Hyper, data: Images) -> None:
     """Check that an experiment fits the images. Nothing is computed.
 
     Raises:
@@ -222,19 +226,9 @@ def _check(experiment: Experiment, data: Images) -> None:
         raise InputError(f"data: a {kind} is not allowed; make it by load or from_arrays")
     for name in ("epochs", "batch_size"):
         _check_setting(name, getattr(experiment, name), f"experiment: {name}")
-    images = jax.ShapeDtypeStruct((2, *data.test_images.shape[1:]), jnp.uint8)
-
-    def outputs(images: jax.Array) -> tuple[TrainState, jax.Array]:
-        state = init_state(experiment, jax.random.key(0), images.shape[1:])
-        return state, predict(experiment, state, images)
-
-    state, logits = jax.eval_shape(outputs, images)
-    classes, n, batch = len(data.classes), len(data.train_rows), experiment.batch_size
-    if logits.shape != (2, classes):
-        raise InputError(
-            f"experiment: its model returns {logits.shape[-1]} logits an image, and {data.name} "
-            f"has {classes} classes; a CNN or ResNet takes num_classes={classes}"
-        )
+    shape, n, batch = data.test_images.shape[1:], len(data.train_rows), experiment.batch_size
+    check_experiment(experiment, hyper, shape, len(data.classes), _wrong)
+    state = jax.eval_shape(lambda key: init_state(experiment, key, shape), jax.random.key(0))
     if jax.tree.leaves(state.batch_stats) and 1 in (batch, n % batch):
         raise InputError(
             f"experiment: batch_size={batch}: of {n:,} training images a batch would be a single "
@@ -248,8 +242,10 @@ def _run(experiment: Experiment, hyper: Hyper, data: Images, seed: int) -> Run:
         seed=seed,
         epochs=experiment.epochs,
         batch_size=experiment.batch_size,
+        learning_rate=float(str(hyper.learning_rate)),
+        momentum=float(str(hyper.momentum)),
+        weight_decay=float(str(hyper.weight_decay)),
     )
-    training = replace(training, **{name: float(str(getattr(hyper, name))) for name in RATES})
     config = replace(data.config, training=training, experiment=FileConfig(file=IN_PYTHON))
     label = f"seed {seed}"
     return Run(config, for_device(experiment), hyper, Path(), label, described(experiment))

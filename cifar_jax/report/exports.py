@@ -16,7 +16,6 @@ from typing import Any
 
 from cifar_jax.errors import printable
 from cifar_jax.names import RUNS, TABLE_TEX, TABLE_TEXT
-from cifar_jax.report.naming import arm_name
 from cifar_jax.report.text import NONE, change, markdown
 from cifar_jax.storage import check_inside, write_text
 from cifar_jax.study.collect import Study, SweepStudy
@@ -117,9 +116,9 @@ def study_block(study: Study, summary: dict[str, Any]) -> Block:
     """Return the rows of a study's arms."""
     others = summary["against_first"]
     gains = {row["arms"][1]: row for row in others}
-    against = arm_name(others[0]["arms"][0]) if others else ""
+    against = study.label(others[0]["arms"][0]) if others else ""
     rows = [
-        _row(arm_name(arm), found["test_accuracy"], gains.get(arm))
+        _row(study.label(arm), found["test_accuracy"], gains.get(arm))
         for arm, found in summary["per_arm"].items()
     ]
     note = "Test accuracy: mean and standard deviation of n runs"
@@ -135,13 +134,13 @@ def sweep_block(study: SweepStudy, summary: dict[str, Any]) -> Block:
     pair = summary["compared"]
     if pair:
         gains = {(pair[1], row["value"]): row for row in summary["gain"]}
-        against = f"{arm_name(pair[0])} at the same value"
+        against = f"{summary['labels'][pair[0]]} at the same value"
     else:
         gains = {(row["arm"], row["value"]): row for row in summary["against_first_value"]}
         against = study.sweep.at(study.sweep.values[0])
     rows = [
         _row(
-            f"{arm_name(cell['arm'])}, {study.sweep.at(cell['value'])}",
+            f"{summary['labels'][cell['arm']]}, {study.sweep.at(cell['value'])}",
             cell["test_accuracy"],
             gains.get((cell["arm"], cell["value"])),
         )

@@ -19,7 +19,7 @@ from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, counted, one_line, printable
 from cifar_jax.inputs import read_bytes
-from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SOURCE, SUMMARY
+from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
@@ -192,12 +192,16 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
 
 
 def config_toml(study: Study, sweep: str = "") -> str:
-    """Return TOML that repeats the study. Its user fills in the path of the images.
+    """Return TOML that repeats the study, or "" if it was trained in Python.
+
+    Its user fills in the path of the images.
 
     Args:
         study: the study, or its part at one value of a sweep.
         sweep: the swept setting and values, in the form of `--sweep`.
     """
+    if study.file == IN_PYTHON:
+        return ""
     config = portable_config(study)
     config["training"]["seed"] = study.seeds[0]
     config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
@@ -301,7 +305,7 @@ def write_pages(
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
         "toml": Markup(_visible(toml)),
         "file": study.file,
-        "source": Markup(_visible(read_source(study.workdir))) if study.file else "",
+        "source": Markup(_visible(read_source(study.workdir))) if study.file and toml else "",
     }
     page = study.workdir / REPORT
     values_html = {**values, **{key: str(values[key]) for key in ("toml", "source")}}
