@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import cifar_jax
 from cifar_jax import failures, libraries
-from cifar_jax.arguments import Parser, path_of, seconds, threads
+from cifar_jax.arguments import Parser, name_of, path_of, seconds, threads
 from cifar_jax.config import tables
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS, Config
 from cifar_jax.config.tables import field_type, parse_value
@@ -20,7 +20,10 @@ from cifar_jax.errors import UserError, printable, shown
 from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
 
 PROGRAM = "cifar_jax"
-COMMANDS = ("train", "study", "report", "evaluate")
+COMMANDS = ("train", "study", "report", "evaluate", "compare")
+
+# Flags of `compare` about its table.
+COLUMNS_AND_CONTROL = ("arm_column", "seed_column", "metric", "control")
 
 EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
 
@@ -138,7 +141,7 @@ def _train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate (each has its own --help).",
+        epilog="Other commands: study, report, evaluate, compare (each has its own --help).",
     )
     _add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -217,6 +220,43 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     )
     _add_moved_data(parser)
     _add_device(parser)
+    return parser
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} compare",
+        description="Compare scores of runs from anywhere: CSV, JSON lines, or the table of runs "
+        "that Weights & Biases exports, one row a run. Runs with the same seed are pairs. With "
+        "directories of studies instead, write their results into one table.",
+    )
+    parser.add_argument(
+        "paths",
+        type=path_of("compare"),
+        nargs="+",
+        metavar="TABLE|STUDY",
+        help="one table, or directories of studies",
+    )
+    for flag, what in (
+        ("--arm-column", "column that names a run's arm, such as its model"),
+        ("--seed-column", "column of the seed"),
+        ("--metric", "column of the score"),
+    ):
+        parser.add_argument(
+            flag, type=name_of(flag), metavar="NAME", help=f"{what} (default: by its name)"
+        )
+    parser.add_argument(
+        "--control",
+        type=name_of("--control"),
+        metavar="NAME",
+        help="arm that the others are compared with (default: the first)",
+    )
+    parser.add_argument(
+        "--workdir",
+        type=path_of("--workdir"),
+        metavar="DIR",
+        help="directory of the comparison (default: runs/compare-<file>)",
+    )
     return parser
 
 
@@ -420,6 +460,16 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _compare(argv: list[str]) -> int:
+    arguments = _compare_parser().parse_args(argv)
+    libraries.draw_without_display()  # Without JAX, which takes seconds.
+    from cifar_jax.commands.compare import compare_run
+
+    flags = {key: getattr(arguments, key) for key in COLUMNS_AND_CONTROL}
+    compare_run(arguments.paths, flags, arguments.workdir)
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Run one command line, without the program's name. Return the exit status."""
     command, options = "train", argv
@@ -428,7 +478,13 @@ def main(argv: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
-        run = {"train": _train, "study": _study, "report": _report, "evaluate": _evaluate}
+        run = {
+            "train": _train,
+            "study": _study,
+            "report": _report,
+            "evaluate": _evaluate,
+            "compare": _compare,
+        }
         return run[command](options)
     except UserError as error:
         if error.__cause__ is not None and "--traceback" in options:

@@ -24,6 +24,7 @@ from cifar_jax.study.scores import Scores
 LARGEST = 16 << 20  # bytes
 MOST_ROWS, MOST_COLUMNS, MOST_ARMS = 100_000, 20_000, 100
 LARGEST_SCORE = 1e15
+_MOST_LISTED = 8
 
 # Names of columns, best first, of one meaning in a line. A table with two of the same line needs
 # the flag.
@@ -383,10 +384,10 @@ def read_scores(
         zip(arm_cells, map(_seed, seed_cells), cells, state_cells, strict=True)
     ):
         if state.lower() != "finished":
-            skipped[f"whose state is {shown(state)}"] += 1
+            skipped[f"of {arm} whose state is {state}"] += 1
             continue
         if not cell:
-            skipped[f"without {name}"] += 1
+            skipped[f"of {arm} without {name}"] += 1
             continue
         _check_arm(table, row, arm, found, table.head[arms])
         if not is_name(seed):
@@ -407,7 +408,9 @@ def _scores(
     """Return the scores, and lines on what was taken and what was not."""
     arms, seeds, metric = (table.head[at] if at >= 0 else "" for at in columns)
     runs = sum(map(len, found.values()))
-    left_out = [f"{counted(n, 'row')} {why}" for why, n in skipped.items()]
+    left_out = [f"{counted(n, 'row')} {why}" for why, n in skipped.most_common(_MOST_LISTED)]
+    if more := len(skipped) - len(left_out):
+        left_out.append(f"{more:,} more kinds of rows")
     if not runs:
         raise UserError(f"{table.path}: no row can be used: {', '.join(left_out)}")
     notes = [
@@ -415,7 +418,7 @@ def _scores(
         f"the seed: {seeds or 'none'}; of the score: {metric}"
     ]
     if left_out:
-        notes.append(f"Left out: {', '.join(left_out)}.")
+        notes.append(f"Left out: {', '.join(left_out)}. An arm may look too good without them.")
     values = [value for row in found.values() for value in row.values()]
     is_accuracy = _plain(metric).endswith(("accuracy", "acc"))
     return Scores(

@@ -126,9 +126,11 @@ def _against(scores: Scores, control: str, arm: str) -> dict[str, Any]:
     why = None
     if not scores.seeded:
         why = "the table has no seed column"
+    elif not common:
+        why = "they share no seed"
     elif not paired:
         parts = (_lacking(arm, alone[0]), _lacking(control, alone[1]))
-        why = "the seeds do not match: " + "; ".join(filter(None, parts))
+        why = "they share too few seeds: " + "; ".join(filter(None, parts))
     arms = (control, arm)
     if paired:
         found = compare(difference(*(scores.sample(name, common) for name in arms)))
@@ -194,11 +196,15 @@ def compare_scores(scores: Scores, control: str | None = None) -> dict[str, Any]
 
 def notices(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of a comparison must know before its numbers."""
-    found = []
-    for row in summary["against_control"]:
-        control, arm = row["arms"]
+    rows, found = summary["against_control"], []
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
         if not row["paired"]:
-            found.append(f"{arm} and {control} are unpaired: {row['why_unpaired']}.")
+            reasons.setdefault(row["why_unpaired"], []).append(row["arms"][1])
+    for why, arms in reasons.items():
+        which = _listed(arms) if len(arms) < len(rows) else "Every arm"
+        found.append(f"{which} against {summary['control']}: unpaired, because {why}.")
+    for row in rows:
         parts = [
             f"{counted(len(seeds), 'run')} of {name} ({_named(seeds)})"
             for name, seeds in row["left_out"].items()
@@ -206,7 +212,8 @@ def notices(summary: dict[str, Any]) -> list[str]:
         ]
         if parts:
             found.append(
-                f"{arm} minus {control} leaves out runs without a partner: {', '.join(parts)}."
+                f"{' minus '.join(row['arms'][::-1])} leaves out runs without a partner: "
+                f"{', '.join(parts)}."
             )
     single = [arm for arm, row in summary["per_arm"].items() if row["n"] == 1]
     if single:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A study of three arms and four seeds with 1,200 test images; one run missing, one diverged."""
+    """Three arms, four seeds, 1,200 test images; one run is missing, one diverged."""
     workdir = tmp_path_factory.mktemp("made")
     write_study(
         workdir,
