@@ -8,45 +8,53 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Module of each public name.
+# Where each public name is defined.
 _HOMES = {
-    "Experiment": "cifar_jax.core.train",
-    "Hyper": "cifar_jax.core.optim",
-    "Data": "cifar_jax.core.train",
-    "TrainState": "cifar_jax.core.train",
-    "train": "cifar_jax.core.train",
-    "train_step": "cifar_jax.core.train",
-    "run_epoch": "cifar_jax.core.train",
-    "init_state": "cifar_jax.core.train",
-    "predict": "cifar_jax.core.train",
-    "cross_entropy": "cifar_jax.core.train",
-    "CNN": "cifar_jax.core.model",
-    "ResNet": "cifar_jax.core.resnet",
-    "BatchNorm": "cifar_jax.core.norms",
-    "Inputs": "cifar_jax.core.inputs",
-    "random_crop_and_flip": "cifar_jax.core.inputs",
-    "Cutout": "cifar_jax.core.regularise",
-    "LabelSmoothing": "cifar_jax.core.regularise",
-    "Mixup": "cifar_jax.core.regularise",
-    "RandomErasing": "cifar_jax.core.regularise",
-    "sgd": "cifar_jax.core.optim",
-    "nesterov": "cifar_jax.core.optimizers",
-    "adamw": "cifar_jax.core.optimizers",
-    "Muon": "cifar_jax.core.optimizers",
-    "LayerRates": "cifar_jax.core.optimizers",
-    "StepDecay": "cifar_jax.core.optim",
-    "constant": "cifar_jax.core.schedules",
-    "Cosine": "cifar_jax.core.schedules",
-    "MultiStepDecay": "cifar_jax.core.schedules",
-    "OneCycle": "cifar_jax.core.schedules",
-    "Warmup": "cifar_jax.core.schedules",
-    "fast": "cifar_jax.kernels",
-    "load": "cifar_jax.library.images",
-    "from_arrays": "cifar_jax.library.images",
-    "Images": "cifar_jax.library.images",
-    "run": "cifar_jax.library.training",
-    "Runs": "cifar_jax.library.training",
-    "UserError": "cifar_jax.errors",
+    "nn": "jax.nn",  # activations, such as `cj.nn.mish`
+    "Experiment": "cifar_jax.core.train.Experiment",
+    "Hyper": "cifar_jax.core.optim.Hyper",
+    "Data": "cifar_jax.core.train.Data",
+    "TrainState": "cifar_jax.core.train.TrainState",
+    "train": "cifar_jax.core.train.train",
+    "train_step": "cifar_jax.core.train.train_step",
+    "run_epoch": "cifar_jax.core.train.run_epoch",
+    "init_state": "cifar_jax.core.train.init_state",
+    "predict": "cifar_jax.core.train.predict",
+    "cross_entropy": "cifar_jax.core.train.cross_entropy",
+    "CNN": "cifar_jax.core.model.CNN",
+    "ResNet": "cifar_jax.core.resnet.ResNet",
+    "BatchNorm": "cifar_jax.core.norms.BatchNorm",
+    "Inputs": "cifar_jax.core.inputs.Inputs",
+    "random_crop_and_flip": "cifar_jax.core.inputs.random_crop_and_flip",
+    "Cutout": "cifar_jax.core.regularise.Cutout",
+    "LabelSmoothing": "cifar_jax.core.regularise.LabelSmoothing",
+    "Mixup": "cifar_jax.core.regularise.Mixup",
+    "RandomErasing": "cifar_jax.core.regularise.RandomErasing",
+    "sgd": "cifar_jax.core.optim.sgd",
+    "nesterov": "cifar_jax.core.optimizers.nesterov",
+    "adamw": "cifar_jax.core.optimizers.adamw",
+    "Muon": "cifar_jax.core.optimizers.Muon",
+    "LayerRates": "cifar_jax.core.optimizers.LayerRates",
+    "StepDecay": "cifar_jax.core.optim.StepDecay",
+    "constant": "cifar_jax.core.schedules.constant",
+    "Cosine": "cifar_jax.core.schedules.Cosine",
+    "MultiStepDecay": "cifar_jax.core.schedules.MultiStepDecay",
+    "OneCycle": "cifar_jax.core.schedules.OneCycle",
+    "Warmup": "cifar_jax.core.schedules.Warmup",
+    "fast": "cifar_jax.kernels.fast",
+    "load": "cifar_jax.library.images.load",
+    "from_arrays": "cifar_jax.library.images.from_arrays",
+    "Images": "cifar_jax.library.images.Images",
+    "run": "cifar_jax.library.training.run",
+    "Runs": "cifar_jax.library.training.Runs",
+    "compare": "cifar_jax.library.comparison.compare",
+    "Comparison": "cifar_jax.library.comparison.Comparison",
+    "better": "cifar_jax.study.claims.better",
+    "equivalent": "cifar_jax.study.claims.equivalent",
+    "Scores": "cifar_jax.study.scores.Scores",
+    "read_scores": "cifar_jax.study.score_files.read_scores",
+    "Arm": "cifar_jax.study.file.FileArm",
+    "UserError": "cifar_jax.errors.UserError",
 }
 
 if TYPE_CHECKING:
@@ -84,24 +92,31 @@ if TYPE_CHECKING:
     from cifar_jax.core.train import train_step as train_step
     from cifar_jax.errors import UserError as UserError
     from cifar_jax.kernels import fast as fast
+    from cifar_jax.library.comparison import Comparison as Comparison
+    from cifar_jax.library.comparison import compare as compare
     from cifar_jax.library.images import Images as Images
     from cifar_jax.library.images import from_arrays as from_arrays
     from cifar_jax.library.images import load as load
     from cifar_jax.library.training import Runs as Runs
     from cifar_jax.library.training import run as run
+    from cifar_jax.study.claims import better as better
+    from cifar_jax.study.claims import equivalent as equivalent
+    from cifar_jax.study.file import FileArm
+    from cifar_jax.study.score_files import read_scores as read_scores
+    from cifar_jax.study.scores import Scores as Scores
+
+    Arm = FileArm
 else:
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used."""
-        if name == "nn":  # activations such as `cj.nn.mish`
-            value = importlib.import_module("jax.nn")
-        elif name in _HOMES:
-            value = getattr(importlib.import_module(_HOMES[name]), name)
-        else:
+        if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, defined = _HOMES[name].rpartition(".")
+        value = getattr(importlib.import_module(module), defined)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "nn"})
+    return sorted({*globals(), *_HOMES})

@@ -350,7 +350,7 @@ def _twice(table: _Table, row: int, before: int, what: str) -> UserError:
 
 
 def read_scores(
-    path: Path,
+    path: str | Path,
     arm_column: str | None = None,
     seed_column: str | None = None,
     metric: str | None = None,
@@ -367,6 +367,7 @@ def read_scores(
     Raises:
         UserError: the file cannot be used; the message says the row, and what is allowed.
     """
+    path = Path(path)
     table = _table(path)
     plain = [name.lower() for name in table.head]
     states = plain.index("state") if {"name", "state"} <= set(plain) else -1
