@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_jax import main
+from cifar_jax import main, parsers
 from cifar_jax.data.dataset import NAMES
 from cifar_jax.study.grid import norm_arms, parse_sweep
 
@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "configs/README.md", "benchmarks/README.md")
 PLACEHOLDERS = ("FOLDER", "DIR")
 PARSERS = {
-    "train": main._train_parser,
-    "study": main._study_parser,
-    "report": main._report_parser,
-    "evaluate": main._evaluate_parser,
-    "seeds": main._seeds_parser,
+    "train": parsers.train_parser,
+    "study": parsers.study_parser,
+    "report": parsers.report_parser,
+    "evaluate": parsers.evaluate_parser,
+    "seeds": parsers.seeds_parser,
 }
 
 
