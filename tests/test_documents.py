@@ -189,17 +189,17 @@ def number(document: str, pattern: str) -> str:
             ("configs/README.md", r"with BatchNorm: (\+3[\d.]+ points) \(95 %"),
         ],
         [
-            ("README.md", r"trains (1[\d.]+) to"),
+            ("README.md", r"train (1[\d.]+) to"),
             ("docs/devices.md", r"\| ratio \| [\d.]+ \| ([\d.]+) \|"),
             ("benchmarks/README.md", r"\| batch \| epoch \|.*?\| ([\d.]+) \| \| batch"),
         ],
         [
-            ("README.md", r"trains [\d.]+ to ([\d.]+) times"),
+            ("README.md", r"train [\d.]+ to ([\d.]+) times"),
             ("docs/devices.md", r"\| ratio \| ([\d.]+) \|"),
             ("benchmarks/README.md", r"\| none \| epoch \|.*?\| ([\d.]+) \| \| none"),
         ],
         [
-            ("README.md", r"One run trains ([\d,]+) images/s"),
+            ("README.md", r"BatchNorm network trains ([\d,]+) images/s"),
             ("docs/devices.md", r"BatchNorm run trains ([\d,]+) images/s"),
             ("benchmarks/README.md", r"images/s \| \|---\|---\| \| epoch \| ([\d,]+) \|"),
         ],
