@@ -1,7 +1,6 @@
 """The commands and numbers of the documents agree with the program and with each other."""
 
 import ast
-import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -131,9 +130,9 @@ def test_the_first_page_is_short() -> None:
 @pytest.mark.parametrize(
     ("section", "name"),
     [
-        (section, field.name)
-        for section, kind in SECTIONS.items()
-        for field in dataclasses.fields(kind)
+        action.dest.split(".")
+        for action in main._study_parser()._actions
+        if "." in action.dest and "--bn" not in action.option_strings
     ],
 )
 def test_every_setting_is_listed_with_its_default(section: str, name: str) -> None:
