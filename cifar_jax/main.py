@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cifar_jax import failures, libraries
@@ -162,9 +163,25 @@ def _check_varied(given: dict[str, Any], sweep: str | None) -> None:
             )
 
 
+def _say(line: str) -> None:
+    print(printable(line))
+
+
+def _plan(workdir: Path | None) -> int:
+    """Say how many seeds decide each claim of a study."""
+    if workdir is None:
+        raise UserError("--plan: needs --workdir, the directory of a study")
+    from cifar_jax.commands.seeds import seeds_run
+
+    seeds_run(study_dir=workdir, say=_say)
+    return 0
+
+
 def _study(argv: list[str]) -> int:
     arguments = study_parser().parse_args(argv)
     given = vars(arguments)
+    if arguments.plan:
+        return _plan(arguments.workdir)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     seeds: tuple[int, ...] | None = None
     of_file: tuple[str, ...] = ()
@@ -236,10 +253,7 @@ def _seeds(argv: list[str]) -> int:
     arguments = seeds_parser().parse_args(argv)
     from cifar_jax.commands.seeds import seeds_run
 
-    def say(line: str) -> None:
-        print(printable(line))
-
-    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, say)
+    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, _say)
     return 0
 
 

@@ -31,15 +31,18 @@ from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
-from cifar_jax.study.collect import divergence_line
+from cifar_jax.study.collect import divergence_line, read_study
 from cifar_jax.study.comparable import others_computed_on
 from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import check_arms, unshared
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
+from cifar_jax.study.planning import next_seeds
 from cifar_jax.study.record import Plan, PlanArm, run_path
+from cifar_jax.study.samples import pair_samples
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
+from cifar_jax.study.summary import compared_arms
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
@@ -70,6 +73,27 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
         return Session(split_dataset(config, prepared.dataset), display, grace=grace)
 
     return session
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all groups of a study share.
+
+    Attributes:
+        workdir: the study's directory, locked.
+        prepared: its data.
+        file: its experiment file, or None.
+        group_size: largest number of runs to train together.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
+    """
+
+    workdir: Path
+    prepared: Prepared
+    file: ExperimentFile | None
+    group_size: int
+    grace: float
+    display: Display
 
 
 def study_run(
@@ -127,8 +151,40 @@ def study_run(
         requested = _of_file(requested, file, prepared)
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
+        work = Work(workdir, prepared, file, group_size, grace, display)
         begin_study(workdir, requested, display, file.source if file else None)
-        return _run(Work(workdir, prepared, file, group_size, grace, display), requested)
+        failed = _run(work, requested)
+        if config.study.half_width is None:
+            return failed
+        return failed + _second_stage(work, requested, config.study.half_width)
+
+
+def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
+    """Add seeds to a study after its first stage, by Stein's procedure.
+
+    Args:
+        work: of the study.
+        plan: of the first stage.
+        half_width: wanted half-width of the interval, in points.
+    """
+    study = read_study(work.workdir)
+    both = compared_arms(study)
+    pairs = study.pairs(*both) if both else []
+    gains = [100 * gain for gain in pair_samples(pairs)["test_accuracy"].values] if pairs else []
+    first, stage = plan.seeds[0], len(plan.seeds)
+    if len(gains) < stage:
+        work.display.say(f"--half-width: needs all {stage} seed pairs of the first stage")
+        return []
+    total = next_seeds(gains, stage, half_width)
+    work.display.say(
+        f"after the first stage of {stage} seeds: an interval of ±{half_width:g} points takes "
+        f"{counted(total, 'seed')}"
+    )
+    if total <= len(study.seeds):
+        return []
+    more = structs.replace(plan, seeds=tuple(range(first, first + total)))
+    begin_study(work.workdir, more, work.display)
+    return _run(work, more)
 
 
 def _of_file(plan: Plan, file: ExperimentFile, prepared: Prepared) -> Plan:
@@ -154,27 +210,6 @@ def _remove_unfinished(workdir: Path) -> None:
     for directory in {path.parent for path in workdir.glob(f"*/seed*/{WRITING}*")}:
         with contextlib.suppress(UserError), lock_directory(directory, "study"):
             pass  # Locking removes them. A run in use removes its own.
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all groups of a study share.
-
-    Attributes:
-        workdir: the study's directory, locked.
-        prepared: its data.
-        file: its experiment file, or None.
-        group_size: largest number of runs to train together.
-        grace: seconds that running steps may take after SIGTERM.
-        display: shows progress.
-    """
-
-    workdir: Path
-    prepared: Prepared
-    file: ExperimentFile | None
-    group_size: int
-    grace: float
-    display: Display
 
 
 def _run(work: Work, requested: Plan) -> list[str]:
