@@ -90,6 +90,17 @@ def path_of(flag: str) -> Callable[[str], Path]:
     return convert
 
 
+def name_of(flag: str) -> Callable[[str], str]:
+    """Return a converter of a flag's text to a name."""
+
+    def convert(text: str) -> str:
+        if not is_name(text):
+            raise UserError(f"{flag}: {shown(text)} is not a name; allowed: printable text")
+        return text
+
+    return convert
+
+
 def threads(text: str) -> int:
     """Turn `--threads` into a number."""
     if not re.fullmatch("0*[1-9][0-9]{0,2}", text):

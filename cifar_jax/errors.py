@@ -69,3 +69,7 @@ class MachineError(UserError):
     """Lack of a resource, despite correct input: full disk, removed directory, no memory."""
 
     status = 1
+
+
+class InputError(UserError, ValueError):
+    """A wrong argument of a library function."""

@@ -10,6 +10,12 @@ from typing import Any
 from cifar_jax import variables
 
 
+def draw_without_display() -> None:
+    """Let Matplotlib draw into files, without warnings. Jupyter sets a backend that may lack."""
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
+
+
 def start() -> list[str]:
     """Import JAX, without the environment variables that would change results.
 
@@ -20,9 +26,8 @@ def start() -> list[str]:
         UserError: another `JAX_` variable has a wrong value.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Jupyter sets a backend that may be missing here.
-    os.environ["MPLBACKEND"] = "agg"
-    for name in ("absl", "asyncio", "matplotlib"):  # Serious errors are raised too.
+    draw_without_display()
+    for name in ("absl", "asyncio"):  # Serious errors are raised too.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     dropped = variables.drop_fixed()
     variables.import_jax()

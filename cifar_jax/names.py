@@ -15,8 +15,14 @@ MODEL_CARD = "model_card.md"
 STUDY = "study.json"
 SUMMARY = "summary.json"
 
+# Tables of a study, or of a comparison.
+RUNS = "runs.csv"
+TABLE_TEX = "table.tex"
+TABLE_TEXT = "table.md"
+
 # Both.
 LOCK = "lock"
 REPORT = "report.html"
 REPORT_TEXT = "report.md"
 SOURCE = "experiment.py"  # Copy of the experiment file.
+IN_PYTHON = "Python"  # Stands for the experiment file of runs that have none.

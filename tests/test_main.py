@@ -7,10 +7,11 @@ import pytest
 
 from cifar_jax import main as door
 from cifar_jax.config.settings import Config
+from cifar_jax.parsers import train_parser
 
 
 def config_of(*argv: str) -> Config:
-    return door.parse_config(door._train_parser().parse_args(list(argv)))
+    return door.parse_config(train_parser().parse_args(list(argv)))
 
 
 def test_no_flag_is_the_protocol():

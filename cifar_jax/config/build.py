@@ -1,5 +1,6 @@
 """Build the training core's `Experiment` and `Hyper` from a config."""
 
+import dataclasses
 from typing import Any, cast
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from cifar_jax.core.optimizers import LayerRates, Muon, matches, parameter_name
 from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
-from cifar_jax.kernels import fast
+from cifar_jax.kernels import FastModel, fast
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
@@ -178,3 +179,19 @@ def hyperparams(config: Config) -> Hyper:
         momentum=np.float32(training.momentum),
         weight_decay=np.float32(training.weight_decay),
     )
+
+
+def for_device(experiment: Experiment) -> Experiment:
+    """Return an experiment as commands train it on JAX's default backend: as fast as possible.
+
+    Its layers get the faster code of `kernels`. On a CPU, which always computes full float32, its
+    precision becomes None and the default size of evaluation batches the CPU's.
+    """
+    changed: dict[str, Any] = {}
+    if not isinstance(experiment.model, FastModel):
+        changed["model"] = cast(nn.Module, fast(experiment.model))
+    if jax.default_backend() == "cpu":
+        changed["precision"] = None
+        if experiment.eval_batch_size == EVAL_BATCH:
+            changed["eval_batch_size"] = CPU_EVAL_BATCH
+    return dataclasses.replace(experiment, **changed)

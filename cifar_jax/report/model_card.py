@@ -8,7 +8,7 @@ import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import counted
-from cifar_jax.names import MODEL_CARD
+from cifar_jax.names import IN_PYTHON, MODEL_CARD
 from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
 from cifar_jax.report.naming import dataset_name
@@ -93,6 +93,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             runs=counted(len(runs), "seed"),
             seeds=", ".join(str(run.seed) for run in runs),
             several=len(runs) > 1,
+            checkpoints=study.file != IN_PYTHON,
             recipe=recipe.rows(results),
             device=summary["device"] or "an unknown device",
             versions=", ".join(f"{k} {v}" for k, v in summary["versions"].items()),

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import re
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, counted, one_line, printable
 from cifar_jax.inputs import read_bytes
-from cifar_jax.names import FIGURES, REPORT, REPORT_TEXT, SOURCE, SUMMARY
+from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
 from cifar_jax.report.drawing import write_figure
+from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.naming import data_notes, dataset_name, listed, study_title
@@ -39,7 +39,7 @@ from cifar_jax.report.tables import (
     protocol_table,
     variance_table,
 )
-from cifar_jax.report.text import difference, interval, percent, undecided
+from cifar_jax.report.text import difference, interval, markdown, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.cautions import cautions
 from cifar_jax.study.collect import Study
@@ -80,8 +80,7 @@ def escape_markdown(value: object) -> str:
     """Escape text for Markdown and its table cells. `Markup` stays unchanged."""
     if isinstance(value, Markup):
         return value
-    text = printable(" ".join(str(value).split()))
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", text)
+    return markdown(str(value))
 
 
 def _visible(value: object) -> object:
@@ -196,12 +195,16 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
 
 
 def config_toml(study: Study, sweep: str = "") -> str:
-    """Return TOML that repeats the study. Its user fills in the path of the images.
+    """Return TOML that repeats the study, or "" if it was trained in Python.
+
+    Its user fills in the path of the images.
 
     Args:
         study: the study, or its part at one value of a sweep.
         sweep: the swept setting and values, in the form of `--sweep`.
     """
+    if study.file == IN_PYTHON:
+        return ""
     config = portable_config(study)
     config["training"]["seed"] = study.seeds[0]
     config["study"] = {"arms": ",".join(study.arms), "seeds": len(study.seeds)}
@@ -305,7 +308,7 @@ def write_pages(
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
         "toml": Markup(_visible(toml)),
         "file": study.file,
-        "source": Markup(_visible(read_source(study.workdir))) if study.file else "",
+        "source": Markup(_visible(read_source(study.workdir))) if study.file and toml else "",
     }
     page = study.workdir / REPORT
     values_html = {**values, **{key: str(values[key]) for key in ("toml", "source")}}
@@ -319,7 +322,10 @@ def write_pages(
 def write_report(
     study: Study, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
 ) -> list[Path]:
-    """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
+    """Write the report of a study.
+
+    That is figures, `report.html`, `report.md`, `summary.json`, the tables of
+    `cifar_jax.report.exports`, and a model card for each arm.
 
     Args:
         study: with its runs.
@@ -360,4 +366,5 @@ def write_report(
         claims=claims_table(study, summary),
         protocol=protocol_table(study, summary),
     )
+    written += write_tables(study.workdir, [study_block(study, summary)], study_runs(study))
     return [*written, *(write_model_card(study, summary, arm) for arm in summary["per_arm"])]

@@ -84,12 +84,14 @@ def times(study: Study, title: str) -> Figure:
     return figure
 
 
-def _interval_row(axes: Axes, y: float, mean: float, interval: Sequence[float] | None) -> None:
-    """Draw a mean and its interval, given as fractions, in per cent or points."""
+def _interval_row(
+    axes: Axes, y: float, mean: float, interval: Sequence[float] | None, scale: float = 100
+) -> None:
+    """Draw a mean and its interval; fractions in per cent or points."""
     if interval:
-        ends = [100 * end for end in interval]
+        ends = [scale * end for end in interval]
         axes.plot(ends, [y, y], color="black", linewidth=2, solid_capstyle="butt")
-    axes.plot([100 * mean], [y], "D", color="black", markersize=6)
+    axes.plot([scale * mean], [y], "D", color="black", markersize=6)
 
 
 def _named_rows(paired: dict[str, Any], classes: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -180,10 +182,11 @@ def all_arms(
     for y, arm in enumerate(arms):
         row = per_arm[arm]["test_accuracy"]
         style = arm_style(study.arms, arm)
-        _seeds_and_mean(above, y, row["values"], row["mean"], row["ci_t"], style)
+        seeds_and_mean(above, y, (row["values"], row["mean"], row["ci_t"]), style)
     for y, row in enumerate(others):
         style = arm_style(study.arms, row["arms"][1])
-        _seeds_and_mean(below, y, row["differences"], row["mean_difference"], row["ci_t"], style)
+        found = row["differences"], row["mean_difference"], row["ci_t"]
+        seeds_and_mean(below, y, found, style)
     below.axvline(0, color=GREY, linewidth=1)
     within(above, 0, 100, "x")
     within(below, -100, 100, "x")
@@ -196,18 +199,26 @@ def all_arms(
     return figure
 
 
-def _seeds_and_mean(
+def seeds_and_mean(
     axes: Axes,
     y: float,
-    values: Sequence[float],
-    mean: float,
-    interval: Sequence[float] | None,
+    found: tuple[Sequence[float], float, Sequence[float] | None],
     style: tuple[str, str],
+    scale: float = 100,
 ) -> None:
+    """Draw a row: a mark a seed, and below them the mean with its interval.
+
+    Args:
+        y: of the row.
+        found: values of the seeds, their mean and its interval.
+        style: colour and marker of the seeds.
+        scale: factor of all values; 100 for fractions.
+    """
+    values, mean, interval = found
     colour, marker = style
     at = np.full(len(values), y - 0.25)
-    axes.plot(100 * np.array(values), at, marker, color=colour, markersize=4, alpha=0.8)
-    _interval_row(axes, y, mean, interval)
+    axes.plot(scale * np.array(values), at, marker, color=colour, markersize=4, alpha=0.8)
+    _interval_row(axes, y, mean, interval, scale)
 
 
 def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:

@@ -5,6 +5,7 @@ from typing import Any
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
+from cifar_jax.report.exports import study_runs, sweep_block, write_tables
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.report.naming import dataset_name, listed, study_title
 from cifar_jax.report.page import Warn, config_toml, data_notices, to_stderr, write_pages
@@ -155,7 +156,7 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
 def write_sweep_report(
     study: SweepStudy, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
 ) -> list[Path]:
-    """Write figures, `report.html`, `report.md`, `summary.json` and a model card for each arm.
+    """Write the report of a sweep: the same files as for a study.
 
     Args:
         study: with its runs.
@@ -198,5 +199,6 @@ def write_sweep_report(
         claims=Table("Claims", "", ("",), []),
         protocol=protocol(study, summary),
     )
+    written += write_tables(study.workdir, [sweep_block(study, summary)], study_runs(study))
     cards = [write_model_card(one, {**summary, **row}, arm) for one, row, arm in rows]
     return [*written, *cards]

@@ -1,7 +1,10 @@
-"""Format a report's numbers. A missing number is a dash."""
+"""Format a report's numbers and text. A missing number is a dash."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from cifar_jax.errors import printable
 
 NONE = "–"  # noqa: RUF001 - an en dash
 
@@ -62,3 +65,8 @@ def undecided(row: dict[str, Any]) -> str:
         return str(row["no_interval"])
     low, high = row["ci_t"]
     return "the interval includes zero" if low <= 0 <= high else ""
+
+
+def markdown(text: str) -> str:
+    """Escape text for Markdown and its table cells."""
+    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", printable(" ".join(text.split())))

@@ -43,7 +43,7 @@ def report_divergence(
     if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
         _save_own(group, index, before)
     found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
-    return outcome.write_divergence(run.workdir, found, **_fields(session, group, index))
+    return outcome.write_divergence(run.workdir, found, **common_fields(session, group, index))
 
 
 def _save_own(group: Group, index: int, at: Boundary) -> None:
@@ -54,7 +54,7 @@ def _save_own(group: Group, index: int, at: Boundary) -> None:
         own.save(position_of(at), state, group.record([index]))
 
 
-def _fields(
+def common_fields(
     session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
 ) -> dict[str, Any]:
     """Return the fields that the results of finished and diverged runs share."""
@@ -87,6 +87,6 @@ def finish(session: Session, group: Group, index: int) -> Finished:
     run, dataset = group.runs[index], session.prepared.dataset
     state = unstack_run(group.at.state, index)
     evaluation, logits, seconds = evaluate_state(session.programs, run.experiment, state, dataset)
-    fields = _fields(session, group, index, seconds)
+    fields = common_fields(session, group, index, seconds)
     labels = np.asarray(dataset.test_labels)
     return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from cifar_jax.names import PREDICTIONS
 from cifar_jax.runner import provenance
@@ -25,6 +26,11 @@ def _made_by() -> dict[str, Any]:
     }
 
 
+def divergence(diverged: DivergedAt, **common: Any) -> Diverged:
+    """Return the results of a run that diverged. Arguments as in `write_divergence`."""
+    return Diverged(**common, **_made_by(), diverged=diverged)
+
+
 def write_divergence(workdir: Path, diverged: DivergedAt, **common: Any) -> Diverged:
     """Write the `results.json` of a run that diverged.
 
@@ -33,9 +39,25 @@ def write_divergence(workdir: Path, diverged: DivergedAt, **common: Any) -> Dive
         diverged: where it diverged.
         common: the fields of `Diverged`, except those on code and time.
     """
-    results = Diverged(**common, **_made_by(), diverged=diverged)
+    results = divergence(diverged, **common)
     write_results(workdir, results)
     return results
+
+
+def finished(evaluation: Evaluation, **common: Any) -> Finished:
+    """Return the results of a finished run. Arguments as in `write_finished`."""
+    classes = common["dataset"].classes
+    accuracies = [None if np.isnan(x) else float(x) for x in evaluation.per_class_accuracy]
+    few = len(classes) <= MOST_IN_MATRIX
+    return Finished(
+        **common,
+        **_made_by(),
+        test_loss=evaluation.loss,
+        test_accuracy=evaluation.accuracy,
+        per_class_accuracy=dict(zip(classes, accuracies, strict=True)),
+        confusion_matrix=evaluation.confusion.tolist() if few else None,
+        predictions=PREDICTIONS,
+    )
 
 
 def write_finished(
@@ -50,23 +72,13 @@ def write_finished(
         labels: int32 (N,), their true classes.
         common: the fields of `Finished`, except those on test, code and time.
     """
-    classes = common["dataset"].classes
     predicted = logits.argmax(axis=1).astype(np.int32)
     write_atomically(
         workdir / PREDICTIONS,
         lambda file: np.savez_compressed(file, logits=logits, predicted=predicted, label=labels),
     )
-    accuracies = [None if np.isnan(x) else float(x) for x in evaluation.per_class_accuracy]
-    few = len(classes) <= MOST_IN_MATRIX
-    results = Finished(
-        **common,
-        **_made_by(),
-        test_loss=evaluation.loss,
-        test_accuracy=evaluation.accuracy,
-        per_class_accuracy=dict(zip(classes, accuracies, strict=True)),
-        confusion_matrix=evaluation.confusion.tolist() if few else None,
-        predictions=PREDICTIONS,
-        predictions_sha256=sha256(workdir / PREDICTIONS),
+    results = structs.replace(
+        finished(evaluation, **common), predictions_sha256=sha256(workdir / PREDICTIONS)
     )
     write_results(workdir, results)
     return results

@@ -48,14 +48,18 @@ def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hype
     return file.build(config)
 
 
+def described(experiment: Experiment) -> dict[str, str]:
+    """Return an experiment in words, by field."""
+    return {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+
+
 def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: str = "") -> Run:
     """Return a run, ready to train."""
-    described = None
+    words = None
     if file is not None:
         assert config.experiment.arm is not None
-        experiment = file.arms[config.experiment.arm].experiment
-        described = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
-    return Run(config, *build(config, file), workdir, label, described)
+        words = described(file.arms[config.experiment.arm].experiment)
+    return Run(config, *build(config, file), workdir, label, words)
 
 
 def check_file(file: ExperimentFile | None, config: Config, where: str) -> None:

@@ -1,6 +1,6 @@
 """Check the arms of an experiment file before training, and what they share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cifar_jax.core.optim import Hyper
 from cifar_jax.core.optimizers import parameter_name
 from cifar_jax.core.train import Experiment, init_state, predict, train_step
 from cifar_jax.errors import UserError, counted
@@ -39,13 +40,33 @@ def check_arms(
 
 
 def _check(file: ExperimentFile, name: str, image_shape: tuple[int, ...], classes: int) -> None:
-    experiment, hyper = file.arms[name].experiment, file.arms[name].hyper
-
     def wrong(function: Any, message: str) -> UserError:
         line = line_of(function)
         where = f"{file.path}:{line}" if line else str(file.path)
         return UserError(f"{where}: arm {name}: {message}")
 
+    arm = file.arms[name]
+    check_experiment(arm.experiment, arm.hyper, image_shape, classes, wrong)
+
+
+def check_experiment(
+    experiment: Experiment,
+    hyper: Hyper,
+    image_shape: tuple[int, ...],
+    classes: int,
+    wrong: Callable[[Any, str], UserError],
+) -> None:
+    """Trace a step of an experiment, and check the shapes. Nothing is computed.
+
+    Args:
+        experiment, hyper: to train.
+        image_shape: (H, W, C).
+        classes: number of classes of the dataset.
+        wrong: makes the error, of the function that is wrong and of what is wrong with it.
+
+    Raises:
+        UserError: it cannot be trained.
+    """
     key = jax.random.key(0)
     state = jax.eval_shape(partial(init_state, experiment, image_shape=image_shape), key)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
@@ -89,17 +110,23 @@ def _check_same(before: Any, after: Any, wrong: Any) -> None:
 def unshared(
     file: ExperimentFile, names: Sequence[str], control: str, image_shape: tuple[int, ...]
 ) -> dict[str, list[str]]:
+    """Return `unshared_draws` of some arms of a file."""
+    arms = {name: file.arms[name].experiment for name in names}
+    return unshared_draws(arms, file.arms[control].experiment, image_shape)
+
+
+def unshared_draws(
+    arms: Mapping[str, Experiment], control: Experiment, image_shape: tuple[int, ...]
+) -> dict[str, list[str]]:
     """Return for each arm which random draws it does not share with the control, in sentences.
 
     Runs of one seed have the same split and the same order of images. They share augmentation if
     their inputs and batch sizes are equal. They share the initial values of parameters with the
     same path and shape.
     """
-    first = file.arms[control].experiment
     found = {}
-    for name in names:
-        other = file.arms[name].experiment
-        lines = [*_batches(first, other), *_initial_values(first, other, image_shape)]
+    for name, other in arms.items():
+        lines = [*_batches(control, other), *_initial_values(control, other, image_shape)]
         if lines:
             found[name] = lines
     return found

@@ -1,0 +1,314 @@
+"""Write the page of a comparison of scores: `report.html`, its numbers and its tables."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cifar_jax.errors import counted
+from cifar_jax.names import REPORT, SUMMARY
+from cifar_jax.report.drawing import GREY, MOST_ROWS, arm_style, new_figure, render, within
+from cifar_jax.report.exports import (
+    Block,
+    scores_block,
+    scores_runs,
+    signed_interval,
+    write_tables,
+)
+from cifar_jax.report.labels import font_warning, short_name
+from cifar_jax.report.naming import listed
+from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, environment, to_stderr
+from cifar_jax.report.study_figures import StudyFigure
+from cifar_jax.report.study_plots import seeds_and_mean
+from cifar_jax.report.tables import Table
+from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability, undecided
+from cifar_jax.storage import check_inside, write_json, write_text
+from cifar_jax.study.scores import Scores, notices
+from cifar_jax.study.statistics import ALPHA
+
+# A table of each run has a column for each arm. More do not fit a page.
+_MOST_COLUMNS = 8
+_MOST_NAMED = 3  # arms with their interval in the headline
+
+
+def difference(row: dict[str, Any], block: Block) -> str:
+    """Format a difference with interval and size: `+0.95 points (95 % interval ..., 5 pairs)`."""
+    text = change(
+        row["mean_difference"], block.scale, block.digits, "points" if block.percent else ""
+    )
+    size = counted(row["n"], "pair") if row["paired"] else "unpaired"
+    if row["ci_t"] is None:
+        return f"{text} ({size})"
+    return f"{text} (95 % interval {_ends(row, block)}, {size})"
+
+
+def _ends(row: dict[str, Any], block: Block) -> str:
+    return signed_interval(row["ci_t"], block.scale, block.digits)
+
+
+def answer(row: dict[str, Any], metric: str, block: Block) -> str:
+    """Return the answer for one arm and the control as a sentence."""
+    control, arm = row["arms"]
+    found = difference(row, block)
+    if why := undecided(row):
+        return f"It is undecided whether {arm} and {control} differ in {metric}: {found}; {why}."
+    verb = "higher" if row["mean_difference"] > 0 else "lower"
+    return f"{arm} has a {verb} {metric} than {control}: {found}."
+
+
+def headline(summary: dict[str, Any], block: Block) -> str:
+    """Return the answer. Of several arms, name those that differ after Holm's correction."""
+    rows, metric = summary["against_control"], summary["metric"]
+    if len(rows) == 1:
+        return answer(rows[0], metric, block)
+    clear = [row for row in rows if row["p_t_holm"] is not None and row["p_t_holm"] < ALPHA]
+    clear.sort(key=lambda row: -abs(row["mean_difference"]))
+    names = [f"{row['arms'][1]} {difference(row, block)}" for row in clear[:_MOST_NAMED]]
+    if len(clear) > _MOST_NAMED:
+        names.append(counted(len(clear) - _MOST_NAMED, "other arm"))
+    return (
+        f"Of {counted(len(rows), 'arm')} compared with {summary['control']}, "
+        f"{len(clear) or 'none'} differ{'s' * (len(clear) == 1)} in {metric} after Holm's "
+        f"correction{': ' * bool(names)}{listed(names) if names else ''}."
+    )
+
+
+def answers(summary: dict[str, Any]) -> list[str]:
+    """Return a line for each arm, for the terminal."""
+    block = scores_block(summary)
+    unit = "%" if block.percent else ""
+    lines = [
+        f"{arm}: {summary['metric']} {mean_and_spread(row, block.scale, block.digits, unit)}, "
+        f"{counted(row['n'], 'run')}"
+        for arm, row in summary["per_arm"].items()
+    ]
+    for row in summary["against_control"]:
+        why = undecided(row)
+        lines.append(
+            f"{row['arms'][1]} minus {row['arms'][0]}: {difference(row, block)}"
+            + f": undecided, {why}" * bool(why)
+        )
+    return lines
+
+
+def main_table(summary: dict[str, Any], block: Block) -> Table:
+    """Return a table of every arm, and of its difference to the control."""
+    gains = {row["arms"][1]: row for row in summary["against_control"]}
+    unit, points = ("%", "points") if block.percent else ("", "")
+    rows = []
+    for arm, found in summary["per_arm"].items():
+        row = gains.get(arm)
+        cells = (NONE, NONE, NONE)
+        if row:
+            cells = (
+                change(row["mean_difference"], block.scale, block.digits, points),
+                _ends(row, block) + " (unpaired)" * (not row["paired"]),
+                probability(row["p_t_holm"]),
+            )
+        spread = mean_and_spread(found, block.scale, block.digits, unit)
+        rows.append((arm, f"{found['n']}", spread, *cells))
+    head = (
+        "",
+        "runs",
+        "mean ± standard deviation",
+        f"difference to {summary['control']}",
+        "95 % interval",
+        "p (Holm)",
+    )
+    note = (
+        f"{summary['metric']}, as in the source: for some metrics lower is better. The interval of "
+        "a difference is that of the paired t test, or Welch's where it says unpaired. Each "
+        "interval is for one difference. P-values are adjusted by Holm's method for the number of "
+        "differences."
+    )
+    return Table("Results", note, head, rows)
+
+
+def arms_table(summary: dict[str, Any], block: Block) -> Table:
+    """Return a table of every arm with the intervals of its mean."""
+    rows = [
+        (
+            arm,
+            f"{row['n']}",
+            mean_and_spread(row, block.scale, block.digits, "%" if block.percent else ""),
+            interval(row["ci_t"], block.scale, block.digits),
+            interval(row["ci_bootstrap"], block.scale, block.digits),
+        )
+        for arm, row in summary["per_arm"].items()
+    ]
+    head = ("", "runs", "mean ± standard deviation", "95 % interval (t)", "95 % (bootstrap)")
+    return Table("Each arm", "", head, rows)
+
+
+def tests_table(summary: dict[str, Any], block: Block) -> Table:
+    """Return a table of the differences with every test."""
+    rows = []
+    for row in summary["against_control"]:
+        dz, needed = row["cohens_dz"], row["seeds_for_power_80"]
+        rows.append(
+            (
+                row["arms"][1],
+                f"{row['n']} pairs" if row["paired"] else "unpaired",
+                change(row["mean_difference"], block.scale, block.digits),
+                _ends(row, block),
+                signed_interval(row["ci_bootstrap"], block.scale, block.digits),
+                probability(row["p_t"]),
+                probability(row["p_t_holm"]),
+                probability(row["p_sign_flip"]),
+                probability(row["p_sign_flip_holm"]),
+                NONE if dz is None else f"{dz:.2f}",
+                NONE if needed is None else f"{needed:,}",
+            )
+        )
+    head = (
+        f"minus {summary['control']}",
+        "seeds",
+        "difference",
+        "95 % interval (t)",
+        "95 % (bootstrap)",
+        "p (t)",
+        "Holm",
+        "p (sign flips)",
+        "Holm",
+        "Cohen's d_z",
+        "seeds for power 0.8",
+    )
+    note = (
+        "p (t) is below 0.05 exactly if the interval excludes 0. Bootstrap, sign flips, Cohen's "
+        "d_z and the number of seeds need pairs."
+    )
+    return Table("Differences", note, head, rows)
+
+
+def runs_table(scores: Scores, summary: dict[str, Any], block: Block) -> Table:
+    """Return a table of the score of each run: a row for each seed. Empty if it does not fit."""
+    arms = summary["arms"]
+    seeds = dict.fromkeys(seed for arm in arms for seed in scores.values[arm])
+    rows = []
+    numbers = all(seed.isdecimal() for seed in seeds)
+    for seed in sorted(seeds, key=int) if numbers else seeds:
+        found = [scores.values[arm].get(seed) for arm in arms]
+        rows.append(
+            (
+                seed,
+                *(NONE if x is None else f"{block.scale * x:z.{block.digits}f}" for x in found),
+            )
+        )
+    fits = scores.seeded and len(arms) <= _MOST_COLUMNS
+    unit = " In per cent." if block.percent else ""
+    return Table("Each run", f"{scores.metric}.{unit}", ("seed", *arms), rows if fits else [])
+
+
+def _draw(summary: dict[str, Any], block: Block, title: str) -> Figure:
+    """Draw the scores of every arm, and the differences to the control."""
+    arms, others = summary["arms"], summary["against_control"]
+    figure = new_figure(1.9 + 0.3 * (len(arms) + len(others)), title)
+    above, below = figure.subplots(2, 1, height_ratios=(len(arms), len(others)))
+    for y, arm in enumerate(arms):
+        row = summary["per_arm"][arm]
+        found = row["values"], row["mean"], row["ci_t"]
+        seeds_and_mean(above, y, found, arm_style(arms, arm), block.scale)
+    for y, row in enumerate(others):
+        found = row["differences"], row["mean_difference"], row["ci_t"]
+        seeds_and_mean(below, y, found, arm_style(arms, row["arms"][1]), block.scale)
+    below.axvline(0, color=GREY, linewidth=1)
+    if block.percent:
+        within(above, 0, 100, "x")
+        within(below, -100, 100, "x")
+    names = [f"{row['arms'][1]}{'' if row['paired'] else ' *'}" for row in others]
+    for axes, labels in ((above, arms), (below, names)):
+        axes.set_yticks(range(len(labels)), [short_name(label) for label in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+    unit, points = (" [%]", " [points]") if block.percent else ("", "")
+    above.set_xlabel(f"{short_name(summary['metric'])}{unit}")
+    below.set_xlabel(f"difference to {short_name(summary['control'])}{points}")
+    return figure
+
+
+def figure_of(summary: dict[str, Any], block: Block) -> StudyFigure:
+    """Return the figure of all arms."""
+    title = f"{summary['metric']} of every arm"
+    caption = (
+        "the upper part shows every arm, a small mark a run. The lower part shows the difference "
+        f"to {summary['control']}, a small mark a pair of runs with the same seed. Diamonds are "
+        "means, bars 95 % intervals as in the tables. They are not adjusted for the number of "
+        "arms."
+    )
+    if not all(row["paired"] for row in summary["against_control"]):
+        caption += " A star marks an unpaired difference. It has no mark for pairs."
+    many = len(summary["arms"]) > MOST_ROWS
+    return StudyFigure(
+        "arms",
+        title,
+        f"{summary['source']}: {caption}",
+        None if many else lambda: _draw(summary, block, f"{title}: {summary['source']}"),
+        f"It has more than {MOST_ROWS} arms." if many else "",
+    )
+
+
+def facts_table(summary: dict[str, Any]) -> Table:
+    """Return a table of the source and of what was taken from it."""
+    rows = [
+        ("source", summary["source"]),
+        ("taken", (*summary["notes"], "")[0]),
+        ("control", summary["control"]),
+        (
+            "pairs",
+            "Runs of two arms with the same seed are a pair, if the arms share at least half of "
+            "the seeds of each. This rule does not look at the scores.",
+        ),
+    ]
+    return Table("What was compared", "", ("", ""), [row for row in rows if row[1]])
+
+
+def write_scores_report(
+    workdir: Path, scores: Scores, summary: dict[str, Any], command: str, warn: Warn = to_stderr
+) -> list[Path]:
+    """Write `report.html`, `summary.json`, `runs.csv`, `table.tex` and `table.md`.
+
+    Args:
+        workdir: existing directory.
+        scores: that were compared.
+        summary: from `cifar_jax.study.scores.compare_scores`; may have more keys.
+        command: that writes the page again.
+        warn: called with a line for a figure that could not be drawn.
+
+    Returns:
+        The written files, the page first.
+
+    Raises:
+        UserError: a file is a link out of the directory.
+    """
+    block, page = scores_block(summary), workdir / REPORT
+    for name in (REPORT, SUMMARY):
+        check_inside(workdir / name, workdir)
+    write_json(workdir / SUMMARY, summary)  # First, so that no figure can cost it.
+    written = write_tables(workdir, [block], scores_runs(scores))
+    if problem := font_warning([*summary["arms"], summary["metric"], summary["source"]]):
+        warn(f"warning: {problem}")
+
+    def draw(figure: StudyFigure) -> PageFigure:
+        def drawn(build: Build) -> PageFigure:
+            return embed(figure, render(build, "png")[0])
+
+        return attempt(figure, drawn, warn)
+
+    values = {
+        "title": f"{summary['metric']}: {listed(summary['arms'][1:])} against {summary['control']}"
+        if len(summary["arms"]) <= _MOST_COLUMNS
+        else f"{summary['metric']} of {len(summary['arms'])} arms against {summary['control']}",
+        "headline": headline(summary, block),
+        "notices": [*summary["notes"][1:], *notices(summary)],
+        "main": main_table(summary, block),
+        "figures": [draw(figure_of(summary, block))],
+        "tables": [
+            tests_table(summary, block),
+            arms_table(summary, block),
+            runs_table(scores, summary, block),
+        ],
+        "facts": facts_table(summary),
+        "command": command,
+    }
+    write_text(page, environment(False).get_template("scores.html").render(values))
+    return [page, workdir / SUMMARY, *written]

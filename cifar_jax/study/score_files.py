@@ -1,0 +1,432 @@
+"""Read a table of scores that another program wrote: CSV or JSON lines, one row a run.
+
+Everything is checked: it may be a downloaded file. A row without a score counts as a run without a
+result. It is left out and counted. So is a run that Weights & Biases does not call finished.
+"""
+
+import codecs
+import csv
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.errors import UserError, counted, one_line, shown
+from cifar_jax.inputs import is_name, read_bytes
+from cifar_jax.study.scores import Scores
+
+LARGEST = 16 << 20  # bytes
+MOST_ROWS, MOST_COLUMNS, MOST_ARMS = 100_000, 20_000, 100
+LARGEST_SCORE = 1e15
+_MOST_LISTED = 8
+
+# Names of columns, best first, of one meaning in a line. A table with two of the same line needs
+# the flag.
+ARM_NAMES = (
+    "arm",
+    "model method algorithm algo agent framework variant approach condition treatment config "
+    "configuration setting optimizer optimiser activation norm architecture arch network",
+    "group",
+    "name",
+)
+SEED_NAMES = (
+    "seed random_seed rng_seed",
+    "trial run replicate replication repetition repeat rep",
+)
+METRIC_NAMES = (
+    "test_accuracy test_acc",
+    "accuracy acc",
+    "test_score score",
+    "episode_return return reward",
+)
+_PREFIX = re.compile("(config|configs|params|hparams|args|summary|metrics|results)_")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d+\.0*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of text.
+
+    Attributes:
+        path: of its file.
+        head: names of the columns.
+        numbers: of the rows in the file, the first row is 1.
+        column: returns the cells of a column by its position.
+    """
+
+    path: Path
+    head: tuple[str, ...]
+    numbers: Sequence[int]
+    column: Callable[[int], list[str]]
+
+    def wrong(self, row: int, what: str) -> UserError:
+        return UserError(f"{self.path}: row {self.numbers[row]}: {what}")
+
+
+def _text(path: Path) -> str:
+    """Read a file as text: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        UserError: it cannot be read, or is not such text.
+    """
+    try:
+        content = read_bytes(path, LARGEST)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: row {row}: is not UTF-8 text; save the table as UTF-8") from None
+    if "\0" in text:
+        row = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}: row {row}: has a null character, so it is not a text table")
+    if not text.strip():
+        raise UserError(f"{path}: is empty; it needs a head and one row a run")
+    return text
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each row that is not blank. The comma may be `;` or a tab."""
+    first = text.lstrip().partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        for number, cells in enumerate(reader, 1):
+            if any(cells):
+                yield number, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise UserError(f"{path}: row {number + 1}: is not CSV: {one_line(error)}") from None
+
+
+def _csv(path: Path, text: str) -> _Table:
+    rows = _csv_rows(path, text)
+    top, head = next(rows, (1, []))
+    if len(head) > MOST_COLUMNS:
+        raise UserError(f"{path}: has {len(head):,} columns; at most {MOST_COLUMNS:,} are allowed")
+    found = list(islice(rows, MOST_ROWS + 1))
+    for number, cells in found:
+        if len(cells) != len(head):
+            raise UserError(
+                f"{path}: row {number}: has {counted(len(cells), 'cell')}, but the head in row "
+                f"{top} has {len(head):,}"
+            )
+    table = [cells for _, cells in found]
+    numbers = [number for number, _ in found]
+    return _Table(path, tuple(head), numbers, lambda at: [cells[at] for cells in table])
+
+
+def _cell(value: Any) -> str:
+    """Return a JSON value as the text of a cell."""
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
+
+
+def _flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and cells of an object; `{"config": {"seed": 1}}` has `config.seed`."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, _cell(value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ValueError(f"the key {shown(twice)} is given twice")
+    return found
+
+
+def _json(path: Path, text: str) -> _Table:
+    rows, numbers = [], []
+    head: dict[str, None] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line, object_pairs_hook=_once)
+            if not isinstance(found, dict):
+                raise ValueError("it is not an object")
+            row = dict(_flat(found))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path}: row {number}: is not a line of JSON with one object: {one_line(error)}"
+            ) from None
+        rows.append(row)
+        numbers.append(number)
+        head |= dict.fromkeys(row)
+        if len(head) > MOST_COLUMNS:
+            raise UserError(f"{path}: has more than {MOST_COLUMNS:,} columns")
+        if len(rows) > MOST_ROWS:
+            break
+    names = tuple(head)
+    return _Table(path, names, numbers, lambda at: [row.get(names[at], "") for row in rows])
+
+
+def _table(path: Path) -> _Table:
+    """Read a table by its content, not by its name."""
+    text = _text(path)
+    if text.lstrip().startswith("["):
+        raise UserError(f"{path}: is a JSON array; allowed: JSON lines, one object a line, or CSV")
+    found = (_json if text.lstrip().startswith("{") else _csv)(path, text)
+    if any(name.endswith("__MIN") for name in found.head):
+        raise UserError(f"{path}: is a chart of Weights & Biases; export its table of runs")
+    if not found.numbers:
+        raise UserError(f"{path}: has a head, but no row")
+    if len(found.numbers) > MOST_ROWS:
+        raise UserError(f"{path}: has more than {MOST_ROWS:,} rows")
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return a column's name as `ARM_NAMES` has it: `config.Model` is `model`."""
+    return _PREFIX.sub("", re.sub("[^a-z0-9]+", "_", name.lower()).strip("_"), count=1)
+
+
+def _names(table: _Table, columns: Sequence[int]) -> str:
+    names = [shown(table.head[at]) for at in columns]
+    return ", ".join(names[:10]) + f" and {len(names) - 10:,} more" * (len(names) > 10)
+
+
+def _named(table: _Table, name: str, flag: str) -> int:
+    """Return the position of the column that a flag names."""
+    at = [i for i, column in enumerate(table.head) if column == name]
+    if not at:
+        given = [i for i, column in enumerate(table.head) if column]
+        raise UserError(
+            f"{flag} {name}: {table.path} has no such column; it has {_names(table, given)}"
+        )
+    if len(at) > 1:
+        raise UserError(f"{flag} {name}: {table.path} has {len(at)} columns of this name")
+    return at[0]
+
+
+def _guess(table: _Table, ranks: Sequence[str], flag: str, fits: Callable[[int], bool]) -> int:
+    """Return the position of the column with the best of some names; -1 if none has one.
+
+    Raises:
+        UserError: several have names of the same rank.
+    """
+    plain = [_plain(name) for name in table.head]
+    for rank in ranks:
+        at = [i for i, name in enumerate(plain) if name in rank.split() and fits(i)]
+        if len(at) == 1:
+            return at[0]
+        if at:
+            raise UserError(
+                f"{table.path}: several columns fit {flag}: {_names(table, at)}; name one with "
+                f"{flag}"
+            )
+    return -1
+
+
+def _varies(table: _Table, at: int) -> bool:
+    return len({cell for cell in table.column(at) if cell}) > 1
+
+
+def _arm_column(table: _Table, states: int) -> int:
+    """Guess the column of the arms. The `Name` of Weights & Biases names a run."""
+    names = ARM_NAMES if states < 0 else ARM_NAMES[:-1]
+    for fits in (lambda at: _varies(table, at), lambda at: True):
+        at = _guess(table, names, "--arm-column", fits)
+        if at >= 0:
+            return at
+    texts = [
+        i
+        for i in range(len(table.head))
+        if _varies(table, i) and not all(map(_NUMBER.fullmatch, filter(None, table.column(i))))
+    ]
+    fitting = f"columns of text: {_names(table, texts)}" if texts else "no column of text varies"
+    raise UserError(
+        f"{table.path}: no column has the name of an arm, such as model or method; name it with "
+        f"--arm-column ({fitting})"
+    )
+
+
+def _metric_column(table: _Table, taken: Sequence[int], states: int) -> int:
+    """Guess the column of the scores: by its name, or the only one with numbers."""
+
+    def numeric(at: int) -> bool:
+        cells = {cell for cell in table.column(at) if cell}
+        return len(cells) > 1 and all(
+            _NUMBER.fullmatch(c) or _NOT_FINITE.fullmatch(c) for c in cells
+        )
+
+    free = [at for at in range(len(table.head)) if at not in taken and at != states]
+    at = _guess(table, METRIC_NAMES, "--metric", lambda at: at in free)
+    if at >= 0:
+        return at
+    numbers = [at for at in free if numeric(at)]
+    if len(numbers) == 1:
+        return numbers[0]
+    if not numbers:
+        raise UserError(f"{table.path}: no column has different numbers; name one with --metric")
+    raise UserError(
+        f"{table.path}: several columns have numbers: {_names(table, numbers)}; name one with "
+        "--metric"
+    )
+
+
+def _columns(
+    table: _Table, arm: str | None, seed: str | None, metric: str | None, states: int
+) -> tuple[int, int, int]:
+    """Return the positions of arms, seeds and scores. -1: there is no seed column."""
+    arms = _named(table, arm, "--arm-column") if arm else _arm_column(table, states)
+    if seed:
+        seeds = _named(table, seed, "--seed-column")
+    else:
+        seeds = _guess(table, SEED_NAMES, "--seed-column", lambda at: at != arms)
+    if metric:
+        scores = _named(table, metric, "--metric")
+    else:
+        scores = _metric_column(table, (arms, seeds), states)
+    if len({arms, seeds, scores}) < 3:
+        raise UserError(f"{table.path}: arm, seed and metric need three different columns")
+    return arms, seeds, scores
+
+
+def _score(table: _Table, row: int, cell: str, metric: str) -> float:
+    """Return a finite score.
+
+    Raises:
+        UserError: it is none.
+    """
+    if _NOT_FINITE.fullmatch(cell):
+        raise table.wrong(
+            row,
+            f"{metric} is {cell}, not a finite number; leave the cell of a failed run empty, or "
+            "give the run a score",
+        )
+    if not _NUMBER.fullmatch(cell):
+        raise table.wrong(row, f"{metric} is {shown(cell)}, not a number such as 0.913")
+    value = float(cell)
+    if not math.isfinite(value) or abs(value) > LARGEST_SCORE:
+        raise table.wrong(row, f"{metric} is {shown(cell)}, beyond {LARGEST_SCORE:g}")
+    return value
+
+
+def _seed(cell: str) -> str:
+    """Return a seed as text: 1.0, as pandas writes it in a column with gaps, is 1."""
+    return cell.partition(".")[0] if _WHOLE.fullmatch(cell) else cell
+
+
+def _check_arm(table: _Table, row: int, arm: str, found: dict[str, Any], column: str) -> None:
+    if not is_name(arm):
+        wrong = f"has no arm in column {shown(column)}" if not arm else f"{shown(arm)} is no name"
+        raise table.wrong(row, wrong)
+    if arm not in found and len(found) == MOST_ARMS:
+        raise UserError(
+            f"{table.path}: column {shown(column)} has more than {MOST_ARMS} arms; name another "
+            "with --arm-column"
+        )
+
+
+def _twice(table: _Table, row: int, before: int, what: str) -> UserError:
+    """Return the error of two rows for one run. It names columns that differ between the rows."""
+    differ = [
+        at
+        for at in range(len(table.head))
+        if len({table.column(at)[number] for number in (row, before)}) > 1
+    ]
+    hint = f"; the rows differ in {_names(table, differ)}" if differ else ""
+    return table.wrong(
+        row, f"{what} is also in row {table.numbers[before]}; a table has one row a run{hint}"
+    )
+
+
+def read_scores(
+    path: str | Path,
+    arm_column: str | None = None,
+    seed_column: str | None = None,
+    metric: str | None = None,
+) -> Scores:
+    """Read a table with one row a run.
+
+    Args:
+        path: CSV with a head, such as the export of Weights & Biases, or JSON lines.
+        arm_column, seed_column, metric: names of columns; None to guess from their names.
+
+    Returns:
+        The scores, by arm in the order of the file. Its notes say which columns were taken.
+
+    Raises:
+        UserError: the file cannot be used; the message says the row, and what is allowed.
+    """
+    path = Path(path)
+    table = _table(path)
+    plain = [name.lower() for name in table.head]
+    states = plain.index("state") if {"name", "state"} <= set(plain) else -1
+    arms, seeds, scores = _columns(table, arm_column, seed_column, metric, states)
+    name = table.head[scores]
+    if not is_name(name):
+        raise UserError(f"{path}: {shown(name)} is not a name of a metric")
+    arm_cells, cells = table.column(arms), table.column(scores)
+    seed_cells = table.column(seeds) if seeds >= 0 else [f"row {n}" for n in table.numbers]
+    state_cells = table.column(states) if states >= 0 else ["finished"] * len(cells)
+    found: dict[str, dict[str, float]] = {}
+    first: dict[tuple[str, str], int] = {}
+    skipped: Counter[str] = Counter()
+    for row, (arm, seed, cell, state) in enumerate(
+        zip(arm_cells, map(_seed, seed_cells), cells, state_cells, strict=True)
+    ):
+        if state.lower() != "finished":
+            skipped[f"of {arm} whose state is {state}"] += 1
+            continue
+        if not cell:
+            skipped[f"of {arm} without {name}"] += 1
+            continue
+        _check_arm(table, row, arm, found, table.head[arms])
+        if not is_name(seed):
+            raise table.wrong(row, f"has no seed in column {shown(table.head[seeds])}")
+        if (arm, seed) in first:
+            raise _twice(table, row, first[arm, seed], f"arm {shown(arm)} with seed {shown(seed)}")
+        first[arm, seed] = row
+        found.setdefault(arm, {})[seed] = _score(table, row, cell, name)
+    return _scores(table, found, (arms, seeds, scores), skipped)
+
+
+def _scores(
+    table: _Table,
+    found: dict[str, dict[str, float]],
+    columns: tuple[int, int, int],
+    skipped: Counter[str],
+) -> Scores:
+    """Return the scores, and lines on what was taken and what was not."""
+    arms, seeds, metric = (table.head[at] if at >= 0 else "" for at in columns)
+    runs = sum(map(len, found.values()))
+    left_out = [f"{counted(n, 'row')} {why}" for why, n in skipped.most_common(_MOST_LISTED)]
+    if more := len(skipped) - len(left_out):
+        left_out.append(f"{more:,} more kinds of rows")
+    if not runs:
+        raise UserError(f"{table.path}: no row can be used: {', '.join(left_out)}")
+    notes = [
+        f"{counted(runs, 'run')} of {counted(len(found), 'arm')}; column of the arm: {arms}; of "
+        f"the seed: {seeds or 'none'}; of the score: {metric}"
+    ]
+    if left_out:
+        notes.append(f"Left out: {', '.join(left_out)}. An arm may look too good without them.")
+    values = [value for row in found.values() for value in row.values()]
+    is_accuracy = _plain(metric).endswith(("accuracy", "acc"))
+    return Scores(
+        metric=metric,
+        values=found,
+        unit="%" if is_accuracy and 0 <= min(values) <= max(values) <= 1 else "",
+        source=table.path.name,
+        notes=tuple(notes),
+        seeded=seeds != "",
+    )
