@@ -214,9 +214,9 @@ def _draw(summary: dict[str, Any], block: Block, title: str) -> Figure:
     if block.percent:
         within(above, 0, 100, "x")
         within(below, -100, 100, "x")
-    names = [f"{row['arms'][1]}{'' if row['paired'] else ' *'}" for row in others]
-    for axes, labels in ((above, arms), (below, names)):
-        axes.set_yticks(range(len(labels)), [short_name(label) for label in labels])
+    names = [f"{short_name(row['arms'][1])}{'' if row['paired'] else ' *'}" for row in others]
+    for axes, labels in ((above, [short_name(arm) for arm in arms]), (below, names)):
+        axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
     unit, points = (" [%]", " [points]") if block.percent else ("", "")

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_jax.experiments.batchnorm import PUBLISHED_GAIN
 from cifar_jax.report.drawing import (
     GREY,
     MOST_ROWS,
@@ -119,6 +118,8 @@ def differences(
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
     _seed_rows(panels[0, 0], overall, [first.seed for first, _ in paired_runs(study)])
     if published:
+        from cifar_jax.experiments.batchnorm import PUBLISHED_GAIN  # Imports JAX.
+
         panels[0, 0].axvline(PUBLISHED_GAIN, color=PALETTE[0], linestyle=":", linewidth=1.6)
         panels[0, 0].annotate(
             "published",

@@ -7,8 +7,6 @@ import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
-from cifar_jax.experiments import batchnorm
-from cifar_jax.experiments.batchnorm import BASELINE, BATCHNORM
 from cifar_jax.storage import nan_to_none
 from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
@@ -24,7 +22,8 @@ from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair
 from cifar_jax.study.verdicts import claim_rows
 
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
-# The network of the report's claims.
+# The two arms and the network of the report's claims.
+BASELINE, BATCHNORM = "none", "batch"
 REPORT_MODEL = "cnn"
 
 
@@ -182,6 +181,8 @@ def study_claims(study: Study) -> tuple[Claim, ...]:
     """
     claims = study.claims
     if not claims and is_reports_pair(study):
+        from cifar_jax.experiments import batchnorm  # Imports JAX, which `compare` does without.
+
         claims = batchnorm.claims
     elif not claims and study.control:
         claims = against_control(study.arms, study.control)
