@@ -5,12 +5,15 @@ difficulty that the arms share, and may have another for each arm. Each network 
 or worse on all images. Two true differences are compared with the interval. One is that on these
 test images over infinitely many seeds, which the rule promises to cover. The other is that on new
 images, for which it promises nothing. Student's t interval over only the seeds is shown too.
+
+`benchmarks/_procedures.py` does the same for equivalence tests, for Stein's two stages, and for
+studies of equal arms.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +24,14 @@ from scipy import optimize, special
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import _procedures
 from benchmarks._cli import integers, make_parser, parse, positive
 from benchmarks._timing import show_progress, table, write_json
 from cifar_jax.study.samples import Sample, accuracy, difference
 from cifar_jax.study.statistics import ROUNDING, Estimate, estimate
 
 Floats = NDArray[np.float64]
+EQUAL_ARMS_IMAGES = 1_000
 # Predictions of one chunk of studies; a chunk takes about 50 MB.
 CHUNK = 4_000_000
 FEWEST = 100
@@ -55,7 +60,7 @@ class Kind:
         guesses: each network always predicts one of two classes.
     """
 
-    accuracies: tuple[float, float]
+    accuracies: tuple[float, ...]
     difficulty: float = 3.0
     own: float = 0.0
     seed: float = 0.05
@@ -172,6 +177,35 @@ def measure(kind: Kind, images: int, seeds: int, studies: int) -> dict[str, floa
     }
 
 
+def equal_arms(studies: int) -> list[dict[str, Any]]:
+    """Return how often a study of four equal arms supports a difference, in per cent."""
+    rows = []
+    for name in ("no effect", "large luck of seeds"):
+        kind = replace(KINDS[name], accuracies=(0.75,) * 4)
+        for seeds in _procedures.SEEDS:
+            rng = np.random.default_rng([seeds, *map(ord, name)])
+            found: list[tuple[bool, bool, bool]] = []
+            while len(found) < studies:
+                count = min(CHUNK // (seeds * EQUAL_ARMS_IMAGES), studies - len(found))
+                arms = draw(kind, (count, seeds, EQUAL_ARMS_IMAGES), rng)
+                found += [
+                    _procedures.equal_arms([a.right[at] for a in arms]) for at in range(count)
+                ]
+            better, differs, any_differs = (
+                round(100 * float(x), 2) for x in np.mean(found, axis=0)
+            )
+            rows.append(
+                {
+                    "kind": name,
+                    "seeds": seeds,
+                    "better": better,
+                    "either direction": differs,
+                    "any of three, Holm": any_differs,
+                }
+            )
+    return rows
+
+
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each kind of study, number of test images and number of seeds."""
     rows = []
@@ -192,17 +226,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", type=integers, default=[2, 3, 5, 10], help="(2,3,5,10)")
     parser.add_argument("--studies", type=positive, default=2000, help="of each cell (2000)")
-    args = parse(parser, argv, images=[20, 1000], seeds=[2, 5], studies=200)
+    parser.add_argument(
+        "--simulated", type=positive, default=10_000, help="studies of each procedure (10000)"
+    )
+    parser.add_argument(
+        "--equal-arms", type=positive, default=10_000, help="studies of equal arms (10000)"
+    )
+    args = parse(
+        parser, argv, images=[20, 1000], seeds=[2, 5], studies=200, simulated=500, equal_arms=200
+    )
 
-    rows = run(args)
+    parts = {"coverage in %": run(args)}
+    show_progress("equivalence, two stages, equal arms")
+    parts |= {
+        "equivalence in %": _procedures.equivalence(args.simulated),
+        "two stages in %": _procedures.two_stages(args.simulated),
+        "equal arms in %": equal_arms(args.equal_arms),
+    }
     show_progress("")
-    lines = [
-        ["-" if v is None else f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()]
-        for row in rows
-    ]
-    print(table(list(rows[0]), lines))
-    write_json(args.output, {"studies": args.studies, "coverage in %": rows})
+    for title, rows in parts.items():
+        print(f"\n{title}")
+        print(table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows]))
+    counts = {
+        "studies": args.studies,
+        "simulated": args.simulated,
+        "studies of equal arms": args.equal_arms,
+    }
+    write_json(args.output, counts | parts)
     print(f"written: {args.output}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

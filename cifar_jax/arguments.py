@@ -117,3 +117,18 @@ def seconds(text: str) -> float:
     if not 0 <= value <= 86_400:
         raise UserError(f"--grace: {shown(text)} is not a number of seconds from 0 to 86400")
     return value
+
+
+def above_zero(flag: str) -> Callable[[str], float]:
+    """Return a converter of a flag's text to a number above 0."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UserError(f"{flag}: {shown(text)} is not a number above 0")
+        return value
+
+    return convert

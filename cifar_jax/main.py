@@ -1,263 +1,36 @@
 """Command line: parse it, call one command, print the result."""
 
 import argparse
-import dataclasses
 import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-import cifar_jax
 from cifar_jax import failures, libraries
-from cifar_jax.arguments import Parser, name_of, path_of, seconds, threads
 from cifar_jax.config import tables
-from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS, Config
-from cifar_jax.config.tables import field_type, parse_value
-from cifar_jax.device import DEVICES
+from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.runner.signals import GRACE, exit_status, raise_on_sigterm
+from cifar_jax.parsers import (
+    PROGRAM,
+    compare_parser,
+    evaluate_parser,
+    flag_of,
+    report_parser,
+    seeds_parser,
+    study_parser,
+    train_parser,
+)
+from cifar_jax.runner.signals import exit_status, raise_on_sigterm
 
-PROGRAM = "cifar_jax"
-COMMANDS = ("train", "study", "report", "evaluate", "compare")
+COMMANDS = ("train", "study", "report", "evaluate", "seeds", "compare")
 
 # Flags of `compare` about its table.
 COLUMNS_AND_CONTROL = ("arm_column", "seed_column", "metric", "control")
 
 EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
-
-
-def _flag(section: str, field: dataclasses.Field[Any]) -> str:
-    return "--" + (field.metadata["flag"] or field.name).replace("_", "-")
-
-
-def _flag_of(section: str, name: str) -> str:
-    return _flag(section, next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
-
-
-def _converter(section: type, name: str, flag: str) -> Any:
-    """Return a function that parses and checks a flag's text."""
-    return lambda text: parse_value(section, name, text, flag)
-
-
-def _add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) -> None:
-    """Add a flag for every field of the config. Flags have no defaults of their own.
-
-    Args:
-        parser: of the command.
-        without: sections to leave out.
-    """
-    for section, kind in SECTIONS.items():
-        if section in without:
-            continue
-        group = parser.add_argument_group(section)
-        for field in dataclasses.fields(kind):
-            flag = _flag(section, field)
-            default = "" if field.default is None else f" (default: {field.default})"
-            options: dict[str, Any] = {
-                "dest": f"{section}.{field.name}",
-                "default": argparse.SUPPRESS,
-                "help": (field.metadata["help"] + default).replace("%", "%%"),
-            }
-            plain, _ = field_type(kind, field.name)
-            if plain is bool:
-                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-                continue
-            choices = field.metadata["choices"]
-            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "NAME"}[plain]
-            group.add_argument(
-                flag, type=_converter(kind, field.name, flag), metavar=metavar, **options
-            )
-            if field.name == "norm":
-                group.add_argument(
-                    "--bn",
-                    action="store_const",
-                    const="batch",
-                    dest="model.norm",
-                    default=argparse.SUPPRESS,
-                    help="Batch Normalization, the same as --norm batch",
-                )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        metavar="|".join(DEVICES),
-        choices=DEVICES,
-        help="device to compute on (default: JAX's choice)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=threads,
-        metavar="N",
-        help="CPU threads (default: one a core); equal numbers give bitwise equal results, on any "
-        "number of cores",
-    )
-
-
-def _add_config_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=path_of("--config"),
-        metavar="FILE",
-        help="TOML file of the experiment; flags override it",
-    )
-
-
-def _add_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=path_of("FILE"),
-        metavar="FILE",
-        help="Python file whose `arms` are experiments; the command runs it",
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="print the traceback of an error in FILE"
-    )
-
-
-def _add_grace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grace",
-        type=seconds,
-        default=GRACE,
-        metavar="SECONDS",
-        help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
-        "state before them is saved",
-    )
-
-
-def _add_moved_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="the images' present folder, if they were moved"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10's present directory")
-
-
-def _train_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{PROGRAM} [train]",
-        description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
-        "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, compare (each has its own --help).",
-    )
-    _add_file(parser)
-    parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
-    parser.add_argument("--version", action="version", version=cifar_jax.__version__)
-    _add_config_file(parser)
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the run (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue from the newest checkpoint in --workdir"
-    )
-    parser.add_argument(
-        "--debug-nans",
-        action="store_true",
-        help="if training diverges, find the operation and layer of the first non-finite value; "
-        "costs one copy of the state an epoch",
-    )
-    _add_grace(parser)
-    _add_device(parser)
-    _add_config_flags(parser, ("study", *WITHOUT_FLAGS))
-    return parser
-
-
-def _study_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{PROGRAM} study",
-        description="Train every arm with every seed, paired, and write the report with its "
-        "statistics. An arm is a norm, or an experiment of FILE; with --sweep, it is one at one "
-        "value of the setting. The same command continues an interrupted study.",
-    )
-    _add_file(parser)
-    _add_config_file(parser)
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the study (default: runs/study-<dataset>-<model>)",
-    )
-    _add_grace(parser)
-    _add_device(parser)
-    _add_config_flags(parser, WITHOUT_FLAGS)
-    return parser
-
-
-def _report_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{PROGRAM} report",
-        description="Write the report of a study, or the page of a run, again without training.",
-    )
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        required=True,
-        metavar="DIR",
-        help="a study's directory, or a run's",
-    )
-    _add_moved_data(parser)
-    return parser
-
-
-def _evaluate_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{PROGRAM} evaluate",
-        description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
-    )
-    _add_file(parser)
-    parser.add_argument(
-        "--checkpoint",
-        type=path_of("--checkpoint"),
-        required=True,
-        metavar="DIR",
-        help="a run's directory, or the checkpoints directory in it",
-    )
-    _add_moved_data(parser)
-    _add_device(parser)
-    return parser
-
-
-def _compare_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"{PROGRAM} compare",
-        description="Compare scores of runs from anywhere: CSV, JSON lines, or the table of runs "
-        "that Weights & Biases exports, one row a run. Runs with the same seed are pairs. With "
-        "directories of studies instead, write their results into one table.",
-    )
-    parser.add_argument(
-        "paths",
-        type=path_of("compare"),
-        nargs="+",
-        metavar="TABLE|STUDY",
-        help="one table, or directories of studies",
-    )
-    for flag, what in (
-        ("--arm-column", "column that names a run's arm, such as its model"),
-        ("--seed-column", "column of the seed"),
-        ("--metric", "column of the score"),
-    ):
-        parser.add_argument(
-            flag, type=name_of(flag), metavar="NAME", help=f"{what} (default: by its name)"
-        )
-    parser.add_argument(
-        "--control",
-        type=name_of("--control"),
-        metavar="NAME",
-        help="arm that the others are compared with (default: the first)",
-    )
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the comparison (default: runs/compare-<file>)",
-    )
-    return parser
 
 
 def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:
@@ -275,7 +48,7 @@ def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> 
     for destination, value in given.items():
         section, _, name = destination.partition(".")
         if name:
-            config = tables.override(config, section, name, value, _flag_of(section, name))
+            config = tables.override(config, section, name, value, flag_of(section, name))
     return config
 
 
@@ -335,11 +108,11 @@ def _read_config(
 def _flags(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the given flags of the config, by setting."""
     destinations = (name for name in vars(arguments) if "." in name)
-    return {name: _flag_of(*name.split(".")) for name in destinations}
+    return {name: flag_of(*name.split(".")) for name in destinations}
 
 
 def _train(argv: list[str]) -> int:
-    arguments = _train_parser().parse_args(argv)
+    arguments = train_parser().parse_args(argv)
     if arguments.arm is not None and arguments.file is None:
         raise UserError("--arm: names an arm of FILE, and there is no FILE")
     config = _read_config(arguments, _saved_run if arguments.resume else None)
@@ -386,13 +159,29 @@ def _check_varied(given: dict[str, Any], sweep: str | None) -> None:
         section, _, name = destination.partition(".")
         if name and swept & {name, destination} and destination not in FIXED:
             raise UserError(
-                f"{_flag_of(section, name)}: --sweep varies it; give its values only there"
+                f"{flag_of(section, name)}: --sweep varies it; give its values only there"
             )
 
 
+def _say(line: str) -> None:
+    print(printable(line))
+
+
+def _plan(workdir: Path | None) -> int:
+    """Say how many seeds decide each claim of a study."""
+    if workdir is None:
+        raise UserError("--plan: needs --workdir, the directory of a study")
+    from cifar_jax.commands.seeds import seeds_run
+
+    seeds_run(study_dir=workdir, say=_say)
+    return 0
+
+
 def _study(argv: list[str]) -> int:
-    arguments = _study_parser().parse_args(argv)
+    arguments = study_parser().parse_args(argv)
     given = vars(arguments)
+    if arguments.plan:
+        return _plan(arguments.workdir)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     seeds: tuple[int, ...] | None = None
     of_file: tuple[str, ...] = ()
@@ -435,10 +224,10 @@ def _study(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    arguments = _report_parser().parse_args(argv)
+    arguments = report_parser().parse_args(argv)
     _start_libraries()
     from cifar_jax.commands.report import is_run, report_run
-    from cifar_jax.commands.study import redraw
+    from cifar_jax.commands.study_report import redraw
 
     write = report_run if is_run(arguments.workdir) else redraw
     write(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
@@ -446,7 +235,7 @@ def _report(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    arguments = _evaluate_parser().parse_args(argv)
+    arguments = evaluate_parser().parse_args(argv)
     _prepare_jax(arguments)
     from cifar_jax.commands.train import evaluate_run
     from cifar_jax.runner.moved import Moved
@@ -460,8 +249,16 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _seeds(argv: list[str]) -> int:
+    arguments = seeds_parser().parse_args(argv)
+    from cifar_jax.commands.seeds import seeds_run
+
+    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, _say)
+    return 0
+
+
 def _compare(argv: list[str]) -> int:
-    arguments = _compare_parser().parse_args(argv)
+    arguments = compare_parser().parse_args(argv)
     libraries.draw_without_display()  # Without JAX, which takes seconds.
     from cifar_jax.commands.compare import compare_run
 
@@ -483,6 +280,7 @@ def main(argv: list[str]) -> int:
             "study": _study,
             "report": _report,
             "evaluate": _evaluate,
+            "seeds": _seeds,
             "compare": _compare,
         }
         return run[command](options)

@@ -7,7 +7,7 @@ import numpy as np
 
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import TrainState
+from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.runner.group import EPOCH, Group, Run
 from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries
 
@@ -26,7 +26,7 @@ def group_of(
         last: epoch.
     """
     config = Config(training=TrainingConfig(epochs=last))
-    runs = tuple(Run(config, workdir) for workdir in workdirs)
+    runs = tuple(Run(config, Experiment(epochs=last), Hyper(), workdir) for workdir in workdirs)
     history = np.zeros((len(runs), 0), EPOCH)
     at = Boundary(state, 1, 0, 0.0)
     return Group(runs, tuple({} for _ in runs), program, hyper, 20, at, history)

@@ -178,6 +178,7 @@ def test_seeds(tmp_path: Path) -> None:
 def test_coverage_of_the_interval_is_what_it_promises(tmp_path: Path) -> None:
     """200 studies a cell: at 95 % fewer than 88.8 % covered happens once in 10,000."""
     arguments = ["--images", "20,1000", "--seeds", "2", "--studies", "200"]
+    arguments += ["--simulated", "200", "--equal-arms", "200"]
     results = measured("coverage", tmp_path / "coverage.json", *arguments)
     rows = results["coverage in %"]
     assert len(rows) == 7 * 2
@@ -185,6 +186,14 @@ def test_coverage_of_the_interval_is_what_it_promises(tmp_path: Path) -> None:
     assert min(row["rule, accuracy"] for row in rows) > 88.8
     # What it mends: two seeds on few images agree too often.
     assert min(row["t alone"] for row in rows if row["images"] == 20) < 60
+    for row in results["equivalence in %"]:
+        if row["differences"] == "normal":
+            assert max(row["wrongly supported"], row["wrongly not supported"]) < 11.2
+    for row in results["two stages in %"]:
+        assert row["differences"] != "normal" or row["covered"] > 88.8
+    assert all(
+        max(row["either direction"], row["better"]) < 11.2 for row in results["equal arms in %"]
+    )
 
 
 def test_scaling(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ RIDDLES = re.compile(
 )
 FILES = [
     *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("configs/*")),
     *sorted(ROOT.glob("benchmarks/*.py")),
     *sorted(ROOT.glob("cifar_jax/**/*.py")),
+    *sorted(ROOT.glob("examples/*.py")),
     *sorted(ROOT.glob("cifar_jax/report/templates/*")),
 ]
 

@@ -7,10 +7,11 @@ import pytest
 
 from cifar_jax import main as door
 from cifar_jax.config.settings import Config
+from cifar_jax.parsers import train_parser
 
 
 def config_of(*argv: str) -> Config:
-    return door.parse_config(door._train_parser().parse_args(list(argv)))
+    return door.parse_config(train_parser().parse_args(list(argv)))
 
 
 def test_no_flag_is_the_protocol():
@@ -77,9 +78,14 @@ def test_every_flag_of_the_issue_is_there():
         (["--threads", "two"], "--threads: 'two' is not a number from 1 to 999"),
         (["--epoch", "3"], "unrecognized arguments: --epoch"),
         (["--epochs"], "--epochs: expected one argument"),
-        (["predicate"], "'predicate' is not a command; allowed: train, study, report, evaluate"),
+        (
+            ["predicate"],
+            "'predicate' is not a command; allowed: train, study, report, eva",
+        ),
         (["--config", "/no/such.toml"], "--config /no/such.toml: cannot be read"),
         (["evaluate"], "--checkpoint"),
+        (["seeds", "--std", "0"], "--std: '0' is not a number above 0"),
+        (["seeds"], "give either --std or --from"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(argv, said, capsys):

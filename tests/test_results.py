@@ -21,6 +21,7 @@ from cifar_jax.runner.results import (
     write_results,
 )
 from cifar_jax.study.collect import damage, divergence_line, read_ended
+from cifar_jax.study.grid import norm_arm
 from cifar_jax.study.record import read_plan, write_plan
 
 STORED = Path(__file__).parent / "records"  # real files, from before there were types
@@ -61,12 +62,15 @@ def test_stored_results_are_read_and_written_as_they_were(tmp_path, name, kind):
     assert read_results(tmp_path) == results
 
 
-def test_a_stored_plan_is_read_and_written_as_it_was(tmp_path):
+def test_a_stored_plan_is_read(tmp_path):
+    """It is of a version that wrote the names of norms as arms."""
     plan = read_plan(STORED / "study")
     assert plan.sweep.values == (0.01, 0.02)
+    assert plan.grid_arms == (norm_arm("none"),)
     write_plan(tmp_path, plan)
-    assert plain(tmp_path / "study.json") == plain(STORED / "study" / "study.json")
     assert read_plan(tmp_path) == plan
+    written, stored = plain(tmp_path / "study.json"), plain(STORED / "study" / "study.json")
+    assert {**written, "arms": ["none"]} == stored
 
 
 def test_stored_runs_are_whole():

@@ -19,9 +19,9 @@ from cifar_jax.main import main
 from cifar_jax.runner import session as sessions
 from cifar_jax.runner import training
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.group import Run
 from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.storage import seal
+from cifar_jax.study.definition import make_run
 from cifar_jax.study.schedule import plan_groups
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
@@ -362,7 +362,7 @@ def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
         one = dataclasses.replace(config, training=settings)
         before = len(compiled)
         workdir = tmp_path / str(learning_rate)
-        training.train_group(session, [Run(one, workdir)])
+        training.train_group(session, [make_run(one, None, workdir)])
         return len(compiled) - before
 
     assert train(0.01, 0.9, 5e-4) > 0

@@ -38,8 +38,14 @@ def open_file(
             name = flags.get(setting, setting)
             raise UserError(f"{name}: {path} defines it; change it there")
     file = load_file(path)
-    if file.dataset is not None and "data.dataset" in flags:
-        raise UserError(f"--dataset: {path} has its own images")
+    if file.images is not None:
+        for setting in ("data.dataset", "data.classes", "data.data_dir"):
+            if setting in flags:
+                raise UserError(f"{flags[setting]}: {path} has its own images")
+        if "data.val_examples" not in flags:
+            n_val = file.images.config.data.val_examples
+            data = dataclasses.replace(config.data, val_examples=n_val)
+            config = dataclasses.replace(config, data=data)
     table = dataclasses.replace(file.table, arm=recorded.arm, hyper=recorded.hyper)
     return file, dataclasses.replace(config, experiment=table)
 

@@ -7,28 +7,23 @@ import itertools
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 from msgspec import structs
 
 from cifar_jax.commands.figures import draw
+from cifar_jax.commands.study_report import write_study
 from cifar_jax.commands.train import open_data
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config, DataConfig
-from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import MachineError, UserError, counted
 from cifar_jax.names import STUDY
-from cifar_jax.report.page import write_report
-from cifar_jax.report.sweep_page import choice_text, write_sweep_report
-from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
-from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
@@ -36,17 +31,18 @@ from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
-from cifar_jax.study.collect import damage, divergence_line, read_study, read_sweep
-from cifar_jax.study.comparable import computed_differently, others_computed_on
+from cifar_jax.study.collect import divergence_line, read_study
+from cifar_jax.study.comparable import others_computed_on
 from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import check_arms, unshared
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
-from cifar_jax.study.record import Plan, PlanArm, find_plan, read_plan, run_path, write_plan
+from cifar_jax.study.planning import next_seeds
+from cifar_jax.study.record import Plan, PlanArm, run_path
+from cifar_jax.study.samples import pair_samples
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
-from cifar_jax.study.summary import summarise
-from cifar_jax.study.sweep import summarise_sweep
+from cifar_jax.study.summary import compared_arms
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
@@ -77,6 +73,27 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
         return Session(split_dataset(config, prepared.dataset), display, grace=grace)
 
     return session
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all groups of a study share.
+
+    Attributes:
+        workdir: the study's directory, locked.
+        prepared: its data.
+        file: its experiment file, or None.
+        group_size: largest number of runs to train together.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
+    """
+
+    workdir: Path
+    prepared: Prepared
+    file: ExperimentFile | None
+    group_size: int
+    grace: float
+    display: Display
 
 
 def study_run(
@@ -134,8 +151,40 @@ def study_run(
         requested = _of_file(requested, file, prepared)
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
+        work = Work(workdir, prepared, file, group_size, grace, display)
         begin_study(workdir, requested, display, file.source if file else None)
-        return _run(Work(workdir, prepared, file, group_size, grace, display), requested)
+        failed = _run(work, requested)
+        if config.study.half_width is None:
+            return failed
+        return failed + _second_stage(work, requested, config.study.half_width)
+
+
+def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
+    """Add seeds to a study after its first stage, by Stein's procedure.
+
+    Args:
+        work: of the study.
+        plan: of the first stage.
+        half_width: wanted half-width of the interval, in points.
+    """
+    study = read_study(work.workdir)
+    both = compared_arms(study)
+    pairs = study.pairs(*both) if both else []
+    gains = [100 * gain for gain in pair_samples(pairs)["test_accuracy"].values] if pairs else []
+    first, stage = plan.seeds[0], len(plan.seeds)
+    if len(gains) < stage:
+        work.display.say(f"--half-width: needs all {stage} seed pairs of the first stage")
+        return []
+    total = next_seeds(gains, stage, half_width)
+    work.display.say(
+        f"after the first stage of {stage} seeds: an interval of ±{half_width:g} points takes "
+        f"{counted(total, 'seed')}"
+    )
+    if total <= len(study.seeds):
+        return []
+    more = structs.replace(plan, seeds=tuple(range(first, first + total)))
+    begin_study(work.workdir, more, work.display)
+    return _run(work, more)
 
 
 def _of_file(plan: Plan, file: ExperimentFile, prepared: Prepared) -> Plan:
@@ -161,27 +210,6 @@ def _remove_unfinished(workdir: Path) -> None:
     for directory in {path.parent for path in workdir.glob(f"*/seed*/{WRITING}*")}:
         with contextlib.suppress(UserError), lock_directory(directory, "study"):
             pass  # Locking removes them. A run in use removes its own.
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all groups of a study share.
-
-    Attributes:
-        workdir: the study's directory, locked.
-        prepared: its data.
-        file: its experiment file, or None.
-        group_size: largest number of runs to train together.
-        grace: seconds that running steps may take after SIGTERM.
-        display: shows progress.
-    """
-
-    workdir: Path
-    prepared: Prepared
-    file: ExperimentFile | None
-    group_size: int
-    grace: float
-    display: Display
 
 
 def _run(work: Work, requested: Plan) -> list[str]:
@@ -218,7 +246,7 @@ def _run(work: Work, requested: Plan) -> list[str]:
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
     if len(failed) < total:
-        _write(workdir, prepared.dataset, display)
+        write_study(workdir, prepared.dataset, display)
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed
@@ -292,109 +320,3 @@ def _train_group(work: Work, group: Group, later: int, sessions: Sessions) -> li
             failed.append(divergence_line(outcome.diverged, path))
             display.say(f"{label}: {failed[-1]}")
     return failed
-
-
-def _say_damaged(workdir: Path, display: Display) -> None:
-    """Print a line for each run with damaged results."""
-    for path in sorted(workdir.glob("*/seed*")):
-        if wrong := damage(path):
-            display.say(
-                f"{wrong}; not used: the command `study` writes it again from the run's checkpoint"
-            )
-
-
-def _say_mixture(summary: dict[str, Any], display: Display) -> None:
-    """Warn if the runs were made with different code."""
-    made = {**summary["versions"], "revision": summary["git_revision"] or ""}
-    mixed = [
-        f"{name} {texts.replace('; ', ' and ')}" for name, texts in made.items() if ";" in texts
-    ]
-    if mixed:
-        display.say(f"warning: the runs were made with different code: {', '.join(mixed)}")
-
-
-def _write(workdir: Path, images: Dataset | None, display: Display) -> None:
-    """Write statistics, figures and report of the finished runs."""
-    _say_damaged(workdir, display)
-    if read_plan(workdir).sweep:
-        _write_sweep(workdir, images, display)
-        return
-    study = read_study(workdir)
-    for notice in computed_differently([study]):
-        display.say(f"warning: {notice}")
-    summary = summarise(study)
-    _say_mixture(summary, display)
-    written = write_report(study, summary, images, display.say)
-    for arm in summary["arms"]:
-        row = summary["per_arm"].get(arm)
-        if row:
-            display.say(f"{arm}: test accuracy {_accuracy(row['test_accuracy'])}")
-    row = summary["paired"].get("test_accuracy")
-    if row:
-        first, second = summary["paired"]["arms"]
-        why = undecided(row)
-        verdict = f": undecided, {why}" if why else ""
-        display.say(f"{second} minus {first}: {difference(row)}{verdict}")
-    _say_report(written, display)
-
-
-def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
-    """Write statistics, figures and report of a sweep's finished runs."""
-    study = read_sweep(workdir)
-    for notice in computed_differently(study.studies):
-        display.say(f"warning: {notice}")
-    summary = summarise_sweep(study)
-    _say_mixture(summary, display)
-    written = write_sweep_report(study, summary, images, display.say)
-    for row in summary["cells"]:
-        if row["test_accuracy"]["n"]:
-            diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
-            label = f"{row['arm']}, {study.sweep.at(row['value'])}"
-            display.say(f"{label}: test accuracy {_accuracy(row['test_accuracy'])}{diverged}")
-    for row in summary["chosen"]:
-        display.say(choice_text(study.sweep, row, summary["labels"]))
-    _say_report(written, display)
-
-
-def _say_report(written: Sequence[Path], display: Display) -> None:
-    for path in written:
-        if path.suffix == ".html":
-            display.say(f"report: {path}")
-
-
-def _accuracy(row: dict[str, Any]) -> str:
-    """Describe a mean accuracy with its 95 % interval, or the reason for its absence."""
-    seeds = counted(row["n"], "seed")
-    if row["ci_t"] is None:
-        why = f"; {row['no_interval']}" if row["n"] > 1 else ""
-        return f"{percent(row['mean'])} ({seeds}{why})"
-    return f"{percent(row['mean'])} (95 % interval {interval(row['ci_t'], 100)}, {seeds})"
-
-
-def redraw(
-    workdir: Path,
-    *,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    display: Display | None = None,
-) -> None:
-    """Write the report of a study again from the files of its runs.
-
-    Args:
-        workdir: the study's directory.
-        dataset: `data.dataset` of the images now, if they were moved.
-        data_dir: `data.data_dir` of the images now, if they were moved.
-        display: shows messages.
-
-    Raises:
-        UserError: there is no study, or it has no finished run.
-    """
-    display = display or Display()
-    found, warning = find_plan(workdir)
-    moved = Moved(dataset, data_dir)
-    images = find_images(found.settings, found.dataset.fingerprint, moved, display)
-    with lock_directory(workdir, "report"):
-        if warning:
-            display.say(warning)
-            write_plan(workdir, found)
-        _write(workdir, images, display)

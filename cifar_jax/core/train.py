@@ -59,8 +59,8 @@ class Experiment:
 
     Attributes:
         model: Flax module; `model(x, train=...)` returns logits (B, classes).
-        inputs: from uint8 images to x. A function (key, images) -> x may stand for it; its key is
-            None in evaluation.
+        inputs: from uint8 images to x. Also a function (key, images) -> x, whose key is None in
+            evaluation.
         loss: `loss(logits, targets)` returns float (); see `cross_entropy`. A loss with a parameter
             `hyper` gets the hyper-parameters too.
         optimizer, schedule: see `optim.py`.

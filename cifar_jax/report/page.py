@@ -41,6 +41,7 @@ from cifar_jax.report.tables import (
 )
 from cifar_jax.report.text import difference, interval, markdown, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
+from cifar_jax.study.cautions import cautions
 from cifar_jax.study.collect import Study
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.statistics import ALPHA
@@ -115,7 +116,8 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
     found = listed(names) if names else "none"
     return (
         f"{answer} Of {counted(len(others), 'arm')} compared with "
-        f"{study.label(others[0]['arms'][0])}, these differ after Holm's correction: {found}."
+        f"{study.label(others[0]['arms'][0])}, these show a difference after Holm's "
+        f"correction: {found}."
     )
 
 
@@ -186,6 +188,7 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
         runs = ", ".join(f"{study.label(arm)} seed {seed}" for arm, seed in absent)
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently([study])
+    found += cautions(study)
     if summary["reason_no_intervals"]:
         found.append(summary["reason_no_intervals"])
     return found

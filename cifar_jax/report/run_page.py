@@ -171,14 +171,15 @@ def _measured(run: Run) -> list[tuple[str, str]]:
 
 def facts_table(run: Run) -> Table:
     """Return a table of the run's results, settings, data and environment."""
-    results = run.results
+    results, study = run.results, as_study(run)
     summary = {
         "per_arm": {run.arm: {"test_accuracy": {"n": 1}}},
+        "labels": {run.arm: study.label(run.arm)},
         "seeds": [run.seed],
         "epochs": results.config["training"]["epochs"],
         **{key: getattr(results, key) for key in ("device", "versions", "git_revision")},
     }
-    protocol = protocol_table(as_study(run), summary)
+    protocol = protocol_table(study, summary)
     unfit = _OF_STUDIES if len(run.label) else (*_OF_STUDIES, "evaluation")
     rows = [row for row in protocol.rows if row[0] not in unfit]
     return Table("What made it", "", protocol.head, [*_measured(run), *rows])

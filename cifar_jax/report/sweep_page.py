@@ -22,6 +22,7 @@ from cifar_jax.report.sweep_tables import (
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import difference, interval, percent, probability, undecided
 from cifar_jax.storage import check_inside
+from cifar_jax.study.cautions import run_cautions
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.grid import Sweep
@@ -143,6 +144,8 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
         )
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently(study.studies)
+    for value, at in zip(study.sweep.values, study.studies, strict=True):
+        found += run_cautions(at, f" at {study.sweep.value_name(value)}")
     if max(cell["test_accuracy"]["n"] for cell in summary["cells"]) < 2:
         found.append(
             "No arm has two seeds. One run shows neither the spread between seeds nor an interval."

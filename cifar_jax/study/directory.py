@@ -66,6 +66,12 @@ def _check_same(found: Plan, requested: Plan, workdir: Path, free: tuple[str, ..
     free = (*free, *SAME_EXPERIMENT, "study", *VARIED, *fields[0].split("+"))
     if changed := changes(found.settings, requested.settings, free):
         raise UserError(f"{other}: {'; '.join(map(str, changed))}")
+    stages = [plan.settings.study for plan in (found, requested)]
+    if all(one.half_width for one in stages) and stages[0].seeds != stages[1].seeds:
+        raise UserError(
+            f"--seeds {stages[1].seeds}: the first stage of the study in {workdir} has "
+            f"{stages[0].seeds}; give that number"
+        )
     before = {arm.name: arm.settings for arm in found.arms}
     for arm in requested.arms:
         if (was := before.get(arm.name, arm.settings)) != arm.settings:

@@ -7,7 +7,7 @@ Loading the file runs it. Its names:
 - `labels`: a dict from names of arms to their text in the report.
 - `control`: name of the arm to compare with; the first arm by default.
 - `claims`: a list of `better(...)` and `equivalent(...)`.
-- `data`: a `Dataset` with the file's own images, or a function that returns one.
+- `data`: the file's own images, from `from_arrays` or `load`, or a function that returns them.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,17 @@ _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 # Attributes of an experiment and of its hyper-parameters that are settings of a config.
 _OF_EXPERIMENT = ("epochs", "batch_size")
 _OF_HYPER = ("learning_rate", "momentum", "weight_decay")
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Images with a split, such as `library.images.Images`."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def config(self) -> Config: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class ExperimentFile:
         labels: of the arms, by name.
         control: name of the arm to compare with.
         claims: to decide.
-        dataset: its own images, or None.
+        images: its own images, or None.
     """
 
     path: Path
@@ -80,7 +91,12 @@ class ExperimentFile:
     labels: dict[str, str]
     control: str
     claims: tuple[Claim, ...]
-    dataset: Dataset | None
+    images: Images | None
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """All images of the file, without their split."""
+        return self.images.dataset if self.images else None
 
     @property
     def sha256(self) -> str:
@@ -160,7 +176,7 @@ def load_file(path: Path) -> ExperimentFile:
         labels=_labels(path, getattr(module, "labels", {}), arms),
         control=control,
         claims=_claims(path, getattr(module, "claims", ()), list(arms)),
-        dataset=_dataset(path, getattr(module, "data", None)),
+        images=_images(path, getattr(module, "data", None)),
     )
 
 
@@ -241,12 +257,13 @@ def _claims(path: Path, claims: Any, arms: Sequence[str]) -> tuple[Claim, ...]:
         raise UserError(f"{path}: {error}") from None
 
 
-def _dataset(path: Path, data: Dataset | Callable[[], Dataset] | None) -> Dataset | None:
+def _images(path: Path, data: Images | Callable[[], Images] | None) -> Images | None:
     if callable(data):
         try:
             data = data()
         except Exception as error:
             raise user_error(error, path) from error
-    if data is not None and not isinstance(data, Dataset):
-        raise UserError(f"{path}: data: is a {type(data).__name__}; allowed: a Dataset")
+    if data is not None and not isinstance(data, Images):
+        what = type(data).__name__
+        raise UserError(f"{path}: data: is a {what}; allowed: what from_arrays or load returns")
     return data

@@ -10,7 +10,7 @@ not supported if the 95 % interval is outside.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -308,21 +308,16 @@ def ask(claim: Claim, both: Comparison) -> Question | None:
             assert_never(claim)
 
 
-def asked(
-    study: Study, claims: Sequence[Claim], labels: Mapping[str, str] | None = None
-) -> list[tuple[Claim, Comparison, Question | None]]:
-    """Return the claims, each once, whose arms share a finished seed, with their questions.
-
-    Args:
-        labels: names of the arms in text; an arm without one has its own name.
-    """
-    names = labels or {}
+def asked(study: Study, claims: Sequence[Claim]) -> list[tuple[Claim, Comparison, Question | None]]:
+    """Return the claims, each once, whose arms share a finished seed, with their questions."""
     compared: dict[tuple[str, str], Comparison] = {}
     rows = []
     for claim in dict.fromkeys(claims):
         pairs = study.pairs(claim.than, claim.arm)
         if pairs:
-            arm, than = (names.get(name, name) for name in (claim.arm, claim.than))
-            both = compared.setdefault((claim.arm, claim.than), Comparison(pairs, arm, than))
+            both = compared.setdefault(
+                (claim.arm, claim.than),
+                Comparison(pairs, study.label(claim.arm), study.label(claim.than)),
+            )
             rows.append((claim, both, ask(claim, both)))
     return rows

@@ -342,13 +342,16 @@ def saved_study(workdir: Path) -> Saved | None:
         plan, _ = find_plan(workdir)
     except LostPlan:
         return None
+    before = plan.settings.study
     study = StudyConfig(
         arms=",".join(plan.names),
         sweep=plan.sweep.text if plan.sweep else None,
-        seeds=len(plan.seeds),
-        seed_parallelism=plan.settings.study.seed_parallelism,
+        seeds=before.seeds if before.half_width else len(plan.seeds),
+        half_width=before.half_width,
+        seed_parallelism=before.seed_parallelism,
     )
     training = dataclasses.replace(plan.settings.training, seed=plan.seeds[0])
     config = dataclasses.replace(plan.settings, training=training, study=study)
     given = tuple(f for f in FILE_SETTINGS if f not in plan.arms[0].settings)
-    return Saved(config, plan.seeds, given)
+    seeds = tuple(range(plan.seeds[0], plan.seeds[0] + before.seeds))
+    return Saved(config, seeds if before.half_width else plan.seeds, given)

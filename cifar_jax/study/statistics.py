@@ -300,7 +300,9 @@ def paired_t_power(dz: float, n: int, alpha: float = ALPHA) -> float:
     """
     critical = stats.t.ppf(1 - alpha / 2, n - 1)
     shift = abs(dz) * np.sqrt(n)
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    # scipy gives nan for some probabilities of the other side that are below 1e-16.
+    other_side = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
+    return float(stats.nct.sf(critical, n - 1, shift) + other_side)
 
 
 def seeds_for_power(dz: float | None, power: float = POWER, alpha: float = ALPHA) -> int | None:

@@ -20,6 +20,7 @@ from cifar_jax.study.measures import (
     oscillation,
     variance_parts,
 )
+from cifar_jax.study.planning import stein_interval
 from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair_samples, with_holm
 from cifar_jax.study.verdicts import claim_rows
 
@@ -188,6 +189,21 @@ def study_claims(study: Study) -> tuple[Claim, ...]:
     return on_dataset(claims, is_cifar10(study))
 
 
+def two_stages(study: Study, paired: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the interval of the difference by Stein's procedure, for a study with `half_width`."""
+    settings = study.config.get("study", {})
+    wanted = settings.get("half_width")
+    if wanted is None or not paired:
+        return None
+    stage = settings["seeds"]
+    interval = stein_interval(paired["test_accuracy"]["differences"], stage)
+    return {
+        "first_stage": stage,
+        "half_width": wanted,
+        "interval": None if interval is None else list(interval),
+    }
+
+
 def summarise(study: Study) -> dict[str, Any]:
     """Return every number of a study, as data for JSON.
 
@@ -217,12 +233,13 @@ def summarise(study: Study) -> dict[str, Any]:
         "git_revision": joined(runs, "git_revision"),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
         "paired": paired,
+        "two_stages": two_stages(study, paired),
         "against_first": against_first(study),
         "mcnemar": [{"seed": a.seed, **mcnemar(a.correct, b.correct)} for a, b in pairs],
         "convergence": {
             **{arm: summarise_convergence(row) for arm, row in finished.items()},
             "epochs_saved": epochs_saved(pairs) if pairs else {},
         },
-        "claims": claim_rows(study, study_claims(study), names),
+        "claims": claim_rows(study, study_claims(study)),
         "reason_no_intervals": _reason(study, len(pairs), paired),
     }

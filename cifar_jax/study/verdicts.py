@@ -4,7 +4,7 @@ One seed decides no claim. If a study has several claims of the kinds better and
 method adjusts their p-values for that number. The other kinds are not adjusted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cifar_jax.errors import counted
@@ -71,19 +71,14 @@ def nearly_every_class(gains: dict[str, Sample]) -> tuple[str, Verdict, str]:
     return measured, verdict, rule
 
 
-def claim_rows(
-    study: Study, claims: Sequence[Claim], labels: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+def claim_rows(study: Study, claims: Sequence[Claim]) -> list[dict[str, Any]]:
     """Decide claims. Return a row of plain data for each, without those that have no seed pair.
 
     Keys of a row: `id`, `claim`, `published`, `measured`, `interval` (95 %, not adjusted), `unit`,
     `verdict`, `rule`, `published_inside_interval`, and `p_holm`: the p-value adjusted for the
     study's claims of the kinds better and equivalent, or None for other kinds.
-
-    Args:
-        labels: see `asked`.
     """
-    found = asked(study, claims, labels)
+    found = asked(study, claims)
     family = [
         question
         for claim, _, question in found

@@ -14,11 +14,11 @@ import pytest
 from cifar_jax.commands.train import open_data
 from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Rows
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.session import Session
 from cifar_jax.runner.training import train_group
+from cifar_jax.study.definition import make_run
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),
@@ -60,7 +60,7 @@ def soak_epochs(folder: Path, workdir: Path, epochs: int, monkeypatch) -> list[t
             samples.append(usage())
 
     monkeypatch.setattr(Rows, "__call__", counted)
-    train_group(Session(prepared, display), [Run(prepared.config, workdir)])
+    train_group(Session(prepared, display), [make_run(prepared.config, None, workdir)])
     return samples
 
 
@@ -72,7 +72,7 @@ def soak_runs(folder: Path, root: Path, runs: int) -> list[tuple]:
         training = replace(prepared.config.training, seed=seed)
         config = replace(prepared.config, training=training)
         workdir = root / str(seed)
-        train_group(session, [Run(config, workdir)])
+        train_group(session, [make_run(config, None, workdir)])
         shutil.rmtree(workdir)
         if (seed + 1) % (runs // 10) == 0:
             samples.append(usage())

@@ -14,7 +14,7 @@ from cifar_jax.config.settings import NORMS, Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.study.collect import run_path
-from cifar_jax.study.grid import Arm, Sweep, grid
+from cifar_jax.study.grid import Arm, Sweep, grid, norm_arm
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HARD = {"cat": 0.75, "dog": 0.85, "bird": 0.85, "deer": 0.9}
@@ -74,7 +74,7 @@ def write_divergence(
         "diverged": {"epoch": 1, "step": 2},
         "dataset": record(dataset, n_val),
         "model": arm.config(Config(), seed).model.name,
-        "norm": arm.norm,
+        "norm": arm.name,
         "seed": seed,
         "config": run_config(dataset, n_val, arm, seed, epochs),
         "history": [],
@@ -89,7 +89,7 @@ def write_run(
     directory: Path, seed: int, arm: Arm, dataset: Dataset, epochs: int, n_val: int
 ) -> None:
     """`results.json` and `predictions.npz` of one run."""
-    norm = arm.norm
+    norm = arm.name
     label = np.asarray(dataset.test_labels)
     classes = dataset.classes
     shared = np.random.default_rng(5).normal(size=(len(label), len(classes)))
@@ -198,7 +198,7 @@ def write_study(
     """
     n_val = n_train // 10
     dataset = replace(fake_images(name, classes, n_train, n_test), notes=tuple(notes))
-    for arm in grid(arms, sweep):
+    for arm in grid([norm_arm(name) for name in arms], sweep):
         for seed in seeds:
             directory = run_path(workdir, arm.directory, seed)
             if (arm.directory, seed) in diverged:

@@ -63,7 +63,7 @@ def test_provenance_is_that_of_the_dataset(name, there, absent, tmp_path):
     _, text = card(tmp_path, name=name, epochs=1)
     assert there in text
     assert absent not in text
-    assert "for 1 epoch by" in text
+    assert "Schedule: 1 epoch, " in text
 
 
 def test_one_seed_has_no_interval(tmp_path):

@@ -13,7 +13,7 @@ from cifar_jax.main import main
 from cifar_jax.report import image_plots, run_page
 from cifar_jax.runner import moved
 from cifar_jax.runner.console import Display
-from cifar_jax.study.grid import Arm
+from cifar_jax.study.grid import norm_arm
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 def write(directory, name="cifar10", classes=CLASSES, epochs=4):
     """A run with BatchNorm and seed 7; returns its images."""
     images = fake_images(name, classes, 100, max(60, len(classes)))
-    write_run(directory, 7, Arm("batch"), images, epochs, 10)
+    write_run(directory, 7, norm_arm("batch"), images, epochs, 10)
     return images
 
 

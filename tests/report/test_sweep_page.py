@@ -258,20 +258,21 @@ def test_a_choice_says_what_holm_says(splits):
         "no_interval": None,
     }
     row = {**row, "value": 3, "tied": [4], "against_first_value": against}
-    found = sweep_page.choice_text(study.sweep, row)
+    labels = {"none": "baseline"}
+    found = sweep_page.choice_text(study.sweep, row, labels)
     assert "chooses split seed 3 (it ties with 4) for baseline" in found
     assert (
         "the difference to 1 is +2.00 points (95 % interval +1.00 to +3.00), p 0.060 after" in found
     )
     assert found.endswith(": undecided")
     clear = {**row, "against_first_value": {**against, "p_t_holm": 0.00001}}
-    assert sweep_page.choice_text(study.sweep, clear).endswith(
+    assert sweep_page.choice_text(study.sweep, clear, labels).endswith(
         "p < 0.0001 after Holm's correction for 3 differences: higher"
     )
     same = {**against, "ci_t": None, "p_t_holm": None, "no_interval": "all seeds agree"}
-    assert sweep_page.choice_text(study.sweep, {**row, "against_first_value": same}).endswith(
-        "+2.00 points: undecided (all seeds agree)"
-    )
+    assert sweep_page.choice_text(
+        study.sweep, {**row, "against_first_value": same}, labels
+    ).endswith("+2.00 points: undecided (all seeds agree)")
 
 
 def test_one_norm_at_two_values_is_undecided_where_its_interval_includes_zero(tmp_path):

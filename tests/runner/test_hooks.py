@@ -15,7 +15,7 @@ from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
+from cifar_jax.runner.group import EPOCH, Divergence, Group, from_rows, to_rows
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -29,6 +29,7 @@ from cifar_jax.runner.hooks import (
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
 from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
+from cifar_jax.study.definition import make_run
 
 LAST = 3
 
@@ -63,7 +64,7 @@ def group(tmp_path: Path) -> Group:
         workdir = tmp_path / "study" / "batch" / f"seed{seed}"
         workdir.mkdir(parents=True)
         config = Config(training=TrainingConfig(epochs=LAST, seed=seed))
-        runs.append(Run(config, workdir, f"batch seed {seed}"))
+        runs.append(make_run(config, None, workdir, f"batch seed {seed}"))
     program = CompiledEpoch(3, 4, None, None)
     records = tuple(made_up.training(run.config) for run in runs)
     history = np.zeros((2, 0), EPOCH)

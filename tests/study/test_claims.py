@@ -11,6 +11,7 @@ from msgspec import structs
 from scipy import stats
 
 from cifar_jax.experiments import batchnorm
+from cifar_jax.study.claims import on_dataset
 from cifar_jax.study.collect import read_study, run_path
 from cifar_jax.study.samples import Sample
 from cifar_jax.study.statistics import estimate
@@ -19,8 +20,8 @@ from cifar_jax.study.verdicts import claim_rows, nearly_every_class
 
 def decided(study, cifar10=True, **fields):
     """Rows of the report's claims, with other fields."""
-    claims = [structs.replace(claim, **fields) for claim in batchnorm.claims(cifar10)]
-    return {row["id"]: row for row in claim_rows(study, claims, batchnorm.LABELS)}
+    claims = [structs.replace(claim, **fields) for claim in on_dataset(batchnorm.claims, cifar10)]
+    return {row["id"]: row for row in claim_rows(study, claims)}
 
 
 def rows(workdir, cifar10=True, **fields):

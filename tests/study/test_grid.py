@@ -7,7 +7,16 @@ import pytest
 
 from cifar_jax.config.settings import Config, StudyConfig
 from cifar_jax.errors import UserError
-from cifar_jax.study.grid import Arm, Sweep, grid, parse_sweep, setting_name
+from cifar_jax.study.grid import (
+    Sweep,
+    arm_directory,
+    grid,
+    norm_arm,
+    parse_sweep,
+    setting_name,
+)
+
+BATCH, NONE = norm_arm("batch"), norm_arm("none")
 
 
 def sweep(text):
@@ -47,14 +56,16 @@ def test_values_are_those_of_the_field():
 
 
 def test_an_arm_without_a_sweep_is_its_norm():
-    (arm,) = grid(["batch"], None)
+    (arm,) = grid([BATCH], None)
     assert (arm.directory, arm.label) == ("batch", "batch")
     config = arm.config(Config(study=StudyConfig(seeds=7)), 5)
     assert (config.model.norm, config.training.seed, config.study) == ("batch", 5, StudyConfig())
 
 
 def test_an_arm_with_a_sweep():
-    arms = grid(["none", "batch"], Sweep("training.learning_rate", (0.01, 0.05)))
+    arms = grid(
+        [norm_arm("none"), norm_arm("batch")], Sweep("training.learning_rate", (0.01, 0.05))
+    )
     assert [arm.directory for arm in arms] == [
         "none-learning_rate-0.01",
         "batch-learning_rate-0.01",
@@ -63,13 +74,13 @@ def test_an_arm_with_a_sweep():
     ]
     assert arms[3].label == "batch, learning rate 0.05"
     assert arms[3].config(Config(), 1).training.learning_rate == 0.05
-    assert Arm("none", "data.augment", False).directory == "none-augment-false"
+    assert arm_directory("none", "data.augment", False) == "none-augment-false"
 
 
 def test_an_arm_with_several_settings_swept_as_one():
     found = sweep("optimizer+learning_rate=sgd:0.01,adamw:0.001")
     assert found.name == "optimizer-learning_rate"
-    arm = grid(["batch"], found)[1]
+    arm = grid([BATCH], found)[1]
     assert arm.directory == "batch-optimizer-learning_rate-adamw_0.001"
     assert arm.label == "batch, optimizer adamw, learning rate 0.001"
     assert setting_name(arm.field) == "optimizer and learning rate"
@@ -94,25 +105,25 @@ def test_bad_sweep_of_several_settings(text, said):
 
 
 def test_networks_and_initial_values_can_be_swept():
-    arms = grid(["batch"], sweep("model.name=plain20,resnet18"))
+    arms = grid([BATCH], sweep("model.name=plain20,resnet18"))
     assert arms[0].directory == "batch-model-plain20"
     assert arms[0].label == "batch, model plain20"
     assert arms[0].config(Config(), 1).model.name == "plain20"
     found = sweep("init_from=none,runs/a/seed{seed}")
     assert found == Sweep("transfer.init_from", ("none", "runs/a/seed{seed}"))
-    assert grid(["batch"], found)[1].config(Config(), 1).transfer.init_from == found.values[1]
+    assert grid([BATCH], found)[1].config(Config(), 1).transfer.init_from == found.values[1]
     with pytest.raises(UserError, match="'resnet21' is not known"):
         sweep("model.name=resnet20,resnet21")
 
 
 def test_precision_can_be_swept():
-    configs = [arm.config(Config(), 0) for arm in grid(["none"], sweep("precision=tf32,bfloat16"))]
+    configs = [arm.config(Config(), 0) for arm in grid([NONE], sweep("precision=tf32,bfloat16"))]
     assert [config.training.precision for config in configs] == ["tf32", "bfloat16"]
 
 
 def test_directories_are_path_safe_and_distinct():
     values = ("a/b", "a b", "../x", "a_b", "x" * 300, "x" * 301)
-    names = [Arm("none", "model.name", value).directory for value in values]
+    names = [arm_directory("none", "model.name", value) for value in values]
     assert len(set(names)) == len(values)
     for name, letter in itertools.product(names, "/ "):
         assert letter not in name

@@ -38,7 +38,7 @@ def test_a_whole_record_is_read(make_study):
     workdir = make_study(seeds=(1, 2), n=50)
     plan, warning = find_plan(workdir)
     assert (plan, warning) == (read_plan(workdir), "")
-    assert (plan.arms, plan.seeds, plan.sweep) == (("none", "batch"), (1, 2), None)
+    assert (plan.names, plan.seeds, plan.sweep) == (("none", "batch"), (1, 2), None)
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"arms": ["none"], "seeds": [1'])
@@ -83,7 +83,7 @@ def test_a_sweep_is_made_again(make_study):
         make_study, values, "training", lambda v: {"learning_rate": float(v.split("-")[1])}
     )
     plan, warning = find_plan(workdir)
-    assert plan.arms == ("none", "batch")
+    assert plan.names == ("none", "batch")
     assert (plan.sweep.field, plan.sweep.values) == ("training.learning_rate", (0.01, 0.05))
     assert "none, batch, learning rate; seeds 1, 2" in warning
     assert saved_study(workdir).config.study.sweep == "training.learning_rate=0.01,0.05"
@@ -109,7 +109,7 @@ def test_runs_that_cannot_be_one_study_are_named(make_study):
     with pytest.raises(UserError, match=r"batch/seed2.*training.momentum is 0.5, must be 0.9"):
         find_plan(workdir)
     edit_config(path, training={"momentum": 0.9}, model={"norm": "none"})
-    with pytest.raises(UserError, match="batch/seed2: its run has norm none and seed 2"):
+    with pytest.raises(UserError, match="batch/seed2: its run is of arm none and seed 2"):
         find_plan(workdir)
 
 

@@ -18,7 +18,7 @@ def test_the_first_seed_may_be_lost_with_the_record(make_study):
     workdir = make_study(seeds=(1, 2, 3), n=50)
     whole = read_plan(workdir)
     (workdir / STUDY).unlink()
-    for arm in whole.arms:
+    for arm in whole.names:
         shutil.rmtree(workdir / arm / "seed1")
     asked = structs.replace(whole, arms=whole.arms[::-1])
     begin_study(workdir, asked, Display())
