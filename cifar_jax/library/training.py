@@ -118,9 +118,10 @@ def run(
     A run equals that of the command line with the same settings and seed. It writes no file and
     shows only a bar, on a terminal or in a notebook.
 
-    >>> data = load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
-    >>> small = CNN(num_classes=2, norm="batch", widths=(4, 8, 8), hidden=16)
-    >>> runs = run(Experiment(small, epochs=2), data, seeds=range(3))
+    >>> import cifar_jax as cj
+    >>> data = cj.load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
+    >>> small = cj.CNN(num_classes=2, norm="batch", widths=(4, 8, 8), hidden=16)
+    >>> runs = cj.run(cj.Experiment(small, epochs=2), data, seeds=range(3))
     >>> runs
     <3 runs of 2 epochs on synthetic-2of10, seeds 0, 1, 2, test accuracy ... ± ... %>
     >>> runs.history["val_accuracy"].shape, runs.test_accuracy.shape, runs.logits.shape
