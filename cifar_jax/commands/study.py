@@ -130,6 +130,9 @@ def study_run(
     display = display or Display()
     file = given.file
     named, sweep = study_arms(config, given), parse_sweep(config)
+    if file is not None:  # Its sizes are no defaults to fit to the data.
+        first = named[0].config(config, config.training.seed)
+        config = dataclasses.replace(config, training=first.training)
     seeds = seeds or study_seeds(config)
     group_size = seed_parallelism(config, jax.default_backend())
     arms = grid(named, sweep)

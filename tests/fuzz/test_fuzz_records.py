@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from fake_study import history, write_study
-from fuzzing import damaged, edits, fuzz, harmless, run, texts
+from fuzzing import damaged, edits, fuzz, harmless, replaced, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
 from msgspec import structs
@@ -128,8 +128,61 @@ def all_results(study: Path, classes: list[str]) -> None:
             path.write_bytes(content)
 
 
+def _of_a_file() -> dict[str, Any]:
+    """`study.json` as a study of an experiment file writes it. Its arms have the runs' names."""
+    plan: dict[str, Any] = _made_up("study.json")
+    settings = {"training.epochs": 2, "training.learning_rate": 0.01}
+    return {
+        **plan,
+        "arms": [
+            {"name": name, "label": name.upper(), "settings": {"model.norm": name, **settings}}
+            for name in plan["arms"]
+        ],
+        "title": "Does it help?",
+        "control": "none",
+        "claims": [
+            {"kind": "better", "arm": "batch", "than": "none", "by": 0.5, "text": "it helps"},
+            {"kind": "equivalent", "arm": "batch", "than": "none", "within": 1.0},
+            {"kind": "gains_most", "arm": "batch", "than": "none", "classes": ["a"]},
+            {"kind": "faster", "arm": "batch", "than": "none", "early": 1, "late": 2},
+            {"kind": "smoother", "arm": "batch", "than": "none", "curve": "val_loss"},
+        ],
+        "unshared": {"batch": ["Its batches have 8 instead of 16 images."]},
+    }
+
+
+@st.composite
+def plans_of_files(draw: Any) -> Any:
+    """Hostile words in each place of a plan that takes words, and other damage."""
+    plan = _of_a_file()
+    for path in draw(st.lists(st.sampled_from(_WORDS), max_size=3, unique=True)):
+        plan = replaced(plan, path, draw(texts))
+    return draw(edits(plan)) if draw(st.booleans()) else plan
+
+
+_WORDS: list[tuple[Any, ...]] = [
+    ("title",),
+    ("control",),
+    ("arms", 0, "name"),
+    ("arms", 1, "label"),
+    ("claims", 0, "arm"),
+    ("claims", 0, "text"),
+    ("claims", 1, "published"),
+    ("claims", 2, "name"),
+    ("claims", 2, "classes", 0),
+    ("unshared", "batch", 0),
+    ("arms", 0, "settings", "model.norm"),
+    ("arms", 0, "settings", "experiment.arm"),
+    ("config", "experiment"),
+    ("config", "name"),
+]
+
+
 test_a_plan, test_a_plan_long = fuzz(
     a_plan, quick=30, long=700, record=edits(_made_up("study.json"))
+)
+test_a_plan_of_a_file, test_a_plan_of_a_file_long = fuzz(
+    a_plan, quick=40, long=1000, record=plans_of_files()
 )
 test_some_results, test_some_results_long = fuzz(
     some_results, quick=40, long=1000, record=edits(_made_up("none/seed1/results.json"))
