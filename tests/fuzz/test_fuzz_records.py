@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from fake_study import history, write_study
-from fuzzing import damaged, edits, fuzz, harmless, replaced, run, texts
+from fuzzing import damaged, edits, fuzz, harmless, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
 from msgspec import structs
@@ -156,7 +156,8 @@ def plans_of_files(draw: Any) -> Any:
     """Hostile words in each place of a plan that takes words, and other damage."""
     plan = _of_a_file()
     for path in draw(st.lists(st.sampled_from(_WORDS), max_size=3, unique=True)):
-        plan = replaced(plan, path, draw(texts))
+        part = functools.reduce(lambda part, key: part[key], path[:-1], plan)
+        part[path[-1]] = draw(texts)
     return draw(edits(plan)) if draw(st.booleans()) else plan
 
 
