@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
-from cifar_jax.experiments import batchnorm
-from cifar_jax.experiments.batchnorm import BASELINE, BATCHNORM
+from cifar_jax.experiments import published
+from cifar_jax.experiments.published import BASELINE, BATCHNORM
 from cifar_jax.storage import nan_to_none
 from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
@@ -183,7 +183,7 @@ def study_claims(study: Study) -> tuple[Claim, ...]:
     """
     claims = study.claims
     if not claims and is_reports_pair(study):
-        claims = batchnorm.claims
+        claims = published.claims
     elif not claims and study.control:
         claims = against_control(study.arms, study.control)
     return on_dataset(claims, is_cifar10(study))
