@@ -36,7 +36,7 @@ from cifar_jax.study.comparable import others_computed_on
 from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
-from cifar_jax.study.file_checks import check_arms, unshared
+from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
 from cifar_jax.study.planning import next_seeds
 from cifar_jax.study.record import Plan, PlanArm, run_path
@@ -47,16 +47,20 @@ from cifar_jax.study.summary import compared_arms
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
     """Check each arm's network, precision, layers and batches, before anything is written."""
-    if file is not None:
-        shape, classes = prepared.dataset.train_images.shape[1:], prepared.dataset.classes
-        check_arms(file, list(dict.fromkeys(arm.name for arm in arms)), shape, len(classes))
+    shape, classes = prepared.dataset.train_images.shape[1:], len(prepared.dataset.classes)
+    traced = set()
     for arm in arms:
         config = arm.config(prepared.config, 0)
-        check_norm(config.model)
-        check_precision(config.training)
-        check_layers(config, prepared.dataset.train_images.shape[1:])
-        check_batches(config, len(split_rows(config, prepared.dataset)[0]))
-        build(config, file)
+        n_train = len(split_rows(config, prepared.dataset)[0])
+        check_batches(config, n_train)
+        experiment, _ = build(config, file)
+        if file is None:
+            check_norm(config.model)
+            check_precision(config.training)
+            check_layers(config, shape)
+        elif (arm.name, experiment, n_train) not in traced:
+            check_arm(file, config, Problem(shape, classes, n_train))
+            traced.add((arm.name, experiment, n_train))
 
 
 Sessions = Callable[[DataConfig], Session]
@@ -147,12 +151,10 @@ def study_run(
         dataset=prepared.record(),
         sweep=sweep,
     )
-    if file is not None:
-        requested = _of_file(requested, file, prepared)
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
         work = Work(workdir, prepared, file, group_size, grace, display)
-        begin_study(workdir, requested, display, file.source if file else None)
+        _begin(work, requested)
         failed = _run(work, requested)
         if config.study.half_width is None:
             return failed
@@ -183,25 +185,34 @@ def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
     if total <= len(study.seeds):
         return []
     more = structs.replace(plan, seeds=tuple(range(first, first + total)))
-    begin_study(work.workdir, more, work.display)
+    _begin(work, more)
     return _run(work, more)
 
 
-def _of_file(plan: Plan, file: ExperimentFile, prepared: Prepared) -> Plan:
+def _begin(work: Work, requested: Plan) -> None:
+    """Begin a study, see `begin_study`."""
+    if work.file is None:
+        begin_study(work.workdir, requested, work.display)
+        return
+    complete = functools.partial(_of_file, work.file, work.prepared)
+    begin_study(work.workdir, requested, work.display, work.file, complete)
+
+
+def _of_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
     """Add what an experiment file says of a study to its plan."""
-    shape = prepared.dataset.train_images.shape[1:]
-    arms = tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in plan.arms)
     own = set(plan.names)
     control = file.control if file.control in own else plan.names[0]
+    first = grid(plan.grid_arms, plan.sweep)[: len(own)]
+    experiments = {arm.name: build(arm.config(prepared.config, 0), file)[0] for arm in first}
+    shape = prepared.dataset.train_images.shape[1:]
+    draws = unshared_draws(experiments, experiments[control], shape)
     return structs.replace(
         plan,
-        arms=arms,
+        arms=tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in plan.arms),
         title=file.title,
         control=control,
         claims=tuple(claim for claim in file.claims if {claim.arm, claim.than} <= own),
-        unshared={
-            name: tuple(lines) for name, lines in unshared(file, plan.names, control, shape).items()
-        },
+        unshared={name: tuple(lines) for name, lines in draws.items()},
     )
 
 

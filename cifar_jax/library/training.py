@@ -27,7 +27,7 @@ from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
 from cifar_jax.runner.session import compiled_epoch, evaluate_state
 from cifar_jax.study.definition import described
-from cifar_jax.study.file_checks import check_experiment
+from cifar_jax.study.file_checks import Problem, check_experiment
 
 # Seconds of a call of a program. Ctrl-C ends it after the call.
 SEGMENT = 3.0
@@ -228,7 +228,7 @@ def _check(experiment: Experiment, hyper: Hyper, data: Images) -> None:
     for name in ("epochs", "batch_size"):
         _check_setting(name, getattr(experiment, name), f"experiment: {name}")
     shape, n, batch = data.test_images.shape[1:], len(data.train_rows), experiment.batch_size
-    check_experiment(experiment, hyper, shape, len(data.classes), _wrong)
+    check_experiment(experiment, hyper, Problem(shape, len(data.classes), n), _wrong)
     state = jax.eval_shape(lambda key: init_state(experiment, key, shape), jax.random.key(0))
     if jax.tree.leaves(state.batch_stats) and 1 in (batch, n % batch):
         raise InputError(

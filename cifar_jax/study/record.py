@@ -141,7 +141,8 @@ def read_plan(workdir: Path) -> Plan:
     try:
         plan: Plan = validate(_with_settings(read_sealed(path)), Plan, path)
         if plan.sweep is not None:
-            sweep = parse_sweep(Config(study=StudyConfig(sweep=plan.sweep.text)))
+            study = StudyConfig(sweep=plan.sweep.text)
+            sweep = parse_sweep(dataclasses.replace(plan.settings, study=study))
             plan = structs.replace(plan, sweep=sweep)
     except FileNotFoundError as error:
         raise LostPlan(f"{path}: cannot be read ({error.strerror})") from None
@@ -325,15 +326,14 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
 
 
 class Saved(NamedTuple):
-    """The config and seeds with which the command `study` continues a study.
+    """The config, seeds and arms with which the command `study` continues a study.
 
-    The config has the first seed and their number. The study's seeds can have gaps. `given` are the
-    settings, `section.name`, that replace those of the experiment file.
+    The config has the first seed and their number. The study's seeds can have gaps.
     """
 
     config: Config
     seeds: tuple[int, ...]
-    given: tuple[str, ...]
+    arms: tuple[Arm, ...]
 
 
 def saved_study(workdir: Path) -> Saved | None:
@@ -352,6 +352,5 @@ def saved_study(workdir: Path) -> Saved | None:
     )
     training = dataclasses.replace(plan.settings.training, seed=plan.seeds[0])
     config = dataclasses.replace(plan.settings, training=training, study=study)
-    given = tuple(f for f in FILE_SETTINGS if f not in plan.arms[0].settings)
     seeds = tuple(range(plan.seeds[0], plan.seeds[0] + before.seeds))
-    return Saved(config, seeds if before.half_width else plan.seeds, given)
+    return Saved(config, seeds if before.half_width else plan.seeds, plan.grid_arms)
