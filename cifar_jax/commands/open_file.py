@@ -42,11 +42,7 @@ def open_file(
                 "command"
             )
         return None, config
-    own = {change.field for change in changes(Config(), config) if not is_free(change.field)}
-    for setting in [*flags, *sorted(own)]:
-        if not is_free(setting):
-            name = flags.get(setting, setting)
-            raise UserError(f"{name}: {path} defines it; change it there")
+    _check_free(path, config, flags)
     file = load_file(path)
     if recorded.sha256 is not None:
         check_unchanged(file, recorded.sha256, where or Path(recorded.file or path.name))
@@ -57,6 +53,16 @@ def open_file(
         config = dataclasses.replace(config, data=_split(config.data, file.images.config.data))
     table = dataclasses.replace(file.table, arm=recorded.arm, hyper=recorded.hyper)
     return file, dataclasses.replace(config, experiment=table)
+
+
+def _check_free(path: Path, config: Config, flags: Mapping[str, str]) -> None:
+    """Check that a command sets nothing that its experiment file defines."""
+    for setting, flag in flags.items():
+        if not is_free(setting):
+            raise UserError(f"{flag}: {path} defines it; change it there")
+    for setting in (change.field for change in changes(Config(), config)):
+        if not is_free(setting):
+            raise UserError(f"--config: {setting}: {path} defines it; remove it from the config")
 
 
 def _split(data: DataConfig, own: DataConfig) -> DataConfig:

@@ -200,15 +200,18 @@ def _begin(work: Work, requested: Plan) -> None:
 
 def _of_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
     """Add what an experiment file says of a study to its plan."""
-    own = set(plan.names)
-    control = file.control if file.control in own else plan.names[0]
+    own, order = set(plan.names), list(file.arms)
+    if unknown := own.difference(order):
+        raise UserError(f"{file.path}: has no arm {', '.join(sorted(unknown))}")
+    arms = sorted(plan.arms, key=lambda arm: order.index(arm.name))
+    control = file.control if file.control in own else arms[0].name
     first = grid(plan.grid_arms, plan.sweep)[: len(own)]
     experiments = {arm.name: build(arm.config(prepared.config, 0), file)[0] for arm in first}
     shape = prepared.dataset.train_images.shape[1:]
     draws = unshared_draws(experiments, experiments[control], shape)
     return structs.replace(
         plan,
-        arms=tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in plan.arms),
+        arms=tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in arms),
         title=file.title,
         control=control,
         claims=tuple(claim for claim in file.claims if {claim.arm, claim.than} <= own),

@@ -277,6 +277,6 @@ def _initial_values(
     own = [name for name in second if not np.array_equal(first.get(name, none), second[name])]
     if not own:
         return []
-    listed = ", ".join(own[:3]) + (", ..." if len(own) > 3 else "")
+    listed = (", such as " if len(own) > 3 else ": ") + ", ".join(own[:3])
     of = counted(len(second), "parameter")
-    return [f"{len(own)} of {of} have other initial values: {listed}."]
+    return [f"{len(own)} of {of} have other initial values{listed}."]

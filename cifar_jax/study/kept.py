@@ -9,6 +9,8 @@ from cifar_jax.inputs import read_bytes
 from cifar_jax.names import SOURCE
 from cifar_jax.study.file import LARGEST, ExperimentFile
 
+LONGEST = 60  # characters of a line to show whole
+
 
 def check_unchanged(file: ExperimentFile, sha256: str | None, where: Path) -> None:
     """Check that an experiment file is the one that a run or study began with.
@@ -50,4 +52,8 @@ def _difference(before: str, after: str) -> str:
     number, old, new = next((n, a, b) for n, (a, b) in pairs if a != b)
     if old.rstrip() != new.rstrip():
         old, new = old.rstrip(), new.rstrip()
+    differ = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
+    same = next(differ, min(len(old), len(new)))
+    if max(len(old), len(new)) > LONGEST:  # `shown` leaves out the middle.
+        old, new = (line[max(0, same - LONGEST // 4) :] for line in (old, new))
     return f"line {number}: {shown(old)} -> {shown(new)}"

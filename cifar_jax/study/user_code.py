@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from cifar_jax.errors import UserError, one_line, shown
 
 
@@ -25,9 +27,12 @@ def user_error(error: BaseException, path: Path, what: str = "", function: Any =
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}:{lines[-1]}" if lines else place_of(function, path)
-    said = (
-        str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
-    )
+    if isinstance(error, UserError):
+        said = str(error)
+    elif isinstance(error, jax.errors.ConcretizationTypeError):
+        said = "needs the value of a traced number, such as a hyper-parameter or the learning rate"
+    else:
+        said = f"{type(error).__name__}: {one_line(error)}"
     return UserError(": ".join(part for part in (where, what, said) if part))
 
 
