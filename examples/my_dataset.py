@@ -1,4 +1,4 @@
-"""Does BatchNorm help to tell 100 kinds of stripes apart?
+"""Does BatchNorm help to distinguish 100 kinds of stripes?
 
 Command: python -m cifar_jax.main study examples/my_dataset.py --seeds 10
 Cost: COST

@@ -237,7 +237,6 @@ def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="examples/mish.py is not written yet")
 @pytest.mark.parametrize("page", ["README.md", "docs/studies.md"])
 def test_the_study_that_is_shown_is_an_example(page: str) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
