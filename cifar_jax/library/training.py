@@ -249,7 +249,7 @@ def _run(experiment: Experiment, hyper: Hyper, data: Images, seed: int) -> Run:
     )
     config = replace(data.config, training=training, experiment=FileConfig(file=IN_PYTHON))
     label = f"seed {seed}"
-    return Run(config, for_device(experiment), hyper, Path(), label, described(experiment))
+    return Run(config, for_device(experiment), hyper, Path(), label, described(experiment, hyper))
 
 
 class _Batch(NamedTuple):

@@ -105,7 +105,8 @@ def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
     """Return colour and marker of an arm. The report's two arms always have the same."""
     order = [name for name in ("none", "batch") if name in arms]
     order += [name for name in arms if name not in order]
-    offset = 0 if "none" in arms else 1  # BatchNorm has its colour also without a baseline
+    # BatchNorm has its colour also without a baseline.
+    offset = 1 if "batch" in arms and "none" not in arms else 0
     index = (order.index(arm) + offset) % len(PALETTE)
     return PALETTE[index], MARKERS[index]
 

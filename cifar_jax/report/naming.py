@@ -38,6 +38,16 @@ def paired_runs(study: Study) -> list[tuple[Run, Run]]:
     return study.pairs(*both) if both else []
 
 
+def shared_draws(study: Study) -> str:
+    """Return which random draws the two compared runs of a seed share, in a sentence."""
+    if any(study.unshared.get(arm) for arm in compared_arms(study) or ()):
+        return (
+            "Both runs of a seed share split and data order. The protocol lists other random "
+            "draws that they do not share."
+        )
+    return "Both runs of a seed share split, initial values, data order and augmentation."
+
+
 def listed(words: Sequence[str]) -> str:
     """Join words: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

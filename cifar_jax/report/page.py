@@ -113,11 +113,10 @@ def headline(study: Study, summary: dict[str, Any]) -> str:
         f"{study.label(row['arms'][1])} ({'higher' if row['mean_difference'] > 0 else 'lower'})"
         for row in clear
     ]
-    found = listed(names) if names else "none"
+    found = f"these show a difference: {listed(names)}" if names else "none shows a difference"
     return (
         f"{answer} Of {counted(len(others), 'arm')} compared with "
-        f"{study.label(others[0]['arms'][0])}, these show a difference after Holm's "
-        f"correction: {found}."
+        f"{study.label(others[0]['arms'][0])}, after Holm's correction {found}."
     )
 
 
@@ -347,7 +346,7 @@ def write_report(
         against_first_table(summary),
         class_table(study, summary),
         arms_table(summary),
-        paired_table(summary),
+        paired_table(study, summary),
         convergence_table(summary),
         mcnemar_table(summary),
         variance_table(summary),

@@ -78,8 +78,6 @@ def rows(results: Results) -> dict[str, str]:
             "momentum": f"{training['momentum']:g}",
             "weight decay": f"{training['weight_decay']:g}",
         }
-        if own := results.config["experiment"].get("hyper"):
-            numbers["hyper-parameters"] = own.replace(",", ", ").replace("=", " ")
         return {**described, **numbers}
     model, augment = results.config["model"], results.config["data"]["augment"]
     return {

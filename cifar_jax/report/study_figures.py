@@ -28,12 +28,14 @@ from cifar_jax.report.naming import (
     dataset_name,
     listed,
     paired_runs,
+    shared_draws,
     study_config,
 )
 from cifar_jax.report.study_plots import (
     MOST_EXTREME,
     accuracy_over_time,
     all_arms,
+    common_drops,
     curves,
     differences,
     reliability,
@@ -83,6 +85,7 @@ def study_figures(
     number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
+    drops = " Grey dashed lines show drops of the learning rate." * bool(common_drops(study))
     whisker = " Whiskers are 95 % intervals as in the tables." if several else ""
     mean = ", mean over the seeds" if several else ""
     no_images = missing_images(study, images)
@@ -130,8 +133,7 @@ def study_figures(
             "03_loss",
             "Loss",
             f"training and validation loss over the epochs, {number}. The training loss includes "
-            "augmentation and dropout. Grey dashed lines show drops of the learning "
-            f"rate.{band}",
+            f"augmentation and dropout.{drops}{band}",
             lambda title: curves(study, "loss", title),
         ),
         entry(
@@ -183,8 +185,7 @@ def study_figures(
             "10_paired_differences",
             "Paired differences",
             f"test accuracy of {b} minus that of {a}, with each seed, over all test images and for "
-            "each class. Both runs of a seed share split, initial values, data order and "
-            "augmentation. Diamonds are means over the seeds"
+            f"each class. {shared_draws(study)} Diamonds are means over the seeds"
             f"{', bars 95 % intervals as in the tables' if len(pairs) > 1 else ''}."
             f"{extremes}",
             lambda title: differences(study, difference, classes, published, title),

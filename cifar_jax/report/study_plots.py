@@ -26,15 +26,24 @@ from cifar_jax.report.drawing import (
 from cifar_jax.report.figures import rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
-from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.collect import Study
 
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
 
 
-def _drop_lines(axes: Axes, run: Run) -> None:
+def common_drops(study: Study) -> list[float]:
+    """Return the epochs, less a half, before which the learning rate drops in all arms.
+
+    Empty if the arms differ.
+    """
+    first, *others = [rate_drops(runs[0].results.history) for *_, runs in drawn_arms(study)]
+    return first if all(drops == first for drops in others) else []
+
+
+def _drop_lines(axes: Axes, study: Study) -> None:
     """Draw dashed lines where the learning rate drops."""
     label: str | None = "learning rate drops"
-    for drop in rate_drops(run.results.history):
+    for drop in common_drops(study):
         axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
         label = None
 
@@ -53,7 +62,7 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
             epochs = np.arange(1, values.shape[1] + 1)
             label = f"{name}, {word}"
             mean_line(axes, epochs, values, colour, most, linestyle=style, label=label)
-    _drop_lines(axes, drawn_arms(study)[0][3][0])
+    _drop_lines(axes, study)
     integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
     within(axes, 0, most)

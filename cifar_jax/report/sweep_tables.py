@@ -41,7 +41,8 @@ def main_table(study: SweepStudy, summary: dict[str, Any]) -> Table:
     if summary["gain"]:
         a, b = (summary["labels"][arm] for arm in summary["compared"])
         heads += [f"{b} minus {a}", "95 % interval (paired t)"]
-    lengths = sorted({row["epochs"] for row in summary["per_value"] if row})
+    found = [arm for row in summary["per_value"] if row for arm in row["per_arm"].values()]
+    lengths = sorted({arm["epochs"] for arm in found})
     note = (
         f"Test accuracy, mean ± standard deviation over the seeds, after "
         f"{listed([str(n) for n in lengths])} epoch{'s' * (lengths != [1])} of "

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import dataset_name, listed, study_config
+from cifar_jax.report.naming import dataset_name, listed, shared_draws, study_config
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ENOUGH_IMAGES
@@ -94,6 +94,13 @@ def _stage_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def epochs_text(arms: Iterable[dict[str, Any]]) -> str:
+    """Return the number of epochs of arms: `30 epochs`, or `12 to 30 epochs`."""
+    lengths = {row["epochs"] for row in arms}
+    most = counted(max(lengths), "epoch")
+    return most if len(lengths) == 1 else f"{min(lengths):,} to {most}"
+
+
 def main_table(study: Study, summary: dict[str, Any]) -> Table:
     """Return a table of accuracy, time and size of every arm, for CIFAR-10 with those published."""
     rows = []
@@ -176,7 +183,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     count = counted(sizes[0], "seed") if len(set(sizes)) == 1 else "the finished seeds"
     note = (
         f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} an arm, "
-        f"{counted(summary['epochs'], 'epoch')} of {study.dataset.n_train:,} images, without "
+        f"{epochs_text(arms.values())} of {study.dataset.n_train:,} images, without "
         f"compilation, on {summary['device'] or 'an unknown device'}. "
     )
     head = ("", "ours" if cifar10 else "mean ± standard deviation", "95 % interval (t)")
@@ -211,9 +218,11 @@ def claims_table(study: Study, summary: dict[str, Any]) -> Table:
         cells = (row["measured"], ends, row["verdict"], row["rule"])
         rows.append((row["claim"], *([row["published"]] if published else []), *cells))
     note = "Each claim is decided by a rule that was fixed before the runs."
-    if len(summary["per_arm"]) > 2:
+    if len(summary["per_arm"]) > 2 and not study.file:
         note += " The claims are only about BatchNorm and the baseline."
-    if not rows:
+    if not rows and study.file:
+        note = "No claim has a finished pair of runs."
+    elif not rows:
         note = (
             "The report's claims compare its CNN with and without BatchNorm. This study does not "
             "have that pair, so it does not decide them."
@@ -278,7 +287,7 @@ def arms_table(summary: dict[str, Any]) -> Table:
     return Table("Each arm", "", head, rows)
 
 
-def paired_table(summary: dict[str, Any]) -> Table:
+def paired_table(study: Study, summary: dict[str, Any]) -> Table:
     """Return a table of differences over seed pairs, with tests."""
     paired = summary["paired"]
     if not paired:
@@ -304,10 +313,9 @@ def paired_table(summary: dict[str, Any]) -> Table:
     pairs = paired["test_accuracy"]["n"]
     return Table(
         "Paired differences",
-        f"{second} minus {first}, {counted(pairs, 'pair')} of runs with the same split, "
-        "initial values, data order and augmentation. p (paired t) is below 0.05 exactly if the "
-        "interval excludes 0. p (sign flips): permutation test, two "
-        f"sides; with {counted(pairs, 'pair')} it cannot be below "
+        f"{second} minus {first}, {counted(pairs, 'pair')} of runs. {shared_draws(study)} "
+        "p (paired t) is below 0.05 exactly if the interval excludes 0. p (sign flips): "
+        f"permutation test, two sides; with {counted(pairs, 'pair')} it cannot be below "
         f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
         f"needs to detect a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
         (
@@ -396,10 +404,12 @@ def convergence_table(summary: dict[str, Any]) -> Table:
         cells = [mean_and_spread(row, scale, digits, unit) for row in found]
         rows.append((words, *cells, *([NONE] if saved else [])))
     heads = [summary["labels"][arm] for arm in arms]
+    lengths = {row["epochs"] for row in summary["per_arm"].values()}
+    differ = " The arms have different numbers of epochs, which changes these rows too."
     return Table(
         "Convergence and smoothness",
         "Epochs of each seed in order; a dash if it does not reach the threshold. Other rows: "
-        "means ± standard deviations.",
+        f"means ± standard deviations.{differ * (len(lengths) > 1)}",
         ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
         rows,
     )
@@ -462,12 +472,12 @@ def origins(studies: Sequence[Study]) -> str:
 def _recipe_rows(study: Study) -> list[tuple[str, str]]:
     """Return rows on the network and training of all arms. Arms that differ have a row each."""
     arms = {arm: recipe.rows(runs[0].results) for arm, runs in study.runs.items() if runs}
-    first, *_ = arms.values()
     rows = []
-    for topic in first:
-        texts = {arm: found[topic] for arm, found in arms.items()}
-        if len(set(texts.values())) == 1 or "experiment" not in study.config:
-            rows.append((topic, first[topic]))
+    for topic in dict.fromkeys(topic for found in arms.values() for topic in found):
+        texts = {arm: found.get(topic, NONE) for arm, found in arms.items()}
+        first, *others = texts.values()
+        if set(others) <= {first} or "experiment" not in study.config:
+            rows.append((topic, first))
         else:
             rows += [(f"{topic}, {study.label(arm)}", text) for arm, text in texts.items()]
     if "experiment" in study.config:

@@ -1,6 +1,6 @@
 """What a study compares: its arms, and how a run's experiment is built from its config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cifar_jax.config.build import build_experiment, hyperparams
@@ -49,9 +49,15 @@ def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hype
     return file.build(config)
 
 
-def described(experiment: Experiment) -> dict[str, str]:
-    """Return an experiment in words, by field."""
-    return {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+def described(experiment: Experiment, hyper: Hyper) -> dict[str, str]:
+    """Return an experiment in words, by field, and the hyper-parameters that it adds."""
+    words = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+    known = {field.name for field in fields(Hyper)}
+    own = [field.name for field in fields(hyper) if field.name not in known]
+    if own:
+        values = [f"{name} {float(getattr(hyper, name)):g}" for name in own]
+        words["hyper-parameters"] = ", ".join(values)
+    return words
 
 
 def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: str = "") -> Run:
@@ -59,7 +65,7 @@ def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: 
     experiment, hyper = build(config, file)
     words = None
     if file is not None:
-        words = described(file.arms[config.experiment.arm or ""].experiment)
+        words = described(file.arms[config.experiment.arm or ""].experiment, hyper)
     return Run(config, experiment, hyper, workdir, label, words)
 
 

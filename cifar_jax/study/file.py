@@ -18,21 +18,18 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from cifar_jax.config import tables
-from cifar_jax.config.build import CPU_EVAL_BATCH, EVAL_BATCH
+from cifar_jax.config.build import for_device
 from cifar_jax.config.settings import Config, FileConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, one_line, shown
 from cifar_jax.inputs import is_name, read_bytes
-from cifar_jax.kernels import fast
 from cifar_jax.names import FIGURES, GROUPS, LOCK
 from cifar_jax.study import grid
 from cifar_jax.study.claims import Claim, check_claims
@@ -134,14 +131,8 @@ class ExperimentFile:
         if name is None or name not in self.arms:
             raise UserError(f"{self.path}: has no arm {shown(name)}; {_allowed(self.arms)}")
         arm, training = self.arms[name], config.training
-        experiment, on_cpu = arm.experiment, jax.default_backend() == "cpu"
         changed: dict[str, Any] = {key: getattr(training, key) for key in _OF_EXPERIMENT}
-        if training.kernels == "auto":
-            changed["model"] = cast(nn.Module, fast(experiment.model))
-        if on_cpu:  # CPUs always compute full float32.
-            changed["precision"] = None
-            if experiment.eval_batch_size == EVAL_BATCH:
-                changed["eval_batch_size"] = CPU_EVAL_BATCH
+        experiment = dataclasses.replace(arm.experiment, **changed)
         own = grid.parse_hyper(config.experiment.hyper)
         known = [field.name for field in dataclasses.fields(arm.hyper)]
         for key in own:
@@ -153,7 +144,7 @@ class ExperimentFile:
         values = {key: getattr(arm.hyper, key) for key in known}
         values |= {key: getattr(training, key) for key in _OF_HYPER} | own
         hyper = type(arm.hyper)(**{key: np.float32(value) for key, value in values.items()})
-        return dataclasses.replace(experiment, **changed), hyper
+        return for_device(experiment, training.kernels), hyper
 
 
 def load_file(path: Path) -> ExperimentFile:

@@ -196,7 +196,7 @@ def _mean(sample: Sample, unit: str) -> str:
 
 
 def _faster(claim: Faster, both: Comparison) -> Question:
-    epochs = len(both.pairs[0][0].results.history)
+    epochs = min(len(run.results.history) for run in both.pairs[0])
     early, late, sample = claim.early, claim.late, Sample([])
     measured = f"needs {late} epochs, these runs have {epochs}"
     if epochs >= max(early, late):

@@ -40,6 +40,7 @@ def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
         "seeds": [run.seed for run in runs],
         "variance": variance_parts(np.stack([run.correct for run in runs])),
         "num_params": runs[0].results.num_params,
+        "epochs": len(runs[0].results.history),
         "calibration": {"ece": float(np.mean(errors)), "bins": bins},
     }
 
@@ -85,12 +86,13 @@ def epochs_saved(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
         ]
         for t in THRESHOLDS
     ]
-    most = float(len(curves[0][0]) - 1)
+    fewest, most = (float(len(pair) - 1) for pair in curves[0][::-1])
     return {
         "thresholds": list(THRESHOLDS),
         "saved": saved,
         "statistics": [
-            describe(Sample([n for n in row if n is not None], None, -most, most)) for row in saved
+            describe(Sample([n for n in row if n is not None], None, -fewest, most))
+            for row in saved
         ],
     }
 
@@ -227,7 +229,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "missing": [list(pair) for pair in study.missing],
         "diverged": [list(pair) for pair in study.diverged],
-        "epochs": len(runs[0].results.history),
+        "epochs": max(len(run.results.history) for run in runs),
         "device": joined(runs, "device"),
         "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),

@@ -1,0 +1,38 @@
+"""Does the focal loss beat cross-entropy on balanced classes?
+
+Command: python -m cifar_jax.main study examples/focal.py --seeds 10
+Cost: COST
+Answer: not measured yet.
+
+The focal loss (Lin et al. 2017, arXiv 1708.02002) gives less weight to images that are already
+right: an image whose class has probability p counts (1 - p) ** gamma times. With gamma 0 it is
+cross-entropy. gamma is a hyper-parameter, so other values need no new compilation:
+
+    python -m cifar_jax.main study examples/focal.py --arms focal --sweep hyper.gamma=0.5,1,2
+"""
+
+import flax.struct
+import jax.numpy as jnp
+import optax
+
+import cifar_jax as cj
+
+
+@flax.struct.dataclass
+class FocalHyper(cj.Hyper):
+    gamma: float = 2.0
+
+
+def focal_loss(logits, targets, hyper):
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)  # -log(p), (B,)
+    loss = jnp.maximum(loss, 1e-6)  # At 0 the gradient of a power below 1 is not finite.
+    return jnp.mean((1 - jnp.exp(-loss)) ** hyper.gamma * loss)
+
+
+model = cj.CNN(norm="batch")
+arms = {
+    "cross_entropy": cj.Experiment(model=model),
+    "focal": cj.Arm(cj.Experiment(model=model, loss=focal_loss), FocalHyper()),
+}
+labels = {"cross_entropy": "cross-entropy", "focal": "focal loss"}
+claims = [cj.better("focal", "cross_entropy")]

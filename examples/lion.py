@@ -1,0 +1,33 @@
+"""Does Lion beat SGD with momentum in the report's CNN?
+
+Command: python -m cifar_jax.main study examples/lion.py --seeds 10
+Cost: COST
+Answer: not measured yet.
+
+Lion (Chen et al. 2023, arXiv 2302.06675) steps by the sign of a mean gradient, so it needs a
+smaller learning rate and a larger weight decay. An optimiser is a function of the
+hyper-parameters and the schedule. It returns any optax transformation. Each optimiser deserves
+its best learning rate. This command compares several:
+
+    python -m cifar_jax.main study examples/lion.py --arms lion --sweep lr=0.0001,0.0003,0.001
+"""
+
+import optax
+
+import cifar_jax as cj
+
+
+def lion(hyper, schedule):
+    return optax.lion(schedule, b1=hyper.momentum, b2=0.99, weight_decay=hyper.weight_decay)
+
+
+model = cj.CNN(norm="batch")
+arms = {
+    "sgd": cj.Experiment(model=model),
+    "lion": cj.Arm(
+        cj.Experiment(model=model, optimizer=lion),
+        cj.Hyper(learning_rate=0.0003, weight_decay=0.1),
+    ),
+}
+labels = {"sgd": "SGD", "lion": "Lion"}
+claims = [cj.better("lion", "sgd")]
