@@ -144,7 +144,7 @@ class ExperimentFile:
             if name not in known:
                 raise UserError(
                     f"--sweep hyper.{name}: arm {config.experiment.arm} of {self.path} has no such "
-                    f"hyper-parameter; allowed: {', '.join(known)}"
+                    f"hyper-parameter; allowed: {', '.join(known)}; --arms chooses arms"
                 )
         values = {name: getattr(arm.hyper, name) for name in known}
         values |= {key: getattr(training, key) for key in _OF_HYPER} | own
