@@ -6,7 +6,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cifar_jax import failures, libraries
 from cifar_jax.config import tables
@@ -23,6 +24,9 @@ from cifar_jax.parsers import (
     train_parser,
 )
 from cifar_jax.runner.signals import exit_status, raise_on_sigterm
+
+if TYPE_CHECKING:
+    from cifar_jax.study.record import Saved
 
 COMMANDS = ("train", "study", "report", "evaluate", "seeds", "compare")
 
@@ -72,6 +76,15 @@ def _prepare_jax(arguments: argparse.Namespace) -> None:
     use_compilation_cache(cache / "compiled")
 
 
+def _check_kind(arguments: argparse.Namespace, recorded: Config) -> None:
+    """Raise if FILE is given, and the run or study in `--workdir` began without one."""
+    if arguments.file is not None and recorded.experiment.file is None:
+        raise UserError(
+            f"--workdir {arguments.workdir}: began without an experiment file; leave out FILE, or "
+            "choose another --workdir"
+        )
+
+
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
     """Return the saved config of the run in `--workdir`."""
     from cifar_jax.runner.resume import saved_config
@@ -82,6 +95,8 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
             f"--resume --workdir {arguments.workdir}: has no run to resume; "
             "to begin one, give its flags or --config"
         )
+    if found is not None:
+        _check_kind(arguments, found)
     return found
 
 
@@ -162,34 +177,54 @@ def _check_varied(given: dict[str, Any], sweep: str | None) -> None:
             )
 
 
+def _say(line: str) -> None:
+    print(printable(line))
+
+
+def _plan(workdir: Path | None) -> int:
+    """Say how many seeds decide each claim of a study."""
+    if workdir is None:
+        raise UserError("--plan: needs --workdir, the directory of a study")
+    from cifar_jax.commands.seeds import seeds_run
+
+    seeds_run(study_dir=workdir, say=_say)
+    return 0
+
+
 def _study(argv: list[str]) -> int:
     arguments = study_parser().parse_args(argv)
     given = vars(arguments)
+    if arguments.plan:
+        return _plan(arguments.workdir)
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     seeds: tuple[int, ...] | None = None
-    of_file: tuple[str, ...] = ()
+    before: Saved | None = None
 
     def saved(arguments: argparse.Namespace) -> Config | None:
         """Return the saved config of the study in `--workdir`."""
         from cifar_jax.study.record import saved_study
 
-        nonlocal seeds, of_file
-        found = saved_study(arguments.workdir)
-        of_file = found.given if found else ()
-        if found and not given.keys() & {"training.seed", "study.seeds"}:
-            seeds = found.seeds
-        return found.config if found else None
+        nonlocal seeds, before
+        before = saved_study(arguments.workdir)
+        if before is None:
+            return None
+        if not given.keys() & {"training.seed", "study.seeds"}:
+            seeds = before.seeds
+        _check_kind(arguments, before.config)
+        return before.config
 
     config = _read_config(arguments, saved)
     _check_varied(given, config.study.sweep)
-    from cifar_jax.commands.open_file import given_settings, open_file
+    from cifar_jax.commands.open_file import given_settings, open_file, recorded_settings
     from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
     from cifar_jax.study.definition import Given
 
     flags = _flags(arguments)
     file, config = open_file(arguments.file, config, flags, arguments.workdir)
-    replaced = (*of_file, *given_settings(config, flags, arguments.config is not None))
+    replaced = given_settings(config, flags, arguments.config is not None)
+    if file is not None and before is not None:
+        replaced += recorded_settings(file, before.arms, before.config)
     try:
         failed = study_run(
             config,
@@ -236,10 +271,7 @@ def _seeds(argv: list[str]) -> int:
     arguments = seeds_parser().parse_args(argv)
     from cifar_jax.commands.seeds import seeds_run
 
-    def say(line: str) -> None:
-        print(printable(line))
-
-    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, say)
+    seeds_run(arguments.difference, arguments.std, arguments.half_width, arguments.study, _say)
     return 0
 
 

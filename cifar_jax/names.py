@@ -25,4 +25,4 @@ LOCK = "lock"
 REPORT = "report.html"
 REPORT_TEXT = "report.md"
 SOURCE = "experiment.py"  # Copy of the experiment file.
-IN_PYTHON = "Python"  # Stands for the experiment file of runs that have none.
+IN_PYTHON = "Python"  # Experiment file of runs that were trained from Python.

@@ -170,6 +170,11 @@ def study_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory of the study (default: runs/study-<dataset>-<model>)",
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="only say how many seeds decide each claim of the study in --workdir; train nothing",
+    )
     _add_grace(parser)
     _add_device(parser)
     _add_config_flags(parser, WITHOUT_FLAGS)

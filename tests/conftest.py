@@ -36,17 +36,12 @@ os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
 
 # XLA's newer emitters of loops take as long as all the rest of a fast compilation.
 _FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": "2"}
-_users_options, _users_flags = compiler.compiler_options, os.environ.get("XLA_FLAGS", "")
+_users_flags = os.environ.get("XLA_FLAGS", "")
 
 
 @functools.cache
 def _faster() -> dict[str, str | bool]:
     return compiler.known_options(_FASTER)
-
-
-@functools.cache
-def _fast_options(platform: str) -> dict[str, str | bool]:
-    return {**_users_options(platform), **_faster()}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     else:
         os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     jax.config.update("jax_disable_most_optimizations", fast)
-    compiler.compiler_options = _fast_options if fast else _users_options
+    compiler.more_options.set(_faster() if fast else {})
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from cifar_jax.config.build import (
     CPU_EVAL_BATCH,
-    EVAL_BATCH,
     build_experiment,
     build_model,
     hyperparams,
@@ -188,7 +187,9 @@ def test_precision_of_products_and_of_activations(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     found = built(precision=precision)
     assert (found.precision, found.inputs.dtype) == expected
-    assert found.eval_batch_size == (CPU_EVAL_BATCH if backend == "cpu" else EVAL_BATCH)
+    assert found.eval_batch_size == (
+        CPU_EVAL_BATCH if backend == "cpu" else Experiment.eval_batch_size
+    )
 
 
 def test_sizes() -> None:

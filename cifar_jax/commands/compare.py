@@ -78,11 +78,11 @@ def compare_table(
     comparison = {"source": scores.source, "metric": scores.metric}
     summary = {"comparison": comparison, **summary}
     _check_free(workdir, comparison)
-    for note in summary["notes"]:
-        display.say(f"{scores.source}: {note}")
+    first, *others = summary["notes"]
+    display.say(f"{scores.source}: {first}")
     if control is None:
         display.say(f"control: {summary['control']}, the first arm; --control names another")
-    for notice in notices(summary):
+    for notice in (*others, *notices(summary)):
         display.say(f"warning: {notice}")
     command = shlex.join(["python", "-m", "cifar_jax.main", "compare", path.name, *given])
     with lock_directory(workdir, "compare"):

@@ -64,7 +64,7 @@ def _from_study(directory: Path, difference: float | None, width: float | None) 
     from cifar_jax.study.summary import compared_arms
 
     if read_plan(directory).sweep is not None:
-        raise UserError(f"--from {directory}: has a sweep; allowed: a study without one")
+        raise UserError(f"{directory}: has a sweep; allowed: a study without one")
     study = read_study(directory)
     if difference is None and width is None:
         return plan_text(study)

@@ -31,29 +31,36 @@ from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
-from cifar_jax.study.collect import divergence_line
+from cifar_jax.study.collect import divergence_line, read_study
 from cifar_jax.study.comparable import others_computed_on
 from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
-from cifar_jax.study.file_checks import check_arms, unshared
+from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
+from cifar_jax.study.planning import next_seeds
 from cifar_jax.study.record import Plan, PlanArm, run_path
+from cifar_jax.study.samples import pair_samples
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
+from cifar_jax.study.summary import compared_arms
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
     """Check each arm's network, precision, layers and batches, before anything is written."""
-    if file is not None:
-        shape, classes = prepared.dataset.train_images.shape[1:], prepared.dataset.classes
-        check_arms(file, list(dict.fromkeys(arm.name for arm in arms)), shape, len(classes))
+    shape, classes = prepared.dataset.train_images.shape[1:], len(prepared.dataset.classes)
+    traced = set()
     for arm in arms:
         config = arm.config(prepared.config, 0)
-        check_norm(config.model)
-        check_precision(config.training)
-        check_layers(config, prepared.dataset.train_images.shape[1:])
-        check_batches(config, len(split_rows(config, prepared.dataset)[0]))
-        build(config, file)
+        n_train = len(split_rows(config, prepared.dataset)[0])
+        check_batches(config, n_train)
+        experiment, _ = build(config, file)
+        if file is None:
+            check_norm(config.model)
+            check_precision(config.training)
+            check_layers(config, shape)
+        elif (arm.name, experiment, n_train) not in traced:
+            check_arm(file, config, Problem(shape, classes, n_train))
+            traced.add((arm.name, experiment, n_train))
 
 
 Sessions = Callable[[DataConfig], Session]
@@ -70,6 +77,27 @@ def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
         return Session(split_dataset(config, prepared.dataset), display, grace=grace)
 
     return session
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all groups of a study share.
+
+    Attributes:
+        workdir: the study's directory, locked.
+        prepared: its data.
+        file: its experiment file, or None.
+        group_size: largest number of runs to train together.
+        grace: seconds that running steps may take after SIGTERM.
+        display: shows progress.
+    """
+
+    workdir: Path
+    prepared: Prepared
+    file: ExperimentFile | None
+    group_size: int
+    grace: float
+    display: Display
 
 
 def study_run(
@@ -123,29 +151,71 @@ def study_run(
         dataset=prepared.record(),
         sweep=sweep,
     )
-    if file is not None:
-        requested = _of_file(requested, file, prepared)
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
-        begin_study(workdir, requested, display, file.source if file else None)
-        return _run(Work(workdir, prepared, file, group_size, grace, display), requested)
+        work = Work(workdir, prepared, file, group_size, grace, display)
+        _begin(work, requested)
+        failed = _run(work, requested)
+        if config.study.half_width is None:
+            return failed
+        return failed + _second_stage(work, requested, config.study.half_width)
 
 
-def _of_file(plan: Plan, file: ExperimentFile, prepared: Prepared) -> Plan:
+def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
+    """Add seeds to a study after its first stage, by Stein's procedure.
+
+    Args:
+        work: of the study.
+        plan: of the first stage.
+        half_width: wanted half-width of the interval, in points.
+    """
+    study = read_study(work.workdir)
+    both = compared_arms(study)
+    pairs = study.pairs(*both) if both else []
+    gains = [100 * gain for gain in pair_samples(pairs)["test_accuracy"].values] if pairs else []
+    first, stage = plan.seeds[0], len(plan.seeds)
+    if len(gains) < stage:
+        work.display.say(f"--half-width: needs all {stage} seed pairs of the first stage")
+        return []
+    total = next_seeds(gains, stage, half_width)
+    work.display.say(
+        f"after the first stage of {stage} seeds: an interval of ±{half_width:g} points takes "
+        f"{counted(total, 'seed')}"
+    )
+    if total <= len(study.seeds):
+        return []
+    more = structs.replace(plan, seeds=tuple(range(first, first + total)))
+    _begin(work, more)
+    return _run(work, more)
+
+
+def _begin(work: Work, requested: Plan) -> None:
+    """Begin a study, see `begin_study`."""
+    if work.file is None:
+        begin_study(work.workdir, requested, work.display)
+        return
+    complete = functools.partial(_of_file, work.file, work.prepared)
+    begin_study(work.workdir, requested, work.display, work.file, complete)
+
+
+def _of_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
     """Add what an experiment file says of a study to its plan."""
+    own, order = set(plan.names), list(file.arms)
+    if unknown := own.difference(order):
+        raise UserError(f"{file.path}: has no arm {', '.join(sorted(unknown))}")
+    arms = sorted(plan.arms, key=lambda arm: order.index(arm.name))
+    control = file.control if file.control in own else arms[0].name
+    first = grid(plan.grid_arms, plan.sweep)[: len(own)]
+    experiments = {arm.name: build(arm.config(prepared.config, 0), file)[0] for arm in first}
     shape = prepared.dataset.train_images.shape[1:]
-    arms = tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in plan.arms)
-    own = set(plan.names)
-    control = file.control if file.control in own else plan.names[0]
+    draws = unshared_draws(experiments, experiments[control], shape)
     return structs.replace(
         plan,
-        arms=arms,
+        arms=tuple(structs.replace(arm, label=file.labels[arm.name]) for arm in arms),
         title=file.title,
         control=control,
         claims=tuple(claim for claim in file.claims if {claim.arm, claim.than} <= own),
-        unshared={
-            name: tuple(lines) for name, lines in unshared(file, plan.names, control, shape).items()
-        },
+        unshared={name: tuple(lines) for name, lines in draws.items()},
     )
 
 
@@ -154,27 +224,6 @@ def _remove_unfinished(workdir: Path) -> None:
     for directory in {path.parent for path in workdir.glob(f"*/seed*/{WRITING}*")}:
         with contextlib.suppress(UserError), lock_directory(directory, "study"):
             pass  # Locking removes them. A run in use removes its own.
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all groups of a study share.
-
-    Attributes:
-        workdir: the study's directory, locked.
-        prepared: its data.
-        file: its experiment file, or None.
-        group_size: largest number of runs to train together.
-        grace: seconds that running steps may take after SIGTERM.
-        display: shows progress.
-    """
-
-    workdir: Path
-    prepared: Prepared
-    file: ExperimentFile | None
-    group_size: int
-    grace: float
-    display: Display
 
 
 def _run(work: Work, requested: Plan) -> list[str]:

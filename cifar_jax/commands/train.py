@@ -24,14 +24,14 @@ from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.results import Finished
-from cifar_jax.runner.resume import progress_text, read_record
+from cifar_jax.runner.resume import progress_text, read_record, read_recorded
 from cifar_jax.runner.session import Options, Programs, Session, evaluate_state
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.study.definition import build, check_file, make_run
 from cifar_jax.study.file import ExperimentFile
-from cifar_jax.study.file_checks import check_arms
+from cifar_jax.study.file_checks import Problem, check_arm
 
 
 class Diverged(Exception):
@@ -113,9 +113,9 @@ def train_run(
         check_workdir(workdir, resume)
     prepared = open_data(config, display, (), file.dataset if file else None)
     config, dataset = prepared.config, prepared.dataset
-    if file is not None and config.experiment.arm is not None:
-        arm, shape = config.experiment.arm, dataset.train_images.shape[1:]
-        check_arms(file, [arm], shape, len(dataset.classes))
+    if file is not None:
+        shape, n_train = dataset.train_images.shape[1:], len(prepared.train_rows)
+        check_arm(file, config, Problem(shape, len(dataset.classes), n_train))
     workdir = workdir or run_directory(config, dataset)
     check_workdir(workdir, resume)
     before = read_divergence(workdir)
@@ -129,6 +129,8 @@ def train_run(
             check_workdir(workdir, resume)
             session = Session(prepared, display, **options)
             if file is not None:
+                if (recorded := read_recorded(workdir)) is not None:
+                    check_file(file, recorded.config, workdir)
                 write_text(workdir / SOURCE, file.source)
             (results,) = train_group(session, [make_run(config, file, workdir)])
             if isinstance(results, Finished):
@@ -184,7 +186,7 @@ def evaluate_run(
         record, unfinished = read_record(checkpoints, index)
         for wrong in checkpoints.damaged():
             display.say(f"{wrong}; evaluating the one before")
-        check_file(file, record.settings, str(directory))
+        check_file(file, record.settings, directory)
         config = (moved or Moved()).set_in(record.settings)
         config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
         display.end_progress()

@@ -23,8 +23,8 @@ from cifar_jax.kernels import FastModel, fast
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
-# Images in a forward pass of evaluation. On a CPU the activations of 100 images stay in the cache.
-EVAL_BATCH, CPU_EVAL_BATCH = 250, 100
+# Images in a forward pass of evaluation: the activations of 100 images stay in a CPU's cache.
+CPU_EVAL_BATCH = 100
 
 _IMAGENET = {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"}
 # 6n + 2 layers have weights: a stem, three stages of n blocks of two, and the last.
@@ -143,22 +143,21 @@ def _schedule(training: TrainingConfig) -> Schedule:
 
 def build_experiment(config: Config) -> Experiment:
     """Build the experiment of a config whose class count is known, for JAX's default backend."""
-    training, on_cpu = config.training, jax.default_backend() == "cpu"
-    model = build_model(config)
+    training = config.training
     smoothing = training.label_smoothing
-    # CPUs always compute full float32, and products of bfloat16 are exact.
+    # Products of bfloat16 are exact.
     precisions = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
-    return Experiment(
-        model=model if training.kernels == "plain" else cast(nn.Module, fast(model)),
+    experiment = Experiment(
+        model=build_model(config),
         inputs=_inputs(config),
         loss=LabelSmoothing(smoothing) if smoothing else cross_entropy,
         optimizer=_optimizer(config),
         schedule=_schedule(training),
         batch_size=training.batch_size,
         epochs=training.epochs,
-        precision=None if on_cpu else precisions[training.precision],
-        eval_batch_size=CPU_EVAL_BATCH if on_cpu else EVAL_BATCH,
+        precision=precisions[training.precision],
     )
+    return for_device(experiment, training.kernels)
 
 
 def initial_learning_rate(training: TrainingConfig) -> float:
@@ -181,17 +180,18 @@ def hyperparams(config: Config) -> Hyper:
     )
 
 
-def for_device(experiment: Experiment) -> Experiment:
+def for_device(experiment: Experiment, kernels: str = "auto") -> Experiment:
     """Return an experiment as commands train it on JAX's default backend: as fast as possible.
 
-    Its layers get the faster code of `kernels`. On a CPU, which always computes full float32, its
-    precision becomes None and the default size of evaluation batches the CPU's.
+    Its layers get the faster code of the package `kernels`, unless the argument is "plain". On a
+    CPU, which always computes full float32, its precision becomes None and the default size of
+    evaluation batches the CPU's.
     """
     changed: dict[str, Any] = {}
-    if not isinstance(experiment.model, FastModel):
+    if kernels == "auto" and not isinstance(experiment.model, FastModel):
         changed["model"] = cast(nn.Module, fast(experiment.model))
     if jax.default_backend() == "cpu":
         changed["precision"] = None
-        if experiment.eval_batch_size == EVAL_BATCH:
+        if experiment.eval_batch_size == Experiment.eval_batch_size:
             changed["eval_batch_size"] = CPU_EVAL_BATCH
     return dataclasses.replace(experiment, **changed)

@@ -284,6 +284,14 @@ class StudyConfig:
         "optimizer+learning_rate=sgd:0.01,adamw:0.001",
     )
     seeds: int = _field(5, "number of seeds, counted up from --seed", low=1, high=1000)
+    half_width: float | None = _field(
+        None,
+        "add seeds until the 95 % interval of the difference of test accuracy is at most this many "
+        "points wide on each side; --seeds is the first stage (Stein's two stages)",
+        low=0.0,
+        low_open=True,
+        high=100.0,
+    )
     seed_parallelism: str = _field(
         "auto", "runs trained together in one program: a number, or auto (1 on the CPU)"
     )

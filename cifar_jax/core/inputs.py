@@ -23,11 +23,10 @@ def random_crop_and_flip(key: Array, images: Array) -> Array:
 
 
 def crop_and_flip(images: Array, flip: Array, top: Array, left: Array) -> Array:
-    """Flip some images left to right, then cut a window out of each padded image.
+    """Flip some images, uint8 (B, H, W, C), and cut a window out of each padded image.
 
     Args:
-        images: uint8 (B, H, W, C).
-        flip: bool (B,).
+        flip: bool (B,), left to right.
         top, left: int32 (B,), corner of the window in the padded image, 0 to 2 * PADDING.
     """
     images = jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
@@ -47,6 +46,7 @@ class Inputs:
             targets see `train`.
         mean, std: of each channel, of pixels in [0, 1]. The defaults are CIFAR-10's.
         dtype: of the result; the layers compute in it.
+        function: replaces all of these: (key, uint8 images) -> x. In evaluation `key` is None.
     """
 
     augment: tuple[Augment, ...] = (random_crop_and_flip,)
@@ -54,36 +54,26 @@ class Inputs:
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
     dtype: str = "float32"
+    function: Callable[[Array | None, Array], Array] | None = None
 
     def evaluate(self, images: Array) -> Array:
         """Normalise: uint8 (B, H, W, C) -> (B, H, W, C) of `dtype`."""
+        if self.function is not None:
+            return self.function(None, images)
         wide = jnp.promote_types(self.dtype, jnp.float32)
         mean, std = jnp.asarray(self.mean, wide), jnp.asarray(self.std, wide)
         return ((images.astype(wide) / 255 - mean) / std).astype(self.dtype)
 
     def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
-        """Augment, normalise and mix a batch.
+        """Augment, normalise and mix a batch. Return x, (B, H, W, C) of `dtype`, and targets.
 
-        Returns:
-            (B, H, W, C) of `dtype`, and targets: the labels, int32 (B,), or soft labels, float
-            (B, classes), if a `mix` function returns those.
+        These are labels, int32 (B,), or soft labels, float (B, classes), of a `mix` function.
         """
+        if self.function is not None:
+            return self.function(key, images), labels
         for i, augment in enumerate(self.augment):
             images = augment(jax.random.fold_in(key, i), images)
         x, targets = self.evaluate(images), labels
         for i, mix in enumerate(self.mix, start=len(self.augment)):
             x, targets = mix(jax.random.fold_in(key, i), x, targets)
         return x, targets
-
-
-@dataclass(frozen=True)
-class FunctionInputs(Inputs):
-    """A function (key, uint8 images) -> x as `Inputs`. In evaluation `key` is None."""
-
-    function: Callable[[Array | None, Array], Array] = lambda key, images: images
-
-    def evaluate(self, images: Array) -> Array:
-        return self.function(None, images)
-
-    def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
-        return self.function(key, images), labels

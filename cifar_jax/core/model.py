@@ -73,14 +73,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Compute the logits of a batch.
+        """Return the logits, (N, num_classes), of x, float (N, H, W, C), normalised.
 
-        Args:
-            x: float (N, H, W, C), normalised; H and W at least 2 ** len(widths).
-            train: use dropout (random numbers "dropout") and the batch's statistics.
-
-        Returns:
-            (N, num_classes), float32 or wider. The other layers compute in the dtype of x.
+        H and W are at least 2 ** len(widths). With `train`, use dropout (random numbers "dropout")
+        and the batch's statistics. Logits are float32 or wider; other layers compute in x's dtype.
         """
         for index in range(1, len(self.widths) + 1):
             x = self.block(x, index, train)

@@ -12,11 +12,7 @@ EPSILON = 1e-5
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """Cast x to float32, unless its dtype is wider.
-
-    Statistics, the last layer and the loss use this dtype (Micikevicius et al. 2018,
-    arXiv 1710.03740, section 3).
-    """
+    """Cast x to float32, unless its dtype is wider (Micikevicius et al. 2018, arXiv 1710.03740)."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -68,12 +64,11 @@ def norm_layer(
     """Return a norm layer, a function of (x, train=...) like `BatchNorm.__call__`.
 
     Args:
-        norm: "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7):
-            "layer" with one group, "instance" with a group a channel, or "group". Each image is
-            normalised by its own mean and biased variance, in training and evaluation alike. All
-            have a scale and a bias a channel.
+        norm: "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7),
+            which is the same in training and evaluation: "layer" with one group, "instance" with a
+            group a channel, or "group". All have a scale and a bias a channel.
         name: of the sub-module.
-        groups: of "group"; divides the channels. A group has neighbouring channels.
+        groups: of "group", of neighbouring channels; divides the channels.
         momentum, scale_init: see `BatchNorm`; only "batch" has a momentum.
     """
     if norm == "batch":

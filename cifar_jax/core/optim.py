@@ -24,11 +24,18 @@ class Hyper:
         learning_rate: float (), initial, or the peak where the schedule starts lower.
         momentum: float (); without dampening. Adam's beta1.
         weight_decay: float (); coupled in SGD, decoupled in AdamW and Muon.
+
+    The fields of a subclass are more such numbers, for a loss or an optimiser.
     """
 
     learning_rate: Scalar = 0.01
     momentum: Scalar = 0.9
     weight_decay: Scalar = 5e-4
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make a subclass a dataclass too, so that its fields are hyper-parameters."""
+        super().__init_subclass__(**options)
+        flax.struct.dataclass(cls)
 
 
 Optimizer = Callable[[Hyper, optax.Schedule], optax.GradientTransformation]

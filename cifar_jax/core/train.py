@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ import optax
 from flax import struct
 from jax import Array, lax
 
-from cifar_jax.core.inputs import FunctionInputs, Inputs
+from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Scalar, Schedule, StepDecay, sgd
 
@@ -39,18 +40,12 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 def count_correct(logits: Array, targets: Array) -> Array:
     """Return the number of correct predictions, float32 ().
 
-    With soft labels, an image counts as the share of its predicted class. Arguments as in
-    `cross_entropy`.
+    An image with soft labels counts as the share of its predicted class.
     """
     predicted = jnp.argmax(logits, axis=-1)
     if targets.ndim == 1:
         return jnp.sum(predicted == targets, dtype=jnp.float32)
     return jnp.sum(jnp.take_along_axis(targets, predicted[:, None], 1), dtype=jnp.float32)
-
-
-def trained(state: "TrainState") -> tuple[Any, Any]:
-    """Return the parameters and running statistics of a state, as trained."""
-    return state.params, state.batch_stats
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Experiment:
     loss: Callable[..., Array] = cross_entropy
     optimizer: Optimizer = sgd
     schedule: Schedule = StepDecay()
-    evaluated: Callable[["TrainState"], tuple[Any, Any]] = trained
+    evaluated: Callable[["TrainState"], tuple[Any, Any]] = attrgetter("params", "batch_stats")
     batch_size: int = 128
     epochs: int = 30
     precision: str | None = "highest"
@@ -85,7 +80,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Inputs):
-            object.__setattr__(self, "inputs", FunctionInputs(function=self.inputs))
+            object.__setattr__(self, "inputs", Inputs(function=self.inputs))
 
     def loss_of(self, logits: Array, targets: Array, hyper: Hyper) -> Array:
         """Return the loss, float ()."""
@@ -143,10 +138,7 @@ def draw_key(key: Array, purpose: int, index: Array | int) -> Array:
 
 
 def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...]) -> TrainState:
-    """Return the state of a run before its first step.
-
-    `key` is the run's, for example `jax.random.key(42)`; `image_shape` is (H, W, C).
-    """
+    """Return the state of a run before its first step. `image_shape` is (H, W, C)."""
     example = experiment.inputs.evaluate(jnp.zeros((1, *image_shape), jnp.uint8))
     variables = experiment.model.init(draw_key(key, INIT, 0), example, train=False)
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
@@ -166,12 +158,9 @@ def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...])
 def train_step(
     experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
 ) -> TrainState:
-    """Train on one batch: augment, differentiate, update.
+    """Train on one batch, uint8 (B, H, W, C) and int32 (B,): augment, differentiate, update.
 
-    Args:
-        n: training images of an epoch.
-        images: uint8 (B, H, W, C).
-        labels: int32 (B,).
+    An epoch has `n` training images.
     """
     x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), images, labels)
 
@@ -217,9 +206,7 @@ def train_steps(
 ) -> TrainState:
     """Train on the full batches `start` to `stop - 1` of an epoch, in one loop.
 
-    Args:
-        state: after the first `start` batches.
-        start, stop: int32 (); one compiled program takes any values.
+    `state` is after the first `start` batches. One compiled program takes any `start` and `stop`.
     """
     n, size = len(data.train_labels), experiment.batch_size
     if n < size:  # There is no full batch.
@@ -237,7 +224,7 @@ def train_steps(
 def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainState) -> TrainState:
     """Train on the last partial batch of an epoch, if there is one.
 
-    Its images have another shape than a full batch: padding would change BatchNorm's statistics.
+    It is not padded, which would change BatchNorm's statistics.
     """
     n = len(data.train_labels)
     full = n - n % experiment.batch_size
@@ -250,11 +237,9 @@ def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainSta
 def end_epoch(
     experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
 ) -> tuple[TrainState, Metrics]:
-    """Summarise an epoch after its last step, validate, and set the sums to zero.
+    """Summarise an epoch of `n` training images after its last step, validate, reset the sums.
 
-    Args:
-        n: training images of an epoch.
-        images, labels: of validation, see `Data`.
+    `images` and `labels` are those of validation.
     """
     logits = predict(experiment, state, images)
     first_step = state.step - experiment.steps_per_epoch(n)
@@ -302,8 +287,7 @@ def train(
 ) -> tuple[TrainState, Metrics]:
     """Train all epochs. Return the final state and the history, whose fields are (epochs,).
 
-    `experiment` is static; `hyper` and `key` are traced. `jax.vmap` over them trains several seeds
-    and settings at once.
+    `experiment` is static. `jax.vmap` over `hyper` and `key` trains settings and seeds at once.
     """
     state = init_state(experiment, key, data.train_images.shape[1:])
     epoch = partial(run_epoch, experiment, hyper, data)

@@ -1,7 +1,8 @@
 """XLA options that make training programs faster, if this version of XLA has them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -39,7 +40,11 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
     return known_options(_OPTIONS.get(platform, {}))
 
 
+# More options for the programs of a context, for example to compile them faster.
+more_options: ContextVar[Mapping[str, str | bool]] = ContextVar("more_options", default={})  # noqa: B039
+
+
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit` with `compiler_options` for the default backend."""
-    chosen = compiler_options(jax.default_backend())
+    """`jax.jit` with `compiler_options` for the default backend, and `more_options`."""
+    chosen = {**compiler_options(jax.default_backend()), **more_options.get()}
     return jax.jit(function, compiler_options=chosen, **options)

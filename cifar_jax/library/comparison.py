@@ -128,6 +128,22 @@ def compare(
 ) -> Comparison:
     """Compare the test accuracy of arms with that of a control, over pairs of runs of one seed.
 
+    >>> import cifar_jax as cj
+    >>> rng, labels = np.random.default_rng(0), np.arange(90) % 3
+    >>> pixels = rng.integers(0, 256, (90, 8, 8, 3), np.uint8)
+    >>> data = cj.from_arrays((pixels[:60], labels[:60]), test=(pixels[60:], labels[60:]))
+    >>> plain, batch = (cj.CNN(3, norm, widths=(), hidden=8) for norm in ("none", "batch"))
+    >>> arms = {
+    ...     "none": cj.run(cj.Experiment(plain, epochs=1), data, range(2)),
+    ...     "batch": cj.run(cj.Experiment(batch, epochs=1), data, range(2)),
+    ... }
+    >>> cj.compare(arms, control="none")
+           n  mean [%]  std   difference [points]  95 % interval
+    none   2  ...
+    batch  2  ... to ...
+    Test accuracy: mean and standard deviation of n runs; difference to none over pairs of seeds.
+    ...
+
     Args:
         arms: runs by name, or scores from `read_scores`.
         control: name of the arm to compare with; by default the first.

@@ -126,7 +126,8 @@ def load(
 
     The first call downloads, decodes or draws the images into the cache; later ones only open it.
 
-    >>> data = load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
+    >>> import cifar_jax as cj
+    >>> data = cj.load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
     >>> data
     <synthetic-2of10: 256 training, 64 validation, 2,000 test images of 32x32x3, 2 classes, ...>
     >>> data.train_images.shape, data.train_images.dtype
@@ -223,10 +224,11 @@ def from_arrays(
 ) -> Images:
     """Make a dataset of your own arrays. It copies them.
 
-    >>> import numpy as np
+    >>> import cifar_jax as cj, numpy as np
     >>> rng = np.random.default_rng(0)
     >>> pixels, labels = rng.integers(0, 256, (120, 16, 16, 3), np.uint8), np.arange(120) % 3
-    >>> from_arrays((pixels[:100], labels[:100]), test=(pixels[100:], labels[100:]), name="noise")
+    >>> train, test = (pixels[:100], labels[:100]), (pixels[100:], labels[100:])
+    >>> cj.from_arrays(train, test, name="noise")
     <arrays-noise: 80 training, 20 validation, 20 test images of 16x16x3, 3 classes, ...>
 
     Args:

@@ -27,7 +27,7 @@ from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
 from cifar_jax.runner.session import compiled_epoch, evaluate_state
 from cifar_jax.study.definition import described
-from cifar_jax.study.file_checks import check_experiment
+from cifar_jax.study.file_checks import Problem, check_experiment
 
 # Seconds of a call of a program. Ctrl-C ends it after the call.
 SEGMENT = 3.0
@@ -118,9 +118,10 @@ def run(
     A run equals that of the command line with the same settings and seed. It writes no file and
     shows only a bar, on a terminal or in a notebook.
 
-    >>> data = load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
-    >>> small = CNN(num_classes=2, norm="batch", widths=(4, 8, 8), hidden=16)
-    >>> runs = run(Experiment(small, epochs=2), data, seeds=range(3))
+    >>> import cifar_jax as cj
+    >>> data = cj.load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
+    >>> small = cj.CNN(num_classes=2, norm="batch", widths=(4, 8, 8), hidden=16)
+    >>> runs = cj.run(cj.Experiment(small, epochs=2), data, seeds=range(3))
     >>> runs
     <3 runs of 2 epochs on synthetic-2of10, seeds 0, 1, 2, test accuracy ... ± ... %>
     >>> runs.history["val_accuracy"].shape, runs.test_accuracy.shape, runs.logits.shape
@@ -227,7 +228,7 @@ def _check(experiment: Experiment, hyper: Hyper, data: Images) -> None:
     for name in ("epochs", "batch_size"):
         _check_setting(name, getattr(experiment, name), f"experiment: {name}")
     shape, n, batch = data.test_images.shape[1:], len(data.train_rows), experiment.batch_size
-    check_experiment(experiment, hyper, shape, len(data.classes), _wrong)
+    check_experiment(experiment, hyper, Problem(shape, len(data.classes), n), _wrong)
     state = jax.eval_shape(lambda key: init_state(experiment, key, shape), jax.random.key(0))
     if jax.tree.leaves(state.batch_stats) and 1 in (batch, n % batch):
         raise InputError(

@@ -94,26 +94,25 @@ def answers(summary: dict[str, Any]) -> list[str]:
 def main_table(summary: dict[str, Any], block: Block) -> Table:
     """Return a table of every arm, and of its difference to the control."""
     gains = {row["arms"][1]: row for row in summary["against_control"]}
-    unit, points = ("%", "points") if block.percent else ("", "")
+    unit, points = (" [%]", " [points]") if block.percent else ("", "")
     rows = []
     for arm, found in summary["per_arm"].items():
-        row = gains.get(arm)
-        cells = (NONE, NONE, NONE)
+        row, cells, p = gains.get(arm), (NONE, NONE), NONE
         if row:
             cells = (
-                change(row["mean_difference"], block.scale, block.digits, points),
+                change(row["mean_difference"], block.scale, block.digits),
                 _ends(row, block) + " (unpaired)" * (not row["paired"]),
-                probability(row["p_t_holm"]),
             )
-        spread = mean_and_spread(found, block.scale, block.digits, unit)
-        rows.append((arm, f"{found['n']}", spread, *cells))
+            p = probability(row["p_t_holm"])
+        spread = mean_and_spread(found, block.scale, block.digits)
+        rows.append((arm, *cells, p, spread, f"{found['n']}"))
     head = (
         "",
-        "runs",
-        "mean ± standard deviation",
-        f"difference to {summary['control']}",
+        f"difference to {summary['control']}{points}",
         "95 % interval",
         "p (Holm)",
+        f"mean ± standard deviation{unit}",
+        "runs",
     )
     note = (
         f"{summary['metric']}, as in the source: for some metrics lower is better. The interval of "
@@ -215,9 +214,9 @@ def _draw(summary: dict[str, Any], block: Block, title: str) -> Figure:
     if block.percent:
         within(above, 0, 100, "x")
         within(below, -100, 100, "x")
-    names = [f"{row['arms'][1]}{'' if row['paired'] else ' *'}" for row in others]
-    for axes, labels in ((above, arms), (below, names)):
-        axes.set_yticks(range(len(labels)), [short_name(label) for label in labels])
+    names = [f"{short_name(row['arms'][1])}{'' if row['paired'] else ' *'}" for row in others]
+    for axes, labels in ((above, [short_name(arm) for arm in arms]), (below, names)):
+        axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
     unit, points = (" [%]", " [points]") if block.percent else ("", "")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_jax.experiments.batchnorm import PUBLISHED_GAIN
+from cifar_jax.experiments.published import PUBLISHED_GAIN
 from cifar_jax.report.drawing import (
     GREY,
     MOST_ROWS,

@@ -77,6 +77,23 @@ def departures(study: Study) -> list[str]:
     return found
 
 
+def _stage_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return a row on the difference by Stein's two stages, if the study has them."""
+    stages = summary["two_stages"]
+    if stages is None:
+        return []
+    found = summary["paired"]["test_accuracy"]["mean_difference"]
+    return [
+        (
+            f"difference, two stages: {stages['first_stage']} seeds, then those that an interval "
+            f"of ±{stages['half_width']:g} points takes (Stein 1945)",
+            change(found, 100, unit="points"),
+            interval(stages["interval"], 100, unit="points"),
+            NONE,
+        )
+    ]
+
+
 def epochs_text(arms: Iterable[dict[str, Any]]) -> str:
     """Return the number of epochs of arms: `30 epochs`, or `12 to 30 epochs`."""
     lengths = {row["epochs"] for row in arms}
@@ -122,6 +139,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
                 "+3.47 points" if reported else NONE,
             )
         )
+    rows += _stage_rows(summary)
     for arm, row in arms.items():
         seconds = row["train_seconds"]
         rows.append(

@@ -5,6 +5,7 @@ SIGTERM, sent before a machine shuts down, also finishes them, within a grace pe
 them and saves the state before them. No file is left half written.
 """
 
+import contextvars
 import signal
 import threading
 import time
@@ -58,8 +59,9 @@ def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -
         except BaseException as error:
             failure.append(error)
 
-    # A daemon thread: the process can end without waiting for it.
-    thread = threading.Thread(target=target, daemon=True)
+    # A daemon thread: the process can end without waiting for it. It has the caller's context.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(target,), daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.1)

@@ -10,8 +10,10 @@ from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from cifar_jax.errors import UserError, shown
+from cifar_jax.inputs import is_name
 
 Metric = Literal["test_accuracy", "val_accuracy", "test_loss", "train_seconds"]
 
@@ -65,6 +67,8 @@ class _About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     def __post_init__(self) -> None:
         if self.arm == self.than:
             raise ValueError(f"compares {shown(self.arm)} with itself; name two arms")
+        if self.text is not None and not is_name(self.text):
+            raise ValueError(f"text={shown(self.text)} is not a line of text")
 
 
 class Better(_About, frozen=True, kw_only=True, tag="better"):
@@ -76,6 +80,7 @@ class Better(_About, frozen=True, kw_only=True, tag="better"):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check("by", self.by, self.metric)
+        force_setattr(self, "by", float(self.by))  # NumPy's numbers cannot be saved.
 
 
 class Equivalent(_About, frozen=True, kw_only=True, tag="equivalent"):
@@ -87,6 +92,7 @@ class Equivalent(_About, frozen=True, kw_only=True, tag="equivalent"):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check("within", self.within, self.metric)
+        force_setattr(self, "within", float(self.within))
         if self.within == 0:
             raise ValueError("within=0: no study can show that; allowed: more than 0")
 

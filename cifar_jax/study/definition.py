@@ -11,6 +11,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.runner.group import Run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.grid import Arm, norm_arms, parse_arms
+from cifar_jax.study.kept import check_unchanged
 from cifar_jax.study.user_code import text_of
 
 
@@ -64,28 +65,28 @@ def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: 
     experiment, hyper = build(config, file)
     words = None
     if file is not None:
-        assert config.experiment.arm is not None
-        words = described(file.arms[config.experiment.arm].experiment, hyper)
+        words = described(file.arms[config.experiment.arm or ""].experiment, hyper)
     return Run(config, experiment, hyper, workdir, label, words)
 
 
-def check_file(file: ExperimentFile | None, config: Config, where: str) -> None:
+def check_file(file: ExperimentFile | None, config: Config, where: Path) -> None:
     """Check that a recorded run or study is of the given experiment file.
 
     Args:
         file: the given file, or None.
         config: recorded.
-        where: names the run or study.
+        where: directory of the run or study, or one inside it.
 
     Raises:
-        UserError: the record is of a file, and another one or none is given.
+        UserError: the record is of a file, and another one or none is given; or the reverse.
     """
     recorded = config.experiment
-    if recorded.file is None:
+    if recorded.file is None and file is None:
         return
+    if recorded.file is None:
+        raise UserError(f"{where}: is of no experiment file; leave out FILE")
     if file is None:
         raise UserError(
-            f"{where}: is of the experiment file {recorded.file}; give that file after the command"
+            f"{where}: needs the experiment file {recorded.file}; give it after the command"
         )
-    if file.sha256 != recorded.sha256:
-        raise UserError(f"{file.path}: has changed since {where} was made with it")
+    check_unchanged(file, recorded.sha256, where)

@@ -1,14 +1,15 @@
 """The directory of a study: begin or continue the study, and find its unfinished runs."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
 from cifar_jax.config.changes import SAME_EXPERIMENT, changes
-from cifar_jax.errors import UserError, shown
+from cifar_jax.config.settings import FILE_SETTINGS
+from cifar_jax.errors import UserError
 from cifar_jax.names import LOCK, SOURCE, STUDY
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.console import Display
@@ -19,12 +20,16 @@ from cifar_jax.runner.results import Diverged
 from cifar_jax.runner.resume import read_recorded
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_intact
+from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
 from cifar_jax.study.identity import check_origins, check_results, check_settings
+from cifar_jax.study.kept import check_unchanged
 from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
 
 # Settings that the arms of a study set.
 VARIED = ("model.norm", "experiment.arm", "experiment.hyper")
+# Settings that an experiment file can set for an arm.
+OF_ARMS = tuple(f for f in FILE_SETTINGS if f not in ("training.seed", "training.kernels"))
 
 Cell = tuple[Arm, int]
 
@@ -64,50 +69,38 @@ def _check_same(found: Plan, requested: Plan, workdir: Path, free: tuple[str, ..
     if fields[0] != fields[1]:
         raise UserError(f"{other}: it sweeps {fields[0]}, not {fields[1]}")
     free = (*free, *SAME_EXPERIMENT, "study", *VARIED, *fields[0].split("+"))
+    if found.settings.experiment.file is not None:
+        free = (*free, *OF_ARMS)
     if changed := changes(found.settings, requested.settings, free):
         raise UserError(f"{other}: {'; '.join(map(str, changed))}")
-    before = {arm.name: arm.settings for arm in found.arms}
-    for arm in requested.arms:
-        if (was := before.get(arm.name, arm.settings)) != arm.settings:
-            listed = "; ".join(
-                f"{field}: {was.get(field)} -> {arm.settings.get(field)}"
-                for field in {**was, **arm.settings}
-                if was.get(field) != arm.settings.get(field)
-            )
-            raise UserError(f"{other}: arm {arm.name}: {listed}")
+    stages = [plan.settings.study for plan in (found, requested)]
+    if all(one.half_width for one in stages) and stages[0].seeds != stages[1].seeds:
+        raise UserError(
+            f"--seeds {stages[1].seeds}: the first stage of the study in {workdir} has "
+            f"{stages[0].seeds}; give that number"
+        )
+    before = {arm.name: arm.config(found.settings, 0) for arm in found.grid_arms}
+    swept = tuple(fields[0].split("+"))
+    for arm in requested.grid_arms:
+        now = arm.config(requested.settings, 0)
+        if changed := changes(before.get(arm.name, now), now, (*SAME_EXPERIMENT, *swept)):
+            raise UserError(f"{other}: arm {arm.name}: {'; '.join(map(str, changed))}")
     if found.dataset.fingerprint != requested.dataset.fingerprint:
         raise UserError(f"--workdir {workdir}: holds a study of other images")
 
 
-def _check_file(workdir: Path, found: Plan, requested: Plan, source: str) -> None:
-    """Check that the experiment file has not changed since the study began.
+def _union(first: Plan, second: Plan, requested: Plan) -> dict[str, Any]:
+    """Return the arms, seeds and swept values of both plans.
 
-    Raises:
-        UserError: it has; the message has the first line that differs.
+    Those of `first` come first. The settings of an arm in both are those of `requested`.
     """
-    old, new = (plan.settings.experiment for plan in (found, requested))
-    if old.sha256 == new.sha256 or not (old.sha256 and new.sha256):
-        return  # One of them is a study without a file: another check says so.
-    try:
-        before = (workdir / SOURCE).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        before = []
-    pairs = itertools.zip_longest(before, [*source.splitlines(), ""], fillvalue=None)
-    number, was, now = next((n, *pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
-    raise UserError(
-        f"{new.file} was changed since the study in {workdir} began; line {number}: "
-        f"{shown(was)} -> {shown(now)}; restore it, or choose another --workdir"
-    )
-
-
-def _union(first: Plan, second: Plan) -> dict[str, Any]:
-    """Return the arms, seeds and swept values of both plans. Those of `first` come first."""
     sweep = None
     names = dict.fromkeys([*first.names, *second.names])
     if first.sweep and second.sweep:
         values = ordered([*first.sweep.values, *second.sweep.values])
         sweep = Sweep(first.sweep.field, values)
-    arms = tuple({arm.name: arm for arm in (*second.arms, *first.arms)}[n] for n in names)
+    known = {arm.name: arm for plan in (first, second, requested) for arm in plan.arms}
+    arms = tuple(known[name] for name in names)
     return {"arms": arms, "seeds": tuple(sorted({*first.seeds, *second.seeds})), "sweep": sweep}
 
 
@@ -129,7 +122,11 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
 
 
 def begin_study(
-    workdir: Path, requested: Plan, display: Display, source: str | None = None
+    workdir: Path,
+    requested: Plan,
+    display: Display,
+    file: ExperimentFile | None = None,
+    complete: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> None:
     """Check that a directory is free or has the same study. Write `study.json`.
 
@@ -137,23 +134,26 @@ def begin_study(
         workdir: the directory.
         requested: the study.
         display: shows a warning.
-        source: text of its experiment file, to keep beside `study.json`.
+        file: its experiment file, to keep beside `study.json`.
+        complete: adds what that says of all arms in the directory.
 
     Raises:
         UserError: it has other files, another study, or a run of one. Nothing is written.
     """
     found, warning = _existing_plan(workdir)
     if found is not None:
-        _check_file(workdir, found, requested, source or "")
+        if file is not None and (sha256 := found.settings.experiment.sha256) is not None:
+            check_unchanged(file, sha256, workdir)
         # A plan rebuilt from runs lacks the order of the arms and the first seed.
         _check_same(found, requested, workdir, ("training.seed",) if warning else ())
         first, second = (requested, found) if warning else (found, requested)
-        requested = structs.replace(requested, **_union(first, second))
+        requested = structs.replace(requested, **_union(first, second, requested))
+    requested = complete(requested)
     if warning:
         display.say(warning)
     _check_runs(workdir, requested)
-    if source is not None:
-        write_text(workdir / SOURCE, source)
+    if file is not None:
+        write_text(workdir / SOURCE, file.source)
     write_plan(workdir, requested)
 
 

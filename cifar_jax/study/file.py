@@ -18,28 +18,27 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from cifar_jax.config import tables
-from cifar_jax.config.build import CPU_EVAL_BATCH, EVAL_BATCH
+from cifar_jax.config.build import for_device
 from cifar_jax.config.settings import Config, FileConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import UserError, shown
+from cifar_jax.errors import UserError, one_line, shown
 from cifar_jax.inputs import is_name, read_bytes
-from cifar_jax.kernels import fast
-from cifar_jax.names import FIGURES, GROUPS
+from cifar_jax.names import FIGURES, GROUPS, LOCK
 from cifar_jax.study import grid
 from cifar_jax.study.claims import Claim, check_claims
 from cifar_jax.study.user_code import user_error
 
 LARGEST = 1 << 20  # bytes
+LARGEST_NUMBER = 1e38  # of a hyper-parameter; fits float32
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_]{0,63}")
+_RESERVED = (GROUPS, FIGURES, LOCK)  # Names of other files in a study's directory.
 # Attributes of an experiment and of its hyper-parameters that are settings of a config.
 _OF_EXPERIMENT = ("epochs", "batch_size")
 _OF_HYPER = ("learning_rate", "momentum", "weight_decay")
@@ -126,30 +125,26 @@ class ExperimentFile:
         """Build the experiment and hyper-parameters of a run, for JAX's default backend.
 
         Raises:
-            UserError: a swept hyper-parameter is not the file's.
+            UserError: the arm or a swept hyper-parameter is not the file's.
         """
-        assert config.experiment.arm is not None
-        arm, training = self.arms[config.experiment.arm], config.training
-        experiment, on_cpu = arm.experiment, jax.default_backend() == "cpu"
+        name = config.experiment.arm
+        if name is None or name not in self.arms:
+            raise UserError(f"{self.path}: has no arm {shown(name)}; {_allowed(self.arms)}")
+        arm, training = self.arms[name], config.training
         changed: dict[str, Any] = {key: getattr(training, key) for key in _OF_EXPERIMENT}
-        if training.kernels == "auto":
-            changed["model"] = cast(nn.Module, fast(experiment.model))
-        if on_cpu:  # CPUs always compute full float32.
-            changed["precision"] = None
-            if experiment.eval_batch_size == EVAL_BATCH:
-                changed["eval_batch_size"] = CPU_EVAL_BATCH
+        experiment = dataclasses.replace(arm.experiment, **changed)
         own = grid.parse_hyper(config.experiment.hyper)
         known = [field.name for field in dataclasses.fields(arm.hyper)]
-        for name in own:
-            if name not in known:
+        for key in own:
+            if key not in known:
                 raise UserError(
-                    f"--sweep hyper.{name}: arm {config.experiment.arm} of {self.path} has no such "
-                    f"hyper-parameter; allowed: {', '.join(known)}; --arms chooses arms"
+                    f"--sweep hyper.{key}: arm {name} of {self.path} has no such "
+                    f"hyper-parameter; {_allowed(known)}; --arms chooses arms"
                 )
-        values = {name: getattr(arm.hyper, name) for name in known}
+        values = {key: getattr(arm.hyper, key) for key in known}
         values |= {key: getattr(training, key) for key in _OF_HYPER} | own
-        hyper = type(arm.hyper)(**{name: np.float32(value) for name, value in values.items()})
-        return dataclasses.replace(experiment, **changed), hyper
+        hyper = type(arm.hyper)(**{key: np.float32(value) for key, value in values.items()})
+        return for_device(experiment, training.kernels), hyper
 
 
 def load_file(path: Path) -> ExperimentFile:
@@ -165,13 +160,13 @@ def load_file(path: Path) -> ExperimentFile:
         raise UserError(f"{path}: cannot be read ({reason})") from None
     module = _run(path, source)
     arms = _arms(path, getattr(module, "arms", None))
-    control = getattr(module, "control", None) or next(iter(arms))
-    if control not in arms:
+    control = getattr(module, "control", next(iter(arms)))
+    if control not in list(arms):
         raise UserError(f"{path}: control: {shown(control)} is not an arm; {_allowed(arms)}")
     return ExperimentFile(
         path=path,
         source=source,
-        title=" ".join((module.__doc__ or "").strip().split("\n\n")[0].split())[:1000],
+        title=" ".join(str(module.__doc__ or "").strip().split("\n\n")[0].split())[:1000],
         arms=arms,
         labels=_labels(path, getattr(module, "labels", {}), arms),
         control=control,
@@ -190,7 +185,7 @@ def _run(path: Path, source: str) -> ModuleType:
         sys.path.append(directory)
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(error, path) from error
     return module
 
@@ -206,33 +201,43 @@ def _arms(path: Path, arms: Any) -> dict[str, FileArm]:
     found: dict[str, FileArm] = {}
     for name, arm in arms.items():
         where = f"{path}: arms[{shown(name)}]"
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in (GROUPS, FIGURES):
-            raise UserError(f"{where}: a name is up to 64 letters, digits and '_', not {GROUPS}")
-        if isinstance(arm, Experiment):
-            arm = FileArm(arm)
-        if not isinstance(arm, FileArm) or not isinstance(arm.experiment, Experiment):
-            raise UserError(f"{where}: is a {type(arm).__name__}; allowed: Experiment or Arm")
-        if not isinstance(arm.hyper, Hyper):
-            kind = type(arm.hyper).__name__
-            raise UserError(f"{where}: hyper is a {kind}; allowed: Hyper or a subclass")
-        try:
-            hash(arm.experiment)
-        except TypeError as error:
-            raise UserError(
-                f"{where}: must be hashable, so use tuples and frozen dataclasses ({error})"
-            ) from error
-        for key in _OF_EXPERIMENT:
-            value = getattr(arm.experiment, key)
-            tables.check_value(TrainingConfig, key, value, f"{where}: {key}")
-        for key in (f.name for f in dataclasses.fields(arm.hyper)):
-            _check_hyper(key, getattr(arm.hyper, key), f"{where}: {key}")
-        found[name] = arm
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"{where}: a name has 1 to 64 letters, digits and '_'")
+        if name in _RESERVED:
+            raise UserError(f"{where}: no arm can be called {', '.join(_RESERVED)}")
+        found[name] = _arm(arm, where)
     return found
 
 
+def _arm(arm: Any, where: str) -> FileArm:
+    """Check an arm, and return it as a `FileArm`."""
+    if isinstance(arm, Experiment):
+        arm = FileArm(arm)
+    if not isinstance(arm, FileArm) or not isinstance(arm.experiment, Experiment):
+        raise UserError(f"{where}: is a {type(arm).__name__}; allowed: Experiment or Arm")
+    if not isinstance(arm.hyper, Hyper):
+        kind = type(arm.hyper).__name__
+        raise UserError(f"{where}: hyper is a {kind}; allowed: Hyper or a subclass")
+    try:
+        hash(arm.experiment)
+    except TypeError as error:
+        raise UserError(
+            f"{where}: must be hashable, so use tuples and frozen dataclasses ({one_line(error)})"
+        ) from error
+    for key in _OF_EXPERIMENT:
+        value = getattr(arm.experiment, key)
+        tables.check_value(TrainingConfig, key, value, f"{where}: {key}")
+    size = arm.experiment.eval_batch_size
+    tables.check_value(TrainingConfig, "batch_size", size, f"{where}: eval_batch_size")
+    for key in (f.name for f in dataclasses.fields(arm.hyper)):
+        _check_hyper(key, getattr(arm.hyper, key), f"{where}: {key}")
+    return arm
+
+
 def _check_hyper(key: str, value: Any, where: str) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UserError(f"{where}: {shown(value)} is not a number")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) < LARGEST_NUMBER:
+        raise UserError(f"{where}: {shown(value)} is not a finite number")
     if key in _OF_HYPER:
         tables.check_value(TrainingConfig, key, value, where)
 
@@ -261,8 +266,8 @@ def _images(path: Path, data: Images | Callable[[], Images] | None) -> Images | 
     if callable(data):
         try:
             data = data()
-        except Exception as error:
-            raise user_error(error, path) from error
+        except (Exception, SystemExit) as error:
+            raise user_error(error, path, "data()", data) from error
     if data is not None and not isinstance(data, Images):
         what = type(data).__name__
         raise UserError(f"{path}: data: is a {what}; allowed: what from_arrays or load returns")

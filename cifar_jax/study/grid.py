@@ -14,7 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_jax.config import tables
-from cifar_jax.config.settings import NORMS, SECTIONS, WITHOUT_FLAGS, Config, StudyConfig, is_free
+from cifar_jax.config.settings import (
+    FILE_SETTINGS,
+    NORMS,
+    SECTIONS,
+    WITHOUT_FLAGS,
+    Config,
+    StudyConfig,
+    is_free,
+)
 from cifar_jax.errors import UserError, shown
 
 Value = bool | int | float | str
@@ -78,6 +86,7 @@ def set_values(config: Config, field: str, value: Value) -> Config:
 
 
 HYPER = "hyper."  # prefix of the hyper-parameters that an experiment file adds
+_HYPER_NAME = re.compile(r"[A-Za-z]\w{0,50}", re.ASCII)
 
 
 def parse_hyper(text: str | None) -> dict[str, float]:
@@ -89,6 +98,8 @@ def parse_hyper(text: str | None) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in text.split(",") if text else ():
         name, _, value = part.partition("=")
+        if not _HYPER_NAME.fullmatch(name):
+            raise UserError(f"experiment.hyper: {shown(part)} must be like gamma=2.0")
         found[name] = float(_parse_one(HYPER + name, value))
     return found
 
@@ -321,8 +332,11 @@ def swept_by(directory: str, name: str, config: Config) -> tuple[str, Value | No
 
 def _swept_field(name: str, config: Config) -> str:
     """Return `section.name` of a field given with or without its section."""
-    if re.fullmatch(rf"{re.escape(HYPER)}[A-Za-z]\w{{0,50}}", name):
-        return name
+    own = name.removeprefix(HYPER)
+    if own != name and _HYPER_NAME.fullmatch(own):
+        if config.experiment.file is None:
+            raise UserError(f"--sweep {name}: needs an experiment file; give it after the command")
+        return f"training.{own}" if f"training.{own}" in FILE_SETTINGS else name
     fields = _all_fields(config)
     found = [field for field in fields if name in (field, field.split(".")[1])]
     if not found:

@@ -141,7 +141,8 @@ def read_plan(workdir: Path) -> Plan:
     try:
         plan: Plan = validate(_with_settings(read_sealed(path)), Plan, path)
         if plan.sweep is not None:
-            sweep = parse_sweep(Config(study=StudyConfig(sweep=plan.sweep.text)))
+            study = StudyConfig(sweep=plan.sweep.text)
+            sweep = parse_sweep(dataclasses.replace(plan.settings, study=study))
             plan = structs.replace(plan, sweep=sweep)
     except FileNotFoundError as error:
         raise LostPlan(f"{path}: cannot be read ({error.strerror})") from None
@@ -325,15 +326,14 @@ def find_plan(workdir: Path) -> tuple[Plan, str]:
 
 
 class Saved(NamedTuple):
-    """The config and seeds with which the command `study` continues a study.
+    """The config, seeds and arms with which the command `study` continues a study.
 
-    The config has the first seed and their number. The study's seeds can have gaps. `given` are the
-    settings, `section.name`, that replace those of the experiment file.
+    The config has the first seed and their number. The study's seeds can have gaps.
     """
 
     config: Config
     seeds: tuple[int, ...]
-    given: tuple[str, ...]
+    arms: tuple[Arm, ...]
 
 
 def saved_study(workdir: Path) -> Saved | None:
@@ -342,13 +342,15 @@ def saved_study(workdir: Path) -> Saved | None:
         plan, _ = find_plan(workdir)
     except LostPlan:
         return None
+    before = plan.settings.study
     study = StudyConfig(
         arms=",".join(plan.names),
         sweep=plan.sweep.text if plan.sweep else None,
-        seeds=len(plan.seeds),
-        seed_parallelism=plan.settings.study.seed_parallelism,
+        seeds=before.seeds if before.half_width else len(plan.seeds),
+        half_width=before.half_width,
+        seed_parallelism=before.seed_parallelism,
     )
     training = dataclasses.replace(plan.settings.training, seed=plan.seeds[0])
     config = dataclasses.replace(plan.settings, training=training, study=study)
-    given = tuple(f for f in FILE_SETTINGS if f not in plan.arms[0].settings)
-    return Saved(config, plan.seeds, given)
+    seeds = tuple(range(plan.seeds[0], plan.seeds[0] + before.seeds))
+    return Saved(config, seeds if before.half_width else plan.seeds, plan.grid_arms)

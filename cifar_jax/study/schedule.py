@@ -31,6 +31,11 @@ def study_seeds(config: Config) -> tuple[int, ...]:
         UserError: the last seed is too large.
     """
     first = config.training.seed
+    if config.study.half_width is not None:
+        if config.study.seeds < 2:
+            raise UserError("--seeds 1: --half-width needs at least 2 seeds for its first stage")
+        if config.study.sweep is not None:
+            raise UserError("--half-width: cannot be combined with --sweep")
     if first + config.study.seeds > 2**32:
         raise UserError(f"--seed {first}: with {config.study.seeds} seeds the last is above 2**32")
     return tuple(range(first, first + config.study.seeds))

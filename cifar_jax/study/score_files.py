@@ -1,28 +1,22 @@
-"""Read a table of scores that another program wrote: CSV or JSON lines, one row a run.
+"""Read scores from a table with one row a run.
 
-Everything is checked: it may be a downloaded file. A row without a score counts as a run without a
-result. It is left out and counted. So is a run that Weights & Biases does not call finished.
+A row without a score counts as a run without a result. It is left out and counted. So is a run that
+Weights & Biases does not call finished.
 """
 
-import codecs
-import csv
-import io
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.errors import UserError, counted, one_line, shown
-from cifar_jax.inputs import is_name, read_bytes
+from cifar_jax.errors import UserError, counted, shown
+from cifar_jax.inputs import is_name
+from cifar_jax.study.score_tables import Table, read_table
 from cifar_jax.study.scores import Scores
 
-LARGEST = 16 << 20  # bytes
-MOST_ROWS, MOST_COLUMNS, MOST_ARMS = 100_000, 20_000, 100
+MOST_ARMS = 100
 LARGEST_SCORE = 1e15
 _MOST_LISTED = 8
 
@@ -51,159 +45,17 @@ _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+\.0*", re.ASCII)
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A table of text.
-
-    Attributes:
-        path: of its file.
-        head: names of the columns.
-        numbers: of the rows in the file, the first row is 1.
-        column: returns the cells of a column by its position.
-    """
-
-    path: Path
-    head: tuple[str, ...]
-    numbers: Sequence[int]
-    column: Callable[[int], list[str]]
-
-    def wrong(self, row: int, what: str) -> UserError:
-        return UserError(f"{self.path}: row {self.numbers[row]}: {what}")
-
-
-def _text(path: Path) -> str:
-    """Read a file as text: UTF-8, or UTF-16 with its mark.
-
-    Raises:
-        UserError: it cannot be read, or is not such text.
-    """
-    try:
-        content = read_bytes(path, LARGEST)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: row {row}: is not UTF-8 text; save the table as UTF-8") from None
-    if "\0" in text:
-        row = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}: row {row}: has a null character, so it is not a text table")
-    if not text.strip():
-        raise UserError(f"{path}: is empty; it needs a head and one row a run")
-    return text
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each row that is not blank. The comma may be `;` or a tab."""
-    first = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 0
-    try:
-        for number, cells in enumerate(reader, 1):
-            if any(cells):
-                yield number, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        raise UserError(f"{path}: row {number + 1}: is not CSV: {one_line(error)}") from None
-
-
-def _csv(path: Path, text: str) -> _Table:
-    rows = _csv_rows(path, text)
-    top, head = next(rows, (1, []))
-    if len(head) > MOST_COLUMNS:
-        raise UserError(f"{path}: has {len(head):,} columns; at most {MOST_COLUMNS:,} are allowed")
-    found = list(islice(rows, MOST_ROWS + 1))
-    for number, cells in found:
-        if len(cells) != len(head):
-            raise UserError(
-                f"{path}: row {number}: has {counted(len(cells), 'cell')}, but the head in row "
-                f"{top} has {len(head):,}"
-            )
-    table = [cells for _, cells in found]
-    numbers = [number for number, _ in found]
-    return _Table(path, tuple(head), numbers, lambda at: [cells[at] for cells in table])
-
-
-def _cell(value: Any) -> str:
-    """Return a JSON value as the text of a cell."""
-    if value is None:
-        return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value)
-
-
-def _flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and cells of an object; `{"config": {"seed": 1}}` has `config.seed`."""
-    for key, value in found.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, _cell(value)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-        raise ValueError(f"the key {shown(twice)} is given twice")
-    return found
-
-
-def _json(path: Path, text: str) -> _Table:
-    rows, numbers = [], []
-    head: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line, object_pairs_hook=_once)
-            if not isinstance(found, dict):
-                raise ValueError("it is not an object")
-            row = dict(_flat(found))
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}: row {number}: is not a line of JSON with one object: {one_line(error)}"
-            ) from None
-        rows.append(row)
-        numbers.append(number)
-        head |= dict.fromkeys(row)
-        if len(head) > MOST_COLUMNS:
-            raise UserError(f"{path}: has more than {MOST_COLUMNS:,} columns")
-        if len(rows) > MOST_ROWS:
-            break
-    names = tuple(head)
-    return _Table(path, names, numbers, lambda at: [row.get(names[at], "") for row in rows])
-
-
-def _table(path: Path) -> _Table:
-    """Read a table by its content, not by its name."""
-    text = _text(path)
-    if text.lstrip().startswith("["):
-        raise UserError(f"{path}: is a JSON array; allowed: JSON lines, one object a line, or CSV")
-    found = (_json if text.lstrip().startswith("{") else _csv)(path, text)
-    if any(name.endswith("__MIN") for name in found.head):
-        raise UserError(f"{path}: is a chart of Weights & Biases; export its table of runs")
-    if not found.numbers:
-        raise UserError(f"{path}: has a head, but no row")
-    if len(found.numbers) > MOST_ROWS:
-        raise UserError(f"{path}: has more than {MOST_ROWS:,} rows")
-    return found
-
-
 def _plain(name: str) -> str:
     """Return a column's name as `ARM_NAMES` has it: `config.Model` is `model`."""
     return _PREFIX.sub("", re.sub("[^a-z0-9]+", "_", name.lower()).strip("_"), count=1)
 
 
-def _names(table: _Table, columns: Sequence[int]) -> str:
+def _names(table: Table, columns: Sequence[int]) -> str:
     names = [shown(table.head[at]) for at in columns]
     return ", ".join(names[:10]) + f" and {len(names) - 10:,} more" * (len(names) > 10)
 
 
-def _named(table: _Table, name: str, flag: str) -> int:
+def _named(table: Table, name: str, flag: str) -> int:
     """Return the position of the column that a flag names."""
     at = [i for i, column in enumerate(table.head) if column == name]
     if not at:
@@ -216,7 +68,7 @@ def _named(table: _Table, name: str, flag: str) -> int:
     return at[0]
 
 
-def _guess(table: _Table, ranks: Sequence[str], flag: str, fits: Callable[[int], bool]) -> int:
+def _guess(table: Table, ranks: Sequence[str], flag: str, fits: Callable[[int], bool]) -> int:
     """Return the position of the column with the best of some names; -1 if none has one.
 
     Raises:
@@ -235,11 +87,11 @@ def _guess(table: _Table, ranks: Sequence[str], flag: str, fits: Callable[[int],
     return -1
 
 
-def _varies(table: _Table, at: int) -> bool:
+def _varies(table: Table, at: int) -> bool:
     return len({cell for cell in table.column(at) if cell}) > 1
 
 
-def _arm_column(table: _Table, states: int) -> int:
+def _arm_column(table: Table, states: int) -> int:
     """Guess the column of the arms. The `Name` of Weights & Biases names a run."""
     names = ARM_NAMES if states < 0 else ARM_NAMES[:-1]
     for fits in (lambda at: _varies(table, at), lambda at: True):
@@ -258,7 +110,7 @@ def _arm_column(table: _Table, states: int) -> int:
     )
 
 
-def _metric_column(table: _Table, taken: Sequence[int], states: int) -> int:
+def _metric_column(table: Table, taken: Sequence[int], states: int) -> int:
     """Guess the column of the scores: by its name, or the only one with numbers."""
 
     def numeric(at: int) -> bool:
@@ -283,7 +135,7 @@ def _metric_column(table: _Table, taken: Sequence[int], states: int) -> int:
 
 
 def _columns(
-    table: _Table, arm: str | None, seed: str | None, metric: str | None, states: int
+    table: Table, arm: str | None, seed: str | None, metric: str | None, states: int
 ) -> tuple[int, int, int]:
     """Return the positions of arms, seeds and scores. -1: there is no seed column."""
     arms = _named(table, arm, "--arm-column") if arm else _arm_column(table, states)
@@ -300,7 +152,7 @@ def _columns(
     return arms, seeds, scores
 
 
-def _score(table: _Table, row: int, cell: str, metric: str) -> float:
+def _score(table: Table, row: int, cell: str, metric: str) -> float:
     """Return a finite score.
 
     Raises:
@@ -325,7 +177,7 @@ def _seed(cell: str) -> str:
     return cell.partition(".")[0] if _WHOLE.fullmatch(cell) else cell
 
 
-def _check_arm(table: _Table, row: int, arm: str, found: dict[str, Any], column: str) -> None:
+def _check_arm(table: Table, row: int, arm: str, found: dict[str, Any], column: str) -> None:
     if not is_name(arm):
         wrong = f"has no arm in column {shown(column)}" if not arm else f"{shown(arm)} is no name"
         raise table.wrong(row, wrong)
@@ -336,7 +188,7 @@ def _check_arm(table: _Table, row: int, arm: str, found: dict[str, Any], column:
         )
 
 
-def _twice(table: _Table, row: int, before: int, what: str) -> UserError:
+def _twice(table: Table, row: int, before: int, what: str) -> UserError:
     """Return the error of two rows for one run. It names columns that differ between the rows."""
     differ = [
         at
@@ -368,7 +220,7 @@ def read_scores(
         UserError: the file cannot be used; the message says the row, and what is allowed.
     """
     path = Path(path)
-    table = _table(path)
+    table = read_table(path)
     plain = [name.lower() for name in table.head]
     states = plain.index("state") if {"name", "state"} <= set(plain) else -1
     arms, seeds, scores = _columns(table, arm_column, seed_column, metric, states)
@@ -401,7 +253,7 @@ def read_scores(
 
 
 def _scores(
-    table: _Table,
+    table: Table,
     found: dict[str, dict[str, float]],
     columns: tuple[int, int, int],
     skipped: Counter[str],

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
-from cifar_jax.experiments import batchnorm
-from cifar_jax.experiments.batchnorm import BASELINE, BATCHNORM
+from cifar_jax.experiments import published
+from cifar_jax.experiments.published import BASELINE, BATCHNORM
 from cifar_jax.storage import nan_to_none
 from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
@@ -20,6 +20,7 @@ from cifar_jax.study.measures import (
     oscillation,
     variance_parts,
 )
+from cifar_jax.study.planning import stein_interval
 from cifar_jax.study.samples import Sample, arm_samples, compare, describe, pair_samples, with_holm
 from cifar_jax.study.verdicts import claim_rows
 
@@ -184,10 +185,25 @@ def study_claims(study: Study) -> tuple[Claim, ...]:
     """
     claims = study.claims
     if not claims and is_reports_pair(study):
-        claims = batchnorm.claims
+        claims = published.claims
     elif not claims and study.control:
         claims = against_control(study.arms, study.control)
     return on_dataset(claims, is_cifar10(study))
+
+
+def two_stages(study: Study, paired: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the interval of the difference by Stein's procedure, for a study with `half_width`."""
+    settings = study.config.get("study", {})
+    wanted = settings.get("half_width")
+    if wanted is None or not paired:
+        return None
+    stage = settings["seeds"]
+    interval = stein_interval(paired["test_accuracy"]["differences"], stage)
+    return {
+        "first_stage": stage,
+        "half_width": wanted,
+        "interval": None if interval is None else list(interval),
+    }
 
 
 def summarise(study: Study) -> dict[str, Any]:
@@ -219,6 +235,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "git_revision": joined(runs, "git_revision"),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
         "paired": paired,
+        "two_stages": two_stages(study, paired),
         "against_first": against_first(study),
         "mcnemar": [{"seed": a.seed, **mcnemar(a.correct, b.correct)} for a, b in pairs],
         "convergence": {

@@ -34,6 +34,7 @@ _KEYS = (
     "epochs",
     "per_arm",
     "paired",
+    "two_stages",
     "mcnemar",
     "convergence",
 )

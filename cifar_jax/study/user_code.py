@@ -2,37 +2,55 @@
 
 import dataclasses
 import functools
+import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from cifar_jax.errors import UserError, one_line, shown
 
 
-def user_error(error: BaseException, path: Path, what: str = "") -> UserError:
+def user_error(error: BaseException, path: Path, what: str = "", function: Any = None) -> UserError:
     """Return an error with the line of the user's file that caused it.
 
     Args:
         error: raised by the file, or by a library that it called.
         path: of the file.
-        what: was being done, for example "arm 'mish'".
+        what: was being done, for example "arm mish".
+        function: was called; gives the line if no line of the file was reached.
     """
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return UserError(f"{path}:{error.lineno}: not valid Python: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    where = f"{path}:{lines[-1]}" if lines else str(path)
-    said = (
-        str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
-    )
+    where = f"{path}:{lines[-1]}" if lines else place_of(function, path)
+    if isinstance(error, UserError):
+        said = str(error)
+    elif isinstance(error, jax.errors.ConcretizationTypeError):
+        said = "needs the value of a traced number, such as a hyper-parameter or the learning rate"
+    else:
+        said = f"{type(error).__name__}: {one_line(error)}"
     return UserError(": ".join(part for part in (where, what, said) if part))
 
 
-def line_of(function: Any) -> int | None:
-    """Return the line on which a function or class is defined, or None."""
-    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-    return getattr(code, "co_firstlineno", None)
+def _code_of(function: Any) -> Any:
+    """Return the code of a function, a partial function or a callable object, or None."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
+        function = getattr(type(function), "__call__", function)  # noqa: B004
+    return getattr(inspect.unwrap(function), "__code__", None)
+
+
+def place_of(function: Any, path: Path) -> str:
+    """Return `path:line` of a function of the user's file, or the path for others."""
+    code = _code_of(function)
+    if code is None or code.co_filename != str(path):
+        return str(path)
+    return f"{path}:{code.co_firstlineno}"
 
 
 def text_of(value: Any) -> str:
@@ -55,8 +73,8 @@ def text_of(value: Any) -> str:
         name = getattr(value, "__name__", None)
     if isinstance(name, str):
         last = name.rpartition(".")[2]
-        line = line_of(value)
-        return f"lambda in line {line}" if last == "<lambda>" else last
+        code = _code_of(value)
+        return f"lambda in line {code.co_firstlineno}" if last == "<lambda>" else last
     return shown(value)
 
 

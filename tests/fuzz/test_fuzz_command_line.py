@@ -9,12 +9,15 @@ from fuzzing import fuzz, harmless, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
 
-from cifar_jax import main as door
-from cifar_jax.config.settings import SECTIONS
+from cifar_jax import parsers
+from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type
 from cifar_jax.device import DEVICES
 
 pytestmark = pytest.mark.usefixtures("place")
+
+
+FLAGGED = {name: kind for name, kind in SECTIONS.items() if name not in WITHOUT_FLAGS}
 
 
 def _numbers(kind: type, meta: Any) -> tuple[Any, Any]:
@@ -40,7 +43,7 @@ def _numbers(kind: type, meta: Any) -> tuple[Any, Any]:
 def _fields() -> dict[str, tuple[Any, Any]]:
     """Good and bad texts of every flag that takes one."""
     found = {}
-    for section, kind in SECTIONS.items():
+    for section, kind in FLAGGED.items():
         for field in dataclasses.fields(kind):
             plain, _ = field_type(kind, field.name)
             if plain is bool:
@@ -56,7 +59,7 @@ def _fields() -> dict[str, tuple[Any, Any]]:
                 )
             else:
                 texts_of = _numbers(plain, field.metadata)
-            found[door._flag(section, field)] = texts_of
+            found[parsers._flag(section, field)] = texts_of
     # With the study's seeds counted up from it, none is beyond 2**32 - 1.
     found["--seed"] = st.integers(0, 2**31).map(str), found["--seed"][1]
     # What a study checks itself.
@@ -99,7 +102,7 @@ _BAD_PATHS = st.sampled_from(
     ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
 )
 _FIELDS = _fields()
-_STUDY_ONLY = tuple(door._flag("study", f) for f in dataclasses.fields(SECTIONS["study"]))
+_STUDY_ONLY = tuple(parsers._flag("study", f) for f in dataclasses.fields(SECTIONS["study"]))
 
 
 @st.composite

@@ -181,7 +181,7 @@ WRONG_RUNS = [
     ({"experiment": cj.CNN()}, "is not an Experiment"),
     (
         {"experiment": cj.Experiment()},
-        "returns logits (2, 10) of 2 images; must be (2, 3)",
+        "returns (2, 10) for 2 images; must be logits (2, 3)",
     ),
     ({"experiment": cj.Experiment(SMALL.model, batch_size=31)}, "would be a single one"),
     (

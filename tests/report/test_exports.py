@@ -68,7 +68,7 @@ def test_runs_can_be_compared_again(made):
     """`compare runs.csv` gives the study's differences: it has at least 1,000 test images."""
     study, summary, _ = made
     found = compare_scores(read_scores(study.workdir / "runs.csv"), "none")
-    assert "2 rows without test_accuracy" in found["notes"][1]
+    assert "1 row of none without test_accuracy, 1 row of layer" in found["notes"][1]
     for ours, again in zip(summary["against_first"], found["against_control"], strict=True):
         assert ours["arms"] == again["arms"]
         np.testing.assert_allclose(ours["differences"], again["differences"], rtol=1e-12)

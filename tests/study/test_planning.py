@@ -157,7 +157,7 @@ def test_the_command_needs_one_deviation(options):
 
 def test_the_command_imports_no_jax():
     code = (
-        "import sys; from cifar_jax.main import main; "
+        "import sys, cifar_jax.study.plans; from cifar_jax.main import main; "
         "assert main(['seeds', '--difference', '0.5', '--std', '0.55']) == 0; "
         "assert not {'jax', 'flax', 'matplotlib'} & set(sys.modules)"
     )
