@@ -8,7 +8,7 @@ The focal loss (Lin et al. 2017, arXiv 1708.02002) gives less weight to images t
 right: an image whose class has probability p counts (1 - p) ** gamma times. With gamma 0 it is
 cross-entropy. gamma is a hyper-parameter, so other values need no new compilation:
 
-    python -m cifar_jax.main study examples/focal.py --arms focal --sweep hyper.gamma=0.5,1,2
+    python -m cifar_jax.main study examples/focal.py --arms focal --sweep hyper.gamma=0,0.5,1,2
 """
 
 import flax.struct

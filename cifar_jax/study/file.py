@@ -139,7 +139,7 @@ class ExperimentFile:
             if key not in known:
                 raise UserError(
                     f"--sweep hyper.{key}: arm {name} of {self.path} has no such "
-                    f"hyper-parameter; {_allowed(known)}"
+                    f"hyper-parameter; {_allowed(known)}; --arms chooses arms"
                 )
         values = {key: getattr(arm.hyper, key) for key in known}
         values |= {key: getattr(training, key) for key in _OF_HYPER} | own
