@@ -26,7 +26,7 @@ from cifar_jax.parsers import (
 from cifar_jax.runner.signals import exit_status, raise_on_sigterm
 
 if TYPE_CHECKING:
-    from cifar_jax.study.record import Saved
+    from cifar_jax.study.rebuild import Saved
 
 COMMANDS = ("train", "study", "report", "evaluate", "seeds", "compare")
 
@@ -202,7 +202,7 @@ def _study(argv: list[str]) -> int:
 
     def saved(arguments: argparse.Namespace) -> Config | None:
         """Return the saved config of the study in `--workdir`."""
-        from cifar_jax.study.record import saved_study
+        from cifar_jax.study.rebuild import saved_study
 
         nonlocal seeds, before
         before = saved_study(arguments.workdir)

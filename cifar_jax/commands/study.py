@@ -37,12 +37,13 @@ from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_ar
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
-from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep, set_values
+from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep
 from cifar_jax.study.planning import next_seeds
 from cifar_jax.study.record import Plan, PlanArm, run_path
 from cifar_jax.study.samples import pair_samples
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
 from cifar_jax.study.summary import compared_arms
+from cifar_jax.study.values import set_values
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:

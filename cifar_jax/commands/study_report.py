@@ -14,7 +14,8 @@ from cifar_jax.runner.directory import lock_directory
 from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.study.collect import damage, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently
-from cifar_jax.study.record import find_plan, read_plan, write_plan
+from cifar_jax.study.rebuild import find_plan
+from cifar_jax.study.record import read_plan, write_plan
 from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 

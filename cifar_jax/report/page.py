@@ -25,20 +25,16 @@ from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.naming import data_notes, dataset_name, listed, study_title
-from cifar_jax.report.study_figures import StudyFigure, study_figures
-from cifar_jax.report.tables import (
-    Table,
+from cifar_jax.report.number_tables import (
     against_first_table,
     arms_table,
-    claims_table,
-    class_table,
     convergence_table,
-    main_table,
     mcnemar_table,
     paired_table,
-    protocol_table,
     variance_table,
 )
+from cifar_jax.report.study_figures import StudyFigure, study_figures
+from cifar_jax.report.tables import Table, claims_table, class_table, main_table, protocol_table
 from cifar_jax.report.text import difference, interval, markdown, percent, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.cautions import cautions

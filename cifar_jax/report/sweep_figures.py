@@ -28,7 +28,8 @@ from cifar_jax.report.image_plots import samples, samples_caption
 from cifar_jax.report.naming import dataset_name, listed, study_config
 from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.study.collect import SweepStudy
-from cifar_jax.study.grid import Sweep, Value
+from cifar_jax.study.grid import Sweep
+from cifar_jax.study.values import Value
 
 # The axis is logarithmic from this ratio of the largest to the smallest value.
 LOG_RATIO = 4

@@ -1,7 +1,6 @@
 """Make the tables of a study's report."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import dataset_name, listed, shared_draws, study_config
-from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
+from cifar_jax.report.naming import dataset_name, listed, study_config
+from cifar_jax.report.text import NONE, change, interval, mean_and_spread
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ENOUGH_IMAGES
 from cifar_jax.study.summary import REPORT_MODEL, is_cifar10, is_reports_pair
@@ -49,13 +48,6 @@ INTERVAL_NOTE = (
     f"{ENOUGH_IMAGES:,} test images, or if all seeds give the same value, they also include the "
     "error of the test images (Banerjee 1960). A dash means that there is no interval, and so no "
     "verdict."
-)
-
-
-# Bootstrap, sign flips, Cohen's d_z and the number of seeds use only the seeds.
-SEEDS_ALONE_NOTE = (
-    "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also "
-    "includes the error of the test images."
 )
 
 
@@ -260,205 +252,6 @@ def class_table(study: Study, summary: dict[str, Any]) -> Table:
     if paired:
         heads += ["difference", "95 % interval"]
     return Table("Test accuracy of each class", "", ("class", *heads), rows)
-
-
-METRICS = (
-    ("test_accuracy", "test accuracy", 100, 2, "%"),
-    ("test_loss", "test loss", 1, 4, "nats"),
-    ("val_accuracy", "final validation accuracy", 100, 2, "%"),
-    ("train_seconds", "training time", 1, 1, "s"),
-)
-
-
-def arms_table(summary: dict[str, Any]) -> Table:
-    """Return a table of every arm: mean, standard deviation, both intervals."""
-    rows = [
-        (
-            f"{words}, {summary['labels'][arm]}",
-            str(row[key]["n"]),
-            mean_and_spread(row[key], scale, digits, unit),
-            interval(row[key]["ci_t"], scale, digits),
-            interval(row[key]["ci_bootstrap"], scale, digits),
-        )
-        for key, words, scale, digits, unit in METRICS
-        for arm, row in summary["per_arm"].items()
-    ]
-    head = ("", "seeds", "mean ± standard deviation", "95 % interval (t)", "95 % (bootstrap)")
-    return Table("Each arm", "", head, rows)
-
-
-def paired_table(study: Study, summary: dict[str, Any]) -> Table:
-    """Return a table of differences over seed pairs, with tests."""
-    paired = summary["paired"]
-    if not paired:
-        return Table("Paired differences", "", ("",), [])
-    first, second = (summary["labels"][arm] for arm in paired["arms"])
-    rows = []
-    for key, words, scale, digits, unit in METRICS:
-        row = paired[key]
-        dz, needed = row["cohens_dz"], row["seeds_for_power_80"]
-        points = "points" if unit == "%" else unit
-        rows.append(
-            (
-                words,
-                change(row["mean_difference"], scale, digits, points),
-                interval(row["ci_t"], scale, digits),
-                interval(row["ci_bootstrap"], scale, digits),
-                probability(row["p_t"]),
-                probability(row["p_sign_flip"]),
-                NONE if dz is None else f"{dz:.2f}",
-                NONE if needed is None else str(needed),
-            )
-        )
-    pairs = paired["test_accuracy"]["n"]
-    return Table(
-        "Paired differences",
-        f"{second} minus {first}, {counted(pairs, 'pair')} of runs. {shared_draws(study)} "
-        "p (paired t) is below 0.05 exactly if the interval excludes 0. p (sign flips): "
-        f"permutation test, two sides; with {counted(pairs, 'pair')} it cannot be below "
-        f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
-        f"needs to detect a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
-        (
-            "",
-            "difference",
-            "95 % (paired t)",
-            "95 % (bootstrap)",
-            "p (paired t)",
-            "p (sign flips)",
-            "Cohen's d_z",
-            "seeds",
-        ),
-        rows,
-    )
-
-
-def against_first_table(summary: dict[str, Any]) -> Table:
-    """Return a table of every other arm against the first, with adjusted p-values."""
-    others = summary["against_first"]
-    rows = [(summary["labels"][row["arms"][1]], *tested_cells(row)) for row in others]
-    first = summary["labels"][others[0]["arms"][0]] if others else ""
-    return Table(
-        f"Every arm against {first}",
-        f"Test accuracy of each arm minus that of {first} with the same seed. {HOLM_NOTE}",
-        ("", *TESTED_HEAD),
-        rows if len(rows) > 1 else [],
-    )
-
-
-# Heads of the columns of `tested_cells`.
-TESTED_HEAD = (
-    "difference",
-    "95 % (paired t)",
-    "95 % (bootstrap)",
-    "p (paired t)",
-    "Holm",
-    "p (sign flips)",
-    "Holm",
-)
-HOLM_NOTE = (
-    "Each interval is for one difference. Of several differences one may look real by "
-    "chance, so each p-value is also adjusted by Holm's method. "
-    f"{SEEDS_ALONE_NOTE}"
-)
-
-
-def tested_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """Format a difference of accuracies with intervals and p-values as cells of a table."""
-    return (
-        change(row["mean_difference"], 100, unit="points"),
-        interval(row["ci_t"], 100),
-        interval(row["ci_bootstrap"], 100),
-        *(
-            probability(row.get(key))
-            for key in ("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm")
-        ),
-    )
-
-
-def _epochs(values: Sequence[int | None]) -> str:
-    return ", ".join(NONE if value is None else str(value) for value in values)
-
-
-def convergence_table(summary: dict[str, Any]) -> Table:
-    """Return a table of how fast each arm learns, and how smooth its losses are."""
-    arms = list(summary["per_arm"])
-    tables = [summary["convergence"][arm] for arm in arms]
-    saved = summary["convergence"]["epochs_saved"]
-    rows = []
-    for number, threshold in enumerate(tables[0]["thresholds"]):
-        cells = [_epochs(table["first_epoch"][number]) for table in tables]
-        if saved:
-            statistic = saved["statistics"][number]
-            text = change(statistic["mean"], digits=1)
-            if statistic["ci_t"]:
-                text += f" ({interval(statistic['ci_t'], digits=1)})"
-            cells.append(text)
-        rows.append((f"first epoch with {100 * threshold:.0f} % on validation", *cells))
-    smooth = [
-        ("area under the validation accuracy", "area_under_curve", None, 100, 2, "%"),
-        ("oscillation of the training loss", "oscillation", "train_loss", 1, 4, "nats"),
-        ("oscillation of the validation loss", "oscillation", "val_loss", 1, 4, "nats"),
-    ]
-    for words, key, curve, scale, digits, unit in smooth:
-        found = [table[key] if curve is None else table[key][curve] for table in tables]
-        cells = [mean_and_spread(row, scale, digits, unit) for row in found]
-        rows.append((words, *cells, *([NONE] if saved else [])))
-    heads = [summary["labels"][arm] for arm in arms]
-    lengths = {row["epochs"] for row in summary["per_arm"].values()}
-    differ = " The arms have different numbers of epochs, which changes these rows too."
-    return Table(
-        "Convergence and smoothness",
-        "Epochs of each seed in order; a dash if it does not reach the threshold. Other rows: "
-        f"means ± standard deviations.{differ * (len(lengths) > 1)}",
-        ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
-        rows,
-    )
-
-
-def mcnemar_table(summary: dict[str, Any]) -> Table:
-    """Return a table of McNemar's exact test of each seed pair."""
-    rows = [
-        (str(r["seed"]), f"{r['only_first']:,}", f"{r['only_second']:,}", probability(r["p"]))
-        for r in summary["mcnemar"]
-    ]
-    first, second = (
-        (summary["labels"][arm] for arm in summary["paired"]["arms"]) if rows else ("", "")
-    )
-    return Table(
-        "The same test images, pair by pair",
-        "McNemar's exact test on the predictions of one seed: does one trained network get more "
-        "of these images right than the other?",
-        ("seed", f"right only with {first}", f"right only with {second}", "p"),
-        rows,
-    )
-
-
-def _deviation(variance: float | None) -> str:
-    if variance is None:
-        return NONE
-    return f"{100 * math.sqrt(variance):.3f} points" if variance > 0 else "none detectable"
-
-
-def variance_table(summary: dict[str, Any]) -> Table:
-    """Return a table of the sources of the spread between seeds (Jordan 2023), and calibration."""
-    rows = [
-        (
-            summary["labels"][arm],
-            _deviation(row["variance"]["total"]),
-            _deviation(row["variance"]["finite_test_set"]),
-            _deviation(row["variance"]["distribution"]),
-            f"{100 * row['calibration']['ece']:.2f} points",
-        )
-        for arm, row in summary["per_arm"].items()
-    ]
-    return Table(
-        "Spread between seeds, and calibration",
-        "Standard deviations of the test accuracy between seeds. One part comes from the finite "
-        "test set, the other from differences on the distribution itself (Jordan 2023, arXiv "
-        "2304.01910). Calibration: expected calibration error, mean over the seeds.",
-        ("", "observed", "finite test set", "distribution", "calibration error"),
-        rows,
-    )
 
 
 def origins(studies: Sequence[Study]) -> str:

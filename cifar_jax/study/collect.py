@@ -27,9 +27,10 @@ from cifar_jax.runner.results import (
     read_results,
 )
 from cifar_jax.study.claims import Claim
-from cifar_jax.study.grid import NORM_LABELS, Sweep, Value
+from cifar_jax.study.grid import NORM_LABELS, Sweep
 from cifar_jax.study.identity import check_origins, check_results
 from cifar_jax.study.record import Plan, read_plan, run_path
+from cifar_jax.study.values import Value
 
 _LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 

@@ -24,7 +24,8 @@ from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.grid import Arm, Sweep, grid, ordered
 from cifar_jax.study.identity import check_origins, check_results, check_settings
 from cifar_jax.study.kept import check_unchanged
-from cifar_jax.study.record import LostPlan, Plan, find_plan, run_path, write_plan
+from cifar_jax.study.rebuild import find_plan
+from cifar_jax.study.record import LostPlan, Plan, run_path, write_plan
 
 # Settings that the arms of a study set.
 VARIED = ("model.norm", "experiment.arm", "experiment.hyper")

@@ -34,6 +34,7 @@ from cifar_jax.names import FIGURES, GROUPS, LOCK
 from cifar_jax.study import grid
 from cifar_jax.study.claims import Claim, check_claims
 from cifar_jax.study.user_code import user_error
+from cifar_jax.study.values import parse_hyper
 
 LARGEST = 1 << 20  # bytes
 LARGEST_NUMBER = 1e38  # of a hyper-parameter; fits float32
@@ -133,7 +134,7 @@ class ExperimentFile:
         arm, training = self.arms[name], config.training
         changed: dict[str, Any] = {key: getattr(training, key) for key in _OF_EXPERIMENT}
         experiment = dataclasses.replace(arm.experiment, **changed)
-        own = grid.parse_hyper(config.experiment.hyper)
+        own = parse_hyper(config.experiment.hyper)
         known = [field.name for field in dataclasses.fields(arm.hyper)]
         for key in own:
             if key not in known:

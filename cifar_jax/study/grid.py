@@ -8,7 +8,6 @@ initial values, order and augmentation, unless the arm or the setting changes th
 
 import dataclasses
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,19 @@ from cifar_jax.config.settings import (
     is_free,
 )
 from cifar_jax.errors import UserError, shown
-
-Value = bool | int | float | str
+from cifar_jax.study.values import (
+    HYPER,
+    HYPER_NAME,
+    Value,
+    last_names,
+    one_name,
+    parse_hyper,
+    parse_value,
+    parts,
+    set_values,
+    setting_name,
+    value_text,
+)
 
 OFF = ("0", "0.0", "false", "none")
 
@@ -44,87 +54,6 @@ FIXED = (
     "data.drop_duplicates",
     "data.pipeline",
 )
-
-
-def setting_name(field: str) -> str:
-    """Return the name of a setting in text: `training.learning_rate` is "learning rate"."""
-    *firsts, last = map(_one_name, field.split("+"))
-    return f"{', '.join(firsts)} and {last}" if firsts else last
-
-
-def _one_name(field: str) -> str:
-    section, name = field.split(".")
-    return section if name == "name" else name.replace("_", " ")
-
-
-def _last_names(field: str) -> str:
-    """Return the name of a setting in file names."""
-    return "-".join(_one_name(part).replace(" ", "_") for part in field.split("+"))
-
-
-def value_text(value: Value) -> str:
-    """Return a value as TOML writes it: 0.05, 128, true."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def parts(field: str, value: Value) -> list[tuple[str, str]]:
-    """Return each field of a setting with the text of its value."""
-    texts = value_text(value).split(":") if "+" in field else [value_text(value)]
-    return list(zip(field.split("+"), texts, strict=True))
-
-
-def set_values(config: Config, field: str, value: Value) -> Config:
-    """Set a swept setting of `config` to one of its values."""
-    if "+" not in field:
-        section, name = field.split(".")
-        if field.startswith(HYPER):
-            return _set_hyper(config, name, value)
-        return tables.override(config, section, name, value, "--sweep")
-    for one, text in parts(field, value):
-        config = set_values(config, one, _parse_one(one, text))
-    return config
-
-
-HYPER = "hyper."  # prefix of the hyper-parameters that an experiment file adds
-_HYPER_NAME = re.compile(r"[A-Za-z]\w{0,50}", re.ASCII)
-
-
-def parse_hyper(text: str | None) -> dict[str, float]:
-    """Parse `experiment.hyper`, such as "gamma=2.0,scale=1.0".
-
-    Raises:
-        UserError: the text has another form.
-    """
-    found: dict[str, float] = {}
-    for part in text.split(",") if text else ():
-        name, _, value = part.partition("=")
-        if not _HYPER_NAME.fullmatch(name):
-            raise UserError(f"experiment.hyper: {shown(part)} must be like gamma=2.0")
-        found[name] = float(_parse_one(HYPER + name, value))
-    return found
-
-
-def _set_hyper(config: Config, name: str, value: Value) -> Config:
-    """Set a hyper-parameter that the experiment file adds."""
-    values = {**parse_hyper(config.experiment.hyper), name: float(value)}
-    text = ",".join(f"{key}={number}" for key, number in values.items())
-    return tables.override(config, "experiment", "hyper", text, "--sweep")
-
-
-def _parse_one(field: str, text: str) -> Value:
-    """Parse the value of one field, and check it."""
-    section, name = field.split(".")
-    where = f"--sweep {name}"
-    if field.startswith(HYPER):
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"{where}: {shown(text)} is not a finite number")
-        return number
-    value: Value = tables.parse_value(SECTIONS[section], name, text, where)
-    return value
 
 
 def _path_part(text: str) -> str:
@@ -184,7 +113,7 @@ def arm_directory(name: str, field: str = "", value: Value | None = None) -> str
     if value is None:
         return name
     values = "_".join(_path_part(text) for _, text in parts(field, value))
-    return f"{name}-{_last_names(field)}-{values}"
+    return f"{name}-{last_names(field)}-{values}"
 
 
 NORM_LABELS = {
@@ -222,7 +151,7 @@ class Sweep:
     @property
     def name(self) -> str:
         """Name in file names: `learning_rate`, or `optimizer-learning_rate`."""
-        return _last_names(self.field)
+        return last_names(self.field)
 
     @property
     def _switches(self) -> bool:
@@ -238,14 +167,14 @@ class Sweep:
         found = parts(self.field, value)
         if not self._switches:
             return ", ".join(text for _, text in found)
-        on = [f"{_one_name(field)} {text}" for field, text in found if text not in OFF]
+        on = [f"{one_name(field)} {text}" for field, text in found if text not in OFF]
         return ", ".join(on) or "none of them"
 
     def at(self, value: Value) -> str:
         """Return setting and value in text: "learning rate 0.05"."""
         found = parts(self.field, value)
         if not self._switches:
-            return ", ".join(f"{_one_name(field)} {text}" for field, text in found)
+            return ", ".join(f"{one_name(field)} {text}" for field, text in found)
         if all(text in OFF for _, text in found):
             return f"none of {setting_name(self.field)}"
         return self.value_name(value)
@@ -317,7 +246,7 @@ def swept_by(directory: str, name: str, config: Config) -> tuple[str, Value | No
     """
     if directory == name:
         return "", None
-    known = {_last_names(field): field for field in _all_fields(config)}
+    known = {last_names(field): field for field in _all_fields(config)}
     fields: list[str] = []
     for part in directory.removeprefix(f"{name}-").split("-"):
         if part not in known:
@@ -333,7 +262,7 @@ def swept_by(directory: str, name: str, config: Config) -> tuple[str, Value | No
 def _swept_field(name: str, config: Config) -> str:
     """Return `section.name` of a field given with or without its section."""
     own = name.removeprefix(HYPER)
-    if own != name and _HYPER_NAME.fullmatch(own):
+    if own != name and HYPER_NAME.fullmatch(own):
         if config.experiment.file is None:
             raise UserError(f"--sweep {name}: needs an experiment file; give it after the command")
         return f"training.{own}" if f"training.{own}" in FILE_SETTINGS else name
@@ -357,10 +286,10 @@ def _parse_values(field: str, text: str) -> Value:
     texts = text.split(":") if len(fields) > 1 else [text]
     if len(texts) != len(fields):
         raise UserError(
-            f"--sweep {_last_names(field).replace('-', '+')}: {shown(text.strip())} must be "
+            f"--sweep {last_names(field).replace('-', '+')}: {shown(text.strip())} must be "
             f"{len(fields)} values joined by ':'"
         )
-    values = [_parse_one(one, part.strip()) for one, part in zip(fields, texts, strict=True)]
+    values = [parse_value(one, part.strip()) for one, part in zip(fields, texts, strict=True)]
     return values[0] if len(values) == 1 else ":".join(map(value_text, values))
 
 

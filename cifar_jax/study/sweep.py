@@ -14,7 +14,6 @@ import numpy as np
 
 from cifar_jax.storage import nan_to_none
 from cifar_jax.study.collect import Study, SweepStudy
-from cifar_jax.study.grid import Value, setting_name
 from cifar_jax.study.samples import Sample, accuracy, compare, describe, difference, with_holm
 from cifar_jax.study.statistics import ROUNDING
 from cifar_jax.study.summary import (
@@ -24,6 +23,7 @@ from cifar_jax.study.summary import (
     summarise,
     summarise_arm,
 )
+from cifar_jax.study.values import Value, setting_name
 
 # Keys of `summarise` to keep for one value. The claims apply only to the protocol.
 _KEYS = (

@@ -10,6 +10,7 @@ from made_up import changed
 
 from cifar_jax.report import (
     model_card,
+    number_tables,
     page,
     study_figures,
     sweep_figures,
@@ -180,7 +181,7 @@ def test_many_norms_are_all_compared_with_the_first(tmp_path):
     assert [row["arms"] for row in others] == [["none", a] for a in ("batch", "layer", "group")]
     assert all(row["p_t_holm"] >= row["p_t"] for row in others)
     assert "Of 3 arms compared with baseline" in page.headline(study, summary)
-    assert len(tables.against_first_table(summary).rows) == 3
+    assert len(number_tables.against_first_table(summary).rows) == 3
     assert "only about BatchNorm and the baseline" in tables.claims_table(study, summary).note
     (all_arms,) = (
         f for f in study_figures.study_figures(study, summary, images) if f.stem == "13_all_arms"

@@ -13,8 +13,9 @@ from cifar_jax.core.train import INPUTS, Experiment, draw_key, epoch_order, init
 from cifar_jax.errors import UserError
 from cifar_jax.study.file import ExperimentFile, load_file
 from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
-from cifar_jax.study.grid import parse_sweep, set_values
+from cifar_jax.study.grid import parse_sweep
 from cifar_jax.study.kept import check_unchanged
+from cifar_jax.study.values import set_values
 
 HEAD = '''"""Does it   help?
 Really?

@@ -7,14 +7,8 @@ import pytest
 
 from cifar_jax.config.settings import Config, StudyConfig
 from cifar_jax.errors import UserError
-from cifar_jax.study.grid import (
-    Sweep,
-    arm_directory,
-    grid,
-    norm_arm,
-    parse_sweep,
-    setting_name,
-)
+from cifar_jax.study.grid import Sweep, arm_directory, grid, norm_arm, parse_sweep
+from cifar_jax.study.values import setting_name
 
 BATCH, NONE = norm_arm("batch"), norm_arm("none")
 

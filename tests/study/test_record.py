@@ -6,7 +6,8 @@ import pytest
 
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.study.record import LostPlan, find_plan, read_plan, run_path, saved_study
+from cifar_jax.study.rebuild import find_plan, saved_study
+from cifar_jax.study.record import LostPlan, read_plan, run_path
 
 STUDY = "study.json"
 
