@@ -79,6 +79,13 @@ def _is_channels(aval: Any, shape: tuple[int, ...]) -> bool:
     return aval.shape == () or aval.shape in (shape[-1:], (1, 1, 1, shape[-1]))
 
 
+def is_relu(eqn: JaxprEqn) -> bool:
+    """Whether an operation is `nn.relu`, whose derivative at 0 is not that of a maximum."""
+    if eqn.primitive.name != "custom_jvp_call":
+        return False
+    return [e.params.get("name") for e in eqn.params["call_jaxpr"].jaxpr.eqns] == ["relu"]
+
+
 def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
     name = eqn.primitive.name
     if len(eqn.outvars) != 1 or _aval(eqn.outvars[0]).shape != shape:
@@ -89,9 +96,7 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
     if name in _CALLS:
         closed = eqn.params["jaxpr"]
         return not closed.consts and all(_is_elementwise(e, shape) for e in closed.jaxpr.eqns)
-    if name == "custom_jvp_call":  # `nn.relu`, whose derivative at 0 is not that of a maximum.
-        return [e.params.get("name") for e in eqn.params["call_jaxpr"].jaxpr.eqns] == ["relu"]
-    return name in _ELEMENTWISE
+    return name in _ELEMENTWISE or is_relu(eqn)
 
 
 def _chain(eqns: Sequence[JaxprEqn], users: dict[Var, set[int]], last: int) -> Chain | None:

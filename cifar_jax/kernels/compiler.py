@@ -11,7 +11,8 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {
         # By default YNNPACK also takes the matrix products, and a batch of small ones, such as
         # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION",
     }
 }
 

@@ -12,7 +12,6 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -20,48 +19,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from cifar_jax.kernels import depthwise, pooling, winograd
+from cifar_jax.kernels import depthwise, direct, pooling, winograd
+from cifar_jax.kernels.direct import Geometry as Geometry
+from cifar_jax.kernels.direct import xla as xla
 from cifar_jax.kernels.taps import output_size, taps
 
 _BLOCK = 2
 _SPLIT = 4
 _MIN_TILED_CHANNELS = 16
 _MIN_WINOGRAD_CHANNELS = 32
+_MIN_SHARED_CHANNELS = 64
 _MAX_PATCHES_BYTES = 1 << 29
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What a convolution does besides its operands; a tuple has one entry a spatial axis.
-
-    Attributes:
-        strides: of the output's positions.
-        padding: zeros before and after; negative to cut off.
-        dilation: distance of neighbouring elements of the kernel.
-        groups: each of the output's groups of channels reads one of the input's.
-        precision: of the products, as of `jax.lax.dot_general`.
-    """
-
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int = 1
-    precision: lax.PrecisionLike = None
-
-
-def xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """XLA's own convolution, (N, ..., Cin) with (..., Cin / groups, Cout) -> (N, ..., Cout)."""
-    spatial = "DHW"[3 - len(geometry.strides) :]
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        geometry.strides,
-        geometry.padding,
-        rhs_dilation=geometry.dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=geometry.groups,
-        precision=geometry.precision,
-    )
 
 
 def rows_product(
@@ -196,42 +164,26 @@ def products(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry)
     return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
 
 
-def _canonical_gradients(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+def _fastest(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution in the form that is fastest with one kernel."""
+    if platform != "cpu":
+        return xla(x, kernel, geometry)
+    if _is_dense3x3(kernel, geometry) and min(kernel.shape[-2:]) >= _MIN_WINOGRAD_CHANNELS:
+        return products(platform, x, kernel, geometry)
+    return direct.conv(x, kernel, geometry)
+
+
+def _gradients(
+    platform: str, g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> tuple[jax.Array, jax.Array]:
-    """Gradients of `xla` as convolutions in the layout that XLA's CPU backend is fast in.
-
-    Elsewhere than in a program's outermost level it takes no other layout to Eigen's convolution.
-    """
-    axes = range(1, x.ndim - 1)
-    strides, dilation = geometry.strides, geometry.dilation
-    reach = [step * (kernel.shape[i] - 1) for i, step in enumerate(dilation)]
-    span = [stride * (g.shape[i] - 1) + 1 for i, stride in zip(axes, strides, strict=True)]
-    spatial = "DHW"[3 - len(axes) :]
-    convolve = functools.partial(
-        lax.conv_general_dilated,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        precision=geometry.precision,
-    )
-    before = [low for low, _ in geometry.padding]
-    ends = zip(before, reach, span, axes, strict=True)
-    padding = [(r - low, x.shape[axis] - size + low) for low, r, size, axis in ends]
-    flipped = jnp.flip(kernel, range(len(axes))).swapaxes(-1, -2)
-    ones = (1,) * len(axes)
-    d_x = convolve(g, flipped, ones, padding, lhs_dilation=strides, rhs_dilation=dilation)
-    ends = zip(before, reach, span, axes, strict=True)
-    padding = [(low, r + size - x.shape[axis] - low) for low, r, size, axis in ends]
-    images, weights = jnp.moveaxis(x, -1, 0), jnp.moveaxis(g, 0, -2)
-    images = jnp.moveaxis(images, 1, -1)  # (C, ..., N) and (..., N, K)
-    d_kernel = convolve(images, weights, dilation, padding, rhs_dilation=strides)
-    return d_x, jnp.moveaxis(d_kernel, 0, -2)
-
-
-def _xla_gradients(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
-) -> tuple[jax.Array, jax.Array]:
-    d_x, d_kernel = jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
-    return d_x, d_kernel
+    if platform != "cpu":
+        d_x, d_kernel = jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+        return d_x, d_kernel
+    if set(geometry.strides) == {1}:
+        d_x = _fastest(platform, g, *direct.transposed(g, x, kernel, geometry))
+    else:
+        d_x = direct.strided_input_gradient(g, x, kernel, geometry)
+    return d_x, direct.kernel_gradient(g, x, kernel, geometry)
 
 
 def _unless_mapped(plain: Callable[..., Any], mapped: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +209,7 @@ def xla_unless_mapped(
 ) -> jax.Array:
     """XLA's convolution; products under `jax.vmap`, where XLA would make a grouped convolution."""
     y: jax.Array = _unless_mapped(
-        lambda x, kernel: xla(x, kernel, geometry),
+        lambda x, kernel: _fastest(platform, x, kernel, geometry),
         lambda x, kernel: products(platform, x, kernel, geometry),
     )(x, kernel)
     return y
@@ -273,8 +225,7 @@ def _backward(
     platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def plain(g: jax.Array, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gradients = _canonical_gradients if platform == "cpu" else _xla_gradients
-        return gradients(g, x, kernel, geometry)
+        return _gradients(platform, g, x, kernel, geometry)
 
     def mapped(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
         return jax.vjp(lambda x, kernel: products(platform, x, kernel, geometry), x, kernel)[1](g)
@@ -299,7 +250,7 @@ def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     """
     if platform == "cpu":
         *window, c, k = kernel.shape
-        few_or_many = c < _MIN_TILED_CHANNELS or min(c, k) >= _MIN_WINOGRAD_CHANNELS
+        few_or_many = c < _MIN_TILED_CHANNELS or min(c, k) >= _MIN_SHARED_CHANNELS
         if (
             geometry.groups > 1
             or math.prod(window) == 1

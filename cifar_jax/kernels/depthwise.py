@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ from jax import lax
 
 from cifar_jax.kernels.taps import taps
 
-_CHUNK = 4
 _Shape = tuple[int, ...]
 
 
@@ -80,21 +78,16 @@ def _input_gradient(
 def _kernel_gradient(
     g: jax.Array, x: jax.Array, window: _Shape, strides: _Shape, dilation: _Shape
 ) -> jax.Array:
-    """Sum over a few images a turn, elementwise: XLA's loops of sums are slower."""
-    axes = range(1, x.ndim - 1)
+    """Sum over one image a turn, elementwise: XLA's loops of sums are slower."""
+    axes = range(x.ndim - 2)
 
-    def chunks(images: jax.Array) -> jax.Array:
-        padding = [(0, -len(images) % _CHUNK), *[(0, 0)] * (images.ndim - 1)]
-        return jnp.pad(images, padding).reshape(-1, _CHUNK, *images.shape[1:])
-
-    def add(sums: list[jax.Array], chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        x, g = chunk
-        read = taps(x, axes, window, strides, dilation)
-        parts = [[tap[n] * g[n] for n in range(_CHUNK)] for tap in read]
-        return [functools.reduce(jnp.add, [s, *p]) for s, p in zip(sums, parts, strict=True)], None
+    def add(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        image, gradient = (lax.dynamic_index_in_dim(a, i, keepdims=False) for a in (x, g))
+        read = taps(image, axes, window, strides, dilation)
+        return [s + tap * gradient for s, tap in zip(sums, read, strict=True)]
 
     zeros = [jnp.zeros(g.shape[1:], g.dtype)] * math.prod(window)
-    sums, _ = lax.scan(add, zeros, (chunks(x), chunks(g)))
+    sums = lax.fori_loop(0, len(x), add, zeros)
     return jnp.stack([jnp.sum(s, range(s.ndim - 1)) for s in sums]).reshape(*window, -1)
 
 

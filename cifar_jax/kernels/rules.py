@@ -12,7 +12,8 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 
 from cifar_jax.kernels import chains, convolution, pooling
-from cifar_jax.kernels.chains import CHAIN, Chain
+from cifar_jax.kernels.chains import CHAIN, Chain, is_relu
+from cifar_jax.kernels.relu import relu
 from cifar_jax.kernels.rewrite import Rule
 from cifar_jax.kernels.taps import taps
 
@@ -96,6 +97,10 @@ def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
     return x
 
 
+def _relu(eqn: JaxprEqn, x: jax.Array) -> Any:
+    return relu(x) if is_relu(eqn) and jnp.issubdtype(x.dtype, jnp.floating) else None
+
+
 def _chain(platform: str, chain: Chain, x: jax.Array, kernel: jax.Array, *others: Any) -> Any:
     """Convolution, elementwise layers and pooling in the layout of the convolution's products."""
     windows = convolution.conv3x3_windows(platform, x, kernel)
@@ -118,5 +123,9 @@ def rules(platform: str) -> Mapping[str, Rule]:
         "reduce_window_max": _max_pool,
     }
     if platform == "cpu":
-        table |= {"reduce_window_sum": _sum_pool, CHAIN: partial(_chain, platform)}
+        table |= {
+            "reduce_window_sum": _sum_pool,
+            "custom_jvp_call": _relu,
+            CHAIN: partial(_chain, platform),
+        }
     return table

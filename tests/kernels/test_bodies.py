@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from x64 import enable_x64
 
 from cifar_jax.core.model import CNN
-from cifar_jax.kernels import batch_norm, fast, pooling
+from cifar_jax.kernels import batch_norm, fast, pooling, relu
 
 pytestmark = pytest.mark.optimised
 
@@ -97,6 +97,15 @@ def test_pools_keep_the_dtype(dtype: Any) -> None:
         assert y.dtype == dtype
         assert gradient.dtype == dtype
         assert gradient.ravel().tolist() == [1, 0, 0, 0]
+
+
+def test_relu_and_its_gradient_are_jaxs_at_zero_and_where_x_is_not_finite() -> None:
+    x = np.array([-np.inf, -1, -0.0, 0, 2, np.inf, np.nan])
+    g = np.arange(1.0, 8)
+    y, (gradient,) = value_and_pullback(relu.relu, g, x)
+    expected, (wanted,) = value_and_pullback(jax.nn.relu, g, x)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(gradient, wanted)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 1), (2, 4, 5, 1), (4, 4, 1)])

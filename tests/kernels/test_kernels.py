@@ -100,6 +100,7 @@ CASES = {
     "3x3 padded": (conv(4, (3, 3), padding=((2, 1), (0, 3))), (2, 6, 7, 3)),
     "3x3 wide": (conv(64, (3, 3)), (1, 6, 5, 64)),
     "3x3 wide valid": (conv(64, (3, 3), padding=((0, 2), (1, 0))), (1, 6, 5, 64)),
+    "3x3 narrow": (conv(16, (3, 3)), (5, 6, 8, 16)),
     "3x3 stride 2": (conv(4, (3, 3), 2, padding=((1, 1), (1, 1))), (2, 8, 8, 3)),
     "3x3 stride 2 odd": (conv(4, (3, 3), 2), (2, 7, 9, 3)),
     "3x3 stride 2 valid": (conv(4, (3, 3), (2, 1), padding="VALID"), (2, 8, 7, 3)),
@@ -122,6 +123,7 @@ CASES = {
     "mean 2x2": (pool(nn.avg_pool, (2, 2), (2, 2)), (2, 7, 6, 3)),
     "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
     "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
+    "relu": (Call(nn.relu), (4, 3, 5)),
     "batch norm": (BatchNorm(), (4, 3, 3, 5)),
     "group norm": (group_norm(2), (4, 3, 4, 6)),
     "group norm by size": (group_norm(None, 3), (4, 7, 6)),
@@ -221,7 +223,7 @@ def test_many_large_patches_are_summed_part_by_part(groups: int, float64: None) 
 
 
 IN_FLOAT32 = [  # Those that a CPU computes otherwise than in float64.
-    *("3x3 odd", "3x3 padded", "3x3 wide valid", "3x3 stride 2 odd", "3x3 dilated"),
+    *("3x3 odd", "3x3 padded", "3x3 narrow", "3x3 wide valid", "3x3 stride 2 odd", "3x3 dilated"),
     *("3x3 wider stride", "5x5", "2x2 patches", "1-d", "3-d", "transposed"),
     *("cnn batch", "cnn silu", "chain relu, tiled"),
 ]
@@ -238,11 +240,14 @@ def test_in_float32_the_fast_body_is_the_plain_one(name: str) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((2, 1), (0, 3))])
-def test_in_float64_the_gradients_on_a_cpu_are_those_of_the_convolution(
-    stride: int, padding: Any, float64: None
+@pytest.mark.parametrize("dilation", [(1, 1), (1, 2)])
+@pytest.mark.parametrize("features", [4, 33])
+def test_in_float64_a_convolution_and_its_gradients_on_a_cpu_are_xlas(
+    stride: int, padding: Any, dilation: Any, features: int, float64: None
 ) -> None:
-    geometry = convolution.Geometry((stride, 1), padding, (1, 2))
-    shapes = (2, 9, 8, 3), (3, 2, 3, 4)
+    """33 channels are not computed in pairs of neighbours. Six images are two chunks."""
+    geometry = convolution.Geometry((stride, stride), padding, dilation)
+    shapes = (6, 9, 8, 3), (3, 2, 3, features)
     x, kernel = map(np.random.default_rng(0).standard_normal, shapes)
 
     def quick(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -252,7 +257,7 @@ def test_in_float64_the_gradients_on_a_cpu_are_those_of_the_convolution(
         return convolution.xla(x, kernel, geometry)
 
     found, expected = (
-        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), argnums=(0, 1)))(x, kernel)
+        jax.jit(jax.value_and_grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1)))(x, kernel)
         for f in (quick, plain)
     )
     assert_close(found, expected, 1e-12)

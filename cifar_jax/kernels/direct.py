@@ -1,0 +1,208 @@
+"""Convolutions in the one layout that XLA's CPU libraries are fast in, and their gradients.
+
+The libraries compute (N, ..., C) with (..., C, K), and want many output channels. XLA converts
+other layouts only at the outermost level of a program, so in a loop its own gradients take up to
+a hundred times as long. Here each gradient is a convolution in that layout.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cifar_jax.kernels.taps import output_size
+
+_MIN_FEATURES = 32
+_MIN_CHUNK = 4
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution does besides its operands; a tuple has one entry a spatial axis.
+
+    Attributes:
+        strides: of the output's positions.
+        padding: zeros before and after; negative to cut off.
+        dilation: distance of neighbouring elements of the kernel.
+        groups: each of the output's groups of channels reads one of the input's.
+        precision: of the products, as of `jax.lax.dot_general`.
+    """
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    precision: lax.PrecisionLike = None
+
+
+def xla(x: jax.Array, kernel: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
+    """XLA's own convolution, (N, ..., Cin) with (..., Cin / groups, Cout) -> (N, ..., Cout)."""
+    spatial = "DHW"[3 - len(geometry.strides) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.strides,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+        **options,
+    )
+
+
+def _pair(features: int, size: int) -> int:
+    """How many neighbouring outputs along the last axis to compute as channels."""
+    return 2 if features < _MIN_FEATURES and size % 2 == 0 else 1
+
+
+def _padding(read: int, count: int, stride: int, low: int, size: int) -> tuple[int, int]:
+    """Zeros before and after `size` elements, so that `count` windows of `read` elements fit."""
+    return low, (count - 1) * stride + read - low - size
+
+
+def _shifted_kernels(
+    kernel: jax.Array, geometry: Geometry, spread: Sequence[int], block: Sequence[int]
+) -> jax.Array:
+    """A kernel that computes a block of neighbouring outputs: (..., Cin, prod(block) * Cout).
+
+    Where x has zeros between its elements, the parts that read them are left out.
+    """
+    copies = []
+    for index in itertools.product(*map(range, block)):
+        pads, kept = [], []
+        for axis, (at, size, step) in enumerate(zip(index, block, spread, strict=True)):
+            stride, k = geometry.strides[axis], kernel.shape[axis]
+            first = -geometry.padding[axis][0] % step
+            length = step * ((k - 1 + stride * (size - 1) + first) // step + 1)
+            pads.append((first + stride * at, length - k - first - stride * at))
+            kept.append(slice(None, None, step))
+        copies.append(jnp.pad(kernel, [*pads, (0, 0), (0, 0)])[tuple(kept)])
+    return jnp.stack(copies, -2).reshape(*copies[0].shape[:-1], -1)
+
+
+def _in_blocks(
+    x: jax.Array, kernel: jax.Array, geometry: Geometry, spread: Sequence[int], size: Sequence[int]
+) -> jax.Array:
+    """A convolution that computes each block of neighbouring outputs as channels of one.
+
+    Args:
+        geometry: without dilation.
+        spread: distance of x's elements; what is between them counts as zero.
+        size: of the output.
+    """
+    features = kernel.shape[-1]
+    block = [*spread[:-1], spread[-1] * _pair(features * math.prod(spread), size[-1])]
+    wide = _shifted_kernels(kernel, geometry, spread, block)
+    count = [-(-n // b) for n, b in zip(size, block, strict=True)]
+    strides = [s * b // d for s, b, d in zip(geometry.strides, block, spread, strict=True)]
+    padding = [
+        _padding(wide.shape[i], count[i], strides[i], -(-low // spread[i]), x.shape[i + 1])
+        for i, (low, _) in enumerate(geometry.padding)
+    ]
+    y = xla(x, wide, replace(geometry, strides=tuple(strides), padding=tuple(padding)))
+    y = y.reshape(len(x), *count, *block, features)
+    axes = range(1, 1 + len(size))
+    y = y.transpose(0, *itertools.chain(*((i, i + len(size)) for i in axes)), y.ndim - 1)
+    y = y.reshape(len(x), *(n * b for n, b in zip(count, block, strict=True)), features)
+    return y[(slice(None), *map(slice, size))]
+
+
+def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """`xla` without groups; narrow results are computed in pairs of neighbours."""
+    if set(geometry.dilation) != {1}:
+        return xla(x, kernel, geometry)
+    size = [
+        output_size(n + low + high, k, stride)
+        for n, (low, high), k, stride in zip(
+            x.shape[1:-1], geometry.padding, kernel.shape, geometry.strides, strict=False
+        )
+    ]
+    return _in_blocks(x, kernel, geometry, (1,) * len(size), size)
+
+
+def transposed(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, Geometry]:
+    """Kernel and geometry that take g, with zeros between for the strides, to x's gradient."""
+    strides, dilation = geometry.strides, geometry.dilation
+    padding = []
+    for i, (low, _) in enumerate(geometry.padding):
+        reach = dilation[i] * (kernel.shape[i] - 1)
+        spread = strides[i] * (g.shape[i + 1] - 1) + 1
+        padding.append(_padding(reach + 1, x.shape[i + 1], 1, reach - low, spread))
+    flipped = jnp.flip(kernel, range(len(padding))).swapaxes(-1, -2)
+    return flipped, replace(geometry, strides=(1,) * len(padding), padding=tuple(padding))
+
+
+def strided_input_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> jax.Array:
+    """Gradient of `xla` by x."""
+    flipped, backward = transposed(g, x, kernel, geometry)
+    if set(geometry.dilation) != {1}:
+        return xla(g, flipped, backward, lhs_dilation=geometry.strides)
+    return _in_blocks(g, flipped, backward, geometry.strides, x.shape[1:-1])
+
+
+def _kernel_gradient_of_chunk(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> jax.Array:
+    """Gradient of `xla` by the kernel: x convolved by g, images as channels.
+
+    Columns and channels of x are one axis. So its transposition is that of a matrix, and the
+    products have columns times channels as rows.
+    """
+    n, *outer, columns, c = x.shape
+    *window, k, _, features = kernel.shape
+    strides, dilation = geometry.strides, geometry.dilation
+    pair = _pair(features, g.shape[-2])
+    weights = g.reshape(*g.shape[:-2], -1, pair * features)
+    padding = [
+        _padding(strides[i] * (g.shape[i + 1] - 1) + 1, window[i], dilation[i], low, outer[i])
+        for i, (low, _) in enumerate(geometry.padding[:-1])
+    ]
+    step, low = strides[-1] * pair, geometry.padding[-1][0]
+    read = dilation[-1] * (k - 1) + strides[-1] * (pair - 1) + 1  # Columns that a pair meets.
+    _, high = _padding(step * (weights.shape[-2] - 1) + 1, read, 1, low, columns)
+    y = xla(
+        x.reshape(n, -1).T.reshape(1, *outer, columns * c, n),
+        jnp.moveaxis(weights, 0, -2),
+        replace(
+            geometry,
+            strides=(*dilation[:-1], 1),
+            padding=(*padding, (low * c, high * c)),
+            dilation=(*strides[:-1], step * c),
+        ),
+    ).reshape(*window, read, c, pair, features)
+    parts = []
+    for i in range(pair):
+        start = strides[-1] * i
+        end = start + dilation[-1] * (k - 1) + 1
+        part = lax.slice_in_dim(y, start, end, dilation[-1], len(window))
+        parts.append(part[..., i, :])
+    return functools.reduce(jnp.add, parts)
+
+
+def kernel_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Gradient of `xla` by the kernel, in chunks of images that stay in the cache."""
+    positions = math.prod(g.shape[1:-1])
+    size = min(len(x), max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions)))
+    whole, left = divmod(len(x), size)
+
+    def part(start: Any, count: int) -> jax.Array:
+        # Slices of x itself: XLA would compute x again for another shape.
+        images, gradients = (lax.dynamic_slice_in_dim(a, start, count) for a in (x, g))
+        return _kernel_gradient_of_chunk(gradients, images, kernel, geometry)
+
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
+        return total + part(i * size, size)
+
+    total = lax.fori_loop(0, whole, add, jnp.zeros_like(kernel))
+    return total + part(whole * size, left) if left else total
