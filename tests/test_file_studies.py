@@ -227,8 +227,10 @@ def test_a_lost_record_comes_back_and_the_report_runs_no_code(finished, file, tm
     assert "rebuilt from its runs: " in capsys.readouterr().out
     assert not (tmp_path / "exploded").exists()
     assert "title" not in plan_of(workdir)  # Only the file has it.
+    (workdir / "study.json").unlink()
+    shutil.rmtree(workdir / "wide")  # No run of this arm is left.
     assert main(["study", str(file), "--workdir", str(workdir)]) == 0
-    assert "6 runs, 6 finished" in capsys.readouterr().out
+    assert "6 runs, 4 finished" in capsys.readouterr().out
     for key in ("arms", "title", "control", "claims", "unshared", "seeds"):
         assert plan_of(workdir)[key] == whole[key]
     assert (workdir / "experiment.py").read_text() == SOURCE
