@@ -104,7 +104,8 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
         if several and paired
         else ""
     )
-    cifar10 = is_cifar10(study)
+    # A file may call any network "none".
+    cifar10 = is_cifar10(study) and (not study.file or is_reports_pair(study))
     own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
     reported = paired and is_reports_pair(study)
     accuracies, times, parameters = (
@@ -202,13 +203,13 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
 def claims_table(study: Study, summary: dict[str, Any]) -> Table:
     """Return a table of the report's claims, with verdicts by fixed rules."""
     digits = {"points": 2, "nats": 4, "%": 1}
-    published = is_cifar10(study)
+    published = any(row["published"] for row in summary["claims"])
     rows = []
     for row in summary["claims"]:
         unit = row["unit"]
         ends = interval(row["interval"], digits=digits.get(unit, 2), unit=unit)
         cells = (row["measured"], ends, row["verdict"], row["rule"])
-        rows.append((row["claim"], *([row["published"]] if published else []), *cells))
+        rows.append((row["claim"], *([row["published"] or NONE] if published else []), *cells))
     note = "Each claim is decided by a rule that was fixed before the runs."
     if len(summary["per_arm"]) > 2 and not study.file:
         note += " The claims are only about BatchNorm and the baseline."
