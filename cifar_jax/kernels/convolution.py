@@ -1,11 +1,8 @@
 """Convolutions of any rank, channels last, in the fastest form for a platform.
 
-XLA's CPU backend calls Eigen's fast convolution only for one layout. It converts other layouts
-only at the outermost level of a program, so in a loop the gradients of a convolution take up to a
-hundred times as long. Here the gradients are convolutions in that layout, and wide 3x3 kernels use
-Winograd's products. Under `jax.vmap` with one kernel a run, XLA makes a grouped convolution, which
-on GPUs is slower than separate ones (jax issue 26568). Here it becomes a product.
-benchmarks/layers.py measures the forms.
+On a CPU wide 3x3 kernels use Winograd's products, others the forms of direct.py. Under `jax.vmap`
+with one kernel a run, XLA makes a grouped convolution, which on GPUs is slower than separate ones
+(jax issue 26568). Here it becomes a product. benchmarks/layers.py measures the forms.
 """
 
 import functools
