@@ -35,5 +35,5 @@ arms = {
     "plain": cj.Experiment(model=cj.CNN(norm="batch")),
     "jitter": cj.Experiment(model=cj.CNN(norm="batch"), inputs=jittered),
 }
-labels = {"plain": "flip and crop", "jitter": "flip, crop and colour jitter"}
+labels = {"plain": "flip, crop", "jitter": "flip, crop, colour jitter"}
 claims = [cj.better("jitter", "plain")]

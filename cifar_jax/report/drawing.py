@@ -15,9 +15,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
 from scipy import stats
 
-from cifar_jax.report.labels import use_fonts, wrapped
+from cifar_jax.report.labels import short_name, use_fonts, wrapped
 from cifar_jax.storage import write_bytes
 from cifar_jax.study.collect import Run, Study
 
@@ -25,6 +26,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 TITLE_LINE = 66  # characters
+LEGEND_LINE = 80
 DPI = 160
 WIDTH = 5.2  # inches; 9 pt stays legible in a column or on a telephone
 MOST_ROWS = 40  # seeds, arms or classes in a column
@@ -166,10 +168,21 @@ def within(axes: Axes, low: float, high: float, which: str = "y") -> None:
     axes.set(**{f"{which}lim": cut})
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """Draw the legend of `axes` below the whole figure."""
+def _fits(labels: Sequence[str], columns: int) -> bool:
+    """Return whether a legend with that many columns is as wide as a figure, at most."""
+    parts = np.array_split(labels, min(columns, len(labels)))
+    longest = [max(map(cell_len, part)) for part in parts]
+    return sum(longest) + 5 * len(longest) <= LEGEND_LINE
+
+
+def legend_below(figure: Figure, axes: Axes, most: int) -> None:
+    """Draw the legend of `axes` below the whole figure, in up to `most` columns that fit."""
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [short_name(label, LEGEND_LINE - 5) for label in labels]
+    columns = next((n for n in range(most, 1, -1) if _fits(labels, n)), 1)
     figure.legend(
-        *axes.get_legend_handles_labels(),
+        handles,
+        labels,
         loc="outside lower center",
         ncols=columns,
         columnspacing=1.2,

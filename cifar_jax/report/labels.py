@@ -85,12 +85,12 @@ def drawable(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if c in absent else c for c in text)
 
 
-def short_name(name: str) -> str:
-    """Shorten a name to at most 16 columns of drawable characters."""
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """Shorten a name to `longest` columns of drawable characters."""
     name = drawable(name)
-    if cell_len(name) <= LONGEST_NAME:
+    if cell_len(name) <= longest:
         return name
-    return set_cell_size(name, LONGEST_NAME - 1).rstrip() + "…"
+    return set_cell_size(name, longest - 1).rstrip() + "…"
 
 
 def class_names(classes: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Study
 
+LONGEST_ARM = 26  # columns of an arm's name beside an axis
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
 
 
@@ -200,11 +201,14 @@ def all_arms(
     within(above, 0, 100, "x")
     within(below, -100, 100, "x")
     for axes, names in ((above, arms), (below, [row["arms"][1] for row in others])):
-        axes.set_yticks(range(len(names)), [short_name(study.label(name)) for name in names])
+        axes.set_yticks(
+            range(len(names)), [short_name(study.label(name), LONGEST_ARM) for name in names]
+        )
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
     above.set_xlabel("test accuracy [%]")
-    below.set_xlabel(f"difference to {study.label(others[0]['arms'][0])} [points]")
+    control = short_name(study.label(others[0]["arms"][0]), LONGEST_ARM)
+    below.set_xlabel(f"difference to {control} [points]")
     return figure
 
 
@@ -245,7 +249,8 @@ def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
         confidence = np.array([b["confidence"] for b in bins], float)
         accuracy = np.array([b["accuracy"] for b in bins], float)
         count = np.array([b["count"] for b in bins], float)
-        label = f"{name}: expected calibration error {100 * calibration['ece']:.1f} points"
+        error = f"expected calibration error {100 * calibration['ece']:.1f} points"
+        label = f"{short_name(name, LONGEST_ARM)}: {error}"
         above.plot(100 * confidence, 100 * accuracy, color=colour, marker=marker, label=label)
         width = 0.8 * size / len(drawn)
         offset = width * (number - (len(drawn) - 1) / 2)

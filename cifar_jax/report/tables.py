@@ -220,7 +220,7 @@ def claims_table(study: Study, summary: dict[str, Any]) -> Table:
             "The report's claims compare its CNN with and without BatchNorm. This study does not "
             "have that pair, so it does not decide them."
         )
-    head = ("claim", *(["published"] if published else []), "ours", "95 % interval")
+    head = ("claim", *(["published", "ours"] if published else ["measured"]), "95 % interval")
     return Table("Claims", note, (*head, "verdict", "rule"), rows)
 
 
@@ -304,7 +304,7 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         ),
         *_recipe_rows(study),
         *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
-        ("evaluation", "parameters of the last epoch; test images used once, at the end"),
+        ("evaluation", "after the last epoch; test images used once, at the end"),
         ("seeds", ", ".join(map(str, summary["seeds"]))),
         ("finished runs", counts),
         ("device", summary["device"] or "unknown"),

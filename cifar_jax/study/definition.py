@@ -52,6 +52,8 @@ def build(config: Config, file: ExperimentFile | None) -> tuple[Experiment, Hype
 def described(experiment: Experiment, hyper: Hyper) -> dict[str, str]:
     """Return an experiment in words, by field, and the hyper-parameters that it adds."""
     words = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
+    if experiment.evaluated is Experiment.evaluated:
+        words["evaluated"] = "parameters as trained"
     known = {field.name for field in fields(Hyper)}
     own = [field.name for field in fields(hyper) if field.name not in known]
     if own:
