@@ -164,7 +164,7 @@ def _check_varied(given: dict[str, Any], sweep: str | None) -> None:
         given: flags of the command line.
         sweep: of the study, from a flag, its file or its directory.
     """
-    if "model.norm" in given:
+    if "model.norm" in given and given["file"] is None:
         raise UserError("--norm and --bn: a study trains each norm of --arms; name them there")
     from cifar_jax.study.grid import FIXED
 

@@ -167,8 +167,8 @@ def compare_run(paths: Sequence[Path], flags: dict[str, str | None], workdir: Pa
     if len(paths) > 1:
         table = paths[studies.index(False)]
         raise UserError(
-            f"{shown(str(table))}: is not a study; compare takes one table, or directories of "
-            "studies"
+            f"{shown(str(table))}: is not a study; compare takes one table, with a column of "
+            "the arm, or directories of studies"
         )
     columns = {key: value for key, value in flags.items() if key != "control"}
     return compare_table(paths[0], columns=columns, control=flags["control"], workdir=workdir)

@@ -54,10 +54,15 @@ def write_study(workdir: Path, images: Dataset | None, display: Display) -> None
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
         if row:
-            display.say(f"{arm}: test accuracy {_accuracy(row['test_accuracy'])}")
+            label = study.label(arm) if study.file else arm
+            display.say(f"{label}: test accuracy {_accuracy(row['test_accuracy'])}")
+    for row in summary["claims"] if study.file else ():
+        display.say(f"{row['claim']}: {row['verdict']}, {row['measured']}")
     row = summary["paired"].get("test_accuracy")
     if row:
         first, second = summary["paired"]["arms"]
+        if study.file:
+            first, second = study.label(first), study.label(second)
         why = undecided(row)
         verdict = f": undecided, {why}" if why else ""
         display.say(f"{second} minus {first}: {difference(row)}{verdict}")

@@ -97,8 +97,9 @@ def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
     return x
 
 
-def _relu(eqn: JaxprEqn, x: jax.Array) -> Any:
-    return relu(x) if is_relu(eqn) and jnp.issubdtype(x.dtype, jnp.floating) else None
+def _relu(eqn: JaxprEqn, x: jax.Array, *others: jax.Array) -> Any:
+    found = not others and is_relu(eqn) and jnp.issubdtype(x.dtype, jnp.floating)
+    return relu(x) if found else None
 
 
 def _chain(platform: str, chain: Chain, x: jax.Array, kernel: jax.Array, *others: Any) -> Any:

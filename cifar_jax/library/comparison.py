@@ -181,6 +181,9 @@ def _checked_names(
     arms: Mapping[str, Runs], control: str | None, labels: Mapping[str, str] | None
 ) -> tuple[str, ...]:
     """Return the names of the arms. Raises as `compare`."""
+    if not isinstance(arms, Mapping):
+        kind = type(arms).__name__
+        raise InputError(f"arms: is a {kind}; give a dict such as {{'relu': runs, 'mish': others}}")
     names = tuple(arms)
     if not names:
         raise InputError("arms: there is none; give a dict such as {'relu': runs}")

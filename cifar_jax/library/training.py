@@ -172,7 +172,10 @@ def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
         InputError: there is none, or one is repeated or not allowed.
     """
     if not isinstance(seeds, Iterable):
-        raise InputError(f"seeds: {shown(seeds)} is not a list of seeds; for one, give [{seeds}]")
+        raise InputError(
+            f"seeds: {shown(seeds)} is not a list of seeds; give [{seeds}], or range({seeds}) for "
+            "that many"
+        )
     found = tuple(seeds)
     if not found:
         raise InputError("seeds: there is none; give at least one")

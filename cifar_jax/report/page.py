@@ -136,9 +136,16 @@ def pair_headline(study: Study, summary: dict[str, Any]) -> str:
     a, b = study.label(first), study.label(second)
     if why := undecided(row):
         number = f"the one seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} paired seeds"
+        needed = row["seeds_for_power_80"]
+        more = needed is not None and needed > len(seeds)
+        plan = (
+            f" If that is the true difference, {needed:,} seeds show it with a probability of 80 %."
+            if more
+            else ""
+        )
         return (
             f"On {where}, it is undecided whether {b} changes the test accuracy: {b} minus {a} is "
-            f"{difference(row)} with {number}; {why}."
+            f"{difference(row)} with {number}; {why}.{plan}"
         )
     verb = "raises" if gain > 0 else "lowers"
     text = f"95 % interval {100 * ends[0]:+z.2f} to {100 * ends[1]:+z.2f}, {row['n']} paired seeds"

@@ -86,7 +86,7 @@ def answers(summary: dict[str, Any]) -> list[str]:
         why = undecided(row)
         lines.append(
             f"{row['arms'][1]} minus {row['arms'][0]}: {difference(row, block)}"
-            + f": undecided, {why}" * bool(why)
+            + (f": undecided, {why}" if why else ": a difference is shown")
         )
     return lines
 

@@ -222,4 +222,6 @@ def study_figures(
                 lambda title: all_arms(study, summary["per_arm"], others, title),
             )
         )
+    if study.file:  # Its question is about the difference.
+        figures.sort(key=lambda figure: figure.stem != "10_paired_differences")
     return figures

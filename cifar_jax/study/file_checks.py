@@ -1,6 +1,7 @@
 """Check the arms of an experiment file before training, and what they share."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cifar_jax.config.settings import Config
+from cifar_jax.config.settings import NORMS, Config
+from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.optimizers import parameter_name
+from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, init_state, predict, train_step
 from cifar_jax.errors import UserError, counted
 from cifar_jax.study.file import ExperimentFile
@@ -95,6 +98,18 @@ class _Checks:
         """Check `inputs`. Return what they make of a batch: x in evaluation, x and targets."""
         inputs, key = self.experiment.inputs, jax.random.key(0)
         function = inputs.function or inputs
+        for name in ("augment", "mix"):
+            if not isinstance(getattr(inputs, name), tuple):
+                raise self.wrong(inputs, f"Inputs: {name} must be a tuple, such as (function,)")
+        for augment in inputs.augment:
+            with self.calls(augment, "augment(key, images)"):
+                found = jax.eval_shape(augment, key, self.images)
+            if (_shape(found), str(found.dtype)) != (_shape(self.images), "uint8"):
+                raise self.wrong(
+                    augment,
+                    f"augment returns {found.dtype} {_shape(found)} for images uint8 "
+                    f"{_shape(self.images)}; must be like them, from 0 to 255",
+                )
         with self.calls(function, "inputs(None, images), as in evaluation"):
             plain = jax.eval_shape(inputs.evaluate, self.images)
         with self.calls(function, "inputs(key, images)"):
@@ -112,6 +127,12 @@ class _Checks:
             name = getattr(model, "__name__", type(model).__name__)
             raise self.wrong(model, f"model: is {what} {name}; must be a Flax module, as cj.CNN()")
         forward = type(getattr(model, "model", model)).__call__
+        norm = getattr(model, "norm", None)
+        if isinstance(model, CNN | ResNet) and norm not in NORMS:
+            raise self.wrong(forward, f"norm={norm!r} is not known; allowed: {', '.join(NORMS)}")
+        taken = inspect.signature(forward).parameters.values()
+        if not any(one.name == "train" or one.kind is one.VAR_KEYWORD for one in taken):
+            raise self.wrong(forward, "the model has no `train`; write __call__(self, x, train)")
         with self.calls(forward, "model(x, train=False)"):
             variables = jax.eval_shape(partial(model.init, train=False), key, plain)
             logits = jax.eval_shape(partial(model.apply, train=False), variables, plain)
@@ -277,6 +298,10 @@ def _initial_values(
     own = [name for name in second if not np.array_equal(first.get(name, none), second[name])]
     if not own:
         return []
+    new = len(set(second) - set(first))
     listed = (", such as " if len(own) > 3 else ": ") + ", ".join(own[:3])
     of = counted(len(second), "parameter")
-    return [f"{len(own)} of {of} have other initial values{listed}."]
+    if new == len(own):
+        return [f"{new} of {of} exist only in this arm{listed}."]
+    only = f", {new} of them only in this arm" if new else ""
+    return [f"{len(own)} of {of} have other initial values{only}{listed}."]

@@ -268,6 +268,12 @@ def _swept_field(name: str, config: Config) -> str:
         return f"training.{own}" if f"training.{own}" in FILE_SETTINGS else name
     fields = _all_fields(config)
     found = [field for field in fields if name in (field, field.split(".")[1])]
+    if not found and config.experiment.file:
+        raise UserError(
+            f"--sweep: {shown(name)} is no setting; allowed: learning_rate, batch_size, ..., and "
+            f"hyper.NAME for a hyper-parameter of {config.experiment.file}; a field of a model is "
+            "fixed when it is compiled, so make an arm of each value"
+        )
     if not found:
         raise tables.unknown(name, [f.split(".")[1] for f in fields], "--sweep")
     if len(found) > 1:

@@ -30,7 +30,7 @@ def user_error(error: BaseException, path: Path, what: str = "", function: Any =
     if isinstance(error, UserError):
         said = str(error)
     elif isinstance(error, jax.errors.ConcretizationTypeError):
-        said = "needs the value of a traced number, such as a hyper-parameter or the learning rate"
+        said = "needs the value of a traced array, as `if` and float() do; use jnp.where"
     else:
         said = f"{type(error).__name__}: {one_line(error)}"
     return UserError(": ".join(part for part in (where, what, said) if part))

@@ -124,6 +124,7 @@ CASES = {
     "mean 3x3": (pool(nn.avg_pool, (3, 3), (1, 2), padding="SAME"), (2, 7, 6, 3)),
     "mean of all": (pool(nn.avg_pool, (7, 6), (7, 6)), (2, 7, 6, 3)),
     "relu": (Call(nn.relu), (4, 3, 5)),
+    "mish": (Call(jax.nn.mish), (4, 3, 5)),  # Has a derivative of its own with two operands.
     "batch norm": (BatchNorm(), (4, 3, 3, 5)),
     "group norm": (group_norm(2), (4, 3, 4, 6)),
     "group norm by size": (group_norm(None, 3), (4, 7, 6)),

@@ -171,7 +171,7 @@ def test_seeds_that_diverge_are_said_and_nan(data: cj.Images) -> None:
 
 WRONG_RUNS = [
     ({"seeds": []}, "seeds: there is none"),
-    ({"seeds": 3}, "seeds: 3 is not a list of seeds; for one, give [3]"),
+    ({"seeds": 3}, "seeds: 3 is not a list of seeds; give [3], or range(3)"),
     ({"seeds": [1, 2, 1]}, "seeds: 1 is repeated"),
     ({"seeds": [-1]}, "seeds: -1 is not allowed; allowed: 0 to 2**32 - 1"),
     ({"seeds": [0.5]}, "seeds: 0.5 is not allowed"),

@@ -199,7 +199,7 @@ def function(field: str, head: str, body: str) -> str:
         (
             net("return nn.Dense(3)(x.mean((1, 2)))").replace(", train", ""),
             1,
-            "model(x, train=False): TypeError: Net.__call__() got an unexpected keyword",
+            "the model has no `train`; write __call__(self, x, train)",
         ),
         (
             net(
@@ -226,7 +226,7 @@ def function(field: str, head: str, body: str) -> str:
         (
             function("loss", "logits, targets, hyper", "return 1.0 if hyper.momentum else 0.0"),
             1,
-            "loss(logits, targets): needs the value of a traced number, such as a hyper-parameter",
+            "loss(logits, targets): needs the value of a traced array, as `if` and float() do",
         ),
         (function("optimizer", "rate", "return optax.sgd(rate)"), 0, "takes 1 positional argument"),
         (function("optimizer", "hyper, schedule", "pass"), 0, "'NoneType' object has no attribute"),
@@ -334,7 +334,7 @@ def test_what_a_file_can_sweep(tmp_path):
     for text, said in (
         ("dropout=0.1", "own.py defines 'dropout'; change it there"),
         ("hyper.gamma=nan", "'nan' is not a finite number"),
-        ("hyper.a.b=1", "unknown key"),
+        ("hyper.a.b=1", "is no setting; allowed: .*hyper.NAME"),
     ):
         with pytest.raises(UserError, match=said):
             sweep_of(file, text)
@@ -387,7 +387,7 @@ def test_arms_of_a_seed_share_their_draws():
     said = unshared_draws(arms, control, shape)
     own = {
         "norm": [
-            "4 of 10 parameters have other initial values, such as norm1.bias, norm1.scale, "
+            "4 of 10 parameters exist only in this arm, such as norm1.bias, norm1.scale, "
             "norm2.bias."
         ],
         "wide": [
