@@ -90,18 +90,6 @@ def path_of(flag: str) -> Callable[[str], Path]:
     return convert
 
 
-def file_of(flag: str) -> Callable[[str], Path]:
-    """Return a converter of a flag's text to the path of a file that exists."""
-
-    def convert(text: str) -> Path:
-        path = path_of(flag)(text)
-        if not path.is_file():
-            raise UserError(f"{flag} {text}: there is no such file")
-        return path
-
-    return convert
-
-
 def name_of(flag: str) -> Callable[[str], str]:
     """Return a converter of a flag's text to a name."""
 

@@ -119,6 +119,12 @@ def _read_config(
     return parse_config(arguments, saved(arguments))
 
 
+def _check_file(arguments: argparse.Namespace) -> None:
+    """Check that the experiment file exists, before slow imports."""
+    if arguments.file is not None and not arguments.file.is_file():
+        raise UserError(f"FILE {arguments.file}: there is no such file")
+
+
 def _flags(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the given flags of the config, by setting."""
     destinations = (name for name in vars(arguments) if "." in name)
@@ -127,6 +133,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _train(argv: list[str]) -> int:
     arguments = train_parser().parse_args(argv)
+    _check_file(arguments)
     if arguments.arm is not None and arguments.file is None:
         raise UserError("--arm: names an arm of FILE, and there is no FILE")
     config = _read_config(arguments, _saved_run if arguments.resume else None)
@@ -193,6 +200,7 @@ def _plan(workdir: Path | None) -> int:
 
 def _study(argv: list[str]) -> int:
     arguments = study_parser().parse_args(argv)
+    _check_file(arguments)
     given = vars(arguments)
     if arguments.plan:
         return _plan(arguments.workdir)
@@ -254,6 +262,7 @@ def _report(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     arguments = evaluate_parser().parse_args(argv)
+    _check_file(arguments)
     _prepare_jax(arguments)
     from cifar_jax.commands.train import evaluate_run
     from cifar_jax.runner.moved import Moved

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, file_of, name_of, path_of, seconds, threads
+from cifar_jax.arguments import Parser, above_zero, name_of, path_of, seconds, threads
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
@@ -96,7 +96,7 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         nargs="?",
-        type=file_of("FILE"),
+        type=path_of("FILE"),
         metavar="FILE",
         help="Python file whose `arms` are experiments; the command runs it",
     )

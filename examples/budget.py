@@ -2,13 +2,13 @@
 
 Command: python -m cifar_jax.main study examples/budget.py --seeds 10
 Cost: 2 minutes for the short study; in full, with ten seeds, about 3 hours on 2 CPU cores.
-Answer of the short study: at equal epochs yes (+5.78 points, 95 % interval +2.58 to +8.97).
+Answer: at equal epochs yes (+5.78 points, 95 % interval +2.58 to +8.97).
 At equal time undecided (+0.54 points, 95 % interval -0.11 to +1.19); the wide one
 took 119 % of the narrow one's time.
 
-Short study: 10,000 images, 3 seeds, and 5, 5 and 3 epochs instead of 30, 30 and 16, with
-`--dataset FOLDER --folder-is-cifar10 --train-examples 10000 --seeds 3`. FOLDER has CIFAR-10
-re-encoded as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 3 seeds, and 5, 5 and 3 epochs instead of 30,
+30 and 16, with `--dataset FOLDER --folder-is-cifar10 --train-examples 10000 --seeds 3`. FOLDER
+has CIFAR-10 re-encoded as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 An arm's `epochs` are part of its experiment. The third arm has as many epochs as take the time of
 the narrow CNN. The number is for one device. To choose it for yours, run this, and divide the

@@ -2,11 +2,11 @@
 
 Command: python -m cifar_jax.main study examples/colour_jitter.py --seeds 10
 Cost: 2 minutes for the short study; in full, with ten seeds, about 4 hours on 2 CPU cores.
-Answer of the short study: undecided (-1.08 points, 95 % interval -7.78 to +5.61).
+Answer: undecided (-1.08 points, 95 % interval -7.78 to +5.61).
 
-Short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER --folder-is-cifar10
---train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded as JPEG. 2 cores of
-an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER
+--folder-is-cifar10 --train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded
+as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 An augmentation takes a random key and images, uint8 (B, H, W, 3), and returns such images. It is
 part of the compiled program. Evaluation does not use it.

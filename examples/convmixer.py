@@ -2,12 +2,12 @@
 
 Command: python -m cifar_jax.main study examples/convmixer.py --seeds 10
 Cost: 5 minutes for the short study; in full, with ten seeds, about 7 hours on 2 CPU cores.
-Answer of the short study: no, it is worse (-14.57 points, 95 % interval -17.14 to -12.00).
+Answer: no, it is worse (-14.57 points, 95 % interval -17.14 to -12.00).
 It took 3.7 times as long.
 
-Short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER --folder-is-cifar10
---train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded as JPEG. 2 cores of
-an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER
+--folder-is-cifar10 --train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded
+as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 The model is plain Flax. Any module can be an arm if `model(x, train=...)` returns the logits.
 ConvMixer: Trockman & Kolter 2022, arXiv 2201.09792.

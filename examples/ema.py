@@ -2,11 +2,11 @@
 
 Command: python -m cifar_jax.main study examples/ema.py --seeds 10
 Cost: 2 minutes for the short study; in full, with ten seeds, about 3 hours on 2 CPU cores.
-Answer of the short study: undecided (+1.55 points, 95 % interval -0.23 to +3.33).
+Answer: undecided (+1.55 points, 95 % interval -0.23 to +3.33).
 
-Short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER --folder-is-cifar10
---train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded as JPEG. 2 cores of
-an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER
+--folder-is-cifar10 --train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded
+as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 After each step, mean = 0.99 * mean + 0.01 * parameters, an average of about 100 steps. Both arms
 train in the same way. Validation and test use the mean in the second arm.

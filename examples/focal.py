@@ -2,11 +2,11 @@
 
 Command: python -m cifar_jax.main study examples/focal.py --seeds 10
 Cost: 3 minutes for the short study; in full, with ten seeds, about 4 hours on 2 CPU cores.
-Answer of the short study: undecided (-0.31 points, 95 % interval -2.91 to +2.29).
+Answer: undecided (-0.31 points, 95 % interval -2.91 to +2.29).
 
-Short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER --folder-is-cifar10
---train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded as JPEG. 2 cores of
-an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER
+--folder-is-cifar10 --train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded
+as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 The focal loss (Lin et al. 2017, arXiv 1708.02002) gives less weight to images that are already
 right: an image whose class has probability p counts (1 - p) ** gamma times. With gamma 0 it is

@@ -2,11 +2,11 @@
 
 Command: python -m cifar_jax.main study examples/lion.py --seeds 10
 Cost: 2 minutes for the short study; in full, with ten seeds, about 3 hours on 2 CPU cores.
-Answer of the short study: yes (+5.49 points, 95 % interval +3.69 to +7.29).
+Answer: yes (+5.49 points, 95 % interval +3.69 to +7.29).
 
-Short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER --folder-is-cifar10
---train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded as JPEG. 2 cores of
-an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: 10,000 images, 5 epochs, 3 seeds, with `--dataset FOLDER
+--folder-is-cifar10 --train-examples 10000 --epochs 5 --seeds 3`. FOLDER has CIFAR-10 re-encoded
+as JPEG. 2 cores of an AMD EPYC beside other work, 2026-11-27.
 
 Lion (Chen et al. 2023, arXiv 2302.06675) steps by the sign of a mean gradient, so it needs a
 smaller learning rate and a larger weight decay. An optimiser is a function of the

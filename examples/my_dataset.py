@@ -2,9 +2,10 @@
 
 Command: python -m cifar_jax.main study examples/my_dataset.py --seeds 10
 Cost: 2 minutes for the short study; in full about 40 minutes on 2 CPU cores.
-Answer of the short study: yes (+41.58 points, 95 % interval +29.33 to +53.83).
+Answer: yes (+41.58 points, 95 % interval +29.33 to +53.83).
 
-Short study: `--epochs 5 --seeds 3`. 2 cores of an AMD EPYC beside other work, 2026-11-27.
+Answer and cost are of a short study: `--epochs 5 --seeds 3`. 2 cores of an AMD EPYC beside other
+work, 2026-11-27.
 
 `data` are the file's own images: uint8 arrays (N, H, W, C) and labels from 0. Replace `stripes`
 by your own arrays. Two things change with the images:

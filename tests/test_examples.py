@@ -48,7 +48,7 @@ SMALLER = {
     "widths=(16, 32, 64), hidden=128": "widths=(4,), hidden=8",
     "widths=(32, 64, 128), hidden=256": "widths=(8,), hidden=8",
     "epochs=30": "epochs=3",
-    "epochs=12": "epochs=2",
+    "epochs=16": "epochs=2",
 }
 
 

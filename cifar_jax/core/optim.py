@@ -1,8 +1,7 @@
 """The protocol's optimiser and schedule.
 
-An optimiser is called with (hyper, schedule) and returns an `optax.GradientTransformation`.
-A schedule is called with (learning rate, steps per epoch, total steps) and returns an
-`optax.Schedule`, a function of the step. `optimizers.py` and `schedules.py` have others.
+An optimiser takes (hyper, schedule) and returns an `optax.GradientTransformation`. A schedule
+takes (learning rate, steps per epoch, total steps) and returns an `optax.Schedule`.
 """
 
 from collections.abc import Callable
@@ -18,14 +17,12 @@ Scalar = Any  # a Python number, or a traced float ()
 
 @flax.struct.dataclass
 class Hyper:
-    """Hyper-parameters that need no new compilation: traced scalars, or arrays under `jax.vmap`.
+    """Hyper-parameters that need no new compilation: traced scalars. A subclass may add others.
 
     Attributes:
         learning_rate: float (), initial, or the peak where the schedule starts lower.
         momentum: float (); without dampening. Adam's beta1.
         weight_decay: float (); coupled in SGD, decoupled in AdamW and Muon.
-
-    The fields of a subclass are more such numbers, for a loss or an optimiser.
     """
 
     learning_rate: Scalar = 0.01
@@ -33,7 +30,6 @@ class Hyper:
     weight_decay: Scalar = 5e-4
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Make a subclass a dataclass too, so that its fields are hyper-parameters."""
         super().__init_subclass__(**options)
         flax.struct.dataclass(cls)
 
@@ -59,7 +55,6 @@ class StepDecay:
     factor: float = 0.1
 
     def __call__(self, rate: Scalar, steps_per_epoch: int, steps: int) -> optax.Schedule:
-        # Integer division. `optax.exponential_decay` divides in floating point: the quotient can
-        # round to just below an integer, and the rate then drops a step late.
+        # `optax.exponential_decay` divides in floating point, so it can drop a step late.
         period = self.every * steps_per_epoch
         return lambda step: rate * jnp.asarray(self.factor, float) ** (step // period)

@@ -222,10 +222,7 @@ def train_steps(
 
 
 def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainState) -> TrainState:
-    """Train on the last partial batch of an epoch, if there is one.
-
-    It is not padded, which would change BatchNorm's statistics.
-    """
+    """Train on an epoch's last partial batch. Padding would change BatchNorm's statistics."""
     n = len(data.train_labels)
     full = n - n % experiment.batch_size
     if full == n:

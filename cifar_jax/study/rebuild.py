@@ -182,13 +182,12 @@ class Saved(NamedTuple):
 def saved_study(workdir: Path) -> Saved | None:
     """Read the study in a directory, or None if there is none."""
     try:
-        plan, lost = find_plan(workdir)
+        plan, _ = find_plan(workdir)
     except LostPlan:
         return None
     before = plan.settings.study
     study = StudyConfig(
-        # Not every arm of a file may have a run.
-        arms=None if lost and plan.settings.experiment.file else ",".join(plan.names),
+        arms=",".join(plan.names),
         sweep=plan.sweep.text if plan.sweep else None,
         seeds=before.seeds if before.half_width else len(plan.seeds),
         half_width=before.half_width,

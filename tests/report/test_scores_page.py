@@ -56,6 +56,7 @@ def test_the_page_has_answer_notices_and_tables(table, capsys):
     assert sorted(path.name for path in workdir.iterdir()) == files
     page = Page((workdir / "report.html").read_text())
     answer = "mish minus relu: +2.33 points (95 % interval +0.90 to +3.77, 3 pairs)"
+    answer += ": a difference is shown"
     lines = capsys.readouterr().out.splitlines()
     assert answer in lines
     assert lines[-1] == f"report: {workdir / 'report.html'}"
@@ -94,7 +95,10 @@ def test_the_same_comparison_may_be_written_again(table, capsys):
         (["scores.csv", "--workdir", "."], "has something else in it"),
         (["scores.csv", "--workdir", "scores.csv"], "is not a directory"),
         (["scores.csv", "--control", "selu"], "control 'selu': is not an arm"),
-        (["scores.csv", "scores.csv"], "is not a study; compare takes one table, or"),
+        (
+            ["scores.csv", "scores.csv"],
+            "is not a study; compare takes one table, with a column",
+        ),
         (["."], ".: has no study in it"),
         (["missing.csv"], "missing.csv: there is no such file"),
         ([], "required: TABLE|STUDY"),
