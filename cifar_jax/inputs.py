@@ -14,6 +14,8 @@ from cifar_jax.errors import UserError
 LARGEST_JSON = 256 << 20
 # Regular expression of a character, other than controls, line ends and lone surrogates.
 LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+# Regular expression of the name of an arm, which is also that of a directory.
+ARM = "[A-Za-z0-9][A-Za-z0-9_]{0,63}"
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:

@@ -26,3 +26,6 @@ REPORT = "report.html"
 REPORT_TEXT = "report.md"
 SOURCE = "experiment.py"  # Copy of the experiment file.
 IN_PYTHON = "Python"  # Experiment file of runs that were trained from Python.
+
+# Names in a study's directory that no arm can have.
+NOT_ARMS = (GROUPS, FIGURES, LOCK)

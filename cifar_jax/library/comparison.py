@@ -16,8 +16,9 @@ from msgspec import structs
 from cifar_jax.config import tables
 from cifar_jax.config.settings import FileConfig
 from cifar_jax.errors import InputError, UserError, shown
+from cifar_jax.inputs import ARM
 from cifar_jax.library.training import Runs
-from cifar_jax.names import FIGURES, GROUPS, IN_PYTHON, REPORT, STUDY
+from cifar_jax.names import IN_PYTHON, NOT_ARMS, REPORT, STUDY
 from cifar_jax.report.exports import (
     Block,
     scores_block,
@@ -34,8 +35,6 @@ from cifar_jax.study.claims import Claim, check_claims
 from cifar_jax.study.file_checks import unshared_draws
 from cifar_jax.study.scores import Scores
 from cifar_jax.study.summary import summarise
-
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,10 +187,10 @@ def _checked_names(
     if not names:
         raise InputError("arms: there is none; give a dict such as {'relu': runs}")
     for name, runs in arms.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in (FIGURES, GROUPS):
+        if not isinstance(name, str) or not re.fullmatch(ARM, name) or name in NOT_ARMS:
             raise InputError(
-                f"arms: {shown(name)}: a name is up to 64 letters, digits and '_', and neither "
-                f"{FIGURES} nor {GROUPS}; labels gives it another text"
+                f"arms: {shown(name)}: a name is up to 64 letters, digits and '_', and none of "
+                f"{', '.join(NOT_ARMS)}; labels gives it another text"
             )
         if not isinstance(runs, Runs):
             raise InputError(f"arms: {name}: is a {type(runs).__name__}; allowed: Runs, from run")

@@ -27,11 +27,11 @@ from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
 from cifar_jax.runner.session import compiled_epoch, evaluate_state
 from cifar_jax.study.definition import described
+from cifar_jax.study.file import OF_HYPER
 from cifar_jax.study.file_checks import Problem, check_experiment
 
 # Seconds of a call of a program. Ctrl-C ends it after the call.
 SEGMENT = 3.0
-RATES = ("learning_rate", "momentum", "weight_decay")  # of `Hyper`
 METRICS = tuple(name for name in EPOCH.names or () if name != "epoch")
 
 
@@ -200,7 +200,7 @@ def _scalars(hyper: Hyper) -> Hyper:
     for name, value in values.items():
         if np.ndim(value) or not isinstance(value, int | float | np.number | jax.Array):
             raise InputError(f"hyper: {name}: {shown(value)} is not a number; run once for each")
-    for name in RATES:
+    for name in OF_HYPER:
         _check_setting(name, float(values[name]), f"hyper: {name}")
     return type(hyper)(**{name: np.float32(value) for name, value in values.items()})
 

@@ -9,7 +9,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.errors import UserError
 from cifar_jax.runner.group import Run
-from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.file import OF_HYPER, ExperimentFile
 from cifar_jax.study.grid import Arm, norm_arms, parse_arms
 from cifar_jax.study.kept import check_unchanged
 from cifar_jax.study.user_code import text_of
@@ -54,8 +54,7 @@ def described(experiment: Experiment, hyper: Hyper) -> dict[str, str]:
     words = {name: text_of(getattr(experiment, name)) for name in _DESCRIBED}
     if experiment.evaluated is Experiment.evaluated:
         words["evaluated"] = "parameters as trained"
-    known = {field.name for field in fields(Hyper)}
-    own = [field.name for field in fields(hyper) if field.name not in known]
+    own = [field.name for field in fields(hyper) if field.name not in OF_HYPER]
     if own:
         values = [f"{name} {float(getattr(hyper, name)):g}" for name in own]
         words["hyper-parameters"] = ", ".join(values)

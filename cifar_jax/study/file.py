@@ -29,8 +29,8 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, one_line, shown
-from cifar_jax.inputs import is_name, read_bytes
-from cifar_jax.names import FIGURES, GROUPS, LOCK
+from cifar_jax.inputs import ARM, is_name, read_bytes
+from cifar_jax.names import NOT_ARMS
 from cifar_jax.study import grid
 from cifar_jax.study.claims import Claim, check_claims
 from cifar_jax.study.user_code import user_error
@@ -38,11 +38,9 @@ from cifar_jax.study.values import parse_hyper
 
 LARGEST = 1 << 20  # bytes
 LARGEST_NUMBER = 1e38  # of a hyper-parameter; fits float32
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_]{0,63}")
-_RESERVED = (GROUPS, FIGURES, LOCK)  # Names of other files in a study's directory.
 # Attributes of an experiment and of its hyper-parameters that are settings of a config.
 _OF_EXPERIMENT = ("epochs", "batch_size")
-_OF_HYPER = ("learning_rate", "momentum", "weight_decay")
+OF_HYPER = tuple(field.name for field in dataclasses.fields(Hyper))
 
 
 @runtime_checkable
@@ -117,7 +115,7 @@ class ExperimentFile:
         """
         found = self.arms[name]
         values = {key: getattr(found.experiment, key) for key in _OF_EXPERIMENT}
-        values |= {key: float(getattr(found.hyper, key)) for key in _OF_HYPER}
+        values |= {key: float(getattr(found.hyper, key)) for key in OF_HYPER}
         settings = ((f"training.{key}", value) for key, value in values.items())
         kept = (pair for pair in settings if pair[0] not in given)
         return grid.Arm(name, (("experiment.arm", name), *kept))
@@ -143,7 +141,7 @@ class ExperimentFile:
                     f"hyper-parameter; {_allowed(known)}; --arms chooses arms"
                 )
         values = {key: getattr(arm.hyper, key) for key in known}
-        values |= {key: getattr(training, key) for key in _OF_HYPER} | own
+        values |= {key: getattr(training, key) for key in OF_HYPER} | own
         hyper = type(arm.hyper)(**{key: np.float32(value) for key, value in values.items()})
         return for_device(experiment, training.kernels), hyper
 
@@ -202,10 +200,10 @@ def _arms(path: Path, arms: Any) -> dict[str, FileArm]:
     found: dict[str, FileArm] = {}
     for name, arm in arms.items():
         where = f"{path}: arms[{shown(name)}]"
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(ARM, name):
             raise UserError(f"{where}: a name has 1 to 64 letters, digits and '_'")
-        if name in _RESERVED:
-            raise UserError(f"{where}: no arm can be called {', '.join(_RESERVED)}")
+        if name in NOT_ARMS:
+            raise UserError(f"{where}: no arm can be called {', '.join(NOT_ARMS)}")
         found[name] = _arm(arm, where)
     return found
 
@@ -239,7 +237,7 @@ def _check_hyper(key: str, value: Any, where: str) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not abs(value) < LARGEST_NUMBER:
         raise UserError(f"{where}: {shown(value)} is not a finite number")
-    if key in _OF_HYPER:
+    if key in OF_HYPER:
         tables.check_value(TrainingConfig, key, value, where)
 
 

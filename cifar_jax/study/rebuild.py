@@ -12,11 +12,11 @@ from cifar_jax.errors import UserError
 from cifar_jax.runner.results import DatasetRecord
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, ordered, swept_by
 from cifar_jax.study.identity import check_settings
+from cifar_jax.study.record import LostPlan, Plan, PlanArm, read_plan
 from cifar_jax.study.values import Value, setting_name
 
 if TYPE_CHECKING:
     from cifar_jax.runner.resume import Recorded
-from cifar_jax.study.record import LostPlan, Plan, PlanArm, read_plan
 
 
 def _arm_name(config: Config) -> str:

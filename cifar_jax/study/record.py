@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, structs
@@ -11,16 +11,13 @@ from msgspec.structs import force_setattr
 from cifar_jax.config import tables
 from cifar_jax.config.settings import FILE_SETTINGS, Config, StudyConfig
 from cifar_jax.errors import UserError, shown
+from cifar_jax.inputs import ARM
 from cifar_jax.names import STUDY
 from cifar_jax.runner.results import Count, Damaged, DatasetRecord, Line, validate
 from cifar_jax.storage import read_sealed, write_sealed
 from cifar_jax.study.claims import Claim
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, parse_sweep
 from cifar_jax.study.values import Value, set_values
-
-if TYPE_CHECKING:
-    pass
-
 
 # Settings in which arms differ.
 ARM_SETTINGS = ("model.norm", "experiment.arm", *FILE_SETTINGS)
@@ -35,7 +32,7 @@ class PlanArm(msgspec.Struct, frozen=True):
         settings: by `section.name`, see `grid.Arm`.
     """
 
-    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_]{0,63}\Z")]
+    name: Annotated[str, Meta(pattern=rf"\A{ARM}\Z")]
     label: Line
     settings: dict[str, Value]
 

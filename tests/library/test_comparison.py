@@ -132,7 +132,7 @@ def test_scores_are_compared_the_same_way(tmp_path: Path) -> None:
     [
         ([], {}, "arms: there is none"),
         (["a b"], {}, "arms: 'a b': a name is up to 64 letters, digits and '_'"),
-        (["figures"], {}, "neither figures nor groups"),
+        (["figures"], {}, "none of groups, figures, lock"),
         (["relu"], {"control": "mish"}, "control: 'mish' is not an arm; allowed: relu"),
         (["relu"], {"labels": {"x": "y"}}, "labels: 'x' is not an arm"),
     ],
