@@ -28,11 +28,6 @@ from cifar_jax.runner.signals import exit_status, raise_on_sigterm
 if TYPE_CHECKING:
     from cifar_jax.study.rebuild import Saved
 
-COMMANDS = ("train", "study", "report", "evaluate", "seeds", "compare")
-
-# Flags of `compare` about its table.
-COLUMNS_AND_CONTROL = ("arm_column", "seed_column", "metric", "control")
-
 EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
 
 
@@ -254,9 +249,10 @@ def _report(argv: list[str]) -> int:
     _start_libraries()
     from cifar_jax.commands.report import is_run, report_run
     from cifar_jax.commands.study_report import redraw
+    from cifar_jax.runner.moved import Moved
 
-    write = report_run if is_run(arguments.workdir) else redraw
-    write(arguments.workdir, dataset=arguments.dataset, data_dir=arguments.data_dir)
+    write: Callable[[Path, Moved], object] = report_run if is_run(arguments.workdir) else redraw
+    write(arguments.workdir, Moved(arguments.dataset, arguments.data_dir))
     return 0
 
 
@@ -289,9 +285,20 @@ def _compare(argv: list[str]) -> int:
     libraries.draw_without_display()  # Without JAX, which takes seconds.
     from cifar_jax.commands.compare import compare_run
 
-    flags = {key: getattr(arguments, key) for key in COLUMNS_AND_CONTROL}
+    names = ("arm_column", "seed_column", "metric", "control")
+    flags = {name: getattr(arguments, name) for name in names}
     compare_run(arguments.paths, flags, arguments.workdir)
     return 0
+
+
+COMMANDS = {
+    "train": _train,
+    "study": _study,
+    "report": _report,
+    "evaluate": _evaluate,
+    "seeds": _seeds,
+    "compare": _compare,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -302,15 +309,7 @@ def main(argv: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
-        run = {
-            "train": _train,
-            "study": _study,
-            "report": _report,
-            "evaluate": _evaluate,
-            "seeds": _seeds,
-            "compare": _compare,
-        }
-        return run[command](options)
+        return COMMANDS[command](options)
     except UserError as error:
         if error.__cause__ is not None and "--traceback" in options:
             traceback.print_exception(error.__cause__)

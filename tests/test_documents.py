@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from cifar_jax import main, parsers
 from cifar_jax.config.settings import SECTIONS, FileConfig
@@ -18,9 +17,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
 DOCUMENTS = ("README.md", "configs/README.md", "benchmarks/README.md", *PAGES)
 PLACEHOLDERS = ("FOLDER", "DIR")
-# Commands that the program does not know yet, and files that are missing. Remove what exists.
-PENDING_COMMANDS = r"(?!)"
-PENDING_FILES = r"(?!)"
 PARSERS = {
     "train": parsers.train_parser,
     "study": parsers.study_parser,
@@ -54,13 +50,7 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
-def pending(texts: list[str], waiting: str) -> list[ParameterSet]:
-    """Return parameters of a test that has to fail for texts with the pattern `waiting`."""
-    mark = pytest.mark.xfail(strict=True, reason="not built yet")
-    return [pytest.param(text, marks=[mark] if re.search(waiting, text) else []) for text in texts]
-
-
-@pytest.mark.parametrize("command", pending(commands(), PENDING_COMMANDS))
+@pytest.mark.parametrize("command", commands())
 def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)
@@ -116,7 +106,7 @@ def links() -> list[str]:
     return sorted(set(found))
 
 
-@pytest.mark.parametrize("link", pending(links(), PENDING_FILES))
+@pytest.mark.parametrize("link", links())
 def test_links_resolve(link: str) -> None:
     page, _, target = link.partition(" -> ")
     path, _, anchor = target.partition("#")

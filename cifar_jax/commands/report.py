@@ -43,19 +43,12 @@ def read_outcome(workdir: Path) -> Run:
     return run
 
 
-def report_run(
-    workdir: Path,
-    *,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    display: Display | None = None,
-) -> Path:
+def report_run(workdir: Path, moved: Moved | None = None, display: Display | None = None) -> Path:
     """Write the page of a single run.
 
     Args:
         workdir: the run's directory.
-        dataset: `data.dataset` of the images now, if they were moved.
-        data_dir: `data.data_dir` of the images now, if they were moved.
+        moved: where the images are now.
         display: shows messages.
 
     Returns:
@@ -68,8 +61,8 @@ def report_run(
     run = read_outcome(workdir)
     data, images = run.results.dataset, None
     if isinstance(run.results, Finished):
-        moved = Moved(dataset, data_dir)
-        images = find_images(run.results.settings, data.fingerprint, moved, display)
+        settings = run.results.settings
+        images = find_images(settings, data.fingerprint, moved or Moved(), display)
     problem = font_warning([data.name, *data.classes])
     if problem:
         display.say(f"warning: {problem}")

@@ -102,19 +102,12 @@ def _accuracy(row: dict[str, Any]) -> str:
     return f"{percent(row['mean'])} (95 % interval {interval(row['ci_t'], 100)}, {seeds})"
 
 
-def redraw(
-    workdir: Path,
-    *,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    display: Display | None = None,
-) -> None:
+def redraw(workdir: Path, moved: Moved | None = None, display: Display | None = None) -> None:
     """Write the report of a study again from the files of its runs.
 
     Args:
         workdir: the study's directory.
-        dataset: `data.dataset` of the images now, if they were moved.
-        data_dir: `data.data_dir` of the images now, if they were moved.
+        moved: where the images are now.
         display: shows messages.
 
     Raises:
@@ -122,8 +115,8 @@ def redraw(
     """
     display = display or Display()
     found, warning = find_plan(workdir)
-    moved = Moved(dataset, data_dir)
-    images = find_images(found.settings, found.dataset.fingerprint, moved, display)
+    fingerprint = found.dataset.fingerprint
+    images = find_images(found.settings, fingerprint, moved or Moved(), display)
     with lock_directory(workdir, "report"):
         if warning:
             display.say(warning)

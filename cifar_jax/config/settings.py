@@ -311,15 +311,8 @@ class FileConfig:
 
 
 # Settings that an experiment file leaves to the config, besides the images. All others are its own.
-FILE_SETTINGS = (
-    "training.seed",
-    "training.epochs",
-    "training.batch_size",
-    "training.learning_rate",
-    "training.momentum",
-    "training.weight_decay",
-    "training.kernels",
-)
+_FREE = ("seed", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "kernels")
+FILE_SETTINGS = tuple(f"training.{name}" for name in _FREE)
 
 
 def is_free(field: str) -> bool:

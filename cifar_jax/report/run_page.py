@@ -12,6 +12,7 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.names import REPORT, SOURCE
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
 from cifar_jax.report.drawing import render
+from cifar_jax.report.headline import data_notices
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
 from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import data_notes, dataset_name
@@ -20,7 +21,6 @@ from cifar_jax.report.page import (
     PageFigure,
     Warn,
     attempt,
-    data_notices,
     embed,
     environment,
     portable_config,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted
@@ -69,7 +69,17 @@ def departures(study: Study) -> list[str]:
     return found
 
 
-def _stage_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+Rows = list[tuple[str, str, str, str]]
+
+
+class Published(NamedTuple):
+    """Published numbers as text: of each arm by name, and of the difference."""
+
+    arms: dict[str, str]
+    difference: str
+
+
+def _stage_rows(summary: dict[str, Any]) -> Rows:
     """Return a row on the difference by Stein's two stages, if the study has them."""
     stages = summary["two_stages"]
     if stages is None:
@@ -93,111 +103,121 @@ def epochs_text(arms: Iterable[dict[str, Any]]) -> str:
     return most if len(lengths) == 1 else f"{min(lengths):,} to {most}"
 
 
-def main_table(study: Study, summary: dict[str, Any]) -> Table:
-    """Return a table of accuracy, time and size of every arm, for CIFAR-10 with those published."""
-    rows = []
-    arms = summary["per_arm"]
-    paired = summary["paired"]
-    several = len(arms) > 2
-    of_pair = (
-        f", {' minus '.join(summary['labels'][arm] for arm in paired['arms'][::-1])}"
-        if several and paired
-        else ""
-    )
-    # A file may call any network "none".
-    cifar10 = is_cifar10(study) and (not study.file or is_reports_pair(study))
-    own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
-    reported = paired and is_reports_pair(study)
-    accuracies, times, parameters = (
-        table if own else {}
-        for table in (PUBLISHED_ACCURACY, PUBLISHED_SECONDS, PUBLISHED_PARAMETERS)
-    )
-    for arm, row in arms.items():
-        accuracy = row["test_accuracy"]
-        rows.append(
-            (
-                f"test accuracy, {summary['labels'][arm]}",
-                mean_and_spread(accuracy, 100, unit="%"),
-                interval(accuracy["ci_t"], 100, unit="%"),
-                accuracies.get(arm, NONE),
-            )
+def _accuracy_rows(summary: dict[str, Any], of_pair: str, published: Published) -> Rows:
+    """Return rows on the test accuracy of each arm, and on the difference."""
+    rows = [
+        (
+            f"test accuracy, {summary['labels'][arm]}",
+            mean_and_spread(row["test_accuracy"], 100, unit="%"),
+            interval(row["test_accuracy"]["ci_t"], 100, unit="%"),
+            published.arms.get(arm, NONE),
         )
-    if paired:
-        accuracy = paired["test_accuracy"]
+        for arm, row in summary["per_arm"].items()
+    ]
+    if summary["paired"]:
+        gain = summary["paired"]["test_accuracy"]
         rows.append(
             (
                 f"difference of accuracy{of_pair}",
-                change(accuracy["mean_difference"], 100, unit="points"),
-                interval(accuracy["ci_t"], 100, unit="points"),
-                "+3.47 points" if reported else NONE,
+                change(gain["mean_difference"], 100, unit="points"),
+                interval(gain["ci_t"], 100, unit="points"),
+                published.difference,
             )
         )
-    rows += _stage_rows(summary)
-    for arm, row in arms.items():
-        seconds = row["train_seconds"]
-        rows.append(
-            (
-                f"training time, {summary['labels'][arm]}",
-                mean_and_spread(seconds, digits=1, unit="s"),
-                interval(seconds["ci_t"], digits=1, unit="s"),
-                times.get(arm, NONE),
-            )
+    return rows
+
+
+def _time_rows(summary: dict[str, Any], of_pair: str, published: Published) -> Rows:
+    """Return rows on the training time of each arm, and on the difference."""
+    rows = [
+        (
+            f"training time, {summary['labels'][arm]}",
+            mean_and_spread(row["train_seconds"], digits=1, unit="s"),
+            interval(row["train_seconds"]["ci_t"], digits=1, unit="s"),
+            published.arms.get(arm, NONE),
         )
-    if paired:
-        relative = paired["train_seconds"]["relative"]
+        for arm, row in summary["per_arm"].items()
+    ]
+    if summary["paired"]:
+        relative = summary["paired"]["train_seconds"]["relative"]
         rows.append(
             (
                 f"difference of time{of_pair}",
                 change(relative["mean_difference"], 100, 1, "%"),
                 interval(relative["ci_t"], 100, 1, "%"),
-                "+11.3 %" if reported else NONE,
+                published.difference,
             )
         )
-    rows += [
+    return rows
+
+
+def _size_rows(summary: dict[str, Any], of_pair: str, published: Published) -> Rows:
+    """Return rows on the number of parameters of each arm, and on the difference."""
+    arms, paired = summary["per_arm"], summary["paired"]
+    rows = [
         (
             f"trainable parameters, {summary['labels'][arm]}",
             f"{row['num_params']:,}",
             NONE,
-            parameters.get(arm, NONE),
+            published.arms.get(arm, NONE),
         )
         for arm, row in arms.items()
     ]
     if paired:
         first, second = (arms[arm]["num_params"] for arm in paired["arms"])
-        rows.append(
-            (
-                f"difference of parameters{of_pair}",
-                change(second / first - 1, 100, unit="%"),
-                NONE,
-                "+0.15 %" if reported else NONE,
-            )
-        )
+        more = change(second / first - 1, 100, unit="%")
+        last = published.difference
+        rows.append((f"difference of parameters{of_pair}", more, NONE, last))
+    return rows
+
+
+def _published_note(study: Study, summary: dict[str, Any], own: bool) -> str:
+    """Say what the published numbers are of, and how the study differs from it."""
+    note = (
+        f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
+        "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
+    )
+    if not own:
+        return f"{note} The network is not the published one, so no published figure is shown."
+    if changed := departures(study):
+        note += f" The protocol is not the published one: {listed(changed)}."
+    published = (PUBLISHED_EPOCHS, PUBLISHED_IMAGES)
+    if (summary["epochs"], study.dataset.n_train) != published:
+        note += " The lengths differ, so the two columns are not the same experiment."
+    return note
+
+
+def main_table(study: Study, summary: dict[str, Any]) -> Table:
+    """Return a table of accuracy, time and size of every arm, for CIFAR-10 with those published."""
+    arms, paired = summary["per_arm"], summary["paired"]
+    # A file may call any network "none".
+    cifar10 = is_cifar10(study) and (not study.file or is_reports_pair(study))
+    own = study_config(study).get("model", {}).get("name", REPORT_MODEL) == REPORT_MODEL
+    both = [summary["labels"][arm] for arm in paired["arms"][::-1]] if paired else []
+    of_pair = f", {' minus '.join(both)}" if both and len(arms) > 2 else ""
+    reported = bool(paired) and is_reports_pair(study)
+
+    def published(table: dict[str, str], difference: str) -> Published:
+        return Published(table if own else {}, difference if reported else NONE)
+
+    rows = [
+        *_accuracy_rows(summary, of_pair, published(PUBLISHED_ACCURACY, "+3.47 points")),
+        *_stage_rows(summary),
+        *_time_rows(summary, of_pair, published(PUBLISHED_SECONDS, "+11.3 %")),
+        *_size_rows(summary, of_pair, published(PUBLISHED_PARAMETERS, "+0.15 %")),
+    ]
     sizes = [row["test_accuracy"]["n"] for row in arms.values()]
     count = counted(sizes[0], "seed") if len(set(sizes)) == 1 else "the finished seeds"
     note = (
         f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} an arm, "
         f"{epochs_text(arms.values())} of {study.dataset.n_train:,} images, without "
-        f"compilation, on {summary['device'] or 'an unknown device'}. "
+        f"compilation, on {summary['device'] or 'an unknown device'}."
     )
     head = ("", "ours" if cifar10 else "mean ± standard deviation", "95 % interval (t)")
     if not cifar10:
-        note += INTERVAL_NOTE
-        return Table("Results", note, head, [row[:-1] for row in rows])
-    note += (
-        f"Published: one seed, {PUBLISHED_EPOCHS} epochs of {PUBLISHED_IMAGES:,} images of "
-        "CIFAR-10, PyTorch on an Apple-silicon GPU (MPS)."
-    )
-    changed = departures(study)
-    if not own:
-        note += " The network is not the published one, so no published figure is shown."
-    elif changed:
-        note += f" The protocol is not the published one: {listed(changed)}."
-    if own and (summary["epochs"], study.dataset.n_train) != (
-        PUBLISHED_EPOCHS,
-        PUBLISHED_IMAGES,
-    ):
-        note += " The lengths differ, so the two columns are not the same experiment."
-    return Table("Ours and published", f"{note} {INTERVAL_NOTE}", (*head, "published"), rows)
+        return Table("Results", f"{note} {INTERVAL_NOTE}", head, [row[:-1] for row in rows])
+    note += f" {_published_note(study, summary, own)} {INTERVAL_NOTE}"
+    return Table("Ours and published", note, (*head, "published"), rows)
 
 
 def claims_table(study: Study, summary: dict[str, Any]) -> Table:

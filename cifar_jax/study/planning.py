@@ -9,8 +9,8 @@ seeds, compute their standard deviation s0, then train until there are
 
     N = max(n0, ceil((t(n0 - 1) s0 / h)^2))
 
-seeds. The 95 % interval is mean +- t(n0 - 1) s0 / sqrt(N), with the mean of all N and the s0 of
-the first stage, so it is at most h wide on each side. Its coverage is exactly 95 % or more,
+seeds. The 95 % interval is mean +- t(n0 - 1) s0 / sqrt(N). Its mean is that of all N, its s0 that
+of the first stage. So it is at most h wide on each side. Its coverage is exactly 95 % or more,
 because the mean of normal differences is independent of s0. Looking at the interval after every
 seed, and stopping when it is narrow, has no such guarantee. `benchmarks/coverage.py` measures it.
 """

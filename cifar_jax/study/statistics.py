@@ -15,13 +15,12 @@ are not equal", Sankhya 22 (1960), 357-358):
 
 Here n is the number of seeds and s_seeds the standard deviation of their values. N is the number
 of test images, and s_images the standard deviation of the values of the images, each averaged
-over the seeds. N images cannot show a spread of the seeds below one image, so seeds that all give
+over the seeds. N images cannot show a spread of the seeds below one image. So seeds that all give
 the same accuracy count as if one of them had one image more right: s_seeds = 1 / (N sqrt(n)).
 Otherwise two seeds that happen to agree would give a narrower interval than two that nearly do.
-Where the values of the images have no spread either, or one seed is all there is, or a value
-without images (a time, a validation accuracy) has no spread over the seeds, there is no interval
-and the answer is "undecided". `benchmarks/coverage.py` measures how often the interval covers the
-truth.
+There is no interval, and the answer is "undecided", in three cases: there is one seed; neither
+seeds nor images have a spread; a value without images, such as a time, has none.
+`benchmarks/coverage.py` measures how often the interval covers the truth.
 """
 
 from bisect import bisect_left

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fake_study import write_study
 
-from cifar_jax.report import page, sweep_page
+from cifar_jax.report import headline, sweep_page
 from cifar_jax.study.collect import read_study, read_sweep, run_path
 from cifar_jax.study.comparable import computed_differently, others_computed_on
 from cifar_jax.study.grid import Sweep
@@ -43,7 +43,7 @@ def test_a_pair_that_was_computed_in_two_ways_is_named(
     assert len(found) == bool(named)
     for part in named:
         assert part in found[0]
-    assert set(found) <= set(page.notices(study, summarise(study)))
+    assert set(found) <= set(headline.notices(study, summarise(study)))
 
 
 def test_whole_seeds_may_be_computed_elsewhere(tmp_path: Path) -> None:

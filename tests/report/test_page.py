@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_study import write_study
 
-from cifar_jax.report import page, tables
+from cifar_jax.report import headline, page, tables
 from cifar_jax.report.study_figures import study_figures
 from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.report.text import NONE
@@ -197,12 +197,12 @@ def test_synthetic_images_are_named_everywhere(odd):
         assert "These are not CIFAR-10 results" in text
         assert "ublished" not in text
     assert len(tables.main_table(study, summary).head) == 3
-    assert "synthetic images (not CIFAR-10)" in page.headline(study, summary)
-    assert "These are not CIFAR-10 results" in " ".join(page.notices(study, summary))
+    assert "synthetic images (not CIFAR-10)" in headline.headline(study, summary)
+    assert "These are not CIFAR-10 results" in " ".join(headline.notices(study, summary))
 
 
 def test_cifar10_has_no_such_notice(full):
-    assert page.notices(full[0], full[1]) == []
+    assert headline.notices(full[0], full[1]) == []
 
 
 def test_missing_runs_and_missing_intervals_are_said(odd):
@@ -216,7 +216,7 @@ def headline_of(full, ends, gain=0.05):
     study, summary, _ = full
     row = {**summary["paired"]["test_accuracy"], "mean_difference": gain, "ci_t": ends}
     changed = {**summary, "paired": {**summary["paired"], "test_accuracy": row}}
-    return page.headline(study, changed)
+    return headline.headline(study, changed)
 
 
 def test_headline_says_what_the_interval_allows(full):
@@ -237,7 +237,7 @@ def test_headline_without_an_interval_is_undecided_and_says_why(tmp_path):
     """One seed; and seeds and images that show no difference at all."""
     write_study(tmp_path / "one", seeds=(42,), epochs=1)
     one = read_study(tmp_path / "one")
-    found = page.headline(one, summarise(one))
+    found = headline.headline(one, summarise(one))
     assert "undecided" in found
     assert "with the one seed 42; one seed gives no interval." in found
     write_study(tmp_path / "same", seeds=(42, 43), epochs=1)
@@ -250,9 +250,9 @@ def test_headline_without_an_interval_is_undecided_and_says_why(tmp_path):
         path.write_text(path.read_text().replace('"norm": "none"', '"norm": "batch"'))
     same = read_study(tmp_path / "same")
     summary = summarise(same)
-    assert "undecided" in page.headline(same, summary)
-    assert "so there is no spread and no interval" in page.headline(same, summary)
-    assert summary["reason_no_intervals"] in page.notices(same, summary)
+    assert "undecided" in headline.headline(same, summary)
+    assert "so there is no spread and no interval" in headline.headline(same, summary)
+    assert summary["reason_no_intervals"] in headline.notices(same, summary)
     row = summary["paired"]["test_accuracy"]
     assert {row[key] for key in ("ci_t", "ci_bootstrap", "p_t", "p_sign_flip", "cohens_dz")} == {
         None
@@ -263,7 +263,7 @@ def test_one_arm_is_described_without_comparison(tmp_path):
     study, summary, written = report(
         tmp_path, arms=("batch",), seeds=(9,), name="folder-secret place", epochs=1
     )
-    assert page.headline(study, summary).endswith("nothing is compared.")
+    assert headline.headline(study, summary).endswith("nothing is compared.")
     html = (tmp_path / "report.html").read_text()
     assert "Claims" not in Page(html).text
     drawn = sum(figure.build is not None for figure in study_figures(study, summary, None))

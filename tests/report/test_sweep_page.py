@@ -9,6 +9,7 @@ from fake_study import write_study
 from made_up import changed
 
 from cifar_jax.report import (
+    headline,
     model_card,
     number_tables,
     page,
@@ -180,7 +181,7 @@ def test_many_norms_are_all_compared_with_the_first(tmp_path):
     others = summary["against_first"]
     assert [row["arms"] for row in others] == [["none", a] for a in ("batch", "layer", "group")]
     assert all(row["p_t_holm"] >= row["p_t"] for row in others)
-    assert "Of 3 arms compared with baseline" in page.headline(study, summary)
+    assert "Of 3 arms compared with baseline" in headline.headline(study, summary)
     assert len(number_tables.against_first_table(summary).rows) == 3
     assert "only about BatchNorm and the baseline" in tables.claims_table(study, summary).note
     (all_arms,) = (
