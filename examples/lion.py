@@ -13,7 +13,7 @@ smaller learning rate and a larger weight decay. An optimiser is a function of t
 hyper-parameters and the schedule. It returns any optax transformation. Each optimiser deserves
 its best learning rate. This command compares several:
 
-    python -m cifar_jax.main study examples/lion.py --arms lion --sweep lr=0.0001,0.0003,0.001
+    python -m cifar_jax.main study examples/lion.py --arms lion --sweep learning_rate=1e-4,3e-4,1e-3
 """
 
 import optax

@@ -38,10 +38,12 @@ def written(document: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Return the arguments of `python -m cifar_jax.main` in all documents, without the synopsis."""
+    """Return the arguments of `python -m cifar_jax.main` in documents and examples."""
     found = []
-    for document in DOCUMENTS:
-        for line in written(document):
+    examples = [path.read_text().splitlines() for path in ROOT.glob("examples/*.py")]
+    shown = [line[line.find("python -m") :] for lines in examples for line in lines]
+    for lines in (shown, *map(written, DOCUMENTS)):
+        for line in lines:
             words = re.match(
                 r"(?:python -m cifar_jax\.main\b|(?=(?:study|train|report|seeds) --))(.*)", line
             )

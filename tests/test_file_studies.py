@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import last_of_each
 from PIL import Image
+from scipy import stats
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.experiments import batchnorm
@@ -89,6 +90,10 @@ def same_runs(first: Path, second: Path, seeds=(3, 4)) -> None:
 
 def plan_of(workdir: Path):
     return json.loads((workdir / "study.json").read_text())
+
+
+def summary_of(workdir: Path):
+    return json.loads((workdir / "summary.json").read_text())
 
 
 def contents(workdir: Path) -> dict[Path, bytes]:
@@ -457,3 +462,47 @@ def without_times(value: Any) -> Any:
         kept = ("id", "claim", "published") if timed else value
         return {k: without_times(value[k]) for k in kept if "seconds" not in k and "time" not in k}
     return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def test_seeds_are_added_by_two_stages(study, file, tmp_path, capsys):
+    workdir = tmp_path / "w"
+    assert study(file, workdir, "--arms", "b,wide") == 0
+    first = np.array(summary_of(workdir)["paired"]["test_accuracy"]["differences"])
+    t_s = stats.t.ppf(0.975, 1) * 100 * first.std(ddof=1)
+    assert t_s > 0
+    width = f"{1.001 * t_s / 3**0.5:.4f}"  # Three seeds are the fewest for it.
+    argv = ("--arms", "b,wide", "--half-width", width)
+    assert study(file, workdir, *argv) == 0
+    assert "first stage of 2 seeds" in capsys.readouterr().out
+    assert plan_of(workdir)["seeds"] == [3, 4, 5]
+    found = summary_of(workdir)
+    gains = 100 * np.array(found["paired"]["test_accuracy"]["differences"])
+    assert gains[:2] == pytest.approx(100 * first)
+    ends = gains.mean() + np.array([-1, 1]) * t_s / 3**0.5
+    assert found["two_stages"]["interval"] == pytest.approx(ends / 100)
+    assert "(Stein 1945)" in (workdir / "report.md").read_text()
+    # The same command finds nothing to train. The first stage cannot change.
+    assert main(["study", str(file), "--workdir", str(workdir)]) == 0
+    assert "0 finished" not in capsys.readouterr().out
+    refused(capsys, study(file, workdir, *argv, "--seeds", "3"), "the first stage of the study")
+
+
+def test_a_plan_trains_nothing(finished, capsys):
+    before = contents(finished)
+    assert main(["study", "--plan", "--workdir", str(finished)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "with 2 paired seeds" in line]
+    assert contents(finished) == before
+    refused(capsys, main(["study", "--plan"]), "--plan: needs --workdir")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seeds", "1"], "--half-width needs at least 2 seeds"),
+        (["--sweep", "learning_rate=0.1,0.2"], "cannot be combined with --sweep"),
+    ],
+)
+def test_two_stages_need_two_seeds_and_no_sweep(study, file, tmp_path, capsys, flags, said):
+    refused(capsys, study(file, tmp_path / "w", "--half-width", "1", *flags), said)
+    assert not (tmp_path / "w").exists()
