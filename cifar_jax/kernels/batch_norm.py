@@ -90,9 +90,10 @@ def _batch_norm_bwd(eps: float, saved: _Saved, cotangents: _Triple) -> _Triple:
     x, scale, mean, inverse = saved
     g, g_mean, g_var = cotangents
     g = wide(g)
-    axes = tuple(range(x.ndim - 1))
-    d_bias = jnp.sum(g, axes)
-    d_scale = jnp.sum(g * (wide(x) - mean), axes) * inverse
+    # In another shape than in `_moments` and `_input_gradient`: XLA would keep a shared difference.
+    g_rows, x_rows = (a.reshape(len(a), -1, a.shape[-1]) for a in (g, wide(x)))
+    d_bias = jnp.sum(g_rows, (0, 1))
+    d_scale = jnp.sum(g_rows * (x_rows - mean), (0, 1)) * inverse
     scaled = g * (scale * inverse)
     return _input_gradient(saved, scaled, d_scale, d_bias, g_mean, g_var), d_scale, d_bias
 
