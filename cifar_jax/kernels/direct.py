@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cifar_jax.kernels.taps import output_size
+from cifar_jax.kernels.taps import output_size, taps
 
 _MIN_FEATURES = 32
 _MIN_CHUNK = 4
@@ -190,16 +190,39 @@ def _kernel_gradient_of_chunk(
     return functools.reduce(jnp.add, parts)
 
 
+def _narrow_kernel_gradient_of_chunk(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> jax.Array:
+    """The same for few channels: one product of x's shifted columns and g's shifted rows.
+
+    Args:
+        geometry: of two axes, without strides and dilation.
+    """
+    rows, columns, c, features = kernel.shape
+    (top, _), (left, right) = geometry.padding
+    zero = jnp.zeros((), x.dtype)
+    x_padded = lax.pad(x, zero, [(0, 0, 0), (0, 0, 0), (left, right, 0), (0, 0, 0)])
+    bottom = x.shape[1] - g.shape[1] + top
+    g_padded = lax.pad(g, zero, [(0, 0, 0), (rows - 1 - top, bottom, 0), (0, 0, 0), (0, 0, 0)])
+    shifted_x = jnp.concatenate(taps(x_padded, (2,), (columns,), (1,), (1,)), -1)
+    shifted_g = jnp.concatenate(taps(g_padded, (1,), (rows,), (1,), (1,))[::-1], -1)
+    y = jnp.einsum("nhwc,nhwk->ck", shifted_x, shifted_g, precision=geometry.precision)
+    return y.reshape(columns, c, rows, features).transpose(2, 0, 1, 3)
+
+
 def kernel_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient of `xla` by the kernel, in chunks of images that stay in the cache."""
     positions = math.prod(g.shape[1:-1])
     size = min(len(x), max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions)))
     whole, left = divmod(len(x), size)
+    two_plain_axes = geometry.strides == geometry.dilation == (1, 1)
+    narrow = two_plain_axes and kernel.shape[-1] < _MIN_FEATURES
+    of_chunk = _narrow_kernel_gradient_of_chunk if narrow else _kernel_gradient_of_chunk
 
     def part(start: Any, count: int) -> jax.Array:
         # Slices of x itself: XLA would compute x again for another shape.
         images, gradients = (lax.dynamic_slice_in_dim(a, start, count) for a in (x, g))
-        return _kernel_gradient_of_chunk(gradients, images, kernel, geometry)
+        return of_chunk(gradients, images, kernel, geometry)
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
         return total + part(i * size, size)
