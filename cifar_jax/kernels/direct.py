@@ -204,9 +204,13 @@ def _narrow_kernel_gradient_of_chunk(
     x_padded = lax.pad(x, zero, [(0, 0, 0), (0, 0, 0), (left, right, 0), (0, 0, 0)])
     bottom = x.shape[1] - g.shape[1] + top
     g_padded = lax.pad(g, zero, [(0, 0, 0), (rows - 1 - top, bottom, 0), (0, 0, 0), (0, 0, 0)])
-    shifted_x = jnp.concatenate(taps(x_padded, (2,), (columns,), (1,), (1,)), -1)
-    shifted_g = jnp.concatenate(taps(g_padded, (1,), (rows,), (1,), (1,))[::-1], -1)
-    y = jnp.einsum("nhwc,nhwk->ck", shifted_x, shifted_g, precision=geometry.precision)
+    shifted_x = jnp.concatenate(taps(x_padded, (2,), (columns,), (1,)), -1)
+    shifted_g = jnp.concatenate(taps(g_padded, (1,), (rows,), (1,))[::-1], -1)
+    # As matrices: of more axes XLA would transpose one.
+    shifted_x, shifted_g = (a.reshape(-1, a.shape[-1]) for a in (shifted_x, shifted_g))
+    y = lax.dot_general(
+        shifted_x, shifted_g, (((0,), (0,)), ((), ())), precision=geometry.precision
+    )
     return y.reshape(columns, c, rows, features).transpose(2, 0, 1, 3)
 
 
