@@ -24,7 +24,6 @@ from cifar_jax.kernels.taps import output_size, taps
 _BLOCK = 2
 _SPLIT = 4
 _MIN_TILED_CHANNELS = 16
-_MIN_WINOGRAD_CHANNELS = 32
 _MIN_SHARED_CHANNELS = 64
 _MAX_PATCHES_BYTES = 1 << 29
 
@@ -165,8 +164,6 @@ def _fastest(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry)
     """The convolution in the form that is fastest with one kernel."""
     if platform != "cpu":
         return xla(x, kernel, geometry)
-    if _is_dense3x3(kernel, geometry) and min(kernel.shape[-2:]) >= _MIN_WINOGRAD_CHANNELS:
-        return products(platform, x, kernel, geometry)
     return direct.conv(x, kernel, geometry)
 
 

@@ -8,7 +8,6 @@ a hundred times as long. Here each gradient is a convolution in that layout.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,64 +66,36 @@ def _padding(read: int, count: int, stride: int, low: int, size: int) -> tuple[i
     return low, (count - 1) * stride + read - low - size
 
 
-def _shifted_kernels(
-    kernel: jax.Array, geometry: Geometry, spread: Sequence[int], block: Sequence[int]
-) -> jax.Array:
-    """A kernel that computes a block of neighbouring outputs: (..., Cin, prod(block) * Cout).
+def _pair_of_kernels(kernel: jax.Array, stride: int) -> jax.Array:
+    """A kernel that computes two neighbouring outputs along the last axis: (..., Cin, 2 * Cout)."""
+    last = kernel.ndim - 3
 
-    Where x has zeros between its elements, the parts that read them are left out.
-    """
-    copies = []
-    for index in itertools.product(*map(range, block)):
-        pads, kept = [], []
-        for axis, (at, size, step) in enumerate(zip(index, block, spread, strict=True)):
-            stride, k = geometry.strides[axis], kernel.shape[axis]
-            first = -geometry.padding[axis][0] % step
-            length = step * ((k - 1 + stride * (size - 1) + first) // step + 1)
-            pads.append((first + stride * at, length - k - first - stride * at))
-            kept.append(slice(None, None, step))
-        copies.append(jnp.pad(kernel, [*pads, (0, 0), (0, 0)])[tuple(kept)])
-    return jnp.stack(copies, -2).reshape(*copies[0].shape[:-1], -1)
+    def shifted(before: int) -> jax.Array:
+        pads = [(0, 0)] * kernel.ndim
+        pads[last] = (before, stride - before)
+        return jnp.pad(kernel, pads)
 
-
-def _in_blocks(
-    x: jax.Array, kernel: jax.Array, geometry: Geometry, spread: Sequence[int], size: Sequence[int]
-) -> jax.Array:
-    """A convolution that computes each block of neighbouring outputs as channels of one.
-
-    Args:
-        geometry: without dilation.
-        spread: distance of x's elements; what is between them counts as zero.
-        size: of the output.
-    """
-    features = kernel.shape[-1]
-    block = [*spread[:-1], spread[-1] * _pair(features * math.prod(spread), size[-1])]
-    wide = _shifted_kernels(kernel, geometry, spread, block)
-    count = [-(-n // b) for n, b in zip(size, block, strict=True)]
-    strides = [s * b // d for s, b, d in zip(geometry.strides, block, spread, strict=True)]
-    padding = [
-        _padding(wide.shape[i], count[i], strides[i], -(-low // spread[i]), x.shape[i + 1])
-        for i, (low, _) in enumerate(geometry.padding)
-    ]
-    y = xla(x, wide, replace(geometry, strides=tuple(strides), padding=tuple(padding)))
-    y = y.reshape(len(x), *count, *block, features)
-    axes = range(1, 1 + len(size))
-    y = y.transpose(0, *itertools.chain(*((i, i + len(size)) for i in axes)), y.ndim - 1)
-    y = y.reshape(len(x), *(n * b for n, b in zip(count, block, strict=True)), features)
-    return y[(slice(None), *map(slice, size))]
+    return jnp.concatenate([shifted(0), shifted(stride)], -1)
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """`xla` without groups; narrow results are computed in pairs of neighbours."""
-    if set(geometry.dilation) != {1}:
+    (low, high), stride, features = geometry.padding[-1], geometry.strides[-1], kernel.shape[-1]
+    size = output_size(x.shape[-2] + low + high, kernel.shape[-3], stride)
+    if geometry.dilation[-1] != 1 or _pair(features, size) == 1:
         return xla(x, kernel, geometry)
-    size = [
-        output_size(n + low + high, k, stride)
-        for n, (low, high), k, stride in zip(
-            x.shape[1:-1], geometry.padding, kernel.shape, geometry.strides, strict=False
-        )
-    ]
-    return _in_blocks(x, kernel, geometry, (1,) * len(size), size)
+    wide = _pair_of_kernels(kernel, stride)
+    last = _padding(wide.shape[-3], size // 2, 2 * stride, low, x.shape[-2])
+    y = xla(
+        x,
+        wide,
+        replace(
+            geometry,
+            strides=(*geometry.strides[:-1], 2 * stride),
+            padding=(*geometry.padding[:-1], last),
+        ),
+    )
+    return y.reshape(*y.shape[:-2], size, features)
 
 
 def transposed(
@@ -144,11 +115,43 @@ def transposed(
 def strided_input_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> jax.Array:
-    """Gradient of `xla` by x."""
-    flipped, backward = transposed(g, x, kernel, geometry)
+    """Gradient of `xla` by x: one product, then a sum over the elements of the kernel.
+
+    Inputs of one phase (position modulo the strides) read the same elements of the kernel.
+    """
     if set(geometry.dilation) != {1}:
+        flipped, backward = transposed(g, x, kernel, geometry)
         return xla(g, flipped, backward, lhs_dilation=geometry.strides)
-    return _in_blocks(g, flipped, backward, geometry.strides, x.shape[1:-1])
+    *window, c, features = kernel.shape
+    strides, outer = geometry.strides, x.shape[1:-1]
+    matrix = kernel.reshape(-1, features).T
+    product = jnp.matmul(g.reshape(-1, features), matrix, precision=geometry.precision)
+    product = product.reshape(*g.shape[:-1], *window, c)
+    count = [-(-n // stride) for n, stride in zip(outer, strides, strict=True)]
+    zero = jnp.zeros((), x.dtype)
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        total = jnp.broadcast_to(zero, (len(x), *count, c))
+        for tap in itertools.product(*map(range, window)):
+            moves = [
+                divmod(at + low - k, stride)
+                for at, k, stride, (low, _) in zip(
+                    phase, tap, strides, geometry.padding, strict=True
+                )
+            ]
+            if not any(rest for _, rest in moves):
+                config = [
+                    (-by, n - size + by, 0)
+                    for (by, _), n, size in zip(moves, count, g.shape[1:-1], strict=True)
+                ]
+                part = product[(..., *tap, slice(None))]
+                total += lax.pad(part, zero, [(0, 0, 0), *config, (0, 0, 0)])
+        phases.append(total)
+    y = jnp.stack(phases, -2).reshape(len(x), *count, *strides, c)
+    axes = range(1, 1 + len(count))
+    y = y.transpose(0, *itertools.chain(*((i, i + len(count)) for i in axes)), y.ndim - 1)
+    y = y.reshape(len(x), *(n * stride for n, stride in zip(count, strides, strict=True)), c)
+    return y[(slice(None), *map(slice, outer))]
 
 
 def _kernel_gradient_of_chunk(
