@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from cifar_jax.kernels import depthwise, direct, pooling, winograd
+from cifar_jax.kernels import depthwise, direct, forms, pooling, winograd
 from cifar_jax.kernels.direct import Geometry as Geometry
 from cifar_jax.kernels.direct import xla as xla
 from cifar_jax.kernels.taps import output_size, taps
@@ -144,91 +144,104 @@ def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
     )
 
 
-def products(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Any convolution as sums of products that `jax.vmap` keeps as such."""
+def products(form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Any convolution as sums of products that `jax.vmap` keeps as such.
+
+    Args:
+        form: of a dense 3x3 convolution: "winograd", "patches" or "blocks", see `forms.FORMS`.
+        x, kernel, geometry: see `conv`.
+    """
     if _is_depthwise(x, kernel, geometry):
         padded = pad(x, geometry.padding)
         return depthwise.conv(padded, kernel[..., 0, :], geometry.strides, geometry.dilation)
-    if not _is_dense3x3(kernel, geometry):
+    if form == "patches" or not _is_dense3x3(kernel, geometry):
         return patches(x, kernel, geometry)
     # One zero around is what the 3x3 forms add: pad by what is wanted beyond, cut off the excess.
     x = pad(x, tuple((max(0, low - 1), max(0, high - 1)) for low, high in geometry.padding))
-    if platform == "cpu" and x.shape[-1] >= _MIN_TILED_CHANNELS:
+    if form == "winograd" and x.shape[-1] >= _MIN_TILED_CHANNELS:
         y = winograd.conv3x3(x, kernel)
     else:
         y = blocks(x, kernel, geometry.precision)
     return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
 
 
-def _fastest(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """The convolution in the form that is fastest with one kernel."""
-    if platform != "cpu":
+def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution of one of several runs, in the form that is fastest for so many."""
+    form = forms.best_form(x.dtype, runs)
+    if form == "xla" or (runs == 1 and not _is_dense3x3(kernel, geometry)):
         return xla(x, kernel, geometry)
-    return direct.conv(x, kernel, geometry)
+    return products(form, x, kernel, geometry)
+
+
+def _form_for(platform: str, runs: int) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
+    """Return the convolution for a number of runs in one program."""
+    if platform != "cpu":
+        return functools.partial(_on_accelerator, runs)
+    return direct.conv if runs == 1 else functools.partial(products, "winograd")
 
 
 def _gradients(
-    platform: str, g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+    platform: str,
+    geometry: Geometry,
+    runs: int,
+    g: jax.Array,
+    x: jax.Array,
+    kernel: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    if platform != "cpu":
-        d_x, d_kernel = jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+    """The gradients of `_form_for(platform, runs)` with respect to x and kernel."""
+    if platform != "cpu" or runs > 1:
+        form = _form_for(platform, runs)
+        d_x, d_kernel = jax.vjp(lambda x, kernel: form(x, kernel, geometry), x, kernel)[1](g)
         return d_x, d_kernel
     if set(geometry.strides) == {1}:
-        d_x = _fastest(platform, g, *direct.transposed(g, x, kernel, geometry))
+        d_x = direct.conv(g, *direct.transposed(g, x, kernel, geometry))
     else:
         d_x = direct.strided_input_gradient(g, x, kernel, geometry)
     return d_x, direct.kernel_gradient(g, x, kernel, geometry)
 
 
-def _unless_mapped(plain: Callable[..., Any], mapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `plain` as a function that becomes `mapped` under `jax.vmap`."""
-    function = custom_vmap(plain)
+def _by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function(1, ...)`. Under `jax.vmap` over n runs it becomes `function(n, ...)`."""
+    single = custom_vmap(functools.partial(function, 1))
 
-    @function.def_vmap
-    def rule(_: int, in_batched: Sequence[bool], *operands: jax.Array) -> tuple[Any, Any]:
+    @single.def_vmap
+    def rule(runs: int, in_batched: Sequence[bool], *operands: jax.Array) -> tuple[Any, Any]:
         if list(in_batched) == [True, False]:  # Only the images: one larger batch.
             x, kernel = operands
-            y = function(x.reshape(-1, *x.shape[2:]), kernel)
+            y = single(x.reshape(-1, *x.shape[2:]), kernel)
             return y.reshape(*x.shape[:2], *y.shape[1:]), True
         axes = [0 if batched else None for batched in in_batched]
-        y = jax.vmap(mapped, axes)(*operands)
+        y = jax.vmap(functools.partial(function, runs), axes)(*operands)
         return y, jax.tree.map(lambda _: True, y)
 
-    return function
+    return single
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def xla_unless_mapped(
-    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
-) -> jax.Array:
-    """XLA's convolution; products under `jax.vmap`, where XLA would make a grouped convolution."""
-    y: jax.Array = _unless_mapped(
-        lambda x, kernel: _fastest(platform, x, kernel, geometry),
-        lambda x, kernel: products(platform, x, kernel, geometry),
-    )(x, kernel)
+def by_runs(x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry) -> jax.Array:
+    """A convolution in the form for the number of runs that `jax.vmap` gives it."""
+
+    def forward(runs: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _form_for(platform, runs)(x, kernel, geometry)
+
+    y: jax.Array = _by_runs(forward)(x, kernel)
     return y
 
 
 def _forward(
     x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return xla_unless_mapped(x, kernel, platform, geometry), (x, kernel)
+    return by_runs(x, kernel, platform, geometry), (x, kernel)
 
 
 def _backward(
     platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def plain(g: jax.Array, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _gradients(platform, g, x, kernel, geometry)
-
-    def mapped(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
-        return jax.vjp(lambda x, kernel: products(platform, x, kernel, geometry), x, kernel)[1](g)
-
-    d_x, d_kernel = _unless_mapped(plain, mapped)(g, *saved)
+    d_x, d_kernel = _by_runs(functools.partial(_gradients, platform, geometry))(g, *saved)
     return d_x, d_kernel
 
 
-xla_unless_mapped.defvjp(_forward, _backward)
+by_runs.defvjp(_forward, _backward)
 
 
 def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -251,8 +264,8 @@ def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
             or (few_or_many and _is_dense3x3(kernel, geometry))
             or x.dtype == jnp.float64  # XLA's CPU backend has no fast convolution of it.
         ):
-            return products(platform, x, kernel, geometry)
-    return xla_unless_mapped(x, kernel, platform, geometry)
+            return products("winograd", x, kernel, geometry)
+    return by_runs(x, kernel, platform, geometry)
 
 
 class Windows(NamedTuple):
