@@ -6,11 +6,12 @@ Each program trains the report's CNN with a norm, batch 128, for some steps in o
 runs are one program. `--save` writes the table that the package reads, `kernels/forms.json`.
 """
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,14 +51,14 @@ class Program(NamedTuple):
 
 
 def candidates(precisions: Sequence[str], runs: Sequence[int], names: Sequence[str]) -> Any:
-    """Yield what is measured: Winograd only in float32, grouped convolutions not beyond 10 runs."""
+    """Yield what is measured: two forms only in float32, XLA's convolutions only for one run."""
     for count in runs:
         for precision in precisions:
             for form in names:
-                if form == "winograd" and precision != "float32":
-                    continue  # Its transforms would multiply the rounding error.
-                if form == "xla" and count > 10:
-                    continue  # It is slower and takes minutes to compile.
+                if form in ("winograd", "split") and precision != "float32":
+                    continue  # Winograd's transforms would multiply the rounding error.
+                if form in ("xla", "mixed") and count > 1:
+                    continue  # Grouped convolutions: three times as slow on an H100.
                 yield Candidate(precision, count, form)
 
 
@@ -123,72 +124,28 @@ def save(found: dict[Candidate, dict[str, Any]], norm: str, batch: int) -> None:
     forms.TABLE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, write a JSON."""
-    parser = make_parser("forms", __doc__)
-    parser.add_argument("--runs", type=integers, default=[1, 5, 10, 40], help="(1,5,10,40)")
-    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="(all three)")
-    parser.add_argument("--forms", default=",".join(forms.FORMS), help=f"({','.join(forms.FORMS)})")
-    parser.add_argument("--norm", choices=("none", "batch"), default="batch", help="(batch)")
-    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
-    parser.add_argument("--steps", type=positive, default=88, help="a repeat (88)")
-    parser.add_argument("--repeats", type=positive, default=3, help="of each candidate (3)")
-    parser.add_argument("--limit", type=positive, default=600, help="seconds for all (600)")
-    parser.add_argument("--compilers", type=positive, default=4, help="threads that compile (4)")
-    parser.add_argument("--save", action="store_true", help="write the package's table")
-    args = parse(parser, argv, runs=[1, 2], precisions="float32", steps=2, repeats=1)
-    names, precisions = args.forms.split(","), args.precisions.split(",")
-    if unknown := set(names) - set(forms.FORMS):
-        parser.error(f"--forms: {min(unknown)!r} is not one of {', '.join(forms.FORMS)}")
-    if unknown := set(precisions) - set(PRECISIONS):
-        parser.error(f"--precisions: {min(unknown)!r} is not one of {', '.join(PRECISIONS)}")
-    if jax.default_backend() == "cpu":
-        parser.error("forms are chosen on accelerators alone, and JAX finds none")
+def compile_all(
+    wanted: Sequence[Candidate], norm: str, args: argparse.Namespace
+) -> Iterator[tuple[Candidate, Program]]:
+    """Compile the candidates in threads, and yield each. One that fails is a line.
 
+    XLA times its own choices one after the other, so that they do not disturb each other.
+    """
     ends = time.monotonic() + args.limit
-    found: dict[Candidate, dict[str, Any]] = {}
-    wanted = list(candidates(precisions, args.runs, names))
     with ThreadPoolExecutor(args.compilers) as pool:
-        compiling: dict[Candidate, Future[Program]] = {}
+        compiling = [
+            pool.submit(_unless(ends, lower(candidate, norm, args.steps, args.batch)))
+            for candidate in wanted
+        ]
+        wait(compiling)  # The timing that follows has the device for itself.
         for candidate in wanted:
-            traced = lower(candidate, args.norm, args.steps, args.batch)
-            compiling[candidate] = pool.submit(_unless(ends, traced))
-        for candidate, future in compiling.items():
-            show_progress(str(candidate))
+            future = compiling.pop(0)  # Free its memory after the loop's body.
             try:
                 program = future.result()
-                seconds = summary(measure(program, args.repeats))
-            except Exception as error:  # Out of memory, or no time left: the others go on.
+            except Exception as error:  # Out of memory, or no time left.
                 print(f"{candidate}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
                 continue
-            found[candidate] = {
-                "ms a step": 1000 * seconds.median / args.steps,
-                "compile seconds": program.compile_seconds,
-                "temporary bytes": program.temporary_bytes,
-                "samples": [1000 * sample / args.steps for sample in seconds.samples],
-            }
-            del program, future
-            compiling[candidate] = Future()  # Free its memory.
-    show_progress("")
-    lines = []
-    for candidate, result in found.items():
-        rate = 1000 * candidate.runs * args.batch / result["ms a step"]
-        lines.append(
-            [
-                str(candidate),
-                f"{result['ms a step']:.3f}",
-                f"{rate:,.0f}",
-                f"{result['compile seconds']:.1f}",
-                f"{result['temporary bytes'] / 2**20:,.0f}",
-            ]
-        )
-    print(table([forms.card(), "ms a step", "images/s", "compiled in s", "MiB"], lines))
-    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
-    named = {str(candidate): result for candidate, result in found.items()}
-    write_json(args.output, {"settings": settings, "card": forms.card(), "candidates": named})
-    if args.save:
-        save(found, args.norm, args.batch)
-    print(f"written: {args.output}")
+            yield candidate, program
 
 
 def _unless(ends: float, function: Callable[[], Program]) -> Callable[[], Program]:
@@ -200,6 +157,65 @@ def _unless(ends: float, function: Callable[[], Program]) -> Callable[[], Progra
         return function()
 
     return checked
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the flags. Names are checked."""
+    parser = make_parser("forms", __doc__)
+    parser.add_argument("--runs", type=integers, default=[1, 5, 10, 40], help="(1,5,10,40)")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="(all three)")
+    parser.add_argument("--forms", default=",".join(forms.FORMS), help="(all)")
+    parser.add_argument("--norm", choices=("none", "batch"), default="batch", help="(batch)")
+    parser.add_argument("--batch", type=positive, default=128, help="images a step (128)")
+    parser.add_argument("--steps", type=positive, default=88, help="a repeat (88)")
+    parser.add_argument("--repeats", type=positive, default=3, help="of each candidate (3)")
+    parser.add_argument("--limit", type=positive, default=600, help="seconds of compiling (600)")
+    parser.add_argument("--compilers", type=positive, default=8, help="threads that compile (8)")
+    parser.add_argument("--save", action="store_true", help="write the package's table")
+    args = parse(parser, argv, runs=[1, 2], precisions="float32", steps=2, repeats=1)
+    args.forms, args.precisions = args.forms.split(","), args.precisions.split(",")
+    for flag, names, known in (
+        ("--forms", args.forms, forms.FORMS),
+        ("--precisions", args.precisions, PRECISIONS),
+    ):
+        if unknown := set(names) - set(known):
+            parser.error(f"{flag}: {min(unknown)!r} is not one of {', '.join(known)}")
+    if jax.default_backend() == "cpu":
+        parser.error("forms are chosen on accelerators alone, and JAX finds none")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write a JSON."""
+    args = parse_arguments(argv)
+    wanted = list(candidates(args.precisions, args.runs, args.forms))
+    found: dict[Candidate, dict[str, Any]] = {}
+    lines = []
+    for candidate, program in compile_all(wanted, args.norm, args):
+        show_progress(str(candidate))
+        seconds = summary(measure(program, args.repeats))
+        step = 1000 * seconds.median / args.steps
+        found[candidate] = {
+            "ms a step": step,
+            "compile seconds": program.compile_seconds,
+            "temporary bytes": program.temporary_bytes,
+            "samples": [1000 * sample / args.steps for sample in seconds.samples],
+        }
+        rate = 1000 * candidate.runs * args.batch / step
+        lines.append(
+            [
+                *(str(candidate), f"{step:.3f}", f"{rate:,.0f}"),
+                *(f"{program.compile_seconds:.1f}", f"{program.temporary_bytes / 2**20:,.0f}"),
+            ]
+        )
+    show_progress("")
+    print(table([forms.card(), "ms a step", "images/s", "compiled in s", "MiB"], lines))
+    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
+    named = {str(candidate): result for candidate, result in found.items()}
+    write_json(args.output, {"settings": settings, "card": forms.card(), "candidates": named})
+    if args.save:
+        save(found, args.norm, args.batch)
+    print(f"written: {args.output}")
 
 
 if __name__ == "__main__":

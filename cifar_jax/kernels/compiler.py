@@ -13,7 +13,13 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
         # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION",
-    }
+    },
+    "gpu": {
+        # The loop over steps becomes one CUDA graph, convolutions included. By default a graph ends
+        # at each convolution: with one run a step takes 1.05 to 1.1 times as long.
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,"
+        "DYNAMIC_SLICE_FUSION,CONVOLUTION,CONDITIONAL,WHILE",
+    },
 }
 
 

@@ -26,6 +26,7 @@ _SPLIT = 4
 _MIN_TILED_CHANNELS = 16
 _MIN_SHARED_CHANNELS = 64
 _MAX_PATCHES_BYTES = 1 << 29
+_THREE_TF32 = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
 
 def rows_product(
@@ -148,7 +149,7 @@ def products(form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     """Any convolution as sums of products that `jax.vmap` keeps as such.
 
     Args:
-        form: of a dense 3x3 convolution: "winograd", "patches" or "blocks", see `forms.FORMS`.
+        form: of a dense 3x3 convolution, see `forms.FORMS`.
         x, kernel, geometry: see `conv`.
     """
     if _is_depthwise(x, kernel, geometry):
@@ -159,16 +160,17 @@ def products(form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     # One zero around is what the 3x3 forms add: pad by what is wanted beyond, cut off the excess.
     x = pad(x, tuple((max(0, low - 1), max(0, high - 1)) for low, high in geometry.padding))
     if form == "winograd" and x.shape[-1] >= _MIN_TILED_CHANNELS:
-        y = winograd.conv3x3(x, kernel)
+        y = winograd.conv3x3(x, kernel, geometry.precision)
     else:
-        y = blocks(x, kernel, geometry.precision)
+        y = blocks(x, kernel, _THREE_TF32 if form == "split" else geometry.precision)
     return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
 
 
 def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """The convolution of one of several runs, in the form that is fastest for so many."""
-    form = forms.best_form(x.dtype, runs)
-    if form == "xla" or (runs == 1 and not _is_dense3x3(kernel, geometry)):
+    form = forms.best_form(forms.precision_name(x.dtype, geometry.precision), runs)
+    dense, wide = _is_dense3x3(kernel, geometry), x.shape[-1] >= _MIN_TILED_CHANNELS
+    if form == "xla" or (form == "mixed" and wide) or (runs == 1 and not dense):
         return xla(x, kernel, geometry)
     return products(form, x, kernel, geometry)
 
@@ -305,5 +307,8 @@ def conv3x3_windows(platform: str, x: jax.Array, kernel: jax.Array) -> Windows:
         if h % winograd.TILE == w % winograd.TILE == 0:
             y = winograd.tiled_conv3x3(x, kernel)
             return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)
-    y = conv(platform, x, kernel, Geometry((1, 1), ((1, 1), (1, 1)), (1, 1)))
+    # The setting of now: a loop's body is vectorised later, outside the context that sets it.
+    precision = jax.config.jax_default_matmul_precision
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), precision=precision)
+    y = conv(platform, x, kernel, geometry)
     return Windows(pooling.split_windows(y), pooling.NHWC_AXES)

@@ -6,16 +6,20 @@ step with each form. `python -m benchmarks.forms --save` measures them.
 
 import functools
 import json
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 FORMS = {
     "xla": "XLA's convolution; with several runs a grouped one",
+    "mixed": "XLA's convolution from 16 channels on, else blocks",
     "blocks": "one product from 4x4 patches to 2x2 blocks of outputs",
+    "split": "blocks, each float32 product as three products of TF32",
     "patches": "one product from 3x3 patches (im2col)",
     "winograd": "Winograd's products from 16 channels on, else blocks",
 }
@@ -39,31 +43,54 @@ def card() -> str:
     return jax.devices()[0].device_kind
 
 
-def precision_of(dtype: Any) -> str:
-    """Return the name of the precision of products, from their dtype and JAX's setting."""
+def precision_name(dtype: Any, precision: Any) -> str:
+    """Return the setting `--precision` that gives products of a dtype and precision.
+
+    Args:
+        dtype: of the operands.
+        precision: as of `jax.lax.dot_general`. NVIDIA's default for float32 is TF32.
+    """
     if dtype == jnp.bfloat16:
         return "bfloat16"
-    return "tf32" if jax.config.jax_default_matmul_precision == "tensorfloat32" else "float32"
+    one = precision[0] if isinstance(precision, tuple) else precision
+    tf32 = (None, "tensorfloat32", "high", lax.Precision.HIGH, lax.Precision.DEFAULT)
+    return "tf32" if one in tf32 else "float32"
 
 
-def nearest(times: dict[str, Any], runs: int) -> Any:
-    """Return the entry of the largest measured number of runs up to `runs`, or the smallest."""
+def fastest(times: Mapping[str, Mapping[str, float]], runs: int) -> str:
+    """Return the fastest form at the largest measured number of runs up to `runs`.
+
+    Args:
+        times: milliseconds by number of runs and form, not empty.
+        runs: that train together.
+    """
     counts = sorted(map(int, times))
-    return times[str(max([n for n in counts if n <= runs], default=counts[0]))]
+    found = times[str(max([n for n in counts if n <= runs], default=counts[0]))]
+    return min(found, key=found.__getitem__)
 
 
-def best_form(dtype: Any, runs: int) -> str:
+def group_size(times: Mapping[str, Mapping[str, float]]) -> int | None:
+    """Return how many runs should train together, the measured number with the least time a run.
+
+    None means as many as there are: the largest measured number is the best, or none was measured.
+
+    Args:
+        times: milliseconds of a step of all runs, by number of runs and form.
+    """
+    a_run = {int(runs): min(found.values()) / int(runs) for runs, found in times.items()}
+    best = min(a_run, key=a_run.__getitem__, default=None)
+    return None if best == max(a_run, default=None) else best
+
+
+def best_form(precision: str, runs: int) -> str:
     """Return the fastest form for the default device, a key of `FORMS`.
 
     Args:
-        dtype: of the images and the kernel.
+        precision: see `precision_name`.
         runs: that train together.
     """
     chosen = forced.get()
     if chosen is not None:
         return chosen
-    times = measured(card()).get(precision_of(dtype), {})
-    if not times:
-        return "xla" if runs == 1 else "blocks"
-    found: dict[str, float] = nearest(times, runs)
-    return min(found, key=found.__getitem__)
+    times = measured(card()).get(precision, {})
+    return fastest(times, runs) if times else ("xla" if runs == 1 else "blocks")

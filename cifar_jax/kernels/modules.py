@@ -41,11 +41,10 @@ def _unbiased(var: jax.Array, count: int) -> jax.Array:
     return var * (count / (count - 1))
 
 
-def _own_batch_norm(norm: BatchNorm, x: jax.Array, *, train: bool) -> jax.Array:
+def _own_batch_norm(platform: str, norm: BatchNorm, x: jax.Array, *, train: bool) -> jax.Array:
     params = norm.variables["params"]
-    y, mean, var = batch_norm.batch_norm(
-        x, _as_wide(params["scale"], x), _as_wide(params["bias"], x), EPSILON
-    )
+    scale, bias = _as_wide(params["scale"], x), _as_wide(params["bias"], x)
+    y, mean, var = batch_norm.batch_norm(x, scale, bias, EPSILON, platform)
     count = x.size // x.shape[-1]
     _update_statistics(norm, None, norm.momentum, mean, _unbiased(var, count))
     return y
@@ -55,11 +54,11 @@ def _is_own(norm: nn.Module, x: jax.Array, *, train: bool) -> bool:
     return train and norm.has_variable("params", "scale")
 
 
-def _flax_batch_norm(norm: nn.BatchNorm, x: jax.Array, **_: Any) -> jax.Array:
+def _flax_batch_norm(platform: str, norm: nn.BatchNorm, x: jax.Array, **_: Any) -> jax.Array:
     params = norm.variables.get("params", {})
-    scale = params.get("scale", jnp.ones(x.shape[-1]))
-    bias = params.get("bias", jnp.zeros(x.shape[-1]))
-    y, mean, var = batch_norm.batch_norm(x, _as_wide(scale, x), _as_wide(bias, x), norm.epsilon)
+    scale = _as_wide(params.get("scale", jnp.ones(x.shape[-1])), x)
+    bias = _as_wide(params.get("bias", jnp.zeros(x.shape[-1])), x)
+    y, mean, var = batch_norm.batch_norm(x, scale, bias, norm.epsilon, platform)
     _update_statistics(norm, None, norm.momentum, mean, var)
     return y
 
@@ -141,7 +140,7 @@ def _block(platform: str, cnn: CNN, x: jax.Array, index: int, train: bool) -> ja
             normalised = (windows.values * factor + shift).astype(x.dtype)
             return windows.image(pooling.relu_max_pool_windows(normalised, windows.axes))
         y, mean, var = batch_norm.batch_norm_relu_max_pool_windows(
-            windows.values, scale, offset, EPSILON, windows.axes
+            windows.values, scale, offset, EPSILON, windows.axes, platform
         )
         # The convolution's bias cancels everywhere but in the running mean.
         count = windows.values.size // len(bias)
@@ -172,9 +171,9 @@ def interceptor(platform: str) -> Callable[..., Any]:
             return _block(platform, module, *args, **kwargs)
         if method == "__call__":
             if type(module) is BatchNorm and _is_own(module, *args, **kwargs):
-                return _own_batch_norm(module, *args, **kwargs)
+                return _own_batch_norm(platform, module, *args, **kwargs)
             if type(module) is nn.BatchNorm and _is_usual(module, *args, **kwargs):
-                return _flax_batch_norm(module, *args, **kwargs)
+                return _flax_batch_norm(platform, module, *args, **kwargs)
             if type(module) is nn.GroupNorm and _is_usual_group_norm(module, *args, **kwargs):
                 return _group_norm(module, *args, **kwargs)
         return call(*args, **kwargs)

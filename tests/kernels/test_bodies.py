@@ -115,30 +115,35 @@ def test_windows_name_the_shape_they_refuse(shape: tuple[int, ...]) -> None:
     assert str(shape) in str(refused.value)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (6, 5)])
-def test_batch_norm_value_and_all_gradients(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("platform", "shape"),
+    # 32 rows are summed in parts.
+    [("cpu", (2, 4, 4, 3)), ("cpu", (6, 5)), ("gpu", (2, 4, 4, 3)), ("gpu", (6, 5))],
+)
+def test_batch_norm_value_and_all_gradients(platform: str, shape: tuple[int, ...]) -> None:
     x, scale, bias = draw(6, shape, shape[-1:], shape[-1:])
     axes = tuple(range(len(shape) - 1))
-    y, mean, var = batch_norm.batch_norm(x, scale, bias, 1e-3)
+    y, mean, var = batch_norm.batch_norm(x, scale, bias, 1e-3, platform)
     wanted = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-3) * scale + bias
     np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(var, x.var(axes), rtol=1e-12)
-    norm = jax.jit(partial(batch_norm.batch_norm, eps=1e-3))
+    norm = jax.jit(partial(batch_norm.batch_norm, eps=1e-3, platform=platform))
     check_grads(norm, (x, scale, bias), 1, modes=["rev"])
 
 
-def test_fused_batch_norm_is_batch_norm_then_relu_then_pool() -> None:
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_fused_batch_norm_is_batch_norm_then_relu_then_pool(platform: str) -> None:
     """Values, statistics and all gradients; a scale may be negative or zero."""
     x, bias, g = draw(9, (3, 6, 4, 4), (4,), (3, 3, 2, 4))
     scale, g_mean, g_var = np.array([1.5, -0.7, 0.0, 2.0]), np.arange(4.0), np.ones(4)
     bias[2] = 0.3
 
     def alone(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Any:
-        y, mean, var = batch_norm.batch_norm(x, scale, bias, 1e-3)
+        y, mean, var = batch_norm.batch_norm(x, scale, bias, 1e-3, platform)
         return pooling.relu_max_pool_2x2(y), mean, var
 
-    fused = partial(batch_norm.batch_norm_relu_max_pool_2x2, eps=1e-3)
+    fused = partial(batch_norm.batch_norm_relu_max_pool_2x2, eps=1e-3, platform=platform)
     cotangents = tuple(map(jnp.asarray, (g, g_mean, g_var)))
     found, gradients = value_and_pullback(fused, cotangents, x, scale, bias)
     expected, wanted = value_and_pullback(alone, cotangents, x, scale, bias)
@@ -148,11 +153,12 @@ def test_fused_batch_norm_is_batch_norm_then_relu_then_pool() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
-def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_batch_norm_keeps_its_digits_far_from_zero(platform: str) -> None:
     """Mean square minus squared mean would lose all of float32's digits here."""
     x = (draw(7, (64, 4))[0] + 4096).astype(np.float32)
     one, zero = jnp.ones(4, jnp.float32), jnp.zeros(4, jnp.float32)
-    _, mean, var = batch_norm.batch_norm(jnp.asarray(x), one, zero, 1e-5)
+    _, mean, var = batch_norm.batch_norm(jnp.asarray(x), one, zero, 1e-5, platform)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-6)
     np.testing.assert_allclose(var, x.astype(np.float64).var(0), rtol=1e-4)
 
