@@ -7,6 +7,7 @@ runs are one program. `--save` writes the table that the package reads, `kernels
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -19,12 +20,13 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks._cli import integers, make_parser, parse, positive
 from benchmarks._problem import make_problem
 from benchmarks._timing import environment, show_progress, summary, table, write_json
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Data, TrainState, train_steps
+from cifar_jax.core.train import Data, Experiment, TrainState, train_steps
 from cifar_jax.kernels import forms, jit
 from cifar_jax.runner.programs import over_runs, stack_runs
 
@@ -62,14 +64,23 @@ def candidates(precisions: Sequence[str], runs: Sequence[int], names: Sequence[s
                 yield Candidate(precision, count, form)
 
 
+@functools.cache
+def first_state(
+    precision: str, norm: str, steps: int, batch: int
+) -> tuple[Experiment, Hyper, Data, TrainState]:
+    """Return a run of `steps` batches before its first step."""
+    problem = make_problem(norm, batch, steps * batch, precision=precision)
+    experiment, hyper, data, _ = problem
+    return experiment, jax.device_put(hyper), data, problem.state()
+
+
 def lower(candidate: Candidate, norm: str, steps: int, batch: int) -> Callable[[], Program]:
     """Trace a candidate. Return a function that compiles it, for another thread."""
-    problem = make_problem(norm, batch, steps * batch, precision=candidate.precision)
-    experiment, hyper, data, _ = problem
-    count = candidate.runs
-    states = [problem.state(seed) for seed in range(count)]
-    state = stack_runs(states) if count > 1 else states[0]
-    hyper = jax.device_put(stack_runs([hyper] * count) if count > 1 else hyper)
+    experiment, hyper, data, state = first_state(candidate.precision, norm, steps, batch)
+    if candidate.runs > 1:  # Equal runs take as long as others.
+        state, hyper = (stack_runs([tree] * candidate.runs) for tree in (state, hyper))
+    else:
+        state = jax.tree.map(jnp.copy, state)  # The program takes over its memory.
 
     def train(hyper: Hyper, state: TrainState, data: Data, start: Any, stop: Any) -> TrainState:
         return train_steps(experiment, hyper, data, state, start, stop)
@@ -88,7 +99,7 @@ def lower(candidate: Candidate, norm: str, steps: int, batch: int) -> Callable[[
 
         def call() -> Any:
             newest[0] = program(hyper, newest[0], data, 0, steps)
-            return newest[0].step
+            return newest[0].loss_sum
 
         return Program(call, seconds, program.memory_analysis().temp_size_in_bytes)
 

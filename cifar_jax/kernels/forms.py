@@ -94,3 +94,8 @@ def best_form(precision: str, runs: int) -> str:
         return chosen
     times = measured(card()).get(precision, {})
     return fastest(times, runs) if times else ("xla" if runs == 1 else "blocks")
+
+
+def best_group(precision: str) -> int | None:
+    """Return `group_size` for the default device. `precision`: see `precision_name`."""
+    return group_size(measured(card()).get(precision, {}))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError
+from cifar_jax.kernels import forms
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.study.directory import Cell
 from cifar_jax.study.grid import Arm, parse_sweep
@@ -45,7 +46,8 @@ def seed_parallelism(config: Config, platform: str) -> int:
     """Return the largest number of runs to train together.
 
     On a CPU one run uses all cores, and several would share its cache. One small CNN leaves most
-    of an accelerator idle, so there all runs train together.
+    of an accelerator idle, so there all runs train together, or as many as `forms.json` has the
+    least time a run for.
 
     Raises:
         UserError: `study.seed_parallelism` is neither `auto` nor an allowed number.
@@ -55,7 +57,9 @@ def seed_parallelism(config: Config, platform: str) -> int:
     runs = config.study.seeds * (len(sweep.values) if sweep else 1)
     stream = config.data.pipeline == "stream"
     if text == "auto":
-        return 1 if platform == "cpu" or stream else runs
+        if platform == "cpu" or stream:
+            return 1
+        return min(runs, forms.best_group(config.training.precision) or runs)
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
         raise UserError(f"--seed-parallelism: {text!r} is neither auto nor a number from 1 to 1000")
     if stream and int(text) > 1:
