@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
 class Program(NamedTuple):
     """A compiled candidate: `call` trains the steps of one repeat."""
 
-    call: Callable[[], Any]
+    call: Callable[[], jax.Array]  # the sum of the losses so far, of each run
     compile_seconds: float
     temporary_bytes: int
 
@@ -97,7 +97,7 @@ def lower(candidate: Candidate, norm: str, steps: int, batch: int) -> Callable[[
         seconds = time.perf_counter() - begun
         newest = [state]
 
-        def call() -> Any:
+        def call() -> jax.Array:
             newest[0] = program(hyper, newest[0], data, 0, steps)
             return newest[0].loss_sum
 
@@ -106,14 +106,15 @@ def lower(candidate: Candidate, norm: str, steps: int, batch: int) -> Callable[[
     return compiled
 
 
-def measure(program: Program, repeats: int) -> list[float]:
-    """Return the seconds of each call, after a first one that does not count."""
+def measure(program: Program, repeats: int) -> tuple[float, list[float]]:
+    """Return the sum of a run's losses in the first call, and the seconds of each later call."""
+    loss = float(jnp.ravel(program.call())[0])
     samples = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         begun = time.perf_counter()
         jax.block_until_ready(program.call())
         samples.append(time.perf_counter() - begun)
-    return samples[1:]
+    return loss, samples
 
 
 def save(found: dict[Candidate, dict[str, Any]], norm: str, batch: int) -> None:
@@ -204,10 +205,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = []
     for candidate, program in compile_all(wanted, args.norm, args):
         show_progress(str(candidate))
-        seconds = summary(measure(program, args.repeats))
+        loss, samples = measure(program, args.repeats)
+        seconds = summary(samples)
         step = 1000 * seconds.median / args.steps
         found[candidate] = {
             "ms a step": step,
+            "mean loss of the first steps": loss / args.steps,
             "compile seconds": program.compile_seconds,
             "temporary bytes": program.temporary_bytes,
             "samples": [1000 * sample / args.steps for sample in seconds.samples],
@@ -217,10 +220,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             [
                 *(str(candidate), f"{step:.3f}", f"{rate:,.0f}"),
                 *(f"{program.compile_seconds:.1f}", f"{program.temporary_bytes / 2**20:,.0f}"),
+                f"{loss / args.steps:.5f}",
             ]
         )
     show_progress("")
-    print(table([forms.card(), "ms a step", "images/s", "compiled in s", "MiB"], lines))
+    header = [forms.card(), "ms a step", "images/s", "compiled in s", "MiB", "mean loss"]
+    print(table(header, lines))
     settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
     named = {str(candidate): result for candidate, result in found.items()}
     write_json(args.output, {"settings": settings, "card": forms.card(), "candidates": named})
