@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from benchmarks._cli import integers, make_parser, parse, positive
 from benchmarks._problem import make_problem
-from benchmarks._timing import environment, show_progress, summary, table, write_json
+from benchmarks._timing import environment, show_progress, summary, write_json
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, TrainState, train_steps
 from cifar_jax.kernels import forms, jit
@@ -122,7 +122,9 @@ def save(found: dict[Candidate, dict[str, Any]], norm: str, batch: int) -> None:
     known = json.loads(forms.TABLE.read_text(encoding="utf-8"))
     steps: forms.Times = known.get(forms.card(), {}).get("steps", {})
     for (precision, runs, form), result in found.items():
-        steps.setdefault(precision, {}).setdefault(str(runs), {})[form] = result["ms a step"]
+        steps.setdefault(precision, {}).setdefault(str(runs), {})[form] = round(
+            result["ms a step"], 4
+        )
     here = environment()
     known[forms.card()] = {
         "measured": {
@@ -139,36 +141,38 @@ def save(found: dict[Candidate, dict[str, Any]], norm: str, batch: int) -> None:
 def compile_all(
     wanted: Sequence[Candidate], norm: str, args: argparse.Namespace
 ) -> Iterator[tuple[Candidate, Program]]:
-    """Compile the candidates in threads, and yield each. One that fails is a line.
+    """Compile the candidates in threads, and yield each that is ready in time.
 
-    XLA times its own choices one after the other, so that they do not disturb each other.
+    All are compiled before the first is timed, so that compiling does not disturb the times.
     """
     ends = time.monotonic() + args.limit
-    with ThreadPoolExecutor(args.compilers) as pool:
-        compiling = [
-            pool.submit(_unless(ends, lower(candidate, norm, args.steps, args.batch)))
-            for candidate in wanted
-        ]
-        wait(compiling)  # The timing that follows has the device for itself.
-        for candidate in wanted:
-            future = compiling.pop(0)  # Free its memory after the loop's body.
+    pool = ThreadPoolExecutor(args.compilers)
+    compiling: dict[Candidate, Future[Program]] = {}
+    for candidate in wanted:
+        if time.monotonic() < ends:
+            show_progress(f"tracing: {candidate}")
             try:
-                program = future.result()
-            except Exception as error:  # Out of memory, or no time left.
-                print(f"{candidate}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
-                continue
+                traced = lower(candidate, norm, args.steps, args.batch)
+            except ValueError as error:  # No such products on this device.
+                print(f"{candidate}: {error}")
+            else:
+                compiling[candidate] = pool.submit(traced)
+    show_progress("compiling")
+    wait(compiling.values(), ends - time.monotonic())
+    pool.shutdown(wait=False, cancel_futures=True)
+    show_progress("")
+    while compiling:  # Taking a program out frees its memory after the loop's body.
+        candidate = next(iter(compiling))
+        future = compiling.pop(candidate)
+        if not future.done() or future.cancelled():
+            print(f"{candidate}: not compiled within --limit")
+            continue
+        try:
+            program = future.result()
+        except Exception as error:  # Out of memory, for example.
+            print(f"{candidate}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        else:
             yield candidate, program
-
-
-def _unless(ends: float, function: Callable[[], Program]) -> Callable[[], Program]:
-    """Return the function, made to fail after a time."""
-
-    def checked() -> Program:
-        if time.monotonic() > ends:
-            raise TimeoutError("--limit is over")
-        return function()
-
-    return checked
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -198,39 +202,34 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, write a JSON."""
+    """Measure, print a row for each candidate, write a JSON."""
     args = parse_arguments(argv)
+    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
     wanted = list(candidates(args.precisions, args.runs, args.forms))
     found: dict[Candidate, dict[str, Any]] = {}
-    lines = []
+    row = "{:28}  {:>9}  {:>10}  {:>13}  {:>6}  {:>9}"
+    print(f"{forms.card()}, report's CNN, norm {args.norm}, batch {args.batch}")
+    print(row.format("", "ms a step", "images/s", "compiled in s", "MiB", "mean loss"))
     for candidate, program in compile_all(wanted, args.norm, args):
-        show_progress(str(candidate))
         loss, samples = measure(program, args.repeats)
-        seconds = summary(samples)
-        step = 1000 * seconds.median / args.steps
+        step = 1000 * summary(samples).median / args.steps
         found[candidate] = {
             "ms a step": step,
             "mean loss of the first steps": loss / args.steps,
             "compile seconds": program.compile_seconds,
             "temporary bytes": program.temporary_bytes,
-            "samples": [1000 * sample / args.steps for sample in seconds.samples],
+            "samples": [1000 * sample / args.steps for sample in samples],
         }
         rate = 1000 * candidate.runs * args.batch / step
-        lines.append(
-            [
-                *(str(candidate), f"{step:.3f}", f"{rate:,.0f}"),
-                *(f"{program.compile_seconds:.1f}", f"{program.temporary_bytes / 2**20:,.0f}"),
-                f"{loss / args.steps:.5f}",
-            ]
+        values = [f"{step:.3f}", f"{rate:,.0f}", f"{program.compile_seconds:.1f}"]
+        megabytes = f"{program.temporary_bytes / 2**20:,.0f}"
+        print(
+            row.format(str(candidate), *values, megabytes, f"{loss / args.steps:.5f}"), flush=True
         )
-    show_progress("")
-    header = [forms.card(), "ms a step", "images/s", "compiled in s", "MiB", "mean loss"]
-    print(table(header, lines))
-    settings = {name: getattr(args, name) for name in ("norm", "batch", "steps", "repeats")}
-    named = {str(candidate): result for candidate, result in found.items()}
-    write_json(args.output, {"settings": settings, "card": forms.card(), "candidates": named})
-    if args.save:
-        save(found, args.norm, args.batch)
+        named = {str(candidate): result for candidate, result in found.items()}
+        write_json(args.output, {"settings": settings, "card": forms.card(), "candidates": named})
+        if args.save:
+            save(found, args.norm, args.batch)
     print(f"written: {args.output}")
 
 
