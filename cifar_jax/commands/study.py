@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import jax
 from msgspec import structs
@@ -27,8 +28,7 @@ from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.results import Finished
-from cifar_jax.runner.session import Session
-from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import divergence_line, read_study
@@ -67,15 +67,15 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | 
 Sessions = Callable[[DataConfig], Session]
 
 
-def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
+def _sessions(prepared: Prepared, options: Options, display: Display) -> Sessions:
     """Return a function that makes one session for each `[data]` table, and reuses it."""
 
     @functools.cache
     def session(data: DataConfig) -> Session:
         if data == prepared.config.data:
-            return Session(prepared, display, grace=grace)
+            return Session(prepared, display, **options)
         config = dataclasses.replace(prepared.config, data=data)
-        return Session(split_dataset(config, prepared.dataset), display, grace=grace)
+        return Session(split_dataset(config, prepared.dataset), display, **options)
 
     return session
 
@@ -89,7 +89,7 @@ class Work:
         prepared: its data.
         file: its experiment file, or None.
         group_size: largest number of runs to train together.
-        grace: seconds that running steps may take after SIGTERM.
+        options: see `Session`.
         display: shows progress.
     """
 
@@ -97,7 +97,7 @@ class Work:
     prepared: Prepared
     file: ExperimentFile | None
     group_size: int
-    grace: float
+    options: Options
     display: Display
 
 
@@ -107,8 +107,8 @@ def study_run(
     given: Given = NO_FILE,
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
-    grace: float = GRACE,
     display: Display | None = None,
+    **options: Unpack[Options],
 ) -> list[str]:
     """Train the remaining runs of a study, then write its report.
 
@@ -118,8 +118,8 @@ def study_run(
         seeds: of the study. None: `study.seeds` seeds, counted up from `training.seed`.
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
-        grace: seconds that running steps may take after SIGTERM.
         display: shows progress.
+        options: see `Session`. A study always resumes.
 
     Returns:
         One line for each run that failed. In a sweep, a diverged run is a result, not a failure.
@@ -157,7 +157,7 @@ def study_run(
     )
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
-        work = Work(workdir, prepared, file, group_size, grace, display)
+        work = Work(workdir, prepared, file, group_size, options, display)
         _begin(work, requested)
         failed = _run(work, requested)
         if config.study.half_width is None:
@@ -253,7 +253,7 @@ def _run(work: Work, requested: Plan) -> list[str]:
 
     groups = plan_groups(arms, seeds, work.group_size, remaining, program)
     epochs = [_epochs(prepared.config, group) for group in groups]
-    sessions = _sessions(prepared, work.grace, display)
+    sessions = _sessions(prepared, work.options, display)
     try:
         for number, group in enumerate(groups):
             if not (workdir / STUDY).exists():

@@ -1,6 +1,5 @@
 """The end of a run: its divergence, or its evaluation, and its results."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -9,10 +8,9 @@ from msgspec import structs
 
 from cifar_jax.core.train import TrainState
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
-from cifar_jax.names import CHECKPOINTS
 from cifar_jax.runner import outcome, provenance
-from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.group import Divergence, Group, position_of
+from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.hooks import Saves
 from cifar_jax.runner.nonfinite import replay
 from cifar_jax.runner.programs import Boundary, unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
@@ -28,7 +26,7 @@ def count_parameters(state: TrainState) -> int:
 def report_divergence(
     session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
 ) -> Diverged:
-    """Write the results of a run that diverged, and its checkpoint before that epoch."""
+    """Write the results of a run that diverged. `before` is the boundary before that epoch."""
     run, operation = group.runs[index], None
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
@@ -40,18 +38,8 @@ def report_divergence(
             if replayed
             else "step by step, all training steps are finite: rounding or the validation differs"
         )
-    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
-        _save_own(group, index, before)
     found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
     return outcome.write_divergence(run.workdir, found, **common_fields(session, group, index))
-
-
-def _save_own(group: Group, index: int, at: Boundary) -> None:
-    """Save one run of a group, at the end of an epoch, in the run's own directory."""
-    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
-    with contextlib.closing(own):
-        state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
-        own.save(position_of(at), state, group.record([index]))
 
 
 def common_fields(
@@ -80,13 +68,13 @@ def common_fields(
     }
 
 
-def finish(session: Session, group: Group, index: int) -> Finished:
-    """Evaluate a run on the test images, and write its results."""
-    if len(group.runs) > 1:
-        _save_own(group, index, group.at)
+def finish(session: Session, group: Group, index: int, saves: Saves) -> Finished:
+    """Save a run's last checkpoint, evaluate it on the test images, and write its results."""
+    saves.save_run(group, index, group.at)
     run, dataset = group.runs[index], session.prepared.dataset
     state = unstack_run(group.at.state, index)
     evaluation, logits, seconds = evaluate_state(session.programs, run.experiment, state, dataset)
     fields = common_fields(session, group, index, seconds)
     labels = np.asarray(dataset.test_labels)
+    saves.wait()  # A finished run has its checkpoint.
     return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)

@@ -4,7 +4,9 @@ Each hook is called with the group at its newest boundary. `group.at.metrics` is
 epoch: most hooks wait for the end of the epoch.
 """
 
+import contextlib
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +14,14 @@ import numpy as np
 from msgspec import structs
 
 from cifar_jax.errors import MachineError, counted
-from cifar_jax.names import METRICS, TENSORBOARD
+from cifar_jax.names import CHECKPOINTS, METRICS, TENSORBOARD
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, epoch_line
-from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
 from cifar_jax.runner.tensorboard import Events
+from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines
 
 Hook = Callable[[Group], None]
@@ -93,35 +96,93 @@ class Divergences:
 
 
 class Saves:
-    """Saves a checkpoint of the group after each epoch.
+    """Saves checkpoints by a thread: of the group by the clock, of single runs at their end.
+
+    A checkpoint of the group is due `every` seconds after the last one: at the end of an epoch, or
+    within an epoch that takes longer. If the thread still writes, it is due at the next boundary.
 
     Args:
         checkpoints: of the group.
+        writer: the thread. It reads copies of the states.
         first: the group as it starts or resumes.
+        every: seconds.
+        clock: returns seconds.
     """
 
-    def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
-        self._checkpoints, self._newest = checkpoints, first.position
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        first: Group,
+        every: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checkpoints, self._writer, self._newest = checkpoints, writer, first.position
+        self._every, self._clock = every, clock
+        self._begun = self._saved = clock()  # of the epoch; the last checkpoint of a whole epoch
 
     def __call__(self, group: Group) -> None:
-        if group.at.metrics is not None:
-            self.save(group)
+        self._writer.check()
+        now, ends = self._clock(), group.at.metrics is not None
+        due = now - (self._saved if ends else self._begun) >= self._every
+        last = group.at.epoch == group.last and ends  # Then each run is saved.
+        if due and not last and not self._writer.busy and self._start(group):
+            self._begun = now
+            self._saved = now if ends else self._saved
+        if ends:
+            self._begun = now
 
     def save(self, group: Group) -> bool:
         """Save the group. Return whether its newest checkpoint is from this boundary.
 
         A run with a non-finite loss resumes from an earlier checkpoint. If all runs have one,
         nothing is saved.
+
+        Raises:
+            MachineError: it, or the one before, cannot be written.
         """
+        saved = self._start(group)
+        self._writer.wait()
+        return saved
+
+    def _start(self, group: Group) -> bool:
+        """Begin to save the group, as `save`."""
         if group.position == self._newest:
             return True
         healthy = np.asarray(group.at.state.bad_step) < 0
         if not any(healthy[i] for i in group.alive):
             return False
-        everyone = range(len(group.runs))
-        self._checkpoints.save(group.position, group.at.state, group.record(everyone))
+        everyone = group.record(range(len(group.runs)))
+        self._writer.start(self._checkpoints.snapshot(group.position, group.at.state, everyone))
         self._newest = group.position
         return True
+
+    def save_run(self, group: Group, index: int, at: Boundary) -> None:
+        """Begin to save one run at the end of an epoch, in the run's own directory."""
+        position, record = position_of(at), group.record([index])
+        if len(group.runs) > 1:
+            own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
+            own.rename_damaged()
+            if own.latest() == position:  # Of a process that was killed before the results.
+                return
+            write = own.snapshot(position, at.state, record, index)
+
+            def write_and_close() -> None:
+                with contextlib.closing(own):
+                    write()
+
+            self._writer.start(write_and_close)
+        elif position > self._newest:
+            self._writer.start(self._checkpoints.snapshot(position, at.state, record))
+            self._newest = position
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            MachineError: it cannot be written.
+        """
+        self._writer.wait()
 
 
 class Rows:

@@ -21,7 +21,7 @@ from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
 from cifar_jax.runner.ending import count_parameters, finish, report_divergence
-from cifar_jax.runner.group import Divergence, Group, Run, from_rows
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -39,6 +39,7 @@ from cifar_jax.runner.results import Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
 from cifar_jax.runner.session import Session, compiled_epoch
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
+from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines, write_text
 
 
@@ -65,10 +66,11 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     fresh = [not holds_run(run.workdir) for run in runs]  # An interrupt may remove these.
     written: dict[int, Results] = {}
     try:
-        with _create_files(group) as checkpoints:
-            _train(session, group, checkpoints, later, written)
-        for i in group.alive:
-            written[i] = finish(session, group, i)
+        with _create_files(group) as checkpoints, Writer() as writer:
+            saves = Saves(checkpoints, writer, group, session.checkpoint_every)
+            _train(session, group, saves, later, written)
+            for i in group.alive:
+                written[i] = finish(session, group, i, saves)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
@@ -225,7 +227,7 @@ def _create_files(group: Group) -> Iterator[Checkpoints]:
 def _train(
     session: Session,
     group: Group,
-    checkpoints: Checkpoints,
+    saves: Saves,
     later: int,
     written: dict[int, Results],
 ) -> None:
@@ -233,6 +235,9 @@ def _train(
     display = session.display
 
     def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
+        if position_of(before).epoch and not position_of(before).steps:
+            saves.save_run(group, i, before)
+            saves.wait()
         written[i] = report_divergence(session, group, i, found, before)
 
     def on_signal(stop: KeyboardInterrupt) -> None:
@@ -240,11 +245,10 @@ def _train(
             how = f"for at most {session.grace:g} s, and saving a checkpoint."
             display.say(f"SIGTERM: finishing the current steps, {how}")
         else:
-            how = "Press Ctrl-C again to stop now."
+            how = "Press Ctrl-C again to stop now, at the newest checkpoint."
             display.say(f"Interrupted: finishing the current steps, and saving. {how}")
 
     interrupts = Interrupts(on_signal, session.grace)
-    saves = Saves(checkpoints, group)
     stops = Stops(interrupts, saves, later)
     bar = Bar(display)
     bar(group)
@@ -279,5 +283,5 @@ def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt
     if kept:
         message = f"Stopped; {kept[0]} keeps the newest checkpoint; later steps are lost."
     else:
-        message = "Stopped in the first epoch; nothing is saved."
+        message = "Stopped before the first checkpoint; nothing is saved."
     return Interrupted(message, exit_status(stop))
