@@ -245,7 +245,7 @@ def _train(
             how = f"for at most {session.grace:g} s, and saving a checkpoint."
             display.say(f"SIGTERM: finishing the current steps, {how}")
         else:
-            how = "Press Ctrl-C again to stop now, at the newest checkpoint."
+            how = "Press Ctrl-C again to stop now without saving."
             display.say(f"Interrupted: finishing the current steps, and saving. {how}")
 
     interrupts = Interrupts(on_signal, session.grace)
