@@ -5,9 +5,8 @@ epoch: most hooks wait for the end of the epoch.
 """
 
 import contextlib
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.programs import Boundary
+from cifar_jax.runner.remaining import Remaining
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
 from cifar_jax.runner.tensorboard import Events
 from cifar_jax.runner.writer import Writer
@@ -53,22 +53,15 @@ class Bar:
 
 
 class Lines:
-    """Prints a line for each run and epoch, with an estimate of the time left.
+    """Prints a line for each run and epoch, with an estimate of the time left."""
 
-    Args:
-        later: epochs of runs that train after this group.
-    """
-
-    def __init__(self, display: Display, later: int) -> None:
-        self._display, self._later = display, later
-        self._seconds: list[float] = []
+    def __init__(self, display: Display, remaining: Remaining) -> None:
+        self._display, self._remaining = display, remaining
 
     def __call__(self, group: Group) -> None:
         if group.at.metrics is None:
             return
-        self._seconds.append(group.at.seconds / len(group.runs))
-        epochs = (group.last - group.at.epoch) * len(group.runs) + self._later
-        left = epochs * statistics.median(self._seconds)
+        left = self._remaining.seconds(group.last - group.at.epoch)
         for i in group.alive:
             line = epoch_line(group.newest_row(i), group.last, left)
             label = group.runs[i].label
@@ -157,22 +150,13 @@ class Saves:
         self._newest = group.position
         return True
 
-    def save_run(self, group: Group, index: int, at: Boundary) -> None:
-        """Begin to save one run at the end of an epoch, in the run's own directory."""
-        position, record = position_of(at), group.record([index])
+    def save_runs(self, group: Group, indices: Sequence[int], at: Boundary) -> None:
+        """Begin to save runs at the end of an epoch, each in its own directory."""
         if len(group.runs) > 1:
-            own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
-            own.rename_damaged()
-            if own.latest() == position:  # Of a process that was killed before the results.
-                return
-            write = own.snapshot(position, at.state, record, index)
-
-            def write_and_close() -> None:
-                with contextlib.closing(own):
-                    write()
-
-            self._writer.start(write_and_close)
-        elif position > self._newest:
+            writes = [_own(group, i, at) for i in indices]
+            self._writer.start(lambda: [write() for write in writes])
+        elif indices and (position := position_of(at)) > self._newest:
+            record = group.record(indices)
             self._writer.start(self._checkpoints.snapshot(position, at.state, record))
             self._newest = position
 
@@ -183,6 +167,22 @@ class Saves:
             MachineError: it cannot be written.
         """
         self._writer.wait()
+
+
+def _own(group: Group, index: int, at: Boundary) -> Callable[[], None]:
+    """Copy the state of one run to the host. Return a function that writes its checkpoint."""
+    position = position_of(at)
+    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
+    snapshot = own.snapshot(position, at.state, group.record([index]), index)
+
+    def write() -> None:
+        with contextlib.closing(own):
+            own.rename_damaged()
+            # There is one if a process was killed after it and before the results.
+            if own.latest() != position:
+                snapshot()
+
+    return write
 
 
 class Rows:
@@ -252,10 +252,10 @@ class Stops:
     Args:
         interrupts: notes the signals.
         saves: writes the checkpoint.
-        later: epochs of runs that train after this group.
+        later: whether other groups train after this one.
     """
 
-    def __init__(self, interrupts: Interrupts, saves: Saves, later: int) -> None:
+    def __init__(self, interrupts: Interrupts, saves: Saves, later: bool) -> None:
         self._interrupts, self._saves, self._later = interrupts, saves, later
 
     def __call__(self, group: Group) -> None:

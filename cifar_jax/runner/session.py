@@ -58,6 +58,7 @@ class Session:
         debug_nans: whether to find the operation at which a run diverges; for single runs.
         grace: seconds that running steps may take after SIGTERM.
         checkpoint_every: seconds between two checkpoints, see `hooks.Saves`.
+        data_seconds: each run's share of the time that loading the images took.
     """
 
     prepared: Prepared
@@ -67,6 +68,7 @@ class Session:
     debug_nans: bool = False
     grace: float = GRACE
     checkpoint_every: float = CHECKPOINT_EVERY
+    data_seconds: float = 0.0
 
     @property
     def device(self) -> jax.Device:

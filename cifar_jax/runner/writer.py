@@ -20,7 +20,7 @@ class Writer:
         """Whether a call has not ended yet."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, write: Callable[[], None]) -> None:
+    def start(self, write: Callable[[], object]) -> None:
         """Call `write` in the thread, after `wait`."""
         self.wait()
 

@@ -30,6 +30,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
 from cifar_jax.runner.writer import Writer
@@ -163,7 +164,13 @@ def test_the_bar_is_full_only_after_validation(group: Group) -> None:
 
 def test_a_line_an_epoch_and_run_with_the_time_left(group: Group) -> None:
     shown = Shown()
-    advance(group, Lines(shown, later=10), within(1, 2), end(1), end(2, val_loss=np.nan))
+    clock = Clock()
+    remaining = Remaining([Planned("a", 2, LAST), Planned("a", 1, 10)], clock=clock)
+    remaining.begin()
+    remaining.train(LAST)
+    lines = Lines(shown, remaining)
+    for clock.now, at in ((1, within(1, 2)), (2, end(1)), (4, end(2, val_loss=np.nan))):
+        advance(group, lines, at)
     assert [line.split("  ")[0] for line in shown.lines] == [
         "batch seed 0",
         "batch seed 1",
@@ -328,7 +335,7 @@ def test_tensorboard_has_a_tab_for_each_split(group: Group) -> None:
     }
 
 
-def stops_of(group: Group, later: int = 0) -> tuple[Stops, Checkpoints, Interrupts]:
+def stops_of(group: Group, later: bool = False) -> tuple[Stops, Checkpoints, Interrupts]:
     interrupts, checkpoints = Interrupts(lambda stop: None), Checkpoints()
     return Stops(interrupts, saves_of(group, checkpoints), later), checkpoints, interrupts
 
@@ -355,8 +362,8 @@ def test_the_short_end_of_an_epoch_is_finished_first(group: Group) -> None:
     assert checkpoints.positions == [(2, 0)]
 
 
-@pytest.mark.parametrize("later", [0, 5])
-def test_after_the_last_epoch_only_later_runs_are_stopped(group: Group, later: int) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_after_the_last_epoch_only_later_runs_are_stopped(group: Group, later: bool) -> None:
     stops, _, interrupts = stops_of(group, later)
     interrupts.requested = KeyboardInterrupt()
     if not later:
