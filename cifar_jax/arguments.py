@@ -108,15 +108,19 @@ def threads(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """Turn `--grace` into seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 86_400:
-        raise UserError(f"--grace: {shown(text)} is not a number of seconds from 0 to 86400")
-    return value
+def seconds(flag: str) -> Callable[[str], float]:
+    """Return a converter of a flag's text to seconds."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 86_400:
+            raise UserError(f"{flag}: {shown(text)} is not a number of seconds from 0 to 86400")
+        return value
+
+    return convert
 
 
 def above_zero(flag: str) -> Callable[[str], float]:

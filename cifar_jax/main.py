@@ -149,6 +149,7 @@ def _train(argv: list[str]) -> int:
             resume=arguments.resume,
             debug_nans=arguments.debug_nans,
             grace=arguments.grace,
+            checkpoint_every=arguments.checkpoint_every,
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
@@ -235,6 +236,7 @@ def _study(argv: list[str]) -> int:
             seeds=seeds,
             workdir=arguments.workdir,
             grace=arguments.grace,
+            checkpoint_every=arguments.checkpoint_every,
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)

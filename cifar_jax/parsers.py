@@ -11,6 +11,7 @@ from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
 from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
 PROGRAM = "cifar_jax"
 
@@ -105,10 +106,18 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_grace(parser: argparse.ArgumentParser) -> None:
+def _add_saving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint-every",
+        type=seconds("--checkpoint-every"),
+        default=CHECKPOINT_EVERY,
+        metavar="SECONDS",
+        help="time between two checkpoints (default: %(default)g); a kill loses the epochs since "
+        "the last one",
+    )
     parser.add_argument(
         "--grace",
-        type=seconds,
+        type=seconds("--grace"),
         default=GRACE,
         metavar="SECONDS",
         help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
@@ -149,7 +158,7 @@ def train_parser() -> argparse.ArgumentParser:
         help="if training diverges, find the operation and layer of the first non-finite value; "
         "costs one copy of the state an epoch",
     )
-    _add_grace(parser)
+    _add_saving(parser)
     _add_device(parser)
     _add_config_flags(parser, ("study", *WITHOUT_FLAGS))
     return parser
@@ -175,7 +184,7 @@ def study_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only say how many seeds decide each claim of the study in --workdir; train nothing",
     )
-    _add_grace(parser)
+    _add_saving(parser)
     _add_device(parser)
     _add_config_flags(parser, WITHOUT_FLAGS)
     return parser

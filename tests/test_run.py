@@ -17,6 +17,7 @@ from PIL import Image
 
 from cifar_jax.main import main
 from cifar_jax.runner import resume
+from cifar_jax.runner.checkpoint import newest_intact
 from cifar_jax.runner.console import Display
 
 CLASSES = ["left", "right", "top"]
@@ -325,6 +326,7 @@ def test_ctrl_c_twice_keeps_a_checkpoint_and_says_how_to_resume(folder, tmp_path
     workdir = tmp_path / "w"
     command = [sys.executable, "-m", "cifar_jax.main", "--dataset", str(folder)]
     command += ["--workdir", str(workdir), *FLAGS, "--epochs", "100000"]
+    command += ["--checkpoint-every", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -343,10 +345,11 @@ def test_ctrl_c_twice_keeps_a_checkpoint_and_says_how_to_resume(folder, tmp_path
     assert process.returncode == 130
     assert "--resume" in error
     assert "Traceback" not in error
-    kept = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    kept = newest_intact(workdir / "checkpoints")
+    assert kept is not None
     assert not (workdir / "results.json").exists()
-    assert run(folder, workdir, "--epochs", str(kept + 1), "--resume") == 0
-    assert len(results_of(workdir)["history"]) == kept + 1
+    assert run(folder, workdir, "--epochs", str(kept.epoch + 1), "--resume") == 0
+    assert len(results_of(workdir)["history"]) == kept.epoch + 1
 
 
 def test_the_default_directory_names_data_model_norm_and_seed(folder, tmp_path, monkeypatch):

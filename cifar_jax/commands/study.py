@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import jax
 from msgspec import structs
@@ -26,9 +27,9 @@ from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
+from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Finished
-from cifar_jax.runner.session import Session
-from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import divergence_line, read_study
@@ -65,19 +66,8 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | 
 
 
 Sessions = Callable[[DataConfig], Session]
-
-
-def _sessions(prepared: Prepared, grace: float, display: Display) -> Sessions:
-    """Return a function that makes one session for each `[data]` table, and reuses it."""
-
-    @functools.cache
-    def session(data: DataConfig) -> Session:
-        if data == prepared.config.data:
-            return Session(prepared, display, grace=grace)
-        config = dataclasses.replace(prepared.config, data=data)
-        return Session(split_dataset(config, prepared.dataset), display, grace=grace)
-
-    return session
+# Seconds that the report of a study takes on a slow machine, for the estimate of the time left.
+DRAWING = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ class Work:
         prepared: its data.
         file: its experiment file, or None.
         group_size: largest number of runs to train together.
-        grace: seconds that running steps may take after SIGTERM.
+        options: see `Session`.
         display: shows progress.
     """
 
@@ -97,8 +87,28 @@ class Work:
     prepared: Prepared
     file: ExperimentFile | None
     group_size: int
-    grace: float
+    options: Options
     display: Display
+
+
+def _sessions(work: Work, runs: int) -> Sessions:
+    """Return a function that makes one session for each `[data]` table, and reuses it.
+
+    Args:
+        work: of the study.
+        runs: to train; they share the time of loading.
+    """
+    prepared, seconds = work.prepared, work.prepared.seconds / max(1, runs)
+
+    @functools.cache
+    def session(data: DataConfig) -> Session:
+        found = prepared
+        if data != prepared.config.data:
+            config = dataclasses.replace(prepared.config, data=data)
+            found = split_dataset(config, prepared.dataset)
+        return Session(found, work.display, data_seconds=seconds, **work.options)
+
+    return session
 
 
 def study_run(
@@ -107,8 +117,8 @@ def study_run(
     given: Given = NO_FILE,
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
-    grace: float = GRACE,
     display: Display | None = None,
+    **options: Unpack[Options],
 ) -> list[str]:
     """Train the remaining runs of a study, then write its report.
 
@@ -118,8 +128,8 @@ def study_run(
         seeds: of the study. None: `study.seeds` seeds, counted up from `training.seed`.
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
-        grace: seconds that running steps may take after SIGTERM.
         display: shows progress.
+        options: see `Session`. A study always resumes.
 
     Returns:
         One line for each run that failed. In a sweep, a diverged run is a result, not a failure.
@@ -157,11 +167,13 @@ def study_run(
     )
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
-        work = Work(workdir, prepared, file, group_size, grace, display)
+        work = Work(workdir, prepared, file, group_size, options, display)
         _begin(work, requested)
         failed = _run(work, requested)
         if config.study.half_width is None:
             return failed
+        loaded = dataclasses.replace(prepared, seconds=0.0)  # The first stage has counted it.
+        work = dataclasses.replace(work, prepared=loaded)
         return failed + _second_stage(work, requested, config.study.half_width)
 
 
@@ -252,14 +264,16 @@ def _run(work: Work, requested: Plan) -> list[str]:
         return experiment, jax.tree.structure(hyper), config.data
 
     groups = plan_groups(arms, seeds, work.group_size, remaining, program)
-    epochs = [_epochs(prepared.config, group) for group in groups]
-    sessions = _sessions(prepared, work.grace, display)
+    planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
+    left, sessions = (
+        Remaining(planned, prepared.evaluation, DRAWING),
+        _sessions(work, len(remaining)),
+    )
     try:
-        for number, group in enumerate(groups):
+        for group in groups:
             if not (workdir / STUDY).exists():
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
-            later = sum(epochs[number + 1 :])
-            failed += _train_group(work, group, later, sessions)
+            failed += _train_group(work, group, left, sessions)
             remove_finished_groups(workdir)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
@@ -303,12 +317,13 @@ def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     return Path("runs") / f"{prefix}study-{prepared.dataset.name}{model}{suffix}"
 
 
-def _epochs(config: Config, group: Group) -> int:
-    """Return the sum of the epochs of a group's runs."""
-    return sum(arm.config(config, seed).training.epochs for arm, seed in group.runs)
+def _planned(config: Config, group: Group, program: Hashable) -> Planned:
+    """Return what the estimate of the time left needs of a group."""
+    epochs = group.runs[0][0].config(config, 0).training.epochs
+    return Planned((program, len(group.runs)), len(group.runs), epochs)
 
 
-def _train_group(work: Work, group: Group, later: int, sessions: Sessions) -> list[str]:
+def _train_group(work: Work, group: Group, left: Remaining, sessions: Sessions) -> list[str]:
     """Train a group of runs. Return a line for each that failed."""
     configs = [arm.config(work.prepared.config, seed) for arm, seed in group.runs]
     paths = [run_path(work.workdir, arm.directory, seed) for arm, seed in group.runs]
@@ -322,7 +337,7 @@ def _train_group(work: Work, group: Group, later: int, sessions: Sessions) -> li
                 make_run(config, work.file, path, label)
                 for config, path, label in zip(configs, paths, group.labels, strict=True)
             ]
-            outcomes = train_group(session, runs, later)
+            outcomes = train_group(session, runs, left)
     except MachineError:  # The other runs would fail too.
         raise
     except UserError as error:  # For example a damaged checkpoint. Train the other runs.

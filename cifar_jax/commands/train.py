@@ -1,6 +1,8 @@
 """The commands `train` and `evaluate`."""
 
 import contextlib
+import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -52,7 +54,9 @@ def open_data(
         train_examples: those of a sweep, see `sizes.fit_defaults`.
         images: of the experiment file; they replace those of the config.
     """
+    begun = time.perf_counter()
     prepared = split_dataset(*open_dataset(config, display.progress, train_examples, images))
+    prepared = dataclasses.replace(prepared, seconds=time.perf_counter() - begun)
     display.end_progress()
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
@@ -127,7 +131,7 @@ def train_run(
     try:
         with lock_directory(workdir, "train"):
             check_workdir(workdir, resume)
-            session = Session(prepared, display, **options)
+            session = Session(prepared, display, data_seconds=prepared.seconds, **options)
             if file is not None:
                 if (recorded := read_recorded(workdir)) is not None:
                     check_file(file, recorded.config, workdir)

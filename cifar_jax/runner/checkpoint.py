@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,10 @@ _SPARE = 1 << 20  # bytes of a checkpoint besides its arrays
 
 
 def _to_numpy(state: TrainState) -> dict[str, Any]:
-    """Return the state as a tree of NumPy arrays, which any device can restore."""
+    """Return the state as a tree of NumPy arrays, which any device can restore.
+
+    On a CPU they may share the memory of the state.
+    """
     tree = {
         "step": state.step,
         "params": state.params,
@@ -157,7 +160,7 @@ def newest_intact(directory: Path) -> Position | None:
 
 
 class Checkpoints:
-    """The newest `KEEP` checkpoints of a group of runs, a subdirectory for each epoch.
+    """The newest `KEEP` checkpoints of a group of runs at ends of epochs, each a subdirectory.
 
     There may be one more from within an epoch: `7+120` is after 7 epochs and 120 steps.
     A checkpoint has two parts. `state`, by Orbax, is the group's `TrainState` with a leading axis
@@ -204,24 +207,35 @@ class Checkpoints:
                 os.replace(path, renamed)
 
     def save(self, position: Position, state: TrainState, record: Any) -> None:
-        """Save the state of a group. Keep this checkpoint and the newest `KEEP` of whole epochs.
+        """Save the state of a group, see `snapshot`."""
+        self.snapshot(position, state, record)()
+
+    def snapshot(
+        self, position: Position, state: TrainState, record: Any, index: int | None = None
+    ) -> Callable[[], None]:
+        """Copy the state of a group to the host. Return a function that writes the checkpoint.
+
+        It also keeps the newest `KEEP` of whole epochs. It raises MachineError if the checkpoint
+        cannot be written; earlier ones are unchanged.
 
         Args:
             position: of the state in training.
             state: with a leading axis of runs.
-            record: a `results.GroupRecord`.
-
-        Raises:
-            MachineError: it cannot be written; earlier checkpoints are unchanged.
+            record: a `results.GroupRecord`, of the runs to save.
+            index: of the only run to save; None for all.
         """
+        chosen = slice(index, None if index is None else index + 1)
+        tree = jax.tree.map(lambda leaf: np.array(leaf[chosen]), _to_numpy(state))
+        text = json.dumps({"format": FORMAT, **msgspec.to_builtins(record)})
+        return lambda: self._write(position, tree, text)
+
+    def _write(self, position: Position, tree: dict[str, Any], record: str) -> None:
         new = self.directory / f"{WRITING}{position}"
-        tree = _to_numpy(state)
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
             remove(new)
             metadata_path(new).parent.mkdir(parents=True)
-            text = json.dumps({"format": FORMAT, **msgspec.to_builtins(record)})
-            metadata_path(new).write_text(text, encoding="utf-8")
+            metadata_path(new).write_text(record, encoding="utf-8")
             with _plain(new) as plain:
                 self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
             self._verify_first(new, tree)

@@ -1,6 +1,6 @@
 """The end of a run: its divergence, or its evaluation, and its results."""
 
-import contextlib
+import time
 from typing import Any
 
 import jax
@@ -9,15 +9,18 @@ from msgspec import structs
 
 from cifar_jax.core.train import TrainState
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
-from cifar_jax.names import CHECKPOINTS
 from cifar_jax.runner import outcome, provenance
-from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.group import Divergence, Group, position_of
+from cifar_jax.runner.evaluation import Evaluation
+from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.hooks import Saves
 from cifar_jax.runner.nonfinite import replay
 from cifar_jax.runner.programs import Boundary, unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
 from cifar_jax.runner.session import Session, evaluate_state
 from cifar_jax.runner.signals import in_thread
+
+# Evaluation, logits (N, classes) and compile seconds of a run, see `session.evaluate_state`.
+Evaluated = tuple[Evaluation, np.ndarray, float]
 
 
 def count_parameters(state: TrainState) -> int:
@@ -28,7 +31,7 @@ def count_parameters(state: TrainState) -> int:
 def report_divergence(
     session: Session, group: Group, index: int, divergence: Divergence, before: Boundary
 ) -> Diverged:
-    """Write the results of a run that diverged, and its checkpoint before that epoch."""
+    """Write the results of a run that diverged. `before` is the boundary before that epoch."""
     run, operation = group.runs[index], None
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
@@ -40,18 +43,8 @@ def report_divergence(
             if replayed
             else "step by step, all training steps are finite: rounding or the validation differs"
         )
-    if len(group.runs) > 1 and position_of(before).epoch and not position_of(before).steps:
-        _save_own(group, index, before)
     found = DivergedAt(epoch=divergence.epoch, step=divergence.step, operation=operation)
     return outcome.write_divergence(run.workdir, found, **common_fields(session, group, index))
-
-
-def _save_own(group: Group, index: int, at: Boundary) -> None:
-    """Save one run of a group, at the end of an epoch, in the run's own directory."""
-    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
-    with contextlib.closing(own):
-        state = jax.tree.map(lambda leaf: leaf[index : index + 1], at.state)
-        own.save(position_of(at), state, group.record([index]))
 
 
 def common_fields(
@@ -73,6 +66,7 @@ def common_fields(
         "seed": run.config.training.seed,
         "num_params": count_parameters(group.at.state) // len(group.runs),
         "history": history,
+        "spent": group.spent(index),
         "train_seconds": train_seconds,
         "seed_parallelism": len(group.runs),
         "device": provenance.describe_device(device.device_kind, device.platform),
@@ -80,13 +74,28 @@ def common_fields(
     }
 
 
-def finish(session: Session, group: Group, index: int) -> Finished:
-    """Evaluate a run on the test images, and write its results."""
-    if len(group.runs) > 1:
-        _save_own(group, index, group.at)
-    run, dataset = group.runs[index], session.prepared.dataset
-    state = unstack_run(group.at.state, index)
-    evaluation, logits, seconds = evaluate_state(session.programs, run.experiment, state, dataset)
-    fields = common_fields(session, group, index, seconds)
-    labels = np.asarray(dataset.test_labels)
-    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
+def evaluate(session: Session, group: Group, saves: Saves) -> tuple[dict[int, Evaluated], float]:
+    """Evaluate the runs on the test images, and save their last checkpoints meanwhile.
+
+    Returns:
+        The evaluations by run, and seconds a run.
+    """
+    begun = time.perf_counter()
+    saves.save_runs(group, group.alive, group.at)
+    dataset, found = session.prepared.dataset, {}
+    for i in group.alive:
+        state = unstack_run(group.at.state, i)
+        found[i] = evaluate_state(session.programs, group.runs[i].experiment, state, dataset)
+    saves.wait()  # A finished run has its checkpoint.
+    return found, (time.perf_counter() - begun) / max(1, len(found))
+
+
+def finish(
+    session: Session, group: Group, index: int, evaluated: Evaluated, seconds: float
+) -> Finished:
+    """Write the results of a run. `seconds` are those of its evaluation."""
+    evaluation, logits, compile_seconds = evaluated
+    fields = common_fields(session, group, index, compile_seconds)
+    fields["spent"] = group.spent(index, seconds)
+    labels = np.asarray(session.prepared.dataset.test_labels)
+    return outcome.write_finished(group.runs[index].workdir, evaluation, logits, labels, **fields)

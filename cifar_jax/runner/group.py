@@ -19,7 +19,7 @@ from cifar_jax.kernels import FastModel
 from cifar_jax.runner.checkpoint import Position
 from cifar_jax.runner.locate import run_name, study_of
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
-from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Training, Unfinished
+from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Spent, Training, Unfinished
 
 # One epoch of a run's history, see `results.EpochRow`. `seconds` is the time that the compiled
 # programs took, divided by the number of runs.
@@ -114,6 +114,7 @@ class Group:
         at: the newest boundary.
         history: `EPOCH` (runs, epochs). Rows of a run after it diverged have no meaning.
         diverged: divergence of each diverged run, by index.
+        outside: seconds of the loop outside of programs, since this start.
     """
 
     runs: tuple[Run, ...]
@@ -124,6 +125,7 @@ class Group:
     at: Boundary
     history: np.ndarray
     diverged: dict[int, Divergence] = field(default_factory=dict)
+    outside: float = 0.0
 
     @property
     def last(self) -> int:
@@ -174,11 +176,29 @@ class Group:
                 self.diverged[i] = Divergence(at.epoch, step + 1 if step >= 0 else None)
         self.history = np.concatenate([self.history, new[:, None]], axis=1)
 
+    def spent(self, index: int, evaluation: float = 0.0) -> Spent | None:
+        """Return where the time of a run went. None if its start does not say.
+
+        Args:
+            evaluation: seconds of its evaluation.
+        """
+        before, share = self.records[index].spent, 1 / len(self.runs)
+        if before is None:
+            return None
+        return structs.replace(
+            before,
+            training=float(self.history[index]["seconds"].sum())
+            + (share * self.at.seconds if self.position.steps else 0.0),
+            writing=before.writing + share * self.outside,
+            evaluation=evaluation,
+        )
+
     def record(self, indices: Sequence[int]) -> GroupRecord:
         """Return the metadata of a checkpoint of some of the runs."""
         runs = []
         for i in indices:
-            fields = structs.asdict(self.records[i]) | {"history": self.rows(i)}
+            fields = structs.asdict(self.records[i])
+            fields |= {"history": self.rows(i), "spent": self.spent(i)}
             runs.append(RunRecord(name=run_name(self.runs[i].workdir), **fields))
         unfinished = None
         if self.position.steps:

@@ -4,21 +4,24 @@ Each hook is called with the group at its newest boundary. `group.at.metrics` is
 epoch: most hooks wait for the end of the epoch.
 """
 
-import statistics
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec import structs
 
 from cifar_jax.errors import MachineError, counted
-from cifar_jax.names import METRICS, TENSORBOARD
+from cifar_jax.names import CHECKPOINTS, METRICS, TENSORBOARD
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, epoch_line
-from cifar_jax.runner.group import Divergence, Group
+from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.programs import Boundary
+from cifar_jax.runner.remaining import Remaining
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
 from cifar_jax.runner.tensorboard import Events
+from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines
 
 Hook = Callable[[Group], None]
@@ -50,22 +53,15 @@ class Bar:
 
 
 class Lines:
-    """Prints a line for each run and epoch, with an estimate of the time left.
+    """Prints a line for each run and epoch, with an estimate of the time left."""
 
-    Args:
-        later: epochs of runs that train after this group.
-    """
-
-    def __init__(self, display: Display, later: int) -> None:
-        self._display, self._later = display, later
-        self._seconds: list[float] = []
+    def __init__(self, display: Display, remaining: Remaining) -> None:
+        self._display, self._remaining = display, remaining
 
     def __call__(self, group: Group) -> None:
         if group.at.metrics is None:
             return
-        self._seconds.append(group.at.seconds / len(group.runs))
-        epochs = (group.last - group.at.epoch) * len(group.runs) + self._later
-        left = epochs * statistics.median(self._seconds)
+        left = self._remaining.seconds(group.last - group.at.epoch)
         for i in group.alive:
             line = epoch_line(group.newest_row(i), group.last, left)
             label = group.runs[i].label
@@ -93,35 +89,100 @@ class Divergences:
 
 
 class Saves:
-    """Saves a checkpoint of the group after each epoch.
+    """Saves checkpoints by a thread: of the group by the clock, of single runs at their end.
+
+    A checkpoint of the group is due `every` seconds after the last one: at the end of an epoch, or
+    within an epoch that takes longer. If the thread still writes, it is due at the next boundary.
 
     Args:
         checkpoints: of the group.
+        writer: the thread. It reads copies of the states.
         first: the group as it starts or resumes.
+        every: seconds.
+        clock: returns seconds.
     """
 
-    def __init__(self, checkpoints: Checkpoints, first: Group) -> None:
-        self._checkpoints, self._newest = checkpoints, first.position
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        first: Group,
+        every: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checkpoints, self._writer, self._newest = checkpoints, writer, first.position
+        self._every, self._clock = every, clock
+        self._begun = self._saved = clock()  # of the epoch; the last checkpoint of a whole epoch
 
     def __call__(self, group: Group) -> None:
-        if group.at.metrics is not None:
-            self.save(group)
+        self._writer.check()
+        now, ends = self._clock(), group.at.metrics is not None
+        due = now - (self._saved if ends else self._begun) >= self._every
+        last = group.at.epoch == group.last and ends  # Then each run is saved.
+        if due and not last and not self._writer.busy and self._start(group):
+            self._begun = now
+            self._saved = now if ends else self._saved
+        if ends:
+            self._begun = now
 
     def save(self, group: Group) -> bool:
         """Save the group. Return whether its newest checkpoint is from this boundary.
 
         A run with a non-finite loss resumes from an earlier checkpoint. If all runs have one,
         nothing is saved.
+
+        Raises:
+            MachineError: it, or the one before, cannot be written.
         """
+        saved = self._start(group)
+        self._writer.wait()
+        return saved
+
+    def _start(self, group: Group) -> bool:
+        """Begin to save the group, as `save`."""
         if group.position == self._newest:
             return True
         healthy = np.asarray(group.at.state.bad_step) < 0
         if not any(healthy[i] for i in group.alive):
             return False
-        everyone = range(len(group.runs))
-        self._checkpoints.save(group.position, group.at.state, group.record(everyone))
+        everyone = group.record(range(len(group.runs)))
+        self._writer.start(self._checkpoints.snapshot(group.position, group.at.state, everyone))
         self._newest = group.position
         return True
+
+    def save_runs(self, group: Group, indices: Sequence[int], at: Boundary) -> None:
+        """Begin to save runs at the end of an epoch, each in its own directory."""
+        if len(group.runs) > 1:
+            writes = [_own(group, i, at) for i in indices]
+            self._writer.start(lambda: [write() for write in writes])
+        elif indices and (position := position_of(at)) > self._newest:
+            record = group.record(indices)
+            self._writer.start(self._checkpoints.snapshot(position, at.state, record))
+            self._newest = position
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            MachineError: it cannot be written.
+        """
+        self._writer.wait()
+
+
+def _own(group: Group, index: int, at: Boundary) -> Callable[[], None]:
+    """Copy the state of one run to the host. Return a function that writes its checkpoint."""
+    position = position_of(at)
+    own = Checkpoints(group.runs[index].workdir / CHECKPOINTS)
+    snapshot = own.snapshot(position, at.state, group.record([index]), index)
+
+    def write() -> None:
+        with contextlib.closing(own):
+            own.rename_damaged()
+            # There is one if a process was killed after it and before the results.
+            if own.latest() != position:
+                snapshot()
+
+    return write
 
 
 class Rows:
@@ -191,10 +252,10 @@ class Stops:
     Args:
         interrupts: notes the signals.
         saves: writes the checkpoint.
-        later: epochs of runs that train after this group.
+        later: whether other groups train after this one.
     """
 
-    def __init__(self, interrupts: Interrupts, saves: Saves, later: int) -> None:
+    def __init__(self, interrupts: Interrupts, saves: Saves, later: bool) -> None:
         self._interrupts, self._saves, self._later = interrupts, saves, later
 
     def __call__(self, group: Group) -> None:

@@ -137,6 +137,7 @@ class Prepared:
         dataset: all images, on the host.
         train_rows, val_rows: indices of images in the dataset's training set, integers.
         data: the images on the device. Streamed training images are not there.
+        seconds: that loading took.
     """
 
     config: Config
@@ -144,6 +145,13 @@ class Prepared:
     train_rows: np.ndarray
     val_rows: np.ndarray
     data: Data
+    seconds: float = 0.0
+
+    @property
+    def evaluation(self) -> float:
+        """The time of the test images in epochs, roughly: a step is three forward passes."""
+        trained = 3 * len(self.train_rows) + len(self.val_rows)
+        return len(self.dataset.test_labels) / trained
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -93,6 +93,24 @@ class Unfinished(Struct, frozen=True, kw_only=True):
     seconds: Number
 
 
+class Spent(Struct, frozen=True, kw_only=True):
+    """Seconds of a run. Runs that train together, or share images, have equal shares.
+
+    Attributes:
+        data: loading of the images, once a command.
+        compiling: start of the run, with its first state and its programs.
+        training: compiled programs.
+        writing: between the programs: rows, lines, waiting for a checkpoint.
+        evaluation: of the test images, beside the last checkpoint.
+    """
+
+    data: Number = 0.0
+    compiling: Number = 0.0
+    training: Number = 0.0
+    writing: Number = 0.0
+    evaluation: Number = 0.0
+
+
 class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The fields that checkpoints and results share.
 
@@ -104,6 +122,7 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
         history: one row for each epoch.
         init_from: origin of the initial values; None for random ones.
         described: the experiment in words, by field, if it is of an experiment file.
+        spent: where time went, also before resumptions; None in earlier records.
     """
 
     config: dict[str, Any]
@@ -113,6 +132,7 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
     history: tuple[EpochRow, ...]
     init_from: Origin | None = None
     described: dict[Line, Text] | None = None
+    spent: Spent | None = None
 
     def __post_init__(self) -> None:
         complete = tables.to_dict(self.settings)

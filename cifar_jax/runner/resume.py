@@ -21,10 +21,13 @@ from cifar_jax.runner.results import (
     GroupRecord,
     Origin,
     RunRecord,
+    Spent,
     Unfinished,
     read_results,
     validate,
 )
+
+NOTHING = Spent()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Start:
         damaged: what is wrong with newer checkpoints, in words.
         unfinished: finished steps of the next epoch.
         computed_on: devices and versions so far, see `provenance.determinism`.
+        spent: where the time so far went; None if an earlier version's checkpoint does not say.
     """
 
     state: TrainState
@@ -48,6 +52,7 @@ class Start:
     damaged: tuple[str, ...] = ()
     unfinished: Unfinished | None = None
     computed_on: tuple[str, ...] = ()
+    spent: Spent | None = NOTHING
 
 
 def progress_text(history: Sized, unfinished: Unfinished | None) -> str:
@@ -212,4 +217,5 @@ def resume_run(
         damaged,
         unfinished,
         record.computed_on,
+        record.spent,
     )

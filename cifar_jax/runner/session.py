@@ -24,6 +24,7 @@ from cifar_jax.runner.programs import (
     compile_stream_epoch,
 )
 from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
 Predict = Callable[[TrainState, jax.Array], jax.Array]
 
@@ -42,6 +43,7 @@ class Options(TypedDict, total=False):
     resume: bool
     debug_nans: bool
     grace: float
+    checkpoint_every: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Session:
         resume: whether runs resume from their newest checkpoints.
         debug_nans: whether to find the operation at which a run diverges; for single runs.
         grace: seconds that running steps may take after SIGTERM.
+        checkpoint_every: seconds between two checkpoints, see `hooks.Saves`.
+        data_seconds: each run's share of the time that loading the images took.
     """
 
     prepared: Prepared
@@ -63,6 +67,8 @@ class Session:
     resume: bool = True
     debug_nans: bool = False
     grace: float = GRACE
+    checkpoint_every: float = CHECKPOINT_EVERY
+    data_seconds: float = 0.0
 
     @property
     def device(self) -> jax.Device:

@@ -20,8 +20,8 @@ from cifar_jax.runner import pretrained, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
-from cifar_jax.runner.ending import count_parameters, finish, report_divergence
-from cifar_jax.runner.group import Divergence, Group, Run, from_rows
+from cifar_jax.runner.ending import count_parameters, evaluate, finish, report_divergence
+from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -35,21 +35,28 @@ from cifar_jax.runner.hooks import (
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
 from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, stack_runs
-from cifar_jax.runner.results import Origin, Results, Training
+from cifar_jax.runner.remaining import Planned, Remaining
+from cifar_jax.runner.results import Origin, Results, Spent, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
 from cifar_jax.runner.session import Session, compiled_epoch
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
+from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines, write_text
 
+# Seconds that the figures of a run take on a slow machine, for the estimate of the time left.
+DRAWING = 2.0
 
-def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[Results]:
+
+def train_group(
+    session: Session, runs: Sequence[Run], remaining: Remaining | None = None
+) -> list[Results]:
     """Train runs together as one program, and write the files of each.
 
     They take the same time together, so `seconds` of an epoch is its time divided by their number.
 
     Args:
         runs: with the same experiment and data. When they resume, all are at the same step.
-        later: epochs of runs that train after this group, for the estimate of the time left.
+        remaining: estimates the time left of the command; None if this is its only group.
 
     Returns:
         The results of each run.
@@ -59,16 +66,23 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
         Interrupted: after a signal; the message says what is saved.
     """
     check_batches(runs[0].config, len(session.prepared.train_rows))
+    if remaining is None:
+        only = Planned(None, len(runs), runs[0].config.training.epochs)
+        remaining = Remaining([only], session.prepared.evaluation, DRAWING)
+    remaining.begin()
+    begun = time.perf_counter()
     starts = _starts(session, runs)
     _say_starts(session, runs, starts)
-    group = _compile(session, runs, starts)
+    group = _compile(session, runs, starts, begun)
     fresh = [not holds_run(run.workdir) for run in runs]  # An interrupt may remove these.
     written: dict[int, Results] = {}
     try:
-        with _create_files(group) as checkpoints:
-            _train(session, group, checkpoints, later, written)
-        for i in group.alive:
-            written[i] = finish(session, group, i)
+        with _create_files(group) as checkpoints, Writer() as writer:
+            saves = Saves(checkpoints, writer, group, session.checkpoint_every)
+            _train(session, group, saves, remaining, written)
+            evaluated, seconds = evaluate(session, group, saves)
+            for i in group.alive:
+                written[i] = finish(session, group, i, evaluated[i], seconds)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
@@ -152,14 +166,18 @@ def _say_origin(origin: Origin | None, display: Display) -> None:
         display.say(f"  {line}")
 
 
-def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> Group:
-    """Compile the program of a group, and return the group at its start."""
+def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start], begun: float) -> Group:
+    """Compile the program of a group, and return the group at its start.
+
+    Its start began at `begun`, by `time.perf_counter`.
+    """
     state = stack_runs([start.state for start in starts])
     hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
-    begun = time.perf_counter()
+    called = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
     program = in_thread(lambda: compiled_epoch(session, runs[0].experiment, hyper, state))
-    compiled = time.perf_counter() - begun
+    ended = time.perf_counter()
+    compiled, share = ended - called, (ended - begun) / len(runs)
     if program.slow_layers:
         session.display.say(
             "each step is a call of its own, since these are slow in a loop on a CPU: "
@@ -174,6 +192,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
             history=(),
             init_from=start.origin,
             described=run.described,
+            spent=_spent(session, start, share),
         )
         for run, start in zip(runs, starts, strict=True)
     ]
@@ -186,6 +205,17 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> 
     group = Group(tuple(runs), tuple(records), program, hyper, n_train, at, history)
     session.display.say(f"compiled in {compiled:.1f} s; run directory: {group.directory}")
     return group
+
+
+def _spent(session: Session, start: Start, compiling: float) -> Spent | None:
+    """Return where the time of a run went before its first step."""
+    if start.spent is None:
+        return None
+    return structs.replace(
+        start.spent,
+        data=start.spent.data + session.data_seconds,
+        compiling=start.spent.compiling + compiling,
+    )
 
 
 def resumed_steps(starts: Sequence[Start], program: CompiledEpoch) -> int:
@@ -225,14 +255,18 @@ def _create_files(group: Group) -> Iterator[Checkpoints]:
 def _train(
     session: Session,
     group: Group,
-    checkpoints: Checkpoints,
-    later: int,
+    saves: Saves,
+    remaining: Remaining,
     written: dict[int, Results],
 ) -> None:
     """Train a group to its last epoch. Add the results of runs that diverge to `written`."""
-    display = session.display
+    display, begun = session.display, time.perf_counter()
+    remaining.train(group.last - group.at.epoch + 1 - group.at.steps / (group.program.full + 1))
 
     def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
+        if position_of(before).epoch and not position_of(before).steps:
+            saves.save_runs(group, [i], before)
+            saves.wait()
         written[i] = report_divergence(session, group, i, found, before)
 
     def on_signal(stop: KeyboardInterrupt) -> None:
@@ -240,12 +274,11 @@ def _train(
             how = f"for at most {session.grace:g} s, and saving a checkpoint."
             display.say(f"SIGTERM: finishing the current steps, {how}")
         else:
-            how = "Press Ctrl-C again to stop now."
+            how = "Press Ctrl-C again to stop now without saving."
             display.say(f"Interrupted: finishing the current steps, and saving. {how}")
 
     interrupts = Interrupts(on_signal, session.grace)
-    saves = Saves(checkpoints, group)
-    stops = Stops(interrupts, saves, later)
+    stops = Stops(interrupts, saves, remaining.later)
     bar = Bar(display)
     bar(group)
     with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
@@ -255,19 +288,23 @@ def _train(
             saves,
             Rows(),
             tensorboard,
-            Lines(display, later),
+            Lines(display, remaining),
             bar,
             stops,
         ]
+        group.outside = time.perf_counter() - begun
         try:
             for at in interrupts.each(boundaries(group.program, group.hyper, group.at, group.last)):
+                begun = time.perf_counter()
                 group.advance(at)
                 for hook in hooks:
                     hook(group)
+                group.outside += time.perf_counter() - begun
                 if not group.alive:
                     break
         except Terminated:  # The grace period is over.
             raise stops.stop(group) from None
+    remaining.end()
 
 
 def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt) -> Interrupted:
@@ -279,5 +316,5 @@ def _discard(runs: Sequence[Run], fresh: Sequence[bool], stop: KeyboardInterrupt
     if kept:
         message = f"Stopped; {kept[0]} keeps the newest checkpoint; later steps are lost."
     else:
-        message = "Stopped in the first epoch; nothing is saved."
+        message = "Stopped before the first checkpoint; nothing is saved."
     return Interrupted(message, exit_status(stop))

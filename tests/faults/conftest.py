@@ -7,10 +7,23 @@ import faulty
 import pytest
 
 from cifar_jax.main import main
+from cifar_jax.runner.group import Group
+from cifar_jax.runner.hooks import Saves
 
 # For the archives of the tests of CIFAR-10's source, and for made-up studies.
 for name in ("data", "report"):
     sys.path.append(str(Path(__file__).parents[1] / name))
+
+
+@pytest.fixture
+def each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs save a checkpoint after each epoch, and wait for it."""
+
+    def save(self: Saves, group: Group) -> None:
+        if group.at.metrics is not None:
+            self.save(group)
+
+    monkeypatch.setattr(Saves, "__call__", save)
 
 
 @pytest.fixture(scope="session")

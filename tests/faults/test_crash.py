@@ -16,6 +16,7 @@ from cifar_jax.main import main
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
 
 EPOCHS = "4"
+OFTEN = ("--checkpoint-every", "0")  # A checkpoint at each boundary at which none is being written.
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def undisturbed(folder: Path, cache: None, tmp_path_factory: pytest.TempPathFact
 
 
 def _train(folder: Path, workdir: Path) -> list[str]:
-    return ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS]
+    return ["--dataset", str(folder), "--workdir", str(workdir), *FLAGS, *OFTEN]
 
 
 def _random_crash(
@@ -77,7 +78,7 @@ def undisturbed_study(
 
 def _study(folder: Path, workdir: Path) -> list[str]:
     flags = [flag for flag in FLAGS if flag != "--bn"]
-    return ["study", "--dataset", str(folder), "--workdir", str(workdir), *flags, *STUDY]
+    return ["study", "--dataset", str(folder), "--workdir", str(workdir), *flags, *STUDY, *OFTEN]
 
 
 def _outcomes(workdir: Path) -> dict[str, dict]:

@@ -1,6 +1,9 @@
 """Hooks: each alone, on a group of two runs whose numbers are given."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,10 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
+from cifar_jax.runner.writer import Writer
 from cifar_jax.study.definition import make_run
 
 LAST = 3
@@ -91,13 +96,19 @@ class Shown(Display):
 
 
 class Checkpoints:
-    """Notes what is saved."""
+    """Notes what is saved, as soon as `allowed` is set."""
 
     def __init__(self) -> None:
         self.saved: list[tuple[Position, GroupRecord]] = []
+        self.allowed = threading.Event()
+        self.allowed.set()
 
-    def save(self, position: Position, state: State, record: GroupRecord) -> None:
-        self.saved.append((position, record))
+    def snapshot(self, position: Position, state: State, record: GroupRecord) -> Callable[[], None]:
+        def write() -> None:
+            self.allowed.wait()
+            self.saved.append((position, record))
+
+        return write
 
     @property
     def positions(self) -> list[Position]:
@@ -153,7 +164,13 @@ def test_the_bar_is_full_only_after_validation(group: Group) -> None:
 
 def test_a_line_an_epoch_and_run_with_the_time_left(group: Group) -> None:
     shown = Shown()
-    advance(group, Lines(shown, later=10), within(1, 2), end(1), end(2, val_loss=np.nan))
+    clock = Clock()
+    remaining = Remaining([Planned("a", 2, LAST), Planned("a", 1, 10)], clock=clock)
+    remaining.begin()
+    remaining.train(LAST)
+    lines = Lines(shown, remaining)
+    for clock.now, at in ((1, within(1, 2)), (2, end(1)), (4, end(2, val_loss=np.nan))):
+        advance(group, lines, at)
     assert [line.split("  ")[0] for line in shown.lines] == [
         "batch seed 0",
         "batch seed 1",
@@ -174,11 +191,26 @@ def test_a_divergence_is_reported_once_with_the_state_before_its_epoch(group: Gr
     assert before.metrics is not None
 
 
-def test_a_checkpoint_after_each_epoch_and_where_it_is_asked_for(group: Group) -> None:
+class Clock:
+    """Shows the seconds that it is given."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def saves_of(group: Group, checkpoints: Checkpoints, clock: Clock | None = None) -> Saves:
+    return Saves(checkpoints, Writer(), group, 30.0, clock or Clock())
+
+
+def test_a_checkpoint_where_it_is_asked_for(group: Group) -> None:
     checkpoints = Checkpoints()
-    saves = Saves(checkpoints, group)
+    saves = saves_of(group, checkpoints)
     assert saves.save(group)  # The start needs none.
-    advance(group, saves, within(1, 2), end(1), within(2, 1))
+    advance(group, saves, end(1))
+    assert saves.save(group)
+    advance(group, saves, within(2, 1))
     assert saves.save(group)
     assert saves.save(group)  # Once.
     assert checkpoints.positions == [(1, 0), (1, 1)]
@@ -190,14 +222,87 @@ def test_a_checkpoint_after_each_epoch_and_where_it_is_asked_for(group: Group) -
     assert checkpoints.saved[0][1].unfinished is None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "saved"),
+    [
+        # Short epochs: at the first end after 30 s.
+        ({9: within(1, 2), 20: end(1), 31: within(2, 2), 40: end(2)}, [(2, 0)]),
+        ({29: end(1), 59: end(2)}, [(2, 0)]),
+        # Long epochs: within them, and at each end.
+        ({29: within(1, 1), 31: within(1, 2), 50: within(1, 3), 60: end(1)}, [(0, 2), (1, 0)]),
+        ({60: end(1), 89: within(2, 1), 90: within(2, 2)}, [(1, 0), (1, 2)]),
+        # After the last epoch each run is saved.
+        ({10: end(1), 20: end(2), 60: end(LAST)}, []),
+    ],
+)
+def test_checkpoints_by_the_clock(
+    group: Group, seconds: dict[float, Boundary], saved: list[tuple[int, int]]
+) -> None:
+    checkpoints, clock = Checkpoints(), Clock()
+    saves = saves_of(group, checkpoints, clock)
+    for clock.now, at in seconds.items():
+        advance(group, saves, at)
+        saves.wait()
+    assert checkpoints.positions == saved
+
+
+def test_one_checkpoint_is_written_at_a_time_and_training_does_not_wait(group: Group) -> None:
+    checkpoints, clock = Checkpoints(), Clock()
+    saves = saves_of(group, checkpoints, clock)
+    checkpoints.allowed.clear()
+    clock.now = 40
+    advance(group, saves, end(1))
+    clock.now = 80
+    advance(group, saves, within(2, 1))  # The first is still being written.
+    assert checkpoints.positions == []
+    checkpoints.allowed.set()
+    saves.wait()
+    clock.now = 81
+    advance(group, saves, end(2))
+    saves.wait()
+    assert checkpoints.positions == [(1, 0), (2, 0)]
+
+
+class Full(Checkpoints):
+    """On a full disk."""
+
+    def snapshot(self, position: Position, state: State, record: GroupRecord) -> Callable[[], None]:
+        def write() -> None:
+            raise MachineError("the disk is full")
+
+        return write
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training_at_the_next_boundary(
+    group: Group,
+) -> None:
+    clock, writer = Clock(), Writer()
+    saves = Saves(Full(), writer, group, 30.0, clock)
+    clock.now = 40
+    advance(group, saves, end(1))
+    while writer.busy:
+        time.sleep(0.01)
+    with pytest.raises(MachineError, match="the disk is full"):
+        advance(group, saves, end(2))
+
+
+def test_a_checkpoint_that_cannot_be_written_at_a_stop_is_an_error(group: Group) -> None:
+    saves = saves_of(group, Full())
+    group.advance(end(1))
+    with pytest.raises(MachineError, match="the disk is full"):
+        saves.save(group)
+
+
 def test_steps_in_which_every_run_is_lost_are_not_saved(group: Group) -> None:
     checkpoints = Checkpoints()
-    saves = Saves(checkpoints, group)
+    saves = saves_of(group, checkpoints)
     group.advance(within(1, 1, 0, 0))
     assert not saves.save(group)
     group.advance(within(1, 2, -1, 0))
     assert saves.save(group)
-    advance(group, saves, end(1, val_loss=np.nan), within(2, 1, 0, -1))
+    advance(group, saves, end(1, val_loss=np.nan))
+    assert saves.save(group)
+    advance(group, saves, within(2, 1, 0, -1))
     assert not saves.save(group)  # One diverges now, the other did before.
     assert checkpoints.positions == [(0, 2), (1, 0)]
 
@@ -230,9 +335,9 @@ def test_tensorboard_has_a_tab_for_each_split(group: Group) -> None:
     }
 
 
-def stops_of(group: Group, later: int = 0) -> tuple[Stops, Checkpoints, Interrupts]:
+def stops_of(group: Group, later: bool = False) -> tuple[Stops, Checkpoints, Interrupts]:
     interrupts, checkpoints = Interrupts(lambda stop: None), Checkpoints()
-    return Stops(interrupts, Saves(checkpoints, group), later), checkpoints, interrupts
+    return Stops(interrupts, saves_of(group, checkpoints), later), checkpoints, interrupts
 
 
 def test_a_signal_stops_between_two_steps(group: Group) -> None:
@@ -257,8 +362,8 @@ def test_the_short_end_of_an_epoch_is_finished_first(group: Group) -> None:
     assert checkpoints.positions == [(2, 0)]
 
 
-@pytest.mark.parametrize("later", [0, 5])
-def test_after_the_last_epoch_only_later_runs_are_stopped(group: Group, later: int) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_after_the_last_epoch_only_later_runs_are_stopped(group: Group, later: bool) -> None:
     stops, _, interrupts = stops_of(group, later)
     interrupts.requested = KeyboardInterrupt()
     if not later:
