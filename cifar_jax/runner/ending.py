@@ -12,11 +12,12 @@ from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.names import CHECKPOINTS
 from cifar_jax.runner import outcome, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.nonfinite import replay
 from cifar_jax.runner.programs import Boundary, unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
-from cifar_jax.runner.session import Session, evaluate_state
+from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import in_thread
 
 
@@ -54,18 +55,14 @@ def _save_own(group: Group, index: int, at: Boundary) -> None:
         own.save(position_of(at), state, group.record([index]))
 
 
-def common_fields(
-    session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
-) -> dict[str, Any]:
+def common_fields(session: Session, group: Group, index: int) -> dict[str, Any]:
     """Return the fields that the results of finished and diverged runs share."""
     run, record, history = group.runs[index], group.records[index], group.rows(index)
-    compile_seconds = record.compile_seconds + predict_compile_seconds
     train_seconds = sum(row.seconds for row in history)
     device = session.device
     return {
         **structs.asdict(record),
-        "compile_seconds": compile_seconds,
-        "compile_share": compile_seconds / (compile_seconds + train_seconds),
+        "compile_share": record.compile_seconds / (record.compile_seconds + train_seconds),
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": peak_device_memory_bytes(device),
         "model": run.model_name,
@@ -80,13 +77,17 @@ def common_fields(
     }
 
 
-def finish(session: Session, group: Group, index: int) -> Finished:
-    """Evaluate a run on the test images, and write its results."""
+def test_logits(session: Session, group: Group) -> np.ndarray:
+    """Return the logits of the test images, float (runs, N, classes), after the newest step."""
+    images = session.prepared.dataset.test_images
+    return group.program.predict(group.hyper, group.at.state, images)
+
+
+def finish(session: Session, group: Group, index: int, logits: np.ndarray) -> Finished:
+    """Evaluate a run by its logits of the test images, (N, classes), and write its results."""
     if len(group.runs) > 1:
         _save_own(group, index, group.at)
-    run, dataset = group.runs[index], session.prepared.dataset
-    state = unstack_run(group.at.state, index)
-    evaluation, logits, seconds = evaluate_state(session.programs, run.experiment, state, dataset)
-    fields = common_fields(session, group, index, seconds)
-    labels = np.asarray(dataset.test_labels)
-    return outcome.write_finished(run.workdir, evaluation, logits, labels, **fields)
+    labels = np.asarray(session.prepared.dataset.test_labels)
+    fields = common_fields(session, group, index)
+    evaluation = evaluate_logits(logits, labels)
+    return outcome.write_finished(group.runs[index].workdir, evaluation, logits, labels, **fields)

@@ -13,14 +13,13 @@ from msgspec import structs
 
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches
-from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
 from cifar_jax.runner import pretrained, provenance
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
-from cifar_jax.runner.ending import count_parameters, finish, report_divergence
+from cifar_jax.runner.ending import count_parameters, finish, report_divergence, test_logits
 from cifar_jax.runner.group import Divergence, Group, Run, from_rows
 from cifar_jax.runner.hooks import (
     Bar,
@@ -34,7 +33,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
-from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, stack_runs
+from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, first_state, stack_runs
 from cifar_jax.runner.results import Origin, Results, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
 from cifar_jax.runner.session import Session, compiled_epoch
@@ -67,8 +66,9 @@ def train_group(session: Session, runs: Sequence[Run], later: int = 0) -> list[R
     try:
         with _create_files(group) as checkpoints:
             _train(session, group, checkpoints, later, written)
+        logits = in_thread(lambda: test_logits(session, group)) if group.alive else ()
         for i in group.alive:
-            written[i] = finish(session, group, i)
+            written[i] = finish(session, group, i, logits[i])
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
@@ -90,9 +90,7 @@ def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
 def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
     """Return the start of a run: its newest checkpoint, or new initial values."""
     dataset, config = session.prepared.dataset, run.config
-    initial = jax.jit(init_state, static_argnums=(0, 2))
-    key, shape = jax.random.key(config.training.seed), dataset.train_images.shape[1:]
-    state = initial(run.experiment, key, shape)
+    state = first_state(run.experiment, config.training.seed, dataset.train_images.shape[1:])
     if session.resume:
         found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
         if found is not None:
