@@ -8,7 +8,6 @@ from typing import Unpack
 import jax
 import numpy as np
 
-from cifar_jax.commands.figures import draw
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
 from cifar_jax.data.dataset import Dataset
@@ -156,6 +155,8 @@ def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) 
     labels = np.asarray(dataset.test_labels)
     with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    from cifar_jax.commands.figures import draw  # Matplotlib is slow to import.
+
     results, problems = draw(workdir, results)
     for problem in problems:
         display.say(problem)

@@ -11,11 +11,13 @@ import jax
 import numpy as np
 from msgspec import structs
 
+from cifar_jax import libraries
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
 from cifar_jax.runner import pretrained, provenance
+from cifar_jax.runner.background import Background
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
@@ -246,6 +248,7 @@ def _train(
     stops = Stops(interrupts, saves, later)
     bar = Bar(display)
     bar(group)
+    Background(libraries.import_late)  # While the first steps run.
     with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
         # `stops` is last, because it ends training by an exception.
         hooks: list[Hook] = [
