@@ -42,6 +42,7 @@ from cifar_jax.core.train import (
     TrainState,
     end_epoch,
     init_state,
+    predict,
     train_last,
     train_steps,
 )
@@ -124,7 +125,8 @@ def measure(experiment: Experiment, runs: int, device: Any, platform: str) -> di
         )
 
     def end(hyper: Hyper, state: TrainState, data: Data) -> Any:
-        return end_epoch(experiment, hyper, TRAINED, state, data.val_images, data.val_labels)
+        logits = predict(experiment, state, data.val_images)
+        return end_epoch(experiment, hyper, TRAINED, state, logits, data.val_labels), logits
 
     initial = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), IMAGE))
     images = [np.broadcast_to(np.uint8(0), (n, *IMAGE)) for n in (TRAINED, VALIDATED)]

@@ -1,5 +1,6 @@
 """Start the libraries and silence their warnings."""
 
+import importlib
 import logging
 import os
 import sys
@@ -32,6 +33,17 @@ def start() -> list[str]:
     dropped = variables.drop_fixed()
     variables.import_jax()
     return dropped
+
+
+def import_late() -> None:
+    """Import the libraries that a run needs only after its first step."""
+    for name in (
+        "orbax.checkpoint.args",
+        "tensorboardX.event_file_writer",
+        "scipy.special",
+        "matplotlib.figure",
+    ):
+        importlib.import_module(name)
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:

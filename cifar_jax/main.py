@@ -1,6 +1,8 @@
 """Command line: parse it, call one command, print the result."""
 
 import argparse
+import contextlib
+import gc
 import io
 import os
 import sys
@@ -106,6 +108,10 @@ def _read_config(
     """
     if saved is None or arguments.config is not None or arguments.workdir is None:
         config = parse_config(arguments)
+        if arguments.file is None:
+            from cifar_jax.runner import early
+
+            early.begin(config.data)
         _prepare_jax(arguments)
         return config
     if arguments.workdir.exists() and not arguments.workdir.is_dir():
@@ -311,7 +317,9 @@ def main(argv: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"{shown(command)} is not a command; allowed: {', '.join(COMMANDS)}")
-        return COMMANDS[command](options)
+        status = COMMANDS[command](options)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         if error.__cause__ is not None and "--traceback" in options:
             traceback.print_exception(error.__cause__)
@@ -339,13 +347,14 @@ def main_cli() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     libraries.silence()
     raise_on_sigterm()
+    gc.set_threshold(100_000)  # By default, collections take a tenth of the start.
     status = main(sys.argv[1:])
-    if status > 128:
-        # A thread that still compiles or trains would delay or crash an orderly exit.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    # All files are closed. An orderly exit takes a second, and a thread that still imports,
+    # compiles or trains would delay or crash it.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

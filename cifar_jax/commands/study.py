@@ -12,8 +12,6 @@ from typing import Unpack
 import jax
 from msgspec import structs
 
-from cifar_jax.commands.figures import draw
-from cifar_jax.commands.study_report import write_study
 from cifar_jax.commands.train import open_data
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
@@ -39,11 +37,8 @@ from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinish
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep
-from cifar_jax.study.planning import next_seeds
 from cifar_jax.study.record import Plan, PlanArm, run_path
-from cifar_jax.study.samples import pair_samples
 from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
-from cifar_jax.study.summary import compared_arms
 from cifar_jax.study.values import set_values
 
 
@@ -185,6 +180,10 @@ def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
         plan: of the first stage.
         half_width: wanted half-width of the interval, in points.
     """
+    from cifar_jax.study.planning import next_seeds  # SciPy is slow to import.
+    from cifar_jax.study.samples import pair_samples
+    from cifar_jax.study.summary import compared_arms
+
     study = read_study(work.workdir)
     both = compared_arms(study)
     pairs = study.pairs(*both) if both else []
@@ -278,6 +277,8 @@ def _run(work: Work, requested: Plan) -> list[str]:
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
     if len(failed) < total:
+        from cifar_jax.commands.study_report import write_study  # Matplotlib is slow to import.
+
         write_study(workdir, prepared.dataset, display)
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
@@ -346,8 +347,6 @@ def _train_group(work: Work, group: Group, left: Remaining, sessions: Sessions) 
     failed = []
     for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
         if isinstance(outcome, Finished):
-            for problem in draw(path, outcome)[1]:
-                display.say(problem)
             display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
         else:
             failed.append(divergence_line(outcome.diverged, path))

@@ -10,10 +10,8 @@ from typing import Unpack
 import jax
 import numpy as np
 
-from cifar_jax.commands.figures import draw
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
-from cifar_jax.core.train import init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.names import SOURCE
@@ -25,9 +23,10 @@ from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
+from cifar_jax.runner.programs import compile_predict, first_state
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.resume import progress_text, read_record, read_recorded
-from cifar_jax.runner.session import Options, Programs, Session, evaluate_state
+from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
@@ -160,6 +159,8 @@ def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) 
     labels = np.asarray(dataset.test_labels)
     with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+    from cifar_jax.commands.figures import draw  # Matplotlib is slow to import.
+
     results, problems = draw(workdir, results)
     for problem in problems:
         display.say(problem)
@@ -201,10 +202,12 @@ def evaluate_run(
                 f"{images.fingerprint[:12]}"
             )
         experiment, _ = build(config, file)
-        like = init_state(experiment, jax.random.key(0), images.test_images.shape[1:])
+        like = first_state(experiment, 0, images.test_images.shape[1:])
         state = checkpoints.read_state(like, index)
     done = progress_text(record.history, unfinished)
     display.say(f"checkpoint after {done} in {directory}")
-    evaluation, _, _ = evaluate_state(Programs(), experiment, state, images)
+    test = jax.device_put(np.asarray(images.test_images))
+    logits = np.asarray(compile_predict(experiment, state, test)(state, test))
+    evaluation = evaluate_logits(logits, np.asarray(images.test_labels))
     say_evaluation(evaluation, images, display)
     return evaluation

@@ -232,13 +232,12 @@ def train_last(experiment: Experiment, hyper: Hyper, data: Data, state: TrainSta
 
 
 def end_epoch(
-    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, logits: Array, labels: Array
 ) -> tuple[TrainState, Metrics]:
-    """Summarise an epoch of `n` training images after its last step, validate, reset the sums.
+    """Summarise an epoch of `n` training images after its last step, and reset the sums.
 
-    `images` and `labels` are those of validation.
+    `logits`, float (N, classes), and `labels`, int32 (N,), are those of the validation images.
     """
-    logits = predict(experiment, state, images)
     first_step = state.step - experiment.steps_per_epoch(n)
     metrics = Metrics(
         train_loss=state.loss_sum * (experiment.batch_size / n),
@@ -276,7 +275,8 @@ def run_epoch(
     n = len(data.train_labels)
     state = train_steps(experiment, hyper, data, state, 0, n // experiment.batch_size)
     state = train_last(experiment, hyper, data, state)
-    return end_epoch(experiment, hyper, n, state, data.val_images, data.val_labels)
+    logits = predict(experiment, state, data.val_images)
+    return end_epoch(experiment, hyper, n, state, logits, data.val_labels)
 
 
 def train(

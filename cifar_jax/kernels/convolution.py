@@ -308,7 +308,7 @@ def conv3x3_windows(platform: str, x: jax.Array, kernel: jax.Array) -> Windows:
             y = winograd.tiled_conv3x3(x, kernel)
             return Windows(y.reshape(2, 2, 2, 2, *y.shape[2:]), (1, 3), tiled=True)
     # The setting of now: a loop's body is vectorised later, outside the context that sets it.
-    precision = jax.config.jax_default_matmul_precision
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), precision=precision)
     y = conv(platform, x, kernel, geometry)
     return Windows(pooling.split_windows(y), pooling.NHWC_AXES)

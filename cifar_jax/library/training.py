@@ -22,10 +22,11 @@ from cifar_jax.library.progress import progress_bar
 from cifar_jax.names import IN_PYTHON
 from cifar_jax.runner import outcome
 from cifar_jax.runner.ending import common_fields
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import EPOCH, Group, Run, from_rows
-from cifar_jax.runner.programs import Boundary, boundaries, stack_runs, unstack_run
+from cifar_jax.runner.programs import Boundary, boundaries, first_state, stack_runs
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
-from cifar_jax.runner.session import compiled_epoch, evaluate_state
+from cifar_jax.runner.session import compiled_epoch
 from cifar_jax.study.definition import described
 from cifar_jax.study.file import OF_HYPER
 from cifar_jax.study.file_checks import Problem, check_experiment
@@ -280,7 +281,9 @@ def _train(data: Images, runs: Sequence[Run], show: Callable[[float], None]) -> 
         if not group.alive:
             break
     show(len(runs) * group.last)
-    logits = np.full((len(runs), len(data.test_labels), len(data.classes)), np.nan, np.float32)
+    images = data.session.prepared.dataset.test_images
+    logits = group.program.predict(group.hyper, group.at.state, images)
+    logits[[*group.diverged]] = np.nan
     results = [_end(data, group, i, logits[i]) for i in range(len(runs))]
     return _Batch(results, logits, group.at.state)
 
@@ -288,9 +291,8 @@ def _train(data: Images, runs: Sequence[Run], show: Callable[[float], None]) -> 
 def _begin(data: Images, runs: Sequence[Run]) -> Group:
     """Compile the program of a group, and return the group at its start."""
     experiment, session = runs[0].experiment, data.session
-    initial, shape = jax.jit(init_state, static_argnums=(0, 2)), data.test_images.shape[1:]
-    keys = [jax.random.key(run.config.training.seed) for run in runs]
-    state = stack_runs([initial(experiment, key, shape) for key in keys])
+    shape, seeds = data.test_images.shape[1:], [run.config.training.seed for run in runs]
+    state = stack_runs([first_state(experiment, seed, shape) for seed in seeds])
     hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
     begun = time.perf_counter()
     program = compiled_epoch(session, experiment, hyper, state)
@@ -312,11 +314,8 @@ def _begin(data: Images, runs: Sequence[Run]) -> Group:
 
 
 def _end(data: Images, group: Group, index: int, logits: np.ndarray) -> Results:
-    """Return the results of a run. Put its logits, (N, classes), into `logits`."""
+    """Return the results of a run, whose logits of the test images are (N, classes)."""
+    fields = common_fields(data.session, group, index)
     if found := group.diverged.get(index):
-        where = DivergedAt(epoch=found.epoch, step=found.step)
-        return outcome.divergence(where, **common_fields(data.session, group, index))
-    state, programs = unstack_run(group.at.state, index), data.session.programs
-    experiment = group.runs[index].experiment
-    evaluation, logits[:], seconds = evaluate_state(programs, experiment, state, data.dataset)
-    return outcome.finished(evaluation, **common_fields(data.session, group, index, seconds))
+        return outcome.divergence(DivergedAt(epoch=found.epoch, step=found.step), **fields)
+    return outcome.finished(evaluate_logits(logits, np.asarray(data.test_labels)), **fields)

@@ -6,6 +6,7 @@ is decoded.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -17,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import msgspec
 import numpy as np
-import orbax.checkpoint as ocp
 
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError, UserError
@@ -173,11 +173,16 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         if create:
             self.directory.mkdir(parents=True, exist_ok=True)
-        # Orbax's composite handler has threads that time out by the wall clock, which may jump, and
-        # that print tracebacks on a full disk.
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._verified = False
         self._newest_read: tuple[Path, dict[str, Any]] | None = None
+
+    @functools.cached_property
+    def _orbax(self) -> Any:
+        import orbax.checkpoint as ocp  # Not needed before the first step.
+
+        # Orbax's composite handler has threads that time out by the wall clock, which may jump, and
+        # that print tracebacks on a full disk.
+        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
     def positions(self) -> list[Position]:
         """See `saved_positions`."""
@@ -230,6 +235,8 @@ class Checkpoints:
         return lambda: self._write(position, tree, text)
 
     def _write(self, position: Position, tree: dict[str, Any], record: str) -> None:
+        from orbax.checkpoint.args import StandardSave
+
         new = self.directory / f"{WRITING}{position}"
         try:
             reserve(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SPARE)
@@ -237,7 +244,7 @@ class Checkpoints:
             metadata_path(new).parent.mkdir(parents=True)
             metadata_path(new).write_text(record, encoding="utf-8")
             with _plain(new) as plain:
-                self._orbax.save(plain / _STATE, args=ocp.args.StandardSave(tree))
+                self._orbax.save(plain / _STATE, args=StandardSave(tree))
             self._verify_first(new, tree)
             seal(new)
             os.replace(new, self.directory / str(position))
@@ -273,9 +280,10 @@ class Checkpoints:
 
     def _restore(self, checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
         """Read the state in a checkpoint as a tree of NumPy arrays. `like` has its structure."""
+        from orbax.checkpoint.args import StandardRestore
+
         with _plain(checkpoint) as plain:
-            args = ocp.args.StandardRestore(like)
-            tree: dict[str, Any] = self._orbax.restore(plain / _STATE, args=args)
+            tree: dict[str, Any] = self._orbax.restore(plain / _STATE, args=StandardRestore(like))
         return tree
 
     def read_record(self) -> dict[str, Any]:
@@ -348,4 +356,5 @@ class Checkpoints:
 
     def close(self) -> None:
         """Release Orbax's threads."""
-        self._orbax.close()
+        if "_orbax" in vars(self):
+            self._orbax.close()

@@ -10,17 +10,14 @@ from msgspec import structs
 from cifar_jax.core.train import TrainState
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.runner import outcome, provenance
-from cifar_jax.runner.evaluation import Evaluation
+from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import Divergence, Group
 from cifar_jax.runner.hooks import Saves
 from cifar_jax.runner.nonfinite import replay
 from cifar_jax.runner.programs import Boundary, unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
-from cifar_jax.runner.session import Session, evaluate_state
+from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import in_thread
-
-# Evaluation, logits (N, classes) and compile seconds of a run, see `session.evaluate_state`.
-Evaluated = tuple[Evaluation, np.ndarray, float]
 
 
 def count_parameters(state: TrainState) -> int:
@@ -47,18 +44,14 @@ def report_divergence(
     return outcome.write_divergence(run.workdir, found, **common_fields(session, group, index))
 
 
-def common_fields(
-    session: Session, group: Group, index: int, predict_compile_seconds: float = 0.0
-) -> dict[str, Any]:
+def common_fields(session: Session, group: Group, index: int) -> dict[str, Any]:
     """Return the fields that the results of finished and diverged runs share."""
     run, record, history = group.runs[index], group.records[index], group.rows(index)
-    compile_seconds = record.compile_seconds + predict_compile_seconds
     train_seconds = sum(row.seconds for row in history)
     device = session.device
     return {
         **structs.asdict(record),
-        "compile_seconds": compile_seconds,
-        "compile_share": compile_seconds / (compile_seconds + train_seconds),
+        "compile_share": record.compile_seconds / (record.compile_seconds + train_seconds),
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_device_memory_bytes": peak_device_memory_bytes(device),
         "model": run.model_name,
@@ -74,28 +67,32 @@ def common_fields(
     }
 
 
-def evaluate(session: Session, group: Group, saves: Saves) -> tuple[dict[int, Evaluated], float]:
+def evaluate(session: Session, group: Group, saves: Saves) -> tuple[np.ndarray, float]:
     """Evaluate the runs on the test images, and save their last checkpoints meanwhile.
 
     Returns:
-        The evaluations by run, and seconds a run.
+        Logits, float (runs, N, classes), and seconds a run.
     """
     begun = time.perf_counter()
     saves.save_runs(group, group.alive, group.at)
-    dataset, found = session.prepared.dataset, {}
-    for i in group.alive:
-        state = unstack_run(group.at.state, i)
-        found[i] = evaluate_state(session.programs, group.runs[i].experiment, state, dataset)
+    images = session.prepared.dataset.test_images
+    logits = in_thread(lambda: group.program.predict(group.hyper, group.at.state, images))
     saves.wait()  # A finished run has its checkpoint.
-    return found, (time.perf_counter() - begun) / max(1, len(found))
+    return logits, (time.perf_counter() - begun) / len(group.runs)
 
 
 def finish(
-    session: Session, group: Group, index: int, evaluated: Evaluated, seconds: float
+    session: Session, group: Group, index: int, logits: np.ndarray, seconds: float
 ) -> Finished:
-    """Write the results of a run. `seconds` are those of its evaluation."""
-    evaluation, logits, compile_seconds = evaluated
-    fields = common_fields(session, group, index, compile_seconds)
-    fields["spent"] = group.spent(index, seconds)
+    """Write the results of a run.
+
+    Args:
+        session, group, index: of the run.
+        logits: of the test images, (N, classes).
+        seconds: of its evaluation.
+    """
     labels = np.asarray(session.prepared.dataset.test_labels)
+    fields = common_fields(session, group, index)
+    fields["spent"] = group.spent(index, seconds)
+    evaluation = evaluate_logits(logits, labels)
     return outcome.write_finished(group.runs[index].workdir, evaluation, logits, labels, **fields)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -13,6 +12,8 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits: floats (N, classes).
         labels: integers (N,).
     """
+    from scipy import special  # Not needed before the first step.
+
     log_shares = special.log_softmax(logits.astype(np.float64), axis=1)
     loss: np.ndarray = -log_shares[np.arange(len(labels)), labels]
     return loss

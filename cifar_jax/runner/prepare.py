@@ -13,13 +13,14 @@ from cifar_jax.config.checks import check_batches, check_layers, check_norm, che
 from cifar_jax.config.settings import Config, DataConfig
 from cifar_jax.config.sizes import fit_defaults, split_notes
 from cifar_jax.core.train import Data
-from cifar_jax.data.dataset import Dataset, FolderOptions, load
+from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.repeats import drop_repeats, notes
 from cifar_jax.data.sources import cifar10_archive
 from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
+from cifar_jax.runner import early
 from cifar_jax.runner.programs import HostData
 from cifar_jax.runner.results import DatasetRecord
 
@@ -38,13 +39,7 @@ def load_dataset(data: DataConfig, progress: ProgressCallback | None = None) -> 
     """
     if data.dataset == FILE_IMAGES:
         raise UserError("these images are in an experiment file, and only training loads it")
-    dataset = load(
-        data.dataset,
-        data_dir=data.data_dir,
-        classes=data.classes,
-        options=FolderOptions(data.resize, data.test_split, data.white_level),
-        progress=progress or silent,
-    )
+    dataset = early.opened(data) or early.open_named(data, progress or silent)
     _check_folder_is_cifar10(data, dataset)
     return dataset
 

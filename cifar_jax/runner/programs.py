@@ -16,6 +16,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit
+from cifar_jax.runner.background import Background
 
 Tree = TypeVar("Tree")
 
@@ -38,10 +39,28 @@ class HostData(NamedTuple):
     rows: np.ndarray
 
 
-def stack_runs(trees: Sequence[Tree]) -> Tree:
-    """Stack the states or hyper-parameters of runs along a new leading axis."""
+@partial(jax.jit, static_argnums=(0, 2))
+def _first_state(
+    experiment: Experiment, seed: jax.Array, image_shape: tuple[int, ...]
+) -> TrainState:
+    return core.init_state(experiment, jax.random.key(seed), image_shape)
+
+
+def first_state(experiment: Experiment, seed: int, image_shape: tuple[int, ...]) -> TrainState:
+    """Return the state of one run before its first step. `image_shape` is (H, W, C)."""
+    state: TrainState = _first_state(experiment, np.uint32(seed), image_shape)
+    return state
+
+
+@jax.jit
+def _stack(*trees: Tree) -> Tree:
     stacked: Tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     return stacked
+
+
+def stack_runs(trees: Sequence[Tree]) -> Tree:
+    """Stack the states or hyper-parameters of runs along a new leading axis."""
+    return _stack(*trees)
 
 
 def unstack_run(stacked: Tree, index: int) -> Tree:
@@ -54,7 +73,7 @@ def unstack_run(stacked: Tree, index: int) -> Tree:
 class CompiledEpoch:
     """An epoch as two programs: `advance` for full batches, and `finish` for its end.
 
-    They train on a copy of the state, so the state before a call can be saved during the call.
+    They do not change the state before a call, so it can be saved during the call.
     Calling the object itself trains a whole epoch.
 
     Attributes:
@@ -64,6 +83,8 @@ class CompiledEpoch:
             returns the state after `stop` batches.
         finish: takes hyper-parameters and the state after all full batches; trains on the partial
             batch and validates.
+        predict: takes hyper-parameters, a state and images on the host, uint8 (N, H, W, C);
+            returns logits, float (N, classes), with the state's leading axis of runs.
         slow_layers: layers that would be slow in a loop, so that a step is a call.
     """
 
@@ -71,6 +92,7 @@ class CompiledEpoch:
     steps: int
     advance: Callable[[Hyper, TrainState, int, int], TrainState]
     finish: Callable[[Hyper, TrainState], tuple[TrainState, Metrics]]
+    predict: Callable[[Hyper, TrainState, np.ndarray], np.ndarray]
     slow_layers: tuple[str, ...] = ()
 
     def __call__(self, hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
@@ -102,19 +124,49 @@ def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., 
     return mapped
 
 
-def _compile_end(
-    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int
-) -> Callable[[Hyper, TrainState], tuple[TrainState, Metrics]]:
-    """Compile `end_epoch`. Both pipelines share this program, so that they round equally."""
+class _End:
+    """The program after the last step of an epoch. It also evaluates the test images.
 
-    def end(
-        hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        return core.end_epoch(experiment, hyper, n_train, state, images, labels)
+    Both pipelines share it, so that they round equally. It compiles in the background.
 
-    jitted = jit(over_runs(end, state), donate_argnums=1, out_shardings=_sharding(state))
-    compiled = jitted.lower(hyper, state, data.val_images, data.val_labels).compile()
-    return lambda hyper, state: compiled(hyper, state, data.val_images, data.val_labels)
+    Args:
+        experiment: its model predicts.
+        hyper, state: examples, see `compile_device_epoch`.
+        data: validation images, on the device.
+        n_train: number of training images.
+    """
+
+    def __init__(
+        self, experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int
+    ) -> None:
+        def end(
+            hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
+        ) -> tuple[TrainState, Metrics, jax.Array]:
+            logits = core.predict(experiment, state, images)
+            return *core.end_epoch(experiment, hyper, n_train, state, logits, labels), logits
+
+        jitted = jit(over_runs(end, state), out_shardings=_sharding(state))
+        self._images, self._labels = data.val_images, data.val_labels
+        self.program = _compile(jitted, hyper, state, self._images, self._labels)
+
+    def finish(self, hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Validate, summarise the epoch, and reset its sums."""
+        new, metrics, _ = self.program.result()(hyper, state, self._images, self._labels)
+        return new, metrics
+
+    def predict(self, hyper: Hyper, state: TrainState, images: np.ndarray) -> np.ndarray:
+        """See `CompiledEpoch.predict`. A call takes as many images as validation has."""
+        n, size, logits = len(images), len(self._labels), []
+        for first in range(0, n, size):
+            # Repeats of the last image fill the last call.
+            rows = images[np.minimum(np.arange(first, first + size), n - 1)]
+            logits.append(np.asarray(self.program.result()(hyper, state, rows, self._labels)[2]))
+        return np.concatenate(logits, axis=-2)[..., :n, :]
+
+
+def _compile(jitted: Any, *examples: Any) -> Background[Any]:
+    """Trace and lower a function, and compile it in the background: XLA releases Python's lock."""
+    return Background(jitted.lower(*examples).compile)
 
 
 def compile_device_epoch(
@@ -127,7 +179,7 @@ def compile_device_epoch(
             among devices stay so.
         data: training and validation images.
     """
-    n, sharding = len(data.train_labels), _sharding(state)
+    n = len(data.train_labels)
     full = n // experiment.batch_size
 
     def steps(
@@ -141,23 +193,27 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    copy = jit(partial(jax.tree.map, jnp.copy), out_shardings=sharding).lower(state).compile()
-    options: dict[str, Any] = {"donate_argnums": 1, "out_shardings": sharding}
-    last_step = jit(over_runs(last, state), **options).lower(hyper, state, data).compile()
-    end = _compile_end(experiment, hyper, state, data, n)
+    def over(function: Callable[..., Any]) -> Any:
+        return jit(over_runs(function, state), out_shardings=_sharding(state))
+
     some_steps: Any = None
+    last_step: Any = None
     if full:
-        jitted = jit(over_runs(steps, state), **options)
-        some_steps = jitted.lower(hyper, state, data, *bounds(0, full)).compile()
+        some_steps = _compile(over(steps), hyper, state, data, *bounds(0, full))
+    if n % experiment.batch_size:
+        last_step = _compile(over(last), hyper, state, data)
+    end = _End(experiment, hyper, state, data, n)
+    for program in filter(None, (some_steps, last_step, end.program)):
+        program.result()
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
-        new: TrainState = some_steps(hyper, copy(state), data, *bounds(start, stop))
+        new: TrainState = some_steps.result()(hyper, state, data, *bounds(start, stop))
         return new
 
     def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
-        return end(hyper, last_step(hyper, copy(state), data))
+        return end.finish(hyper, last_step.result()(hyper, state, data) if last_step else state)
 
-    return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish)
+    return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish, end.predict)
 
 
 def compile_stream_epoch(
@@ -182,15 +238,17 @@ def compile_stream_epoch(
     ) -> TrainState:
         return core.train_step(experiment, hyper, n, state, images, labels)
 
-    def compile_step(size: int) -> Any:
+    def compile_step(size: int) -> Background[Any]:
         images = jax.ShapeDtypeStruct((size, *source.images.shape[1:]), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
         jitted = jit(over_runs(one_step, state), donate_argnums=1)
-        return jitted.lower(hyper, state, images, labels).compile()
+        return _compile(jitted, hyper, state, images, labels)
 
     step: Any = compile_step(batch) if full else None
-    last_step = compile_step(n % batch) if n % batch else None
-    end = _compile_end(experiment, hyper, state, data, n)
+    last_step: Any = compile_step(n % batch) if n % batch else None
+    end = _End(experiment, hyper, state, data, n)
+    for program in filter(None, (step, last_step, end.program)):
+        program.result()
     order = jit(core.epoch_order, static_argnums=2)
 
     def rows_of(state: TrainState) -> np.ndarray:
@@ -201,17 +259,17 @@ def compile_stream_epoch(
         rows = rows_of(state)[start * batch : stop * batch]
         state = jax.tree.map(jnp.copy, state)
         for images, labels in stream_batches(source.images, source.labels, rows, batch):
-            state = step(hyper, state, images, labels)
+            state = step.result()(hyper, state, images, labels)
         return state
 
     def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
         rows = rows_of(state)[full * batch :]
-        state = jax.tree.map(jnp.copy, state)
         if last_step is not None:
-            state = last_step(hyper, state, source.images[rows], source.labels[rows])
-        return end(hyper, state)
+            state = jax.tree.map(jnp.copy, state)
+            state = last_step.result()(hyper, state, source.images[rows], source.labels[rows])
+        return end.finish(hyper, state)
 
-    return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish)
+    return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish, end.predict)
 
 
 @dataclass(frozen=True)

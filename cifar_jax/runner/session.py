@@ -1,40 +1,27 @@
 """What the groups of runs of one command share: data, compiled programs, options."""
 
 import dataclasses
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import jax
-import numpy as np
 
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
-from cifar_jax.data.dataset import Dataset
 from cifar_jax.kernels import slow_layers
 from cifar_jax.runner import provenance
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     CompiledEpoch,
     compile_device_epoch,
-    compile_predict,
     compile_stream_epoch,
 )
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
-Predict = Callable[[TrainState, jax.Array], jax.Array]
-
-
-@dataclass
-class Programs:
-    """Compiled programs of one dataset, kept for later runs."""
-
-    epoch: dict[tuple[Experiment, int, Any], CompiledEpoch] = field(default_factory=dict)
-    predict: dict[Experiment, Predict] = field(default_factory=dict)
+# By experiment, number of runs and structure of their hyper-parameters.
+Programs = dict[tuple[Experiment, int, Any], CompiledEpoch]
 
 
 class Options(TypedDict, total=False):
@@ -63,7 +50,7 @@ class Session:
 
     prepared: Prepared
     display: Display
-    programs: Programs = field(default_factory=Programs)
+    programs: Programs = field(default_factory=dict)
     resume: bool = True
     debug_nans: bool = False
     grace: float = GRACE
@@ -86,7 +73,7 @@ def compiled_epoch(
 ) -> CompiledEpoch:
     """Return the compiled epoch of an experiment. Compile it if the session lacks it."""
     prepared = session.prepared
-    known = session.programs.epoch
+    known = session.programs
     key = experiment, len(state.step), jax.tree.structure(hyper)
     if key not in known:
         one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
@@ -97,16 +84,3 @@ def compiled_epoch(
             program = compile_device_epoch(experiment, hyper, state, prepared.data)
         known[key] = dataclasses.replace(program, slow_layers=tuple(slow))
     return known[key]
-
-
-def evaluate_state(
-    programs: Programs, experiment: Experiment, state: TrainState, dataset: Dataset
-) -> tuple[Evaluation, np.ndarray, float]:
-    """Return the evaluation on the test images, its logits (N, classes), and compile seconds."""
-    images = jax.device_put(np.asarray(dataset.test_images))
-    start = time.perf_counter()
-    if experiment not in programs.predict:
-        programs.predict[experiment] = compile_predict(experiment, state, images)
-    compile_seconds = time.perf_counter() - start
-    logits = np.asarray(programs.predict[experiment](state, images))
-    return evaluate_logits(logits, dataset.test_labels), logits, compile_seconds

@@ -5,13 +5,14 @@ SIGTERM, sent before a machine shuts down, also finishes them, within a grace pe
 them and saves the state before them. No file is left half written.
 """
 
-import contextvars
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar, cast
+
+from cifar_jax.runner.background import Background
 
 T = TypeVar("T")
 
@@ -50,25 +51,7 @@ def in_thread(work: Callable[[], T], check: Callable[[], None] = lambda: None) -
         work: to call in the thread.
         check: called ten times a second meanwhile. An exception of it ends the wait.
     """
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure.append(error)
-
-    # A daemon thread: the process can end without waiting for it. It has the caller's context.
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(target,), daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-        check()
-    if failure:
-        raise failure[0]
-    return result[0]
+    return Background(work).result(check)
 
 
 class Interrupts:

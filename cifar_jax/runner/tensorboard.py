@@ -4,6 +4,7 @@
 wait forever. These events are written by the calling thread, which sees the error.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,20 @@ class Events:
     """
 
     def __init__(self, directory: Path, first: int) -> None:
+        directory.mkdir(exist_ok=True)
+        self._directory, self._first = directory, first
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        # Imported after the first epoch: tensorboardX imports PyTorch, where it is installed.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        directory.mkdir(exist_ok=True)
-        self._directory = directory
+        # The name has the time in seconds. Two starts in one second must not share a file.
+        writer = EventsWriter(str(self._directory / "events"), f".{self._first}")
         start = SessionLog(status=SessionLog.START)
-        with name_in_errors(directory):
-            # The name has the time in seconds. Two starts in one second must not share a file.
-            self._writer = EventsWriter(str(directory / "events"), f".{first}")
-            self._writer.write_event(Event(step=first, session_log=start))
+        writer.write_event(Event(step=self._first, session_log=start))
+        return writer
 
     def add(self, epoch: int, scalars: dict[str, float]) -> None:
         """Write and flush one epoch's values, by name: one record, since its checksum is slow."""
@@ -45,5 +50,6 @@ class Events:
 
     def close(self) -> None:
         """Close the file."""
-        with name_in_errors(self._directory):
-            self._writer.close()
+        if "_writer" in vars(self):
+            with name_in_errors(self._directory):
+                self._writer.close()

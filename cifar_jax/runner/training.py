@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from msgspec import structs
 
+from cifar_jax import libraries
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches
-from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
 from cifar_jax.runner import pretrained, provenance
+from cifar_jax.runner.background import Background
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, make_directory
@@ -34,7 +35,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
-from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, stack_runs
+from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, first_state, stack_runs
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Origin, Results, Spent, Training
 from cifar_jax.runner.resume import Start, progress_text, resume_run
@@ -80,9 +81,10 @@ def train_group(
         with _create_files(group) as checkpoints, Writer() as writer:
             saves = Saves(checkpoints, writer, group, session.checkpoint_every)
             _train(session, group, saves, remaining, written)
-            evaluated, seconds = evaluate(session, group, saves)
+            if group.alive:
+                logits, seconds = evaluate(session, group, saves)
             for i in group.alive:
-                written[i] = finish(session, group, i, evaluated[i], seconds)
+                written[i] = finish(session, group, i, logits[i], seconds)
     except KeyboardInterrupt as stop:
         raise _discard(runs, fresh, stop) from None
     finally:
@@ -104,9 +106,7 @@ def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
 def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
     """Return the start of a run: its newest checkpoint, or new initial values."""
     dataset, config = session.prepared.dataset, run.config
-    initial = jax.jit(init_state, static_argnums=(0, 2))
-    key, shape = jax.random.key(config.training.seed), dataset.train_images.shape[1:]
-    state = initial(run.experiment, key, shape)
+    state = first_state(run.experiment, config.training.seed, dataset.train_images.shape[1:])
     if session.resume:
         found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
         if found is not None:
@@ -281,6 +281,7 @@ def _train(
     stops = Stops(interrupts, saves, remaining.later)
     bar = Bar(display)
     bar(group)
+    Background(libraries.import_late)  # While the first steps run.
     with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
         # `stops` is last, because it ends training by an exception.
         hooks: list[Hook] = [

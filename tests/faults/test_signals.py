@@ -267,7 +267,7 @@ def test_a_group_of_seeds_is_saved_between_two_steps(folder, tmp_path, signals):
 @pytest.mark.parametrize(("step", "steps", "allowed"), [(6, 2, True), (5, 2, False), (8, 4, False)])
 def test_a_record_that_contradicts_its_state_is_refused(tiny_state, step, steps, allowed):
     """An epoch has four steps here, three of them full batches; one epoch is finished."""
-    program = CompiledEpoch(3, 4, None, None)
+    program = CompiledEpoch(3, 4, None, None, None)
     state = tiny_state.replace(step=jnp.int32(step))
     part = Unfinished(steps=steps, seconds=0.5)
     start = resume.Start(state, (None,), 0.0, unfinished=part)

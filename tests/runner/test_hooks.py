@@ -70,7 +70,7 @@ def group(tmp_path: Path) -> Group:
         workdir.mkdir(parents=True)
         config = Config(training=TrainingConfig(epochs=LAST, seed=seed))
         runs.append(make_run(config, None, workdir, f"batch seed {seed}"))
-    program = CompiledEpoch(3, 4, None, None)
+    program = CompiledEpoch(3, 4, None, None, None)
     records = tuple(made_up.training(run.config) for run in runs)
     history = np.zeros((2, 0), EPOCH)
     return Group(tuple(runs), records, program, None, 20, within(1, 0), history)
@@ -156,7 +156,7 @@ def test_the_bar_moves_between_steps(group: Group) -> None:
 
 def test_the_bar_is_full_only_after_validation(group: Group) -> None:
     """Without a partial batch the full batches are all steps."""
-    group.program = CompiledEpoch(4, 4, None, None)
+    group.program = CompiledEpoch(4, 4, None, None, None)
     shown = Shown()
     advance(group, Bar(shown), within(LAST, 4), end(LAST))
     assert shown.done == [(LAST - 0.2, LAST), (LAST, LAST)]

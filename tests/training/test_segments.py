@@ -197,23 +197,27 @@ def test_an_epoch_refuses_host_numbers_under_the_guard_and_keeps_its_arguments()
     assert bits(state) == bits(before)
 
 
-def test_the_state_is_trained_in_the_buffers_of_a_copy(monkeypatch) -> None:
-    """All programs that train write over the copy; the arguments of a call stay."""
-    compile_, programs = jax.stages.Lowered.compile, []
+@pytest.mark.parametrize(("images", "programs"), [(24, 2), (28, 3)])
+def test_an_epoch_and_the_evaluation_are_at_most_three_programs(
+    monkeypatch, images: int, programs: int
+) -> None:
+    """Full batches, a partial one if there is one, and the end, which also evaluates."""
+    compile_, compiled_now = jax.stages.Lowered.compile, []
 
     def noted(self):
-        programs.append(compile_(self))
-        return programs[-1]
+        compiled_now.append(compile_(self))
+        return compiled_now[-1]
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
-    state = start("batch")
-    program = compile_device_epoch(experiment_of("batch"), HYPER, state, noise())
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
-    reused = [one.memory_analysis().alias_size_in_bytes for one in programs]
-    # The full batches, the partial one and the end of the epoch; the copy itself reuses nothing.
-    assert sum(found >= size for found in reused) == 3, reused
+    data, state = noise(), start("batch")
+    data = data._replace(
+        train_images=data.train_images[:images], train_labels=data.train_labels[:images]
+    )
+    program = compile_device_epoch(experiment_of("batch"), HYPER, state, data)
     before = bits(state)
-    program(HYPER, state)
+    end, _ = program(HYPER, state)
+    program.predict(HYPER, end, np.asarray(data.train_images))
+    assert len(compiled_now) == programs
     assert bits(state) == before
 
 
@@ -264,8 +268,12 @@ def test_fewer_images_than_a_batch_are_one_partial_step(pipeline: str) -> None:
     assert np.isfinite(float(end.metrics.train_loss))
 
 
-def test_compiled_predictions_are_those_of_predict() -> None:
-    experiment, images = experiment_of("batch"), noise().val_images
-    found = compile_predict(experiment, start("batch"), images)(start("batch"), images)
-    expected = predict(experiment, start("batch"), images)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("n", [1, 12, 28])
+def test_predictions_are_those_of_predict(n: int) -> None:
+    """The program of an epoch's end takes 12 images a call. It predicts what `evaluate` does."""
+    experiment, state, images = experiment_of("batch"), start("batch"), noise().train_images[:n]
+    found = compiled("batch", "device").predict(HYPER, state, np.asarray(images))
+    alone = np.asarray(compile_predict(experiment, state, images)(state, images))
+    np.testing.assert_allclose(alone, predict(experiment, state, images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-7)
+    assert found.shape == (n, 10)

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ from cifar_jax.inputs import expand_home
 from cifar_jax.storage import read_sealed, seal, temporary_directory
 
 FORMAT = 1
+# Whether to raise `NotCached` instead of building an entry.
+only_cached: ContextVar[bool] = ContextVar("only_cached", default=False)
 _RECORD = "contents.json"
+
+
+class NotCached(Exception):
+    """An entry is absent or damaged, and `only_cached` is set."""
 
 
 def _homeless_path() -> Path:
@@ -166,6 +173,19 @@ def _unwritable(root: Path, error: OSError | str) -> UserError:
     )
 
 
+def _check_writable(root: Path) -> None:
+    """Make the cache directory.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise _unwritable(root, error) from None
+
+
 def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: str = "") -> Dataset:
     """Open a cache entry. If it is absent or damaged, build it.
 
@@ -177,17 +197,15 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         family: prefix of older entries that a new one replaces; "" means none.
 
     Raises:
+        NotCached: it would be built, and `only_cached` is set.
         UserError: the cache cannot be written.
     """
     path = root / entry
     if (found := read(path, name)) is not None:
         return found
-    try:
-        # Fail before the slow work.
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except OSError as error:
-        raise _unwritable(root, error) from None
+    if only_cached.get():
+        raise NotCached
+    _check_writable(root)  # Before the slow work.
     contents = build()
     failure: OSError | str = ""
     for _ in range(3):
