@@ -139,14 +139,22 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def _memory_stats(device: "jax.Device") -> dict[str, int]:
+    """Return an accelerator's memory statistics in bytes. Empty for a CPU, or if unknown."""
+    try:
+        return device.memory_stats() or {}
+    except (RuntimeError, NotImplementedError):  # Not every plugin measures memory.
+        return {}
+
+
 def peak_device_memory_bytes(device: "jax.Device") -> int | None:
     """Return the peak memory in use on an accelerator. None for a CPU, or if it is unknown."""
-    try:
-        stats = device.memory_stats() or {}
-    except (RuntimeError, NotImplementedError):  # Not every plugin measures memory.
-        return None
-    peak: int | None = stats.get("peak_bytes_in_use")
-    return peak
+    return _memory_stats(device).get("peak_bytes_in_use")
+
+
+def memory_limit(device: "jax.Device") -> int | None:
+    """Return the bytes of an accelerator that JAX may use. None for a CPU, or if unknown."""
+    return _memory_stats(device).get("bytes_limit")
 
 
 def use_compilation_cache(directory: Path) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from commands import last_of_each
 
+from cifar_jax.commands import study as study_command
 from cifar_jax.commands.train import open_data
 from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
+from cifar_jax.runner import memory, programs, training
 from cifar_jax.runner import session as sessions
-from cifar_jax.runner import training
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.storage import seal
@@ -133,6 +134,37 @@ def test_a_study_that_was_stopped_goes_on(finished, folder, tmp_path):
     assert study(folder, workdir, "--arms", "none,batch", "--seeds", "1") == 0
     for arm in ("none", "batch"):
         assert np.array_equal(logits_of(workdir, arm, 3), logits_of(finished, arm, 3))
+
+
+def test_runs_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(memory, "memory_limit", lambda device: 1 << 20)
+    argv = ("--arms", "none", "--epochs", "1")
+    assert study(folder, tmp_path / "w", *argv, "--seed-parallelism", "2") == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "2 runs need" in last
+    assert "not even one run fits" in last
+    assert not list((tmp_path / "w").glob("none/*/results.json"))
+
+    need = 1 << 40  # What two runs need, as the error says.
+    monkeypatch.setattr(memory, "_bytes", lambda program: need)
+    monkeypatch.setattr(memory, "memory_limit", lambda device: need - 1)
+    assert study(folder, tmp_path / "w", *argv, "--seed-parallelism", "2") == 2
+    assert capfd.readouterr().err.splitlines()[-1].endswith("; 1 fit")
+
+
+def test_auto_trains_as_many_runs_together_as_fit(folder, tmp_path, monkeypatch, capfd):
+    def one_fits(compiled, runs, *_):
+        if runs > 1:
+            raise memory.TooManyRuns("--seed-parallelism 2: 2 runs need more; 1 fit", 1)
+
+    monkeypatch.setattr(programs, "check_memory", one_fits)
+    monkeypatch.setattr(study_command, "seed_parallelism", lambda *_: 2)  # As on a GPU.
+    assert study(folder, tmp_path / "w", "--arms", "none", "--epochs", "1") == 0
+    assert "1 fit, so 1 train together" in capfd.readouterr().out
+    assert [results_of(tmp_path / "w", "none", seed)["seed_parallelism"] for seed in (3, 4)] == [
+        1,
+        1,
+    ]
 
 
 def test_seeds_trained_together_give_the_same_results(finished, folder, tmp_path):

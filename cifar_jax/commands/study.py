@@ -23,6 +23,7 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
+from cifar_jax.runner.memory import TooManyRuns
 from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.remaining import Planned, Remaining
@@ -274,6 +275,11 @@ def _run(work: Work, requested: Plan) -> list[str]:
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
             failed += _train_group(work, group, left, sessions)
             remove_finished_groups(workdir)
+    except TooManyRuns as error:
+        if prepared.config.study.seed_parallelism != "auto" or not error.fits:
+            raise
+        display.say(f"{error}, so {error.fits} train together")
+        return _run(dataclasses.replace(work, group_size=error.fits), requested)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
     if len(failed) < total:
@@ -339,7 +345,7 @@ def _train_group(work: Work, group: Group, left: Remaining, sessions: Sessions) 
                 for config, path, label in zip(configs, paths, group.labels, strict=True)
             ]
             outcomes = train_group(session, runs, left)
-    except MachineError:  # The other runs would fail too.
+    except (MachineError, TooManyRuns):  # The other runs would fail too.
         raise
     except UserError as error:  # For example a damaged checkpoint. Train the other runs.
         display.say(str(error))

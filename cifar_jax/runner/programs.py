@@ -17,6 +17,7 @@ from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit
 from cifar_jax.runner.background import Background
+from cifar_jax.runner.memory import check_memory
 
 Tree = TypeVar("Tree")
 
@@ -178,6 +179,9 @@ def compile_device_epoch(
         hyper, state: examples with the shapes of one run or of `stack_runs`. Runs that are divided
             among devices stay so.
         data: training and validation images.
+
+    Raises:
+        TooManyRuns: the device has too little memory for all, but enough for fewer.
     """
     n = len(data.train_labels)
     full = n // experiment.batch_size
@@ -203,8 +207,9 @@ def compile_device_epoch(
     if n % experiment.batch_size:
         last_step = _compile(over(last), hyper, state, data)
     end = _End(experiment, hyper, state, data, n)
-    for program in filter(None, (some_steps, last_step, end.program)):
-        program.result()
+    compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
+    device = next(iter(data.val_images.devices()))
+    check_memory(compiled, len(state.step) if state.step.ndim else 1, data, device)
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
         new: TrainState = some_steps.result()(hyper, state, data, *bounds(start, stop))
