@@ -8,8 +8,10 @@ from cifar_jax.config.settings import DataConfig
 from cifar_jax.runner import early
 
 
-@pytest.mark.usefixtures("cache")
-def test_cached_images_are_opened_once(folder: Path) -> None:
+def test_cached_images_are_opened_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_JAX_CACHE", str(tmp_path))
     data = DataConfig(dataset=str(folder))
     early.begin(data)
     assert early.opened(data) is None, "they would have to be decoded"
