@@ -215,10 +215,15 @@ def test_scaling_tells_why_a_point_failed() -> None:
 
 
 def test_startup(tmp_path: Path, folder: Path) -> None:
-    run = ["--dataset", str(folder), "--batch-size", "5", "--val-examples", "5"]
+    run = ["--dataset", str(folder), "--batch-size", "5", "--val-examples", "5", "--epochs", "1"]
     results = measured("startup", tmp_path / "startup.json", "--repeats", "1", "--", *run)
     names = ["nothing cached", "images cached", "all cached"]
-    assert [*results["seconds"]] == ["--help", *(f"first step, {name}" for name in names)]
+    measured_names = ["--help", *(f"first step, {name}" for name in names), "whole run, all cached"]
+    assert [*results["seconds"]] == measured_names
+    assert (tmp_path / "startup.png").stat().st_size > 1000
+    for parts in results["timelines"].values():
+        assert {"import JAX", "compile", "train", "evaluate"} <= {name for name, _, _ in parts}
+        assert all(0 <= begin <= end <= parts[-1][1] for _, begin, end in parts)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

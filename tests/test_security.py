@@ -197,7 +197,6 @@ def test_hostile_class_names_are_text_in_figures(made: tuple[Path, str]) -> None
     for path in figures:
         tags = {element.tag.rpartition("}")[2] for element in ElementTree.parse(path).iter()}
         assert "script" not in tags
-    assert (made[0] / "none/seed42/confusion_matrix.png").stat().st_size > 1000
 
 
 def test_study_of_hostile_names_is_whole(made: tuple[Path, str]) -> None:

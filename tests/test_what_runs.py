@@ -62,6 +62,7 @@ def test_a_study(folder: Path, tmp_path: Path, sizes: list[int], parallel: str) 
     assert main(["study", *argv]) == 0
     assert set(sizes) == BATCHES
     assert train_losses(tmp_path) == [pytest.approx([LOSS, LOSS])] * 2
+    assert not list(tmp_path.rglob("seed*/*.png")), "the page of a run draws its figures"
 
 
 def test_the_search_for_a_nan(

@@ -12,7 +12,7 @@ module and its arguments, and call it in `modules.interceptor`. Then add its cas
 tests/kernels/test_kernels.py, which compares values, gradients and statistics.
 """
 
-from cifar_jax.kernels.compiler import compiler_options, jit
+from cifar_jax.kernels.compiler import compiler_options, jit, jit_once
 from cifar_jax.kernels.model import FastModel, fast, slow_layers
 
-__all__ = ["FastModel", "compiler_options", "fast", "jit", "slow_layers"]
+__all__ = ["FastModel", "compiler_options", "fast", "jit", "jit_once", "slow_layers"]

@@ -22,8 +22,11 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
     },
 }
 
+# For a program that runs once. It compiles in a third of the time, and computes the same bits.
+_ONCE: dict[str, dict[str, str | bool | int]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
-def known_options(options: dict[str, str | bool]) -> dict[str, str | bool]:
+
+def known_options(options: Mapping[str, str | bool]) -> dict[str, str | bool]:
     """Those of the options that this version of XLA knows.
 
     In a program's own options an unknown one is an error that can be caught, while one in the
@@ -55,3 +58,11 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`jax.jit` with `compiler_options` for the default backend, and `more_options`."""
     chosen = {**compiler_options(jax.default_backend()), **more_options.get()}
     return jax.jit(function, compiler_options=chosen, **options)
+
+
+def jit_once(function: Callable[..., Any], **options: Any) -> Any:
+    """`jax.jit` of a function that runs once, with options that let it compile fast."""
+    cheap = _ONCE.get(jax.default_backend(), {})
+    if jax.config.read("jax_disable_most_optimizations"):  # That is another level.
+        cheap = {}
+    return jax.jit(function, compiler_options=dict(cheap), **options)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.core.train import Experiment, init_state
+from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.kernels.modules import interceptor
 from cifar_jax.kernels.rewrite import operations, rewrite
 from cifar_jax.kernels.rules import SLOW_IN_LOOPS, rules
@@ -65,13 +65,16 @@ def fast(model: nn.Module, platform: str | None = None) -> FastModel:
     return FastModel(model, platform)
 
 
-def slow_layers(experiment: Experiment, image_shape: tuple[int, ...]) -> list[str]:
+def slow_layers(
+    experiment: Experiment, state: TrainState, image_shape: tuple[int, ...]
+) -> list[str]:
     """Return the layers that make a step slow in a loop on a CPU; none for another platform.
 
     In a loop XLA computes their gradients up to a hundred times slower than in a program of one
     step. A model without `fast` keeps all its convolutions and poolings.
 
     Args:
+        state: of one run; its shapes suffice.
         image_shape: (H, W, C).
 
     Returns:
@@ -80,16 +83,14 @@ def slow_layers(experiment: Experiment, image_shape: tuple[int, ...]) -> list[st
     model = experiment.model
     if (getattr(model, "platform", None) or jax.default_backend()) != "cpu":
         return []
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda: init_state(experiment, key, image_shape))
 
-    def forward(params: Any, batch_stats: Any, images: jax.Array) -> Any:
-        variables = {"params": params, "batch_stats": batch_stats}
-        x, rngs = experiment.inputs.evaluate(images), {"dropout": key}
+    def forward(state: TrainState, images: jax.Array) -> Any:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        x, rngs = experiment.inputs.evaluate(images), {"dropout": state.key}
         return model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])
 
     images = jax.ShapeDtypeStruct((experiment.batch_size, *image_shape), jnp.uint8)
-    jaxpr = jax.make_jaxpr(forward)(state.params, state.batch_stats, images).jaxpr
+    jaxpr = jax.make_jaxpr(forward)(state, images).jaxpr
     lines = []
     for name, path in operations(jaxpr, SLOW_IN_LOOPS):
         modules = [part for part in path.split("/")[1:] if "." not in part]  # no Model.method

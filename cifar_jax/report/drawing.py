@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
@@ -61,10 +63,15 @@ def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
         figure = build()
         use_fonts(figure)
         for kind in kinds:
-            hidden = {"Software": None} if kind == "png" else {"Date": None}
             content = io.BytesIO()
-            figure.savefig(content, format=kind, dpi=DPI, metadata=hidden)
+            # `savefig` would draw twice, because of the layout.
+            if kind == "png":
+                figure.set_dpi(DPI)
+                FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+            else:
+                FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
             files.append(content.getvalue())
+            figure.set_layout_engine("none")  # The next kind has the same layout.
     return files
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -32,7 +33,9 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
     with _plain_text():
         use_fonts(figure)
-        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+        figure.set_dpi(130)
+        # `savefig` would draw twice, because of the layout.
+        write_atomically(path, lambda file: FigureCanvasAgg(figure).print_png(file))
 
 
 def reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ MOST_OF_EACH = 9  # images that only one arm gets right
 MOST_MISTAKES = 15
 _LINE = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3
+_WIDTH = 1.9  # of an image with its words, in widths of the image
 
 # Lines of text next to an image: label, value and colour.
 Words = list[tuple[str, str, str]]
@@ -79,27 +80,24 @@ def _lines(count: int) -> int:
 
 def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]) -> None:
     """Draw images, three in a line, each with its words."""
-    lines = _lines(len(images))
-    ratios = [1, 0.75] * _IN_A_LINE
-    grid = figure.subplots(lines, 2 * _IN_A_LINE, squeeze=False, width_ratios=ratios)
-    for axes in grid.flat:
+    grid = [*figure.subplots(_lines(len(images)), _IN_A_LINE, squeeze=False).flat]
+    for axes in grid:
         axes.axis("off")
-    for (picture, text), image, lines_of_text in zip(
-        grid.reshape(-1, 2), images, words, strict=False
-    ):
-        picture.imshow(image, interpolation="nearest")
+    for axes, image, lines_of_text in zip(grid, images, words, strict=False):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_xlim(-0.5, _WIDTH * image.shape[1] - 0.5)  # The words are on the right.
         for number, (label, value, colour) in enumerate(lines_of_text):
-            text.text(
-                -0.1,
+            axes.text(
+                1.08 / _WIDTH,
                 0.97 - 0.33 * number,
                 f"{short_name(label)}\n{value}",
-                transform=text.transAxes,
+                transform=axes.transAxes,
                 va="top",
                 fontsize=7,
                 color=colour,
-            )
+            ).set_in_layout(False)
     if not len(images):
-        grid[0, 0].text(0, 0.5, "No such image.", transform=grid[0, 0].transAxes)
+        grid[0].text(0, 0.5, "No such image.", transform=grid[0].transAxes)
 
 
 def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:

@@ -98,4 +98,5 @@ def write_cells(
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         colour = "white" if dark else "black"
         words = text(row, column)
-        axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=size)
+        cell = axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=size)
+        cell.set_in_layout(False)  # It is inside, and a layout of hundreds of texts is slow.

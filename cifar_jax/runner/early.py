@@ -34,6 +34,7 @@ def begin(data: DataConfig) -> None:
         except Exception:
             return None
 
+    _opening.clear()
     _opening[data] = Background(work)
 
 

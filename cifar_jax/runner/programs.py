@@ -15,7 +15,7 @@ from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
-from cifar_jax.kernels import jit
+from cifar_jax.kernels import jit, jit_once
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.memory import check_memory
 
@@ -40,7 +40,6 @@ class HostData(NamedTuple):
     rows: np.ndarray
 
 
-@partial(jax.jit, static_argnums=(0, 2))
 def _first_state(
     experiment: Experiment, seed: jax.Array, image_shape: tuple[int, ...]
 ) -> TrainState:
@@ -49,7 +48,8 @@ def _first_state(
 
 def first_state(experiment: Experiment, seed: int, image_shape: tuple[int, ...]) -> TrainState:
     """Return the state of one run before its first step. `image_shape` is (H, W, C)."""
-    state: TrainState = _first_state(experiment, np.uint32(seed), image_shape)
+    jitted = jit_once(_first_state, static_argnums=(0, 2))
+    state: TrainState = jitted(experiment, np.uint32(seed), image_shape)
     return state
 
 

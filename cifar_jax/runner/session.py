@@ -16,6 +16,7 @@ from cifar_jax.runner.programs import (
     CompiledEpoch,
     compile_device_epoch,
     compile_stream_epoch,
+    unstack_run,
 )
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
@@ -77,7 +78,8 @@ def compiled_epoch(
     key = experiment, len(state.step), jax.tree.structure(hyper)
     if key not in known:
         one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
-        slow = slow_layers(experiment, shape) if one else []
+        alone = jax.eval_shape(lambda: unstack_run(state, 0))
+        slow = slow_layers(experiment, alone, shape) if one else []
         if prepared.config.data.pipeline == "stream" or slow:
             program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
         else:

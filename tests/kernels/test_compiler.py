@@ -2,9 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from cifar_jax.core.model import CNN
+from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.kernels import compiler
+from cifar_jax.runner.programs import first_state
 
 pytestmark = pytest.mark.optimised
 
@@ -33,3 +37,15 @@ def test_batches_of_products_are_not_yielded_to_a_library_that_takes_one_thread(
     if not compiler.compiler_options("cpu"):
         pytest.skip("this XLA does not have it")
     assert "ynn_fusion" in text(jax.jit)
+
+
+@pytest.mark.optimised
+def test_initial_values_are_those_of_init_state_bit_by_bit() -> None:
+    """A cheaper compilation must not change them; nor the key inside the program."""
+    experiment, shape = Experiment(CNN(norm="batch", widths=(4, 8))), (16, 16, 3)
+    plain = jax.jit(lambda key: init_state(experiment, key, shape))(jax.random.key(2**32 - 1))
+    found = first_state(experiment, 2**32 - 1, shape)
+    for mine, its in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
+        if jax.dtypes.issubdtype(its.dtype, jax.dtypes.prng_key):
+            mine, its = jax.random.key_data(mine), jax.random.key_data(its)
+        assert np.asarray(mine).tobytes() == np.asarray(its).tobytes()

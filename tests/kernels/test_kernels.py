@@ -12,7 +12,7 @@ import pytest
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import BatchNorm
-from cifar_jax.core.train import Experiment
+from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.kernels import convolution, fast, slow_layers
 from cifar_jax.kernels.rewrite import operations
 
@@ -369,4 +369,6 @@ SLOW = {
 @pytest.mark.parametrize("name", SLOW)
 def test_layers_that_are_slow_in_a_loop_are_named(name: str) -> None:
     model, expected = SLOW[name]
-    assert slow_layers(Experiment(model=model, batch_size=2), (8, 8, 3)) == expected
+    experiment = Experiment(model=model, batch_size=2)
+    state = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), (8, 8, 3)))
+    assert slow_layers(experiment, state, (8, 8, 3)) == expected
