@@ -4,10 +4,15 @@
 wait forever. These events are written by the calling thread, which sees the error.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from cifar_jax.storage import name_in_errors
+
+# tensorboardX imports PyTorch if it is installed, for seconds. Scalars do not need it.
+_NO_TORCH = {"torch": None}
 
 
 class Events:
@@ -19,8 +24,9 @@ class Events:
     """
 
     def __init__(self, directory: Path, first: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        with patch.dict(sys.modules, _NO_TORCH):
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         directory.mkdir(exist_ok=True)
         self._directory = directory
