@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "coverage",
     "deviceless",
+    "host",
     "layers",
     "scaling",
     "seeds",
@@ -219,6 +220,18 @@ def test_startup(tmp_path: Path, folder: Path) -> None:
     results = measured("startup", tmp_path / "startup.json", "--repeats", "1", "--", *run)
     names = ["nothing cached", "images cached", "all cached"]
     assert [*results["seconds"]] == ["--help", *(f"first step, {name}" for name in names)]
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_host(tmp_path: Path) -> None:
+    sizes = ["--seeds", "2", "--together", "2", "--epochs", "2", "--images", "128", "--width", "1"]
+    results = measured("host", tmp_path / "host.json", *sizes)
+    (found,) = results["seconds by seeds together"].values()
+    assert found["loop"] < found["command"]
+    assert found["outside"] == pytest.approx(found["loop"] - found["programs"], abs=1e-3)
+    hooks = sum(found[name] for name in ("Saves", "Rows", "TensorBoard", "Lines", "Bar"))
+    assert 0 < hooks < found["outside"]
+    assert found["fsync"] > 20
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
