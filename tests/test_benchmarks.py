@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "coverage",
     "deviceless",
+    "host",
     "layers",
     "scaling",
     "seeds",
@@ -224,6 +225,18 @@ def test_startup(tmp_path: Path, folder: Path) -> None:
     for parts in results["timelines"].values():
         assert {"import JAX", "compile", "train", "evaluate"} <= {name for name, _, _ in parts}
         assert all(0 <= begin <= end <= parts[-1][1] for _, begin, end in parts)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_host(tmp_path: Path) -> None:
+    sizes = ["--seeds", "2", "--together", "2", "--epochs", "2", "--images", "128", "--width", "1"]
+    results = measured("host", tmp_path / "host.json", *sizes)
+    (found,) = results["seconds by seeds together"].values()
+    assert found["loop"] < found["command"]
+    assert found["outside"] == pytest.approx(found["loop"] - found["programs"], abs=1e-3)
+    hooks = sum(found[name] for name in ("Saves", "Rows", "TensorBoard", "Lines", "Bar"))
+    assert 0 < hooks < found["outside"]
+    assert found["fsync"] > 20
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 
 import jax
@@ -151,6 +152,23 @@ def test_resumed_run_is_bitwise_the_run_never_stopped(whole, folder, tmp_path):
     assert np.array_equal(logits_of(workdir), logits_of(whole))
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_where_time_went_is_recorded_across_a_resumption(folder, tmp_path):
+    workdir, seconds = tmp_path / "w", []
+    for epochs in ("1", "3"):
+        begun = time.monotonic()
+        assert run(folder, workdir, "--epochs", epochs, "--resume") == 0
+        seconds.append(time.monotonic() - begun)
+    results = results_of(workdir)
+    spent = results["spent"]
+    assert set(spent) == {"data", "compiling", "training", "writing", "evaluation"}
+    assert all(value > 0 for value in spent.values())
+    assert spent["training"] == pytest.approx(results["train_seconds"])
+    assert spent["compiling"] > results["compile_seconds"] / 2
+    assert sum(spent.values()) < sum(seconds)
+    assert main(["report", "--workdir", str(workdir)]) == 0
+    assert "Where time went" in (workdir / "report.html").read_text()
 
 
 def test_stream_pipeline_is_the_same_training(whole, folder, tmp_path):

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from cifar_jax.report.number_tables import (
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import Table, claims_table, class_table, main_table, protocol_table
 from cifar_jax.report.text import markdown
+from cifar_jax.report.times import time_table
 from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.collect import Study
 
@@ -197,13 +199,20 @@ def write_pages(
     missing = font_warning([dataset_name(study), *study.dataset.classes])
     if missing:
         warn(f"warning: {missing}")
+    begun = time.perf_counter()
     shown = [_show(figure, directory, warn) for figure in figures]
+    drawing = time.perf_counter() - begun
+    shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]
     values = {
         **values,
         "data_notes": data_notes(study),
         "figures": shown,
-        "tables": [table for table in tables if table.rows],
+        "tables": [
+            table
+            for table in (*tables, time_table(summary["spent"], drawing, shares))
+            if table.rows
+        ],
         "seeds_are_a_range": list(study.seeds) == list(range(first, last + 1)),
         "toml": Markup(_visible(toml)),
         "file": study.file,

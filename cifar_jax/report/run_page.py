@@ -1,5 +1,6 @@
 """Write the page of one run: `report.html` with curves, confusions, mistakes and origin."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
 from cifar_jax.report.text import NONE, interval, percent
+from cifar_jax.report.times import time_table
 from cifar_jax.runner.locate import study_of
 from cifar_jax.runner.results import Diverged, Finished
 from cifar_jax.storage import check_inside, write_text
 from cifar_jax.study.collect import Run, Study
-from cifar_jax.study.summary import summarise
+from cifar_jax.study.summary import summarise, time_spent
 
 # Rows of a study's protocol that say nothing about one run.
 _OF_STUDIES = ("seeds", "finished runs")
@@ -212,15 +214,19 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
     config.pop("experiment", None)
     # A run of a study has its file in the study's directory.
     source = run.directory if (run.directory / SOURCE).exists() else study_of(run.directory)
+    begun = time.perf_counter()
+    figures = [draw(figure) for figure in run_figures(run, images)]
+    drawing = time.perf_counter() - begun
     values: dict[str, Any] = {
         "title": f"{dataset_name(study)}, {run.results.model}, {study.label(run.arm)}, "
         f"seed {run.seed}",
         "headline": headline(run),
         "notices": data_notices(study),
         "data_notes": data_notes(study),
-        "figures": [draw(figure) for figure in run_figures(run, images)],
+        "figures": figures,
         "classes": classes_table(run) if len(run.label) else Table("", "", (), []),
         "facts": facts_table(run),
+        "times": time_table(time_spent([run]), drawing),
         "toml": tomli_w.dumps(config),
         "file": study.file,
         "arm": run.arm,

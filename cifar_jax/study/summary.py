@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from cifar_jax.data.sources.cifar10_archive import CLASSES
 from cifar_jax.experiments import published
 from cifar_jax.experiments.published import BASELINE, BATCHNORM
+from cifar_jax.runner.results import Spent
 from cifar_jax.storage import nan_to_none
 from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
@@ -115,6 +117,14 @@ def joined(runs: Sequence[Run], key: str) -> str | None:
     """Join the different values of the runs in one line. None if no run has one."""
     values = dict.fromkeys(getattr(run.results, key) for run in runs)
     return "; ".join(value for value in values if value) or None
+
+
+def time_spent(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the sums of `results.Spent` over runs. Empty if a run does not record it."""
+    found = [structs.asdict(run.results.spent) for run in runs if run.results.spent]
+    if len(found) < len(runs):
+        return {}
+    return {key: sum(row[key] for row in found) for key in Spent.__struct_fields__}
 
 
 def joined_versions(runs: Sequence[Run]) -> dict[str, str]:
@@ -233,6 +243,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "device": joined(runs, "device"),
         "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),
+        "spent": time_spent(runs),
         "per_arm": {arm: summarise_arm(row) for arm, row in finished.items()},
         "paired": paired,
         "two_stages": two_stages(study, paired),

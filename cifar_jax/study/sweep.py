@@ -22,6 +22,7 @@ from cifar_jax.study.summary import (
     joined_versions,
     summarise,
     summarise_arm,
+    time_spent,
 )
 from cifar_jax.study.values import Value, setting_name
 
@@ -226,6 +227,7 @@ def summarise_sweep(study: SweepStudy) -> dict[str, Any]:
         "device": joined(runs, "device"),
         "versions": joined_versions(runs),
         "git_revision": joined(runs, "git_revision"),
+        "spent": time_spent(runs),
         "compared": list(pair) if pair else [],
         "cells": [
             _cell(at, arm, value, lost)

@@ -11,14 +11,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from fake_study import write_study
+from made_up import changed
 
 from cifar_jax.report import headline, page, tables
 from cifar_jax.report.study_figures import study_figures
 from cifar_jax.report.sweep_page import write_sweep_report
 from cifar_jax.report.text import NONE
+from cifar_jax.report.times import time_table
+from cifar_jax.runner.results import Spent
 from cifar_jax.study.collect import read_study, read_sweep
 from cifar_jax.study.grid import Sweep
-from cifar_jax.study.summary import summarise
+from cifar_jax.study.summary import summarise, time_spent
 from cifar_jax.study.sweep import summarise_sweep
 
 ODD = ("<script>alert(1)</script>", "a|b", "$x_1$", '"quoted" & more')
@@ -97,6 +100,19 @@ def test_everything_is_written(full):
     assert {"none/model_card.md", "batch/model_card.md"} < names
     assert len([n for n in names if n.startswith("figures/")]) == 24
     assert not list(study.workdir.rglob(".*"))
+
+
+def test_where_time_went_is_the_sum_over_runs(full):
+    study, _, _ = full
+    assert "Where time went" not in text_of(full, "report.html")
+    spent = Spent(data=0.5, compiling=2.0, training=30.0, writing=1.0, evaluation=4.0)
+    runs = [changed(run, spent=spent) for row in study.runs.values() for run in row]
+    sums = time_spent(runs)
+    assert sums["training"] == 30 * len(runs)
+    assert time_spent([runs[0], changed(runs[1], spent=None)]) == {}
+    rows = time_table(sums, drawing=2.5).rows
+    assert rows[-1] == ("all", f"{37.5 * len(runs) + 2.5:,.1f} s", "100.0 %")
+    assert rows[-2][1] == "2.5 s"
 
 
 def test_page_is_one_file_without_external_address(full):

@@ -50,6 +50,21 @@ def report(directory, images, monkeypatch):
     return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", text), display.said
 
 
+def test_the_page_says_where_time_went(tmp_path, monkeypatch):
+    images = write(tmp_path / "run")
+    html, _ = report(tmp_path / "run", images, monkeypatch)
+    assert "Where time went" not in html  # An earlier version did not record it.
+    seconds = {"data": 2, "compiling": 10, "training": 80, "writing": 1, "evaluation": 3}
+    change(tmp_path / "run", spent=seconds)
+    html, _ = report(tmp_path / "run", images, monkeypatch)
+    table = html[html.index("Where time went") :]
+    rows = re.findall(r">([\d.]+) s</td>\s*<td[^>]*>([\d.]+) %", table)
+    assert [float(one) for one, _ in rows][:5] == [2, 10, 80, 1, 3]
+    drawing, everything = (float(one) for one, _ in rows[5:])
+    assert everything == pytest.approx(96 + drawing, abs=0.06)
+    assert float(rows[2][1]) == pytest.approx(80 / everything * 100, abs=0.2)
+
+
 def test_the_page_of_a_run_is_one_file_with_everything(tmp_path, monkeypatch):
     images = write(tmp_path / "run")
     before = {path.name for path in (tmp_path / "run").iterdir()}
