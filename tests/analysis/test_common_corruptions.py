@@ -8,9 +8,15 @@ from matplotlib import colors
 from PIL import Image
 from scipy import ndimage, signal
 
-from cifar_jax.analysis.corruptions import blurs, weather
-from cifar_jax.analysis.corruptions.draws import Draws
-from cifar_jax.analysis.corruptions.kinds import KINDS, NAMES, STRENGTHS, check_images, corrupt
+from cifar_jax.analysis.common_corruptions import blurs, weather
+from cifar_jax.analysis.common_corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions.table import (
+    KINDS,
+    NAMES,
+    STRENGTHS,
+    check_images,
+    corrupt,
+)
 from cifar_jax.errors import UserError
 
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -1,11 +1,11 @@
-"""Blur images, float32 (N, H, W, C) from 0 to 1. See `kinds.py` for the source."""
+"""Blur images, float32 (N, H, W, C) from 0 to 1. See `table.py` for the source."""
 
 import math
 
 import numpy as np
 from scipy import ndimage
 
-from cifar_jax.analysis.corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions.draws import Draws
 
 
 def disk(radius: float, sigma: float) -> np.ndarray:

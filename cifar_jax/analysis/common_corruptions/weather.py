@@ -1,11 +1,11 @@
-"""Weather on images, float32 (N, H, W, 3) from 0 to 1. See `kinds.py` for the source."""
+"""Weather on images, float32 (N, H, W, 3) from 0 to 1. See `table.py` for the source."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from cifar_jax.analysis.corruptions import blurs
-from cifar_jax.analysis.corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions import blurs
+from cifar_jax.analysis.common_corruptions.draws import Draws
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luminance of red, green, blue; ITU-R BT.601
 # Of the authors' five photographs of frost: mean colour, and range of mean brightness.

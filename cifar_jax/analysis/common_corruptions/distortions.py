@@ -1,4 +1,4 @@
-"""Digital distortions of images, float32 (N, H, W, 3) from 0 to 1. See `kinds.py`."""
+"""Digital distortions of images, float32 (N, H, W, 3) from 0 to 1. See `table.py`."""
 
 import io
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cifar_jax.analysis.corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions.draws import Draws
 
 
 def contrast(x: np.ndarray, factor: float, draws: Draws) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Noise on images, float32 (N, H, W, 3) from 0 to 1. See `kinds.py` for the source."""
+"""Noise on images, float32 (N, H, W, 3) from 0 to 1. See `table.py` for the source."""
 
 import numpy as np
 
-from cifar_jax.analysis.corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions.draws import Draws
 
 
 def gaussian(x: np.ndarray, deviation: float, draws: Draws) -> np.ndarray:

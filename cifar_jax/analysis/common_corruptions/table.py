@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.analysis.corruptions import blurs, distortions, noises, weather
-from cifar_jax.analysis.corruptions.draws import Draws
+from cifar_jax.analysis.common_corruptions import blurs, distortions, noises, weather
+from cifar_jax.analysis.common_corruptions.draws import Draws
 from cifar_jax.errors import UserError
 
 NAME = "our corruptions, after Hendrycks & Dietterich 2019"
