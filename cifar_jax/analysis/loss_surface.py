@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -37,6 +36,10 @@ class Along(NamedTuple):
         return jnp.max(self.changes / (steps * self.gradient_norm))
 
 
+def _norm(tree: Any) -> Array:
+    return jnp.linalg.norm(ravel_pytree(tree)[0])
+
+
 def along_gradient(loss: Loss, params: Any, steps: Array) -> Along:
     """Measure the loss and its gradient along the gradient, step size by step size.
 
@@ -52,10 +55,10 @@ def along_gradient(loss: Loss, params: Any, steps: Array) -> Along:
     def at(step: Array) -> tuple[Array, Array]:
         moved = jax.tree.map(lambda p, g: p - step * g, params, gradient)
         there, new = jax.value_and_grad(loss)(moved)
-        return there, optax.global_norm(jax.tree.map(jnp.subtract, new, gradient))
+        return there, _norm(jax.tree.map(jnp.subtract, new, gradient))
 
     # One after the other: each needs the memory of a training step.
-    return Along(value, optax.global_norm(gradient), *lax.map(at, steps))
+    return Along(value, _norm(gradient), *lax.map(at, steps))
 
 
 def random_direction(key: Array, params: Any) -> Any:
@@ -91,7 +94,6 @@ def along_plane(loss: Loss, params: Any, directions: tuple[Any, Any], at: Array)
 
     def value(point: Array) -> Array:
         first, second = directions
-        move = lambda p, u, v: p + point[0] * u + point[1] * v
         return loss(
             jax.tree.map(lambda p, u, v: p + point[0] * u + point[1] * v, params, first, second)
         )
