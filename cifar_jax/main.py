@@ -13,8 +13,10 @@ from cifar_jax import failures, libraries
 from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, printable, shown
+from cifar_jax.names import PARTS
 from cifar_jax.parsers import (
     PROGRAM,
+    analyse_parser,
     compare_parser,
     evaluate_parser,
     flag_of,
@@ -272,6 +274,35 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _parts(only: str | None) -> tuple[str, ...]:
+    """Return the parts that `--only` names, in the page's order; without it all."""
+    names = [name.strip() for name in only.split(",")] if only is not None else list(PARTS)
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in names)
+
+
+def _analyse(argv: list[str]) -> int:
+    arguments = analyse_parser().parse_args(argv)
+    _check_file(arguments)
+    names = _parts(arguments.only)
+    _prepare_jax(arguments)
+    from cifar_jax.analysis.trained import Request
+    from cifar_jax.commands.analyse import analyse_run
+    from cifar_jax.runner.moved import Moved
+    from cifar_jax.study.file import load_file
+
+    analyse_run(
+        arguments.workdir,
+        names,
+        request=Request(),
+        file=load_file(arguments.file) if arguments.file else None,
+        moved=Moved(arguments.dataset, arguments.data_dir),
+    )
+    return 0
+
+
 def _seeds(argv: list[str]) -> int:
     arguments = seeds_parser().parse_args(argv)
     from cifar_jax.commands.seeds import seeds_run
@@ -296,6 +327,7 @@ COMMANDS = {
     "study": _study,
     "report": _report,
     "evaluate": _evaluate,
+    "analyse": _analyse,
     "seeds": _seeds,
     "compare": _compare,
 }

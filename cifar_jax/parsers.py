@@ -10,6 +10,7 @@ from cifar_jax.arguments import Parser, above_zero, name_of, path_of, seconds, t
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
+from cifar_jax.names import PARTS
 from cifar_jax.runner.signals import GRACE
 
 PROGRAM = "cifar_jax"
@@ -128,7 +129,8 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, seeds, compare (each has its own --help).",
+        epilog="Other commands: study, report, evaluate, analyse, seeds, compare (each has its own "
+        "--help).",
     )
     _add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -209,6 +211,30 @@ def evaluate_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
+    )
+    _add_moved_data(parser)
+    _add_device(parser)
+    return parser
+
+
+def analyse_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} analyse",
+        description="Measure what accuracy hides, for every run of a study, paired by seed. Write "
+        "analysis.json, and its sections on the page. What is measured already is not measured "
+        "again.",
+    )
+    parser.add_argument(
+        "workdir",
+        type=path_of("analyse"),
+        metavar="RUN|STUDY",
+        help="a study's directory or a run's",
+    )
+    _add_file(parser)
+    parser.add_argument(
+        "--only",
+        metavar="PART,...",
+        help=f"measure only these parts (default: {','.join(PARTS)})",
     )
     _add_moved_data(parser)
     _add_device(parser)

@@ -66,13 +66,16 @@ def metrics_table(row: dict[str, Any], classes: Sequence[str]) -> Table:
     return Table("Metrics", "", ("", "mean ± standard deviation", "95 % interval (t)"), rows)
 
 
-def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
+def write_model_card(
+    study: Study, summary: dict[str, Any], arm: str, measured: Sequence[str] = ()
+) -> Path:
     """Write `model_card.md` into the directory of an arm. Return its path.
 
     Args:
         study: with at least one run of the arm.
         summary: from `cifar_jax.study.summary.summarise`.
         arm: name of the arm.
+        measured: lines of an analysis.
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results
@@ -102,6 +105,7 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             metrics=metrics_table(row, classes),
             interval_note=INTERVAL_NOTE,
             confusions=confusions(runs, classes),
+            measured=measured,
         )
     )
     path = runs[0].directory.parent / MODEL_CARD
