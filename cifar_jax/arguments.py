@@ -132,3 +132,14 @@ def above_zero(flag: str) -> Callable[[str], float]:
         return value
 
     return convert
+
+
+def count_of(flag: str) -> Callable[[str], int]:
+    """Return a converter of a flag's text to a number of things, at least 1."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch("0*[1-9][0-9]{0,8}", text, re.ASCII):
+            raise UserError(f"{flag}: {shown(text)} is not a whole number from 1 to 999999999")
+        return int(text)
+
+    return convert

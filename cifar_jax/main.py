@@ -13,7 +13,7 @@ from cifar_jax import failures, libraries
 from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.names import PARTS
+from cifar_jax.names import PARTS, PARTS_WITH_FLAGS
 from cifar_jax.parsers import (
     PROGRAM,
     analyse_parser,
@@ -274,9 +274,19 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _parts(only: str | None) -> tuple[str, ...]:
-    """Return the parts that `--only` names, in the page's order; without it all."""
-    names = [name.strip() for name in only.split(",")] if only is not None else list(PARTS)
+def _parts(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the parts that `--only` names, in the page's order; without it all.
+
+    A part that needs a flag is only among all if the flag is given.
+    """
+    if arguments.only is None:
+        lacking = [
+            name
+            for name, flags in PARTS_WITH_FLAGS.items()
+            if not any(getattr(arguments, flag) for flag in flags)
+        ]
+        return tuple(name for name in PARTS if name not in lacking)
+    names = [name.strip() for name in arguments.only.split(",")]
     for name in names:
         if name not in PARTS:
             raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
@@ -286,7 +296,7 @@ def _parts(only: str | None) -> tuple[str, ...]:
 def _analyse(argv: list[str]) -> int:
     arguments = analyse_parser().parse_args(argv)
     _check_file(arguments)
-    names = _parts(arguments.only)
+    names = _parts(arguments)
     _prepare_jax(arguments)
     from cifar_jax.analysis.trained import Request
     from cifar_jax.commands.analyse import analyse_run
@@ -296,7 +306,11 @@ def _analyse(argv: list[str]) -> int:
     analyse_run(
         arguments.workdir,
         names,
-        request=Request(),
+        request=Request(
+            corruption_images=arguments.corruption_images,
+            cifar10_c=arguments.cifar10_c,
+            cifar10_1=arguments.cifar10_1,
+        ),
         file=load_file(arguments.file) if arguments.file else None,
         moved=Moved(arguments.dataset, arguments.data_dir),
     )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, name_of, path_of, seconds, threads
+from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, seconds, threads
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
-from cifar_jax.names import PARTS
+from cifar_jax.names import CORRUPTION_IMAGES, PARTS
 from cifar_jax.runner.signals import GRACE
 
 PROGRAM = "cifar_jax"
@@ -236,9 +236,27 @@ def analyse_parser() -> argparse.ArgumentParser:
         metavar="PART,...",
         help=f"measure only these parts (default: {','.join(PARTS)})",
     )
+    _add_shift(parser)
     _add_moved_data(parser)
     _add_device(parser)
     return parser
+
+
+def _add_shift(parser: Parser) -> None:
+    parser.add_argument(
+        "--corruption-images",
+        type=count_of("--corruption-images"),
+        metavar="N",
+        default=CORRUPTION_IMAGES,
+        help=f"number of test images that are corrupted (default: {CORRUPTION_IMAGES})",
+    )
+    for flag, what in (
+        ("--cifar10-c", "CIFAR-10-C: gaussian_noise.npy and 14 more, labels.npy"),
+        ("--cifar10-1", "CIFAR-10.1: cifar10.1_v6_data.npy, cifar10.1_v6_labels.npy"),
+    ):
+        parser.add_argument(
+            flag, type=path_of(flag), metavar="DIR", help=f"directory with the files of {what}"
+        )
 
 
 def seeds_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.names import IN_PYTHON
+from cifar_jax.names import CORRUPTION_IMAGES, IN_PYTHON
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import find_checkpoints
@@ -38,9 +39,14 @@ class Request:
 
     Attributes:
         unknown: names or folders of images that are none of the classes.
+        corruption_images: number of test images to corrupt, at most.
+        cifar10_c, cifar10_1: directories with the files of CIFAR-10-C and CIFAR-10.1.
     """
 
     unknown: tuple[str, ...] = ()
+    corruption_images: int = CORRUPTION_IMAGES
+    cifar10_c: Path | None = None
+    cifar10_1: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import numpy as np
 
 from cifar_jax.analysis.common_corruptions import blurs, distortions, noises, weather
 from cifar_jax.analysis.common_corruptions.draws import Draws
-from cifar_jax.errors import UserError
+from cifar_jax.analysis.lacking import Lacking
 
 NAME = "our corruptions, after Hendrycks & Dietterich 2019"
 SEED = 1903_12261
@@ -97,11 +97,11 @@ def check_images(shape: Sequence[int], dataset: str) -> None:
     """Check that images of a shape (H, W, C) can be corrupted.
 
     Raises:
-        UserError: they have not three channels, or are smaller than 8x8.
+        Lacking: they have not three channels, or are smaller than 8x8.
     """
     height, width, channels = shape
     if channels != 3 or min(height, width) < SMALLEST:
-        raise UserError(
+        raise Lacking(
             f"{dataset}: images of {height}x{width}x{channels} cannot be corrupted; they must have "
             f"3 channels and at least {SMALLEST}x{SMALLEST} pixels"
         )
