@@ -296,7 +296,7 @@ def _analyse(argv: list[str]) -> int:
     analyse_run(
         arguments.workdir,
         names,
-        request=Request(),
+        request=Request(unknown=tuple(arguments.unknown)),
         file=load_file(arguments.file) if arguments.file else None,
         moved=Moved(arguments.dataset, arguments.data_dir),
     )
