@@ -54,6 +54,8 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(option)
             if action is None or option in ("-h", "--help"):
                 continue
+            if isinstance(action, argparse._AppendAction):
+                continue
             if first.get(action.dest) == option:
                 raise UserError(f"{option}: is given twice; give it once")
             if action.dest in first:

@@ -307,6 +307,7 @@ def _analyse(argv: list[str]) -> int:
         arguments.workdir,
         names,
         request=Request(
+            unknown=tuple(arguments.unknown),
             corruption_images=arguments.corruption_images,
             cifar10_c=arguments.cifar10_c,
             cifar10_1=arguments.cifar10_1,

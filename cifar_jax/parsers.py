@@ -236,6 +236,15 @@ def analyse_parser() -> argparse.ArgumentParser:
         metavar="PART,...",
         help=f"measure only these parts (default: {','.join(PARTS)})",
     )
+    parser.add_argument(
+        "--unknown",
+        action="append",
+        type=name_of("--unknown"),
+        default=[],
+        metavar="NAME|DIR",
+        help="images of none of the classes, for the part unknown: synthetic, cifar10, or a folder "
+        "of images, which may have any folders; may be given several times",
+    )
     _add_shift(parser)
     _add_moved_data(parser)
     _add_device(parser)

@@ -63,8 +63,8 @@ def landscape_figure(findings: "Findings[Any]") -> StudyFigure:
     caption = (
         f"{where}: bands show the range over the step sizes: of the loss, and of the distance of "
         "the gradient from that of the step. The narrower and lower, the smoother. The lowest "
-        "part shows the largest ratio of that distance to the length of the step, which is the step "
-        "size times the norm of the gradient."
+        "part shows the largest ratio of that distance to the length of the step: "
+        "step size times norm of the gradient."
     )
     if several:
         caption += " Bands and lines are means over the seeds; pale: 95 % interval of the line."

@@ -59,7 +59,7 @@ class Shared:
         file: the study's experiment file; None if it has none, or it was not given.
         moved: where the images are now.
         display: shows progress and notes.
-        programs: compiled programs and example states, by experiment.
+        kept: compiled programs, and what parts keep for the next run.
     """
 
     study: Study
@@ -67,7 +67,7 @@ class Shared:
     file: ExperimentFile | None = None
     moved: Moved = field(default_factory=Moved)
     display: Display = field(default_factory=Display)
-    programs: dict[Any, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def _found(self) -> Dataset | str:
@@ -127,18 +127,18 @@ class Shared:
         """Return the compiled program of an experiment, see `outputs.compile_outputs`."""
         experiment, _ = self.experiment(run)
         key = experiment, features
-        if key not in self.programs:
+        if key not in self.kept:
             shape = self.images.test_images.shape[1:]
-            self.programs[key] = compile_outputs(experiment, state, shape, features)
-        return self.programs[key]
+            self.kept[key] = compile_outputs(experiment, state, shape, features)
+        return self.kept[key]
 
     def example(self, experiment: Experiment) -> TrainState:
         """Return an untrained state, with the shapes of a checkpoint."""
-        if experiment not in self.programs:
+        if experiment not in self.kept:
             shape = self.images.test_images.shape[1:]
             init = jax.jit(lambda key: init_state(experiment, key, shape))
-            self.programs[experiment] = init(jax.random.key(0))
-        state: TrainState = self.programs[experiment]
+            self.kept[experiment] = init(jax.random.key(0))
+        state: TrainState = self.kept[experiment]
         return state
 
 

@@ -1,5 +1,7 @@
 """Calibration errors and the temperature, against loops, scikit-learn and closed forms."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import optimize, special
@@ -19,7 +21,7 @@ def made_up():
 def by_hand(confidence, right, edges):
     """The calibration error with bins (low, high], by loops."""
     error = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         members = [i for i, c in enumerate(confidence) if low < c <= high]
         if members:
             accuracy = sum(bool(right[i]) for i in members) / len(members)
