@@ -103,7 +103,7 @@ class Corrupted:
 
 
 def _corrupted(shared: Shared, indices: np.ndarray) -> Corrupted:
-    found: Corrupted = shared.programs.setdefault(
+    found: Corrupted = shared.kept.setdefault(
         "corrupted images", Corrupted(shared.images.test_images, indices)
     )
     return found

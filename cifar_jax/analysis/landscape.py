@@ -127,9 +127,9 @@ def _session(shared: Shared, run: Run) -> Session:
     """Return images and programs of the data that a run was trained on."""
     config = run.results.settings
     key = "landscape", config.data
-    if key not in shared.programs:
-        shared.programs[key] = Session(split_dataset(config, shared.images), shared.display)
-    session: Session = shared.programs[key]
+    if key not in shared.kept:
+        shared.kept[key] = Session(split_dataset(config, shared.images), shared.display)
+    session: Session = shared.kept[key]
     return session
 
 
@@ -152,9 +152,9 @@ def begin(trained: TrainedRun) -> Replay:
     state, hyper = stack_runs([first]), jax.device_put(stack_runs([trained.hyper]))
     program = compiled_epoch(session, experiment, hyper, state)
     measured = "landscape", experiment, len(host.rows)
-    if measured not in shared.programs:
-        shared.programs[measured] = compile_measure(experiment, len(host.rows))
-    return Replay(program, hyper, state, host, shared.programs[measured])
+    if measured not in shared.kept:
+        shared.kept[measured] = compile_measure(experiment, len(host.rows))
+    return Replay(program, hyper, state, host, shared.kept[measured])
 
 
 def _finite(value: Any) -> float | None:

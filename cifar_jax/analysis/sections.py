@@ -1,5 +1,6 @@
 """Turn `analysis.json` into sections of the page, without images, checkpoints or user code."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def make_sections(analysis: Analysis, study: Study, images: Dataset | None) -> A
 
 
 def _with_lines(section: Section, lines: tuple[str, ...]) -> Section:
-    return Section(section.title, (*section.sentences, *lines), section.figures, section.tables)
+    return dataclasses.replace(section, sentences=(*section.sentences, *lines))
 
 
 def read_sections(study: Study, images: Dataset | None, warn: Warn) -> Analysed:
