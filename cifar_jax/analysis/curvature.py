@@ -93,7 +93,7 @@ def evaluated_loss(
 
     def loss(params: Any) -> jax.Array:
         variables = {"params": params, "batch_stats": batch_stats}
-        logits = experiment.model.apply(variables, x, train=False)
+        logits: Any = experiment.model.apply(variables, x, train=False)
         return experiment.loss_of(logits, labels, hyper)
 
     return loss
@@ -213,11 +213,13 @@ def section(findings: Findings[Curvature]) -> Section:
     """Return the section: eigenvalues of every arm, and pictures of the loss."""
     study, images = findings.study, findings.runs[0].record.images
     largest = findings.compared[0]
+    words = "ends where the loss is less curved", "ends where the loss is more curved"
     sentences = [
         means_sentence(study, largest),
-        verdict_sentence(study, largest, "is in a flatter minimum", "is in a sharper minimum"),
+        verdict_sentence(study, largest, *words),
         f"The loss is the mean over {images:,} training images, in evaluation mode. Eigenvalues "
-        "depend on the scale of the parameters, so a comparison of different networks is no proof.",
+        "depend on the scale of the parameters, so between networks with other layers, such as "
+        "normalisation, they do not say which one generalises.",
     ]
     surfaces: Surfaces | None = findings.together
     return Section(

@@ -34,7 +34,7 @@ def draw_surfaces(study: Study, surfaces: "Surfaces", title: str) -> Figure:
     runs = surfaces.runs[:MOST_ARMS]
     columns = min(len(runs), 2)
     rows = -(-len(runs) // columns)
-    figure = new_figure(0.9 + (2.6 if columns > 1 else 4.2) * rows, title)
+    figure = new_figure(0.5 + (2.3 if columns > 1 else 4.0) * rows, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(runs) :]:
         axes.axis("off")
@@ -52,10 +52,12 @@ def draw_surfaces(study: Study, surfaces: "Surfaces", title: str) -> Figure:
         axes.grid(visible=False)
         axes.set_title(f"{short_name(study.label(run.arm), 24)}, seed {run.seed}")
     bar = figure.colorbar(shown, ax=grid, label="loss [nats]", format="%.3g")
-    bar.set_ticks(levels[:: LEVELS // 5], minor=False)
+    bar.set_ticks(levels[:: LEVELS // 5].tolist(), minor=False)
     bar.minorticks_off()
-    figure.supxlabel("factor of the first direction", fontsize=9)
-    figure.supylabel("factor of the second direction", fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("second direction")
+    for axes in grid[-1]:
+        axes.set_xlabel("first direction")
     return figure
 
 
