@@ -246,7 +246,8 @@ def _method(findings: Findings[Landscape]) -> str:
     text = (
         f"Mean over {len(record.points)} steps of the first {record.epochs} epochs, with "
         f"{len(FACTORS)} step sizes from {low:g} to {high:g} times the learning rate, on the batch "
-        "of the step, in training mode (Santurkar et al. 2018, figure 4)."
+        "of the step, in training mode (Santurkar et al. 2018, figure 4). A step is proportional "
+        "to the gradient, so a network with a small gradient moves less."
     )
     different = [found.record.difference for found in findings.runs]
     if any(found is None for found in different):
