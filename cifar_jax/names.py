@@ -32,4 +32,4 @@ IN_PYTHON = "Python"  # Experiment file of runs that were trained from Python.
 NOT_ARMS = (GROUPS, FIGURES, LOCK)
 
 # Parts of an analysis, in the page's order. Each is a module of `cifar_jax.analysis`.
-PARTS = ("calibration", "unknown", "errors")
+PARTS = ("calibration", "unknown", "errors", "duplicates")
