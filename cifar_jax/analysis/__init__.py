@@ -22,7 +22,7 @@ To add a part:
 4. Write `numbers(record) -> list[Number]`: the numbers by which arms are compared. Those of one
    `family` share Holm's adjustment.
 5. Write `section(findings) -> Section`: sentences, figures (`StudyFigure`), tables. Use
-   `means_sentence`, `verdict_sentence` and `numbers_table`, so that words follow from intervals.
+   `compare_sentences` and `numbers_table`, so that words follow from intervals.
 6. End the module with `PART = Part(name=..., title=..., record=..., ...)`.
 
 A flag of a part is a field of `Request` (trained.py), a flag in `parsers.analyse_parser`, and an

@@ -25,10 +25,9 @@ from cifar_jax.analysis.numbers import (
     Compared,
     Number,
     Quantity,
-    means_sentence,
+    compare_sentences,
     numbers_table,
     show_mean,
-    verdict_sentence,
 )
 from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import TrainedRun
@@ -221,13 +220,11 @@ def section(findings: Findings[Calibration]) -> Section:
     study = findings.study
     rows = {row.quantity.key: row for row in findings.compared}
     before, after = rows["equal_width_before"], rows["equal_width_after"]
-    words = "is worse calibrated", "is better calibrated"
+    words = "is better calibrated", "is worse calibrated"
     sentences = [
         _temperature_sentence(study, rows["temperature"]),
-        means_sentence(study, before),
-        verdict_sentence(study, before, words[1], words[0]),
-        means_sentence(study, after),
-        verdict_sentence(study, after, words[1], words[0]),
+        compare_sentences(study, before, *words),
+        compare_sentences(study, after, *words),
     ]
     bins = findings.runs[0].record.bins
     note = (

@@ -191,6 +191,11 @@ def verdict_sentence(study: Study, row: Compared, low: str, high: str) -> str:
     return " ".join(words)
 
 
+def compare_sentences(study: Study, row: Compared, low: str, high: str) -> str:
+    """Return the mean of every arm, and what the differences say. See `verdict_sentence`."""
+    return f"{means_sentence(study, row)} {verdict_sentence(study, row, low, high)}".strip()
+
+
 def numbers_table(study: Study, rows: Sequence[Compared], title: str, note: str = "") -> Table:
     """Return a table of quantities: every arm's mean and interval, and the differences."""
     arms = [arm for arm in study.arms if any(arm in row.per_arm for row in rows)]

@@ -89,6 +89,7 @@ class Part(Generic[R]):
         together: measures all runs at once, from their predictions; None if it is not needed.
         together_record: type of what `together` returns.
         card: lines for the model card of an arm.
+        covers: entry of `model_card.UNMEASURED` that it measures, or "".
     """
 
     name: str
@@ -102,6 +103,7 @@ class Part(Generic[R]):
     together: Callable[[Shared], msgspec.Struct] | None = None
     together_record: type[msgspec.Struct] | None = None
     card: Callable[[Findings[R], str], list[str]] = no_lines
+    covers: str = ""
 
 
 def load_part(name: str) -> Part[Any]:

@@ -63,6 +63,7 @@ def make_sections(analysis: Analysis, study: Study, images: Dataset | None) -> A
     """
     sections: list[Section] = []
     cards: dict[str, list[str]] = {arm: [] for arm in study.arms}
+    covered = set()
     for part in all_parts():
         record = analysis.parts.get(part.name)
         if record is None or record.version != part.version:
@@ -75,9 +76,10 @@ def make_sections(analysis: Analysis, study: Study, images: Dataset | None) -> A
         section = part.section(findings)
         missing = tuple(f"Not measured: {line}." for line in record.missing)
         sections.append(_with_lines(section, missing))
+        covered.add(part.covers)
         for arm in findings.arms:
             cards[arm] += part.card(findings, arm)
-    return Analysed(tuple(sections), cards)
+    return Analysed(tuple(sections), cards, frozenset(covered))
 
 
 def _with_lines(section: Section, lines: tuple[str, ...]) -> Section:

@@ -197,6 +197,11 @@ class TrainedRun:
         return split_rows(self.run.results.settings, self.shared.images)
 
     @property
+    def train_rows(self) -> np.ndarray:
+        """Rows of its training images in the dataset's training set, integers (N,)."""
+        return self._rows[0]
+
+    @property
     def train_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Images it was trained on, uint8 (N, H, W, 3), and labels, int32 (N,)."""
         return self._split(self._rows[0])

@@ -34,6 +34,7 @@ from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import Shared, TrainedRun
 from cifar_jax.analysis.unknown_plots import unknown_figures
 from cifar_jax.analysis.unknown_sets import UnknownSet, find_sets
+from cifar_jax.report.model_card import OTHER_CLASSES
 from cifar_jax.report.section import Section
 from cifar_jax.runner.results import Count, Line, Share
 
@@ -277,4 +278,5 @@ PART = Part(
     section=section,
     options=options,
     card=card,
+    covers=OTHER_CLASSES,
 )

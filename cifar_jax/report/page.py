@@ -287,8 +287,5 @@ def write_report(
         protocol=protocol_table(study, summary),
     )
     written += write_tables(study.workdir, [study_block(study, summary)], study_runs(study))
-    lines = analysed.cards
-    return [
-        *written,
-        *(write_model_card(study, summary, arm, lines.get(arm, ())) for arm in summary["per_arm"]),
-    ]
+    cards = [write_model_card(study, summary, arm, analysed) for arm in summary["per_arm"]]
+    return [*written, *cards]

@@ -56,10 +56,12 @@ class Analysed:
     Attributes:
         sections: of the page.
         cards: lines for the model card of each arm.
+        covered: entries of `model_card.UNMEASURED` that were measured.
     """
 
     sections: tuple[Section, ...] = ()
     cards: dict[str, list[str]] = field(default_factory=dict)
+    covered: frozenset[str] = frozenset()
 
 
 NOTHING = Analysed()
