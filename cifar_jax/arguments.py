@@ -54,6 +54,8 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(option)
             if action is None or option in ("-h", "--help"):
                 continue
+            if isinstance(action, argparse._AppendAction):
+                continue
             if first.get(action.dest) == option:
                 raise UserError(f"{option}: is given twice; give it once")
             if action.dest in first:
@@ -134,5 +136,16 @@ def above_zero(flag: str) -> Callable[[str], float]:
         if not 0 < value < math.inf:
             raise UserError(f"{flag}: {shown(text)} is not a number above 0")
         return value
+
+    return convert
+
+
+def count_of(flag: str) -> Callable[[str], int]:
+    """Return a converter of a flag's text to a number of things, at least 1."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch("0*[1-9][0-9]{0,8}", text, re.ASCII):
+            raise UserError(f"{flag}: {shown(text)} is not a whole number from 1 to 999999999")
+        return int(text)
 
     return convert

@@ -15,8 +15,10 @@ from cifar_jax import failures, libraries
 from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError, printable, shown
+from cifar_jax.names import PARTS, PARTS_WITH_FLAGS
 from cifar_jax.parsers import (
     PROGRAM,
+    analyse_parser,
     compare_parser,
     evaluate_parser,
     flag_of,
@@ -280,6 +282,50 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _parts(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the parts that `--only` names, in the page's order; without it all.
+
+    A part that needs a flag is only among all if the flag is given.
+    """
+    if arguments.only is None:
+        lacking = [
+            name
+            for name, flags in PARTS_WITH_FLAGS.items()
+            if not any(getattr(arguments, flag) for flag in flags)
+        ]
+        return tuple(name for name in PARTS if name not in lacking)
+    names = [name.strip() for name in arguments.only.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in names)
+
+
+def _analyse(argv: list[str]) -> int:
+    arguments = analyse_parser().parse_args(argv)
+    _check_file(arguments)
+    names = _parts(arguments)
+    _prepare_jax(arguments)
+    from cifar_jax.analysis.trained import Request
+    from cifar_jax.commands.analyse import analyse_run
+    from cifar_jax.runner.moved import Moved
+    from cifar_jax.study.file import load_file
+
+    analyse_run(
+        arguments.workdir,
+        names,
+        request=Request(
+            unknown=tuple(arguments.unknown),
+            corruption_images=arguments.corruption_images,
+            cifar10_c=arguments.cifar10_c,
+            cifar10_1=arguments.cifar10_1,
+        ),
+        file=load_file(arguments.file) if arguments.file else None,
+        moved=Moved(arguments.dataset, arguments.data_dir),
+    )
+    return 0
+
+
 def _seeds(argv: list[str]) -> int:
     arguments = seeds_parser().parse_args(argv)
     from cifar_jax.commands.seeds import seeds_run
@@ -304,6 +350,7 @@ COMMANDS = {
     "study": _study,
     "report": _report,
     "evaluate": _evaluate,
+    "analyse": _analyse,
     "seeds": _seeds,
     "compare": _compare,
 }

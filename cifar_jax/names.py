@@ -21,6 +21,7 @@ TABLE_TEX = "table.tex"
 TABLE_TEXT = "table.md"
 
 # Both.
+ANALYSIS = "analysis.json"
 LOCK = "lock"
 REPORT = "report.html"
 REPORT_TEXT = "report.md"
@@ -29,3 +30,18 @@ IN_PYTHON = "Python"  # Experiment file of runs that were trained from Python.
 
 # Names in a study's directory that no arm can have.
 NOT_ARMS = (GROUPS, FIGURES, LOCK)
+
+# Parts of an analysis, in the page's order. Each is a module of `cifar_jax.analysis`.
+PARTS = (
+    "calibration",
+    "corruptions",
+    "published_sets",
+    "unknown",
+    "errors",
+    "duplicates",
+    "landscape",
+    "curvature",
+)
+# Parts that are measured only with one of these flags, unless `--only` names them.
+PARTS_WITH_FLAGS = {"published_sets": ("cifar10_c", "cifar10_1")}
+CORRUPTION_IMAGES = 1_000  # test images to corrupt; all 10,000 of CIFAR-10 take ten times as long

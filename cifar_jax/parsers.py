@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, name_of, path_of, seconds, threads
+from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, seconds, threads
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
+from cifar_jax.names import CORRUPTION_IMAGES, PARTS
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
@@ -137,7 +138,8 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, seeds, compare (each has its own --help).",
+        epilog="Other commands: study, report, evaluate, analyse, seeds, compare (each has its own "
+        "--help).",
     )
     _add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -222,6 +224,57 @@ def evaluate_parser() -> argparse.ArgumentParser:
     _add_moved_data(parser)
     _add_device(parser)
     return parser
+
+
+def analyse_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} analyse",
+        description="Measure what accuracy hides, for every run of a study, paired by seed. Write "
+        "analysis.json, and its sections on the page. What is measured already is not measured "
+        "again.",
+    )
+    parser.add_argument(
+        "workdir",
+        type=path_of("analyse"),
+        metavar="RUN|STUDY",
+        help="a study's directory or a run's",
+    )
+    _add_file(parser)
+    parser.add_argument(
+        "--only",
+        metavar="PART,...",
+        help=f"measure only these parts (default: {','.join(PARTS)})",
+    )
+    parser.add_argument(
+        "--unknown",
+        action="append",
+        type=name_of("--unknown"),
+        default=[],
+        metavar="NAME|DIR",
+        help="images of none of the classes, for the part unknown: synthetic, cifar10, or a folder "
+        "of images, which may have any folders; may be given several times",
+    )
+    _add_shift(parser)
+    _add_moved_data(parser)
+    _add_device(parser)
+    return parser
+
+
+def _add_shift(parser: Parser) -> None:
+    parser.add_argument(
+        "--corruption-images",
+        type=count_of("--corruption-images"),
+        metavar="N",
+        default=CORRUPTION_IMAGES,
+        help=f"number of test images that are corrupted (default: {CORRUPTION_IMAGES})",
+    )
+    for flag, what in (
+        ("--cifar10-c", "CIFAR-10-C: gaussian_noise.npy and 14 more, labels.npy"),
+        ("--cifar10-1", "CIFAR-10.1: cifar10.1_v6_data.npy, cifar10.1_v6_labels.npy"),
+    ):
+        parser.add_argument(
+            flag, type=path_of(flag), metavar="DIR", help=f"directory with the files of {what}"
+        )
 
 
 def seeds_parser() -> argparse.ArgumentParser:

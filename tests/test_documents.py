@@ -22,6 +22,7 @@ PARSERS = {
     "study": parsers.study_parser,
     "report": parsers.report_parser,
     "evaluate": parsers.evaluate_parser,
+    "analyse": parsers.analyse_parser,
     "seeds": parsers.seeds_parser,
     "compare": parsers.compare_parser,
 }
@@ -58,7 +59,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     words = shlex.split(command)
     name = words.pop(0) if words and not words[0].startswith("-") else "train"
     arguments = PARSERS[name]().parse_args(words)
-    if name in ("report", "evaluate", "seeds", "compare"):
+    if name in ("report", "evaluate", "analyse", "seeds", "compare"):
         return
     config = main.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)

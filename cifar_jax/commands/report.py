@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from cifar_jax.analysis.sections import read_sections
+from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import METRICS, STUDY
 from cifar_jax.report.labels import font_warning
-from cifar_jax.report.run_page import write_run_page
+from cifar_jax.report.run_page import as_study, write_run_page
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run, lock_directory
 from cifar_jax.runner.moved import Moved, find_images
@@ -13,8 +15,12 @@ from cifar_jax.runner.results import Finished
 from cifar_jax.study.collect import Run, read_ended
 
 
-def is_run(workdir: Path) -> bool:
+def is_run(workdir: Path, flag: str = "--workdir") -> bool:
     """Return whether a directory holds a single run, finished or not. False for a study.
+
+    Args:
+        workdir: the directory.
+        flag: with which the user gave it, for the message.
 
     Raises:
         UserError: it holds neither.
@@ -22,7 +28,7 @@ def is_run(workdir: Path) -> bool:
     if (workdir / STUDY).exists() or any(workdir.glob("*/seed*")):
         return False
     if not holds_run(workdir):
-        raise UserError(f"--workdir {workdir}: holds neither a study nor a run")
+        raise UserError(f"{flag} {workdir}: holds neither a study nor a run")
     return True
 
 
@@ -63,10 +69,22 @@ def report_run(workdir: Path, moved: Moved | None = None, display: Display | Non
     if isinstance(run.results, Finished):
         settings = run.results.settings
         images = find_images(settings, data.fingerprint, moved or Moved(), display)
-    problem = font_warning([data.name, *data.classes])
-    if problem:
-        display.say(f"warning: {problem}")
     with lock_directory(workdir, "report"):
-        page = write_run_page(run, images, display.say)
+        return write_page(run, images, display)
+
+
+def write_page(run: Run, images: Dataset | None, display: Display) -> Path:
+    """Write the page of a single run, with its analysis if there is one. Return its path.
+
+    Args:
+        run: finished or diverged.
+        images: of its dataset; without them the page has no pictures.
+        display: shows messages.
+    """
+    data = run.results.dataset
+    if problem := font_warning([data.name, *data.classes]):
+        display.say(f"warning: {problem}")
+    analysed = read_sections(as_study(run), images, display.say)
+    page = write_run_page(run, images, display.say, analysed)
     display.say(f"report: {page}")
     return page

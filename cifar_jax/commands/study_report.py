@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar_jax.analysis.sections import read_sections
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
 from cifar_jax.report.page import write_report
@@ -50,7 +51,8 @@ def write_study(workdir: Path, images: Dataset | None, display: Display) -> None
         display.say(f"warning: {notice}")
     summary = summarise(study)
     _say_mixture(summary, display)
-    written = write_report(study, summary, images, display.say)
+    analysed = read_sections(study, images, display.say)
+    written = write_report(study, summary, images, display.say, analysed)
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
         if row:

@@ -155,12 +155,16 @@ def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...])
     )
 
 
-def train_step(
-    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
-) -> TrainState:
-    """Train on one batch, uint8 (B, H, W, C) and int32 (B,): augment, differentiate, update.
+def step_loss(
+    experiment: Experiment, hyper: Hyper, state: TrainState, images: Array, labels: Array
+) -> Callable[[Any], tuple[Array, tuple[Array, Any]]]:
+    """Return what a training step differentiates: the loss as a function of the parameters.
 
-    An epoch has `n` training images.
+    The function returns the loss, float (), and as auxiliary values the number of correct
+    predictions, float32 (), and the new running statistics.
+
+    Args:
+        images, labels: a batch, uint8 (B, H, W, C) and int32 (B,).
     """
     x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), images, labels)
 
@@ -173,11 +177,22 @@ def train_step(
             mutable=["batch_stats"],
         )
         loss = experiment.loss_of(logits, targets, hyper)
-        return loss, (logits, updated.get("batch_stats", {}))
+        return loss, (count_correct(logits, targets), updated.get("batch_stats", {}))
 
+    return loss_of
+
+
+def train_step(
+    experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
+) -> TrainState:
+    """Train on one batch, uint8 (B, H, W, C) and int32 (B,): augment, differentiate, update.
+
+    An epoch has `n` training images.
+    """
+    loss_of = step_loss(experiment, hyper, state, images, labels)
     with jax.default_matmul_precision(experiment.precision):
         gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (logits, batch_stats)), grads = gradient(state.params)
+        (loss, (correct, batch_stats)), grads = gradient(state.params)
 
     optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -191,7 +206,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
         loss_sum=state.loss_sum + loss * (len(labels) / experiment.batch_size),
-        correct_sum=state.correct_sum + count_correct(logits, targets),
+        correct_sum=state.correct_sum + correct,
         bad_step=jnp.where(is_first_bad, step_of_epoch, state.bad_step),
     )
 

@@ -14,7 +14,7 @@ from cifar_jax.study.collect import Run, Study
 
 MOST_OF_EACH = 9  # images that only one arm gets right
 MOST_MISTAKES = 15
-_LINE = 1.1  # inches, the height of a line of images
+LINE_HEIGHT = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3
 _WIDTH = 1.9  # of an image with its words, in widths of the image
 
@@ -78,7 +78,9 @@ def _lines(count: int) -> int:
     return max(1, -(-count // _IN_A_LINE))
 
 
-def _show(figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]) -> None:
+def show_images(
+    figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]
+) -> None:
     """Draw images, three in a line, each with its words."""
     grid = [*figure.subplots(_lines(len(images)), _IN_A_LINE, squeeze=False).flat]
     for axes in grid:
@@ -106,7 +108,7 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
     label, names = both[0].label, class_names(images.classes)
     found = disagreements(study)
     taken = [_spread(rows, label, MOST_OF_EACH) for rows in found]
-    heights = [0.25 + _LINE * _lines(len(rows)) for rows in taken]
+    heights = [0.25 + LINE_HEIGHT * _lines(len(rows)) for rows in taken]
     figure = new_figure(0.5 + sum(heights), title)
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, right, wrong, rows, all_rows in zip(
@@ -129,7 +131,7 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
             ]
             for row in rows
         ]
-        _show(part, [images.test_images[row] for row in rows], words)
+        show_images(part, [images.test_images[row] for row in rows], words)
     return figure
 
 
@@ -148,7 +150,7 @@ def mistake_images(run: Run, images: Dataset, title: str) -> Figure:
     """Draw the fifteen most confident `mistakes`, with true and predicted class and confidence."""
     rows, confidence = (found[:MOST_MISTAKES] for found in mistakes(run))
     names = class_names(images.classes)
-    figure = new_figure(0.5 + _LINE * _lines(len(rows)), title)
+    figure = new_figure(0.5 + LINE_HEIGHT * _lines(len(rows)), title)
     words: list[Words] = [
         [
             ("true", names[run.label[row]], "black"),
@@ -157,5 +159,5 @@ def mistake_images(run: Run, images: Dataset, title: str) -> Figure:
         ]
         for row, sure in zip(rows, confidence, strict=True)
     ]
-    _show(figure, [images.test_images[row] for row in rows], words)
+    show_images(figure, [images.test_images[row] for row in rows], words)
     return figure

@@ -11,15 +11,21 @@ from cifar_jax.errors import counted
 from cifar_jax.names import IN_PYTHON, MODEL_CARD
 from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
-from cifar_jax.report.naming import dataset_name
+from cifar_jax.report.naming import dataset_name, listed
 from cifar_jax.report.page import environment
+from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.tables import INTERVAL_NOTE, Table
 from cifar_jax.report.text import NONE, interval, mean_and_spread
+from cifar_jax.runner.console import duration
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import is_cifar10
 
 MOST_CONFUSED = 5
+OTHER_CLASSES = "images of other classes"
+CORRUPTIONS = "robustness to noise, blur and other corruptions"
+# What a study does not measure. An analysis can cover some of it.
+UNMEASURED = (CORRUPTIONS, "adversarial changes", OTHER_CLASSES, "fairness")
 
 
 def confusions(runs: list[Run], classes: Sequence[str]) -> list[str]:
@@ -66,13 +72,26 @@ def metrics_table(row: dict[str, Any], classes: Sequence[str]) -> Table:
     return Table("Metrics", "", ("", "mean ± standard deviation", "95 % interval (t)"), rows)
 
 
-def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
+def cost(runs: Sequence[Run]) -> str:
+    """Describe the time that training took. No energy is measured."""
+    trained = sum(run.results.train_seconds for run in runs)
+    devices = listed(list(dict.fromkeys(run.results.device or "an unknown device" for run in runs)))
+    return (
+        f"{counted(len(runs), 'run')} trained for {duration(trained)} (h:mm:ss) in all, without "
+        f"compilation, on {devices}. Energy was not measured."
+    )
+
+
+def write_model_card(
+    study: Study, summary: dict[str, Any], arm: str, analysed: Analysed = NOTHING
+) -> Path:
     """Write `model_card.md` into the directory of an arm. Return its path.
 
     Args:
         study: with at least one run of the arm.
         summary: from `cifar_jax.study.summary.summarise`.
         arm: name of the arm.
+        analysed: lines of an analysis.
     """
     runs, row = study.runs[arm], summary["per_arm"][arm]
     results = runs[0].results
@@ -102,6 +121,9 @@ def write_model_card(study: Study, summary: dict[str, Any], arm: str) -> Path:
             metrics=metrics_table(row, classes),
             interval_note=INTERVAL_NOTE,
             confusions=confusions(runs, classes),
+            measured=analysed.cards.get(arm, ()),
+            cost=cost(runs),
+            unmeasured=[what for what in UNMEASURED if what not in analysed.covered],
         )
     )
     path = runs[0].directory.parent / MODEL_CARD

@@ -33,6 +33,7 @@ from cifar_jax.report.number_tables import (
     paired_table,
     variance_table,
 )
+from cifar_jax.report.section import NOTHING, Analysed, Section
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import Table, claims_table, class_table, main_table, protocol_table
 from cifar_jax.report.text import markdown
@@ -67,6 +68,14 @@ class PageFigure:
     uri: str = ""
     width: int = 0
     height: int = 0
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """A section as the page shows it. `section` has its title, sentences and tables."""
+
+    section: Section
+    figures: list[PageFigure]
 
 
 def escape_markdown(value: object) -> str:
@@ -180,7 +189,7 @@ def write_pages(
         tables: of all numbers; empty ones are omitted.
         toml: config that repeats the study.
         warn: called with a line for each figure that could not be drawn.
-        values: other values of the templates.
+        values: other values of the templates. The figures of `sections` are drawn.
 
     Returns:
         The written files.
@@ -201,6 +210,10 @@ def write_pages(
         warn(f"warning: {missing}")
     begun = time.perf_counter()
     shown = [_show(figure, directory, warn) for figure in figures]
+    added = [
+        PageSection(section, [_show(figure, directory, warn) for figure in section.figures])
+        for section in values.get("sections", ())
+    ]
     drawing = time.perf_counter() - begun
     shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]
@@ -208,6 +221,7 @@ def write_pages(
         **values,
         "data_notes": data_notes(study),
         "figures": shown,
+        "sections": added,
         "tables": [
             table
             for table in (*tables, time_table(summary["spent"], drawing, shares))
@@ -223,12 +237,17 @@ def write_pages(
     write_text(page, environment(False).get_template("report.html").render(values_html))
     text = study.workdir / REPORT_TEXT
     write_text(text, environment(True).get_template("report.md").render(values))
-    drawn = [study.workdir / entry.png for entry in shown if entry.png]
+    entries = [*shown, *(entry for of in added for entry in of.figures)]
+    drawn = [study.workdir / entry.png for entry in entries if entry.png]
     return [*drawn, *(path.with_suffix(".svg") for path in drawn), page, text, numbers]
 
 
 def write_report(
-    study: Study, summary: dict[str, Any], images: Dataset | None, warn: Warn = to_stderr
+    study: Study,
+    summary: dict[str, Any],
+    images: Dataset | None,
+    warn: Warn = to_stderr,
+    analysed: Analysed = NOTHING,
 ) -> list[Path]:
     """Write the report of a study.
 
@@ -240,6 +259,7 @@ def write_report(
         summary: from `cifar_jax.study.summary.summarise`.
         images: of the study's dataset; None omits the figures with images.
         warn: called with a line for each figure that could not be drawn.
+        analysed: sections and lines of an analysis.
 
     Returns:
         The written files.
@@ -267,6 +287,7 @@ def write_report(
         tables=tables,
         toml=config_toml(study),
         warn=warn,
+        sections=analysed.sections,
         title=f"{study_title(study)} ({dataset_name(study)})",
         headline=headline(study, summary),
         notices=notices(study, summary),
@@ -275,4 +296,5 @@ def write_report(
         protocol=protocol_table(study, summary),
     )
     written += write_tables(study.workdir, [study_block(study, summary)], study_runs(study))
-    return [*written, *(write_model_card(study, summary, arm) for arm in summary["per_arm"])]
+    cards = [write_model_card(study, summary, arm, analysed) for arm in summary["per_arm"]]
+    return [*written, *cards]

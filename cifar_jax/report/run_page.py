@@ -20,6 +20,7 @@ from cifar_jax.report.naming import data_notes, dataset_name
 from cifar_jax.report.page import (
     Build,
     PageFigure,
+    PageSection,
     Warn,
     attempt,
     embed,
@@ -27,6 +28,7 @@ from cifar_jax.report.page import (
     portable_config,
     read_source,
 )
+from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.study_figures import StudyFigure, missing_images
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
@@ -187,13 +189,16 @@ def facts_table(run: Run) -> Table:
     return Table("What made it", "", protocol.head, [*_measured(run), *rows])
 
 
-def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
+def write_run_page(
+    run: Run, images: Dataset | None, warn: Warn, analysed: Analysed = NOTHING
+) -> Path:
     """Write `report.html` of a run.
 
     Args:
         run: finished or diverged.
         images: of its dataset; without them the page has no pictures, and says why.
         warn: called with a line for each figure that could not be drawn.
+        analysed: sections of an analysis.
 
     Returns:
         Path of the page.
@@ -216,6 +221,10 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
     source = run.directory if (run.directory / SOURCE).exists() else study_of(run.directory)
     begun = time.perf_counter()
     figures = [draw(figure) for figure in run_figures(run, images)]
+    sections = [
+        PageSection(section, [draw(figure) for figure in section.figures])
+        for section in analysed.sections
+    ]
     drawing = time.perf_counter() - begun
     values: dict[str, Any] = {
         "title": f"{dataset_name(study)}, {run.results.model}, {study.label(run.arm)}, "
@@ -224,6 +233,7 @@ def write_run_page(run: Run, images: Dataset | None, warn: Warn) -> Path:
         "notices": data_notices(study),
         "data_notes": data_notes(study),
         "figures": figures,
+        "sections": sections,
         "classes": classes_table(run) if len(run.label) else Table("", "", (), []),
         "facts": facts_table(run),
         "times": time_table(time_spent([run]), drawing),

@@ -93,27 +93,38 @@ class Display:
         )
         self.console.print(panel, soft_wrap=False)
 
-    def progress(self, description: str, done: float, total: int, *, plain: bool = True) -> None:
+    def progress(
+        self,
+        description: str,
+        done: float,
+        total: int,
+        *,
+        plain: bool = True,
+        left: float | None = None,
+    ) -> None:
         """Show that `done` of `total` are done. A new description starts a new bar.
 
         Args:
             done: may have a fraction.
             plain: print lines if there is no terminal for a bar.
+            left: estimated seconds to the end; None if unknown.
         """
+        eta = "" if left is None else f"ETA {duration(left)}"
         if description != self._described:
             self.end_progress()
             self._described = description
         if self.console.is_terminal:
-            self._bar(description, done, total)
+            self._bar(description, done, total, eta)
         elif plain:
             now = time.monotonic()
             if done >= total or now - self._last_plain > PLAIN_INTERVAL:
                 self._last_plain = now
-                self.say(f"{description}: {done:,} of {total:,}")
+                ending = f", {eta}" if eta and done < total else ""
+                self.say(f"{description}: {int(done):,} of {total:,}{ending}")
         if done >= total:
             self.end_progress()
 
-    def _bar(self, description: str, done: float, total: int) -> None:
+    def _bar(self, description: str, done: float, total: int, eta: str) -> None:
         if self._progress is None:
             self._progress = Progress(
                 SpinnerColumn(),
@@ -121,12 +132,13 @@ class Display:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[eta]}"),
                 console=self.console,
             )
             self._progress.start()
-            self._task = self._progress.add_task(description, total=total)
+            self._task = self._progress.add_task(description, total=total, eta=eta)
         assert self._task is not None
-        self._progress.update(self._task, completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total, eta=eta)
 
     def end_progress(self) -> None:
         """Remove the current bar."""

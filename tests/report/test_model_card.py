@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, write_study
 
-from cifar_jax.report.model_card import confusions, write_model_card
+from cifar_jax.report.model_card import OTHER_CLASSES, confusions, write_model_card
+from cifar_jax.report.section import Analysed
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.summary import summarise
 
@@ -50,6 +51,20 @@ def test_card_has_every_section_and_the_results(tmp_path):
     assert study.dataset.fingerprint in text
     assert "80 Million Tiny Images" in text
     assert not re.search(r"{{|{%|None|Undefined", text)
+
+
+def test_card_says_what_training_cost_and_what_was_not_measured(tmp_path):
+    study, text = card(tmp_path)
+    seconds = round(sum(run.results.train_seconds for run in study.runs["batch"]))
+    minutes = f"{seconds // 60}:{seconds % 60:02d}"
+    assert f"3 runs trained for {minutes} (h:mm:ss) in all, without compilation, on cpu:" in text
+    assert "Energy was not measured." in text
+    assert "- Not measured: robustness to noise, blur and other corruptions, adversarial" in text
+    analysed = Analysed((), {"batch": ["Worst class: cat."]}, frozenset({OTHER_CLASSES}))
+    path = write_model_card(study, summarise(study), "batch", analysed)
+    text = path.read_text(encoding="utf-8")
+    assert "Measured by `analyse`:\n\n- Worst class: cat.\n" in text
+    assert OTHER_CLASSES not in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Corrupt images, after Hendrycks & Dietterich 2019."""
