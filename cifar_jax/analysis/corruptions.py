@@ -104,9 +104,10 @@ class Corrupted:
 
 
 def _corrupted(shared: Shared, indices: np.ndarray) -> Corrupted:
-    found: Corrupted = shared.kept.setdefault(
-        "corrupted images", Corrupted(shared.images.test_images, indices)
-    )
+    key = "corrupted images"
+    if key not in shared.kept:
+        shared.kept[key] = Corrupted(shared.images.test_images, indices)
+    found: Corrupted = shared.kept[key]
     return found
 
 

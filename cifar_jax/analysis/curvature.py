@@ -43,7 +43,7 @@ EIGENVALUES = 5
 HESSIAN_IMAGES, BATCH = 512, 256
 SURFACE_IMAGES = 256
 SIDE, SPAN = 41, 1.0  # points along a direction, from -SPAN to SPAN
-TYPICAL_PRODUCTS = 60  # of Hessian and vector, for the progress
+TYPICAL_PRODUCTS = 40  # of Hessian and vector, for the progress
 
 
 class Curvature(Struct, frozen=True):

@@ -47,6 +47,7 @@ from cifar_jax.runner.session import Session, compiled_epoch
 from cifar_jax.study.collect import Run
 
 EPOCHS = 10  # that are repeated, at most
+ROUNDING = 1e-6  # relative, of losses that are recorded in float32
 POINTS = 10  # measured steps of an epoch
 FACTORS = tuple(float(f) for f in np.geomspace(0.5, 4, 7))  # step size / learning rate
 
@@ -253,8 +254,8 @@ def _method(findings: Findings[Landscape]) -> str:
     if any(found is None for found in different):
         return text
     worst = max(found for found in different if found is not None)
-    words = "exactly" if worst == 0 else f"to {worst:.1e} of the loss"
-    return f"{text} The repeated training has the recorded training losses {words}."
+    words = "up to rounding" if worst < ROUNDING else f"up to {100 * worst:.2g} %"
+    return f"{text} The repeated training has the recorded training losses, {words}."
 
 
 def section(findings: Findings[Landscape]) -> Section:
