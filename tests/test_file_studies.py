@@ -362,9 +362,9 @@ def test_a_hyper_parameter_of_the_file_sweeps_in_one_program(study, file, tmp_pa
     compile_epoch = training.compiled_epoch
 
     def counted(session, *args):
-        before = len(session.programs.epoch)
+        before = len(session.programs)
         found = compile_epoch(session, *args)
-        compiled.append(len(session.programs.epoch) - before)
+        compiled.append(len(session.programs) - before)
         return found
 
     monkeypatch.setattr(training, "compiled_epoch", counted)

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -400,6 +401,30 @@ def test_another_value_needs_no_compilation_at_all(folder, tmp_path):
 
     assert train(0.01, 0.9, 5e-4) > 0
     assert train(0.02, 0.8, 0.0) == 0
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_program_compiled_ahead_is_used(folder, tmp_path, monkeypatch, runs):
+    data = DataConfig(dataset=str(folder), val_examples=27)
+    config = Config(data=data, training=TrainingConfig(epochs=1, batch_size=16))
+    session = sessions.Session(open_data(config, Display()), Display())
+    group = [
+        make_run(
+            dataclasses.replace(session.prepared.config, training=one), None, tmp_path / f"{n}"
+        )
+        for n, one in enumerate(
+            dataclasses.replace(config.training, seed=seed) for seed in range(runs)
+        )
+    ]
+    training.compile_ahead(session, group)
+    assert not session.programs  # A CPU has no cores to spare.
+    with monkeypatch.context() as gpu:
+        gpu.setattr(sessions.Session, "device", property(lambda _: SimpleNamespace(platform="gpu")))
+        training.compile_ahead(session, group)
+    (ahead,) = session.programs.values()
+    results = training.train_group(session, group)
+    assert [*session.programs.values()] == [ahead]
+    assert len(results) == runs
 
 
 def test_a_grid_trained_together_gives_the_same_results(swept, folder, tmp_path):

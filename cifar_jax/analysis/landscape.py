@@ -151,7 +151,7 @@ def begin(trained: TrainedRun) -> Replay:
     key, shape = jax.random.key(run.seed), shared.images.train_images.shape[1:]
     first = jax.jit(init_state, static_argnums=(0, 2))(experiment, key, shape)
     state, hyper = stack_runs([first]), jax.device_put(stack_runs([trained.hyper]))
-    program = compiled_epoch(session, experiment, hyper, state)
+    program = compiled_epoch(session, experiment, hyper, state).result()
     measured = "landscape", experiment, len(host.rows)
     if measured not in shared.kept:
         shared.kept[measured] = compile_measure(experiment, len(host.rows))

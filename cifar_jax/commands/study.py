@@ -21,6 +21,7 @@ from cifar_jax.errors import MachineError, UserError, counted
 from cifar_jax.names import STUDY
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
+from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.memory import TooManyRuns
@@ -29,7 +30,7 @@ from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Finished
 from cifar_jax.runner.session import Options, Session
-from cifar_jax.runner.training import train_group
+from cifar_jax.runner.training import compile_ahead, train_group
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import divergence_line, read_study
 from cifar_jax.study.comparable import others_computed_on
@@ -270,10 +271,10 @@ def _run(work: Work, requested: Plan) -> list[str]:
         _sessions(work, len(remaining)),
     )
     try:
-        for group in groups:
+        for number in range(len(groups)):
             if not (workdir / STUDY).exists():
                 raise MachineError(f"{workdir}: was moved or removed while the study ran")
-            failed += _train_group(work, group, left, sessions)
+            failed += _train_group(work, groups[number:], left, sessions)
             remove_finished_groups(workdir)
     except TooManyRuns as error:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
@@ -330,21 +331,43 @@ def _planned(config: Config, group: Group, program: Hashable) -> Planned:
     return Planned((program, len(group.runs)), len(group.runs), epochs)
 
 
-def _train_group(work: Work, group: Group, left: Remaining, sessions: Sessions) -> list[str]:
-    """Train a group of runs. Return a line for each that failed."""
-    configs = [arm.config(work.prepared.config, seed) for arm, seed in group.runs]
+def _data_of(work: Work, group: Group) -> DataConfig:
+    """Return the `[data]` table of a group's runs."""
+    arm, seed = group.runs[0]
+    return arm.config(work.prepared.config, seed).data
+
+
+def _runs_of(work: Work, group: Group) -> list[Run]:
+    """Return the runs of a group."""
+    return [
+        make_run(
+            arm.config(work.prepared.config, seed),
+            work.file,
+            run_path(work.workdir, arm.directory, seed),
+            label,
+        )
+        for (arm, seed), label in zip(group.runs, group.labels, strict=True)
+    ]
+
+
+def _train_group(
+    work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
+) -> list[str]:
+    """Train the first of some groups. Return a line for each run that failed."""
+    group, *later = groups
     paths = [run_path(work.workdir, arm.directory, seed) for arm, seed in group.runs]
-    session = sessions(configs[0].data)
+    session = sessions(_data_of(work, group))
     display = session.display
+
+    def compile_next() -> None:
+        if later:
+            compile_ahead(sessions(_data_of(work, later[0])), _runs_of(work, later[0]))
+
     try:
         with contextlib.ExitStack() as stack:
             for path in paths:
                 stack.enter_context(lock_directory(path, "study"))
-            runs = [
-                make_run(config, work.file, path, label)
-                for config, path, label in zip(configs, paths, group.labels, strict=True)
-            ]
-            outcomes = train_group(session, runs, left)
+            outcomes = train_group(session, _runs_of(work, group), left, compile_next)
     except (MachineError, TooManyRuns):  # The other runs would fail too.
         raise
     except UserError as error:  # For example a damaged checkpoint. Train the other runs.

@@ -295,7 +295,7 @@ def _begin(data: Images, runs: Sequence[Run]) -> Group:
     state = stack_runs([first_state(experiment, seed, shape) for seed in seeds])
     hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
     begun = time.perf_counter()
-    program = compiled_epoch(session, experiment, hyper, state)
+    program = compiled_epoch(session, experiment, hyper, state).result()
     compiled = time.perf_counter() - begun
     records = [
         Training(

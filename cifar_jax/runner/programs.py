@@ -209,7 +209,7 @@ def compile_device_epoch(
     end = _End(experiment, hyper, state, data, n)
     compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
     device = next(iter(data.val_images.devices()))
-    check_memory(compiled, len(state.step) if state.step.ndim else 1, data, device)
+    check_memory(compiled, state.step.size, data, device)
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
         new: TrainState = some_steps.result()(hyper, state, data, *bounds(start, stop))

@@ -10,19 +10,19 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.kernels import slow_layers
 from cifar_jax.runner import provenance
+from cifar_jax.runner.background import Background
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     CompiledEpoch,
     compile_device_epoch,
     compile_stream_epoch,
-    unstack_run,
 )
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
 # By experiment, number of runs and structure of their hyper-parameters.
-Programs = dict[tuple[Experiment, int, Any], CompiledEpoch]
+Programs = dict[tuple[Experiment, int, Any], Background[CompiledEpoch]]
 
 
 class Options(TypedDict, total=False):
@@ -41,7 +41,7 @@ class Session:
     Attributes:
         prepared: the data.
         display: shows progress.
-        programs: compiled so far.
+        programs: compiled so far, or being compiled.
         resume: whether runs resume from their newest checkpoints.
         debug_nans: whether to find the operation at which a run diverges; for single runs.
         grace: seconds that running steps may take after SIGTERM.
@@ -71,18 +71,30 @@ class Session:
 
 def compiled_epoch(
     session: Session, experiment: Experiment, hyper: Hyper, state: TrainState
-) -> CompiledEpoch:
-    """Return the compiled epoch of an experiment. Compile it if the session lacks it."""
-    prepared = session.prepared
+) -> Background[CompiledEpoch]:
+    """Return the compiled epoch of an experiment. If the session lacks it, begin to compile it.
+
+    Args:
+        session: keeps the program.
+        experiment: to compile.
+        hyper, state: examples with a leading axis of runs; their shapes count.
+    """
     known = session.programs
     key = experiment, len(state.step), jax.tree.structure(hyper)
     if key not in known:
-        one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
-        alone = jax.eval_shape(lambda: unstack_run(state, 0))
-        slow = slow_layers(experiment, alone, shape) if one else []
-        if prepared.config.data.pipeline == "stream" or slow:
-            program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
-        else:
-            program = compile_device_epoch(experiment, hyper, state, prepared.data)
-        known[key] = dataclasses.replace(program, slow_layers=tuple(slow))
+        known[key] = Background(lambda: _compile_epoch(session, experiment, hyper, state))
     return known[key]
+
+
+def _compile_epoch(
+    session: Session, experiment: Experiment, hyper: Hyper, state: TrainState
+) -> CompiledEpoch:
+    prepared = session.prepared
+    one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
+    alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+    slow = slow_layers(experiment, alone, shape) if one else []
+    if prepared.config.data.pipeline == "stream" or slow:
+        program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
+    else:
+        program = compile_device_epoch(experiment, hyper, state, prepared.data)
+    return dataclasses.replace(program, slow_layers=tuple(slow))

@@ -14,6 +14,7 @@ from msgspec import structs
 from cifar_jax import libraries
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches
+from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
 from cifar_jax.runner import pretrained, provenance
@@ -48,8 +49,26 @@ from cifar_jax.storage import json_lines, write_text
 DRAWING = 2.0
 
 
+def compile_ahead(session: Session, runs: Sequence[Run]) -> None:
+    """Begin to compile the program of a group that trains later.
+
+    On a CPU it would take its cores from the group that trains now.
+    """
+    if session.device.platform == "cpu":
+        return
+    experiment, shape = runs[0].experiment, session.prepared.dataset.train_images.shape[1:]
+    one = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), shape))
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((len(runs), *leaf.shape), leaf.dtype), one
+    )
+    compiled_epoch(session, experiment, stack_runs([run.hyper for run in runs]), state)
+
+
 def train_group(
-    session: Session, runs: Sequence[Run], remaining: Remaining | None = None
+    session: Session,
+    runs: Sequence[Run],
+    remaining: Remaining | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> list[Results]:
     """Train runs together as one program, and write the files of each.
 
@@ -58,6 +77,7 @@ def train_group(
     Args:
         runs: with the same experiment and data. When they resume, all are at the same step.
         remaining: estimates the time left of the command; None if this is its only group.
+        meanwhile: called when the program is compiled, before the first step.
 
     Returns:
         The results of each run.
@@ -75,6 +95,7 @@ def train_group(
     starts = _starts(session, runs)
     _say_starts(session, runs, starts)
     group = _compile(session, runs, starts, begun)
+    meanwhile()
     fresh = [not holds_run(run.workdir) for run in runs]  # An interrupt may remove these.
     written: dict[int, Results] = {}
     try:
@@ -175,7 +196,7 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start], beg
     hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
     called = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
-    program = in_thread(lambda: compiled_epoch(session, runs[0].experiment, hyper, state))
+    program = in_thread(compiled_epoch(session, runs[0].experiment, hyper, state).result)
     ended = time.perf_counter()
     compiled, share = ended - called, (ended - begun) / len(runs)
     if program.slow_layers:
