@@ -159,12 +159,12 @@ def compile_all(
                 compiling[candidate] = pool.submit(traced)
     show_progress("compiling")
     wait(compiling.values(), ends - time.monotonic())
-    pool.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(cancel_futures=True)  # What still compiles would disturb the times.
     show_progress("")
     while compiling:  # Taking a program out frees its memory after the loop's body.
         candidate = next(iter(compiling))
         future = compiling.pop(candidate)
-        if not future.done() or future.cancelled():
+        if future.cancelled():
             print(f"{candidate}: not compiled within --limit")
             continue
         try:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import TracebackType
 from typing import Any
+from unittest.mock import patch
 
 from cifar_jax import variables
 
@@ -39,11 +40,17 @@ def import_late() -> None:
     """Import the libraries that a run needs only after its first step."""
     for name in (
         "orbax.checkpoint.args",
-        "tensorboardX.event_file_writer",
         "scipy.special",
         "matplotlib.figure",
     ):
         importlib.import_module(name)
+    import_tensorboardx()
+
+
+def import_tensorboardx() -> None:
+    """Import tensorboardX without PyTorch, which it imports for seconds where it is installed."""
+    with patch.dict(sys.modules, {"torch": None}):
+        importlib.import_module("tensorboardX.event_file_writer")
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:

@@ -14,16 +14,7 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION",
     },
-    "gpu": {
-        # The loop over steps becomes one CUDA graph, convolutions included. By default a graph ends
-        # at each convolution: with one run a step takes 1.05 to 1.1 times as long.
-        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,"
-        "DYNAMIC_SLICE_FUSION,CONVOLUTION,CONDITIONAL,WHILE",
-    },
 }
-
-# For a program that runs once. It compiles in a third of the time, and computes the same bits.
-_ONCE: dict[str, dict[str, str | bool | int]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
 
 def known_options(options: Mapping[str, str | bool]) -> dict[str, str | bool]:

@@ -60,12 +60,17 @@ def precision_name(dtype: Any, precision: Any) -> str:
 def fastest(times: Mapping[str, Mapping[str, float]], runs: int) -> str:
     """Return the fastest form at the largest measured number of runs up to `runs`.
 
+    One run is another program than several. If that was not measured, XLA's convolution is the form
+    of one run, and blocks are that of several.
+
     Args:
-        times: milliseconds by number of runs and form, not empty.
+        times: milliseconds by number of runs and form.
         runs: that train together.
     """
-    counts = sorted(map(int, times))
-    found = times[str(max([n for n in counts if n <= runs], default=counts[0]))]
+    counts = sorted(count for count in map(int, times) if (count > 1) == (runs > 1))
+    if not counts:
+        return "xla" if runs == 1 else "blocks"
+    found = times[str(max([count for count in counts if count <= runs], default=counts[0]))]
     return min(found, key=found.__getitem__)
 
 
@@ -92,8 +97,7 @@ def best_form(precision: str, runs: int) -> str:
     chosen = forced.get()
     if chosen is not None:
         return chosen
-    times = measured(card()).get(precision, {})
-    return fastest(times, runs) if times else ("xla" if runs == 1 else "blocks")
+    return fastest(measured(card()).get(precision, {}), runs)
 
 
 def best_group(precision: str) -> int | None:

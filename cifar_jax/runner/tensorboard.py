@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from cifar_jax import libraries
 from cifar_jax.storage import name_in_errors
 
 
@@ -25,7 +26,7 @@ class Events:
 
     @functools.cached_property
     def _writer(self) -> Any:
-        # Imported after the first epoch: tensorboardX imports PyTorch, where it is installed.
+        libraries.import_tensorboardx()
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 

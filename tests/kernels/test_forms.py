@@ -105,6 +105,12 @@ def test_the_fastest_form_is_of_the_nearest_smaller_measurement(runs: int, form:
     assert forms.fastest(TIMES, runs) == form
 
 
+def test_one_run_says_nothing_of_several() -> None:
+    """XLA's convolution of several runs is a grouped one, which is slow."""
+    assert forms.fastest({"1": {"xla": 1.0, "blocks": 2.0}}, 10) == "blocks"
+    assert forms.fastest({"10": {"patches": 1.0}}, 1) == "xla"
+
+
 def test_runs_train_together_as_many_as_were_fastest() -> None:
     assert forms.group_size(TIMES) == 10
     assert forms.group_size({**TIMES, "40": {"blocks": 15.0}}) is None  # Even more may be faster.
