@@ -149,14 +149,23 @@ _BLANK = {
 }
 
 
-@pytest.fixture(scope="module")
-def blank_figures() -> Iterator[None]:
-    """Write files without content for figures, which take a third of the time of a short run."""
+@pytest.fixture(scope="session")
+def draw_blank() -> Any:
+    """Return a function of a MonkeyPatch that makes figures files without content."""
 
-    with pytest.MonkeyPatch.context() as patch:
+    def draw_blank(patch: pytest.MonkeyPatch) -> None:
         for kind, canvas in (("png", FigureCanvasAgg), ("svg", FigureCanvasSVG)):
             blank = _BLANK[kind]
             patch.setattr(
                 canvas, f"print_{kind}", lambda _, file, blank=blank, **__: file.write(blank)
             )
+
+    return draw_blank
+
+
+@pytest.fixture(scope="module")
+def blank_figures(draw_blank: Any) -> Iterator[None]:
+    """Write files without content for figures, which take a third of the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_blank(patch)
         yield

@@ -16,6 +16,9 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
     },
 }
 
+# For a program that runs once. It compiles in a third of the time, and computes the same bits.
+_ONCE: dict[str, dict[str, str | bool | int]] = {"cpu": {"xla_backend_optimization_level": 1}}
+
 
 def known_options(options: Mapping[str, str | bool]) -> dict[str, str | bool]:
     """Those of the options that this version of XLA knows.
