@@ -96,7 +96,8 @@ def equal_mass_error(confidence: np.ndarray, right: np.ndarray, bins: int) -> fl
     """
     order = np.argsort(confidence, kind="stable")
     gaps = (right[order].astype(np.float64) - confidence[order], bins)
-    return float(sum(abs(part.sum()) for part in np.array_split(*gaps)) / len(right))
+    total = sum(abs(float(part.sum())) for part in np.array_split(*gaps))
+    return min(total / len(right), 1.0)  # rounding can exceed 1
 
 
 def classwise_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
@@ -106,7 +107,7 @@ def classwise_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) ->
     gap = np.eye(classes)[labels] - probabilities
     flat = (index + bins * np.arange(classes)).ravel()
     sums = np.bincount(flat, weights=gap.ravel(), minlength=bins * classes)
-    return float(np.abs(sums).sum() / (n * classes))
+    return min(float(np.abs(sums).sum()) / (n * classes), 1.0)
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -141,7 +142,7 @@ def errors_of(logits: np.ndarray, labels: np.ndarray, bins: int) -> Errors:
     error, rows = calibration(logits, labels, bins)
     right = logits.argmax(axis=1) == labels
     return Errors(
-        equal_width=error,
+        equal_width=min(error, 1.0),
         equal_mass=equal_mass_error(probabilities.max(axis=1), right, bins),
         classwise=classwise_error(probabilities, labels, bins),
         brier=brier_score(probabilities, labels),

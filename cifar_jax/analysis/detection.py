@@ -49,7 +49,7 @@ def _area_under_precision(positive: np.ndarray, negative: np.ndarray) -> float:
     hits, alarms = _curve(positive, negative)
     recall = np.concatenate([[0.0], hits / len(positive)])
     precision = np.concatenate([[1.0], hits / (hits + alarms)])
-    return float(np.trapezoid(precision, recall))
+    return min(float(np.trapezoid(precision, recall)), 1.0)  # rounding can exceed 1
 
 
 def detect(known: np.ndarray, unknown: np.ndarray) -> Detection:
@@ -58,7 +58,7 @@ def detect(known: np.ndarray, unknown: np.ndarray) -> Detection:
     found, false = hits / len(unknown), alarms / len(known)
     area = np.trapezoid(np.concatenate([[0.0], found]), np.concatenate([[0.0], false]))
     return Detection(
-        auroc=float(area),
+        auroc=min(float(area), 1.0),
         aupr_in=_area_under_precision(known, unknown),
         aupr_out=_area_under_precision(-unknown, -known),
         fpr95=float(false[np.argmax(found >= RECALL)]),

@@ -75,6 +75,11 @@ def make_sections(analysis: Analysis, study: Study, images: Dataset | None) -> A
             continue
         section = part.section(findings)
         missing = tuple(f"Not measured: {line}." for line in record.missing)
+        total = sum(map(len, study.runs.values()))
+        if not missing and len(findings.runs) < total:
+            missing = (
+                f"Measured: {len(findings.runs)} of {total} runs; the command `analyse` continues.",
+            )
         sections.append(_with_lines(section, missing))
         covered.add(part.covers)
         for arm in findings.arms:
