@@ -45,7 +45,6 @@ from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ALPHA
 
 KEPT = 1 << 30  # bytes of corrupted images in memory; more are made again for each run
-SETS = [(kind, strength) for kind in KINDS for strength in STRENGTHS]
 
 
 class Corruptions(Struct, frozen=True):
@@ -80,26 +79,28 @@ class Corrupted:
 
     def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:
         self._images, self._indices = images[indices], indices
-        self._keep = len(SETS) * self._images.nbytes <= KEPT
+        self._keep = len(KINDS) * len(STRENGTHS) * self._images.nbytes <= KEPT
         self._made: dict[int, np.ndarray] = {}
         self._sha256 = hashlib.sha256()
         self._hashed = 0
 
-    def get(self, index: int) -> np.ndarray:
-        """Return the images of `SETS[index]`, uint8 (N, H, W, 3)."""
-        if index in self._made:
-            return self._made[index]
-        made = corrupt(self._images, *SETS[index], cast(Sequence[int], self._indices))
-        if index == self._hashed:
+    def get(self, number: int) -> np.ndarray:
+        """Return the images of `KINDS[number]` at all strengths, uint8 (strengths * N, H, W, 3)."""
+        if number in self._made:
+            return self._made[number]
+        indices = cast(Sequence[int], self._indices)
+        sets = [corrupt(self._images, KINDS[number], s, indices) for s in STRENGTHS]
+        made = np.concatenate(sets)
+        if number == self._hashed:
             self._sha256.update(made.data)
             self._hashed += 1
         if self._keep:
-            self._made[index] = made
+            self._made[number] = made
         return made
 
     @property
     def sha256(self) -> str:
-        """Digest of all sets, after each was made, in hex."""
+        """Digest of all images, after each was made, in hex."""
         return self._sha256.hexdigest()
 
 
@@ -120,19 +121,20 @@ def measure(trained: TrainedRun) -> Corruptions:
     labels = images.test_labels[indices]
     program = shared.program(trained.run, trained.state, False)
 
-    def accuracy(pixels: np.ndarray) -> float:
+    def accuracy(pixels: np.ndarray) -> np.ndarray:
+        """Return the accuracy of each strength."""
         predicted = compute(program, trained.state, pixels).logits.argmax(axis=1)
-        return float(np.mean(predicted == labels))
+        right: np.ndarray = np.mean(predicted.reshape(-1, len(labels)) == labels, axis=1)
+        return right
 
     corrupted, found = _corrupted(shared, indices), []
-    for number in range(len(SETS)):
-        found.append(accuracy(corrupted.get(number)))
-        trained.progress((number + 1) / len(SETS))
-    table = np.reshape(found, (len(KINDS), len(STRENGTHS)))
+    for number in range(len(KINDS)):
+        found.append(tuple(accuracy(corrupted.get(number)).tolist()))
+        trained.progress((number + 1) / len(KINDS))
     return Corruptions(
         images=len(indices),
-        clean=accuracy(images.test_images[indices]),
-        accuracy=tuple(tuple(row) for row in table.tolist()),
+        clean=float(accuracy(images.test_images[indices])[0]),
+        accuracy=tuple(found),
         sha256=corrupted.sha256,
     )
 

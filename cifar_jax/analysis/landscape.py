@@ -4,7 +4,7 @@ Santurkar et al. 2018, arXiv 1805.11604, section 3.1 and figure 4: at chosen ste
 several sizes along the gradient of the batch's loss, and measure there, on the same batch, in
 training mode, with the same augmentation and dropout
 
-- the loss; its range over the step sizes says how much it varies,
+- the loss; its range over the step sizes says how much it varies: also by falling fast,
 - how far the gradient moves, in the l2 norm: the smaller, the better it predicts ("gradient
   predictiveness"),
 - the effective beta-smoothness: the largest ratio of that change to the distance.
@@ -248,7 +248,8 @@ def _method(findings: Findings[Landscape]) -> str:
         f"Mean over {len(record.points)} steps of the first {record.epochs} epochs, with "
         f"{len(FACTORS)} step sizes from {low:g} to {high:g} times the learning rate, on the batch "
         "of the step, in training mode (Santurkar et al. 2018, figure 4). A step is proportional "
-        "to the gradient, so a network with a small gradient moves less."
+        "to the gradient, so the range is also large if the loss falls fast, and small for a "
+        "network that hardly learns. The smoothness is per distance."
     )
     different = [found.record.difference for found in findings.runs]
     if any(found is None for found in different):
@@ -262,14 +263,12 @@ def section(findings: Findings[Landscape]) -> Section:
     """Return the section: does an arm have a smoother loss along the gradient?"""
     study = findings.study
     size, change, smoothness = findings.compared
-    words = "has a smoother loss along the gradient", "has a rougher loss along the gradient"
+    words = "has a loss that varies less along the gradient", "has a loss that varies more"
     sentences = [
         means_sentence(study, size),
         verdict_sentence(study, size, *words),
         means_sentence(study, smoothness),
-        verdict_sentence(
-            study, smoothness, "has a steadier gradient", "has a less steady gradient"
-        ),
+        verdict_sentence(study, smoothness, "has a smoother loss", "has a rougher loss"),
         _method(findings),
     ]
     note = "The range is over the step sizes; the change is the largest over them."

@@ -140,24 +140,24 @@ def test_published_sets_of_a_run_on_cifar10(
         "def tiny(hidden):\n"
         "    model = cj.CNN(10, 'none', widths=(), hidden=hidden)\n"
         "    return cj.Experiment(model, batch_size=16, epochs=1)\n"
-        "arms = {'a': tiny(2), 'b': tiny(3)}\n"
+        "arms = {'tiny': tiny(2)}\n"
     )
-    study = tmp_path / "study"
+    run = tmp_path / "run"
     data = ["--dataset", str(tmp_path / "images"), "--folder-is-cifar10"]
-    flags = ["--val-examples", "8", "--seeds", "1", "--workdir", str(study)]
-    assert main(["study", str(file), *data, *flags]) == 0
+    flags = ["--val-examples", "8", "--workdir", str(run)]
+    assert main(["train", str(file), "--arm", "tiny", *data, *flags]) == 0
     both = ["--cifar10-c", str(published), "--cifar10-1", str(published)]
     only = ["--only", "published_sets", "--corruption-images", "5"]
-    assert main(["analyse", str(study), str(file), *both, *only]) == 0
-    part = record_of(study, "published_sets")
+    assert main(["analyse", str(run), str(file), *both, *only]) == 0
+    part = record_of(run, "published_sets")
     assert len(part["options"]["cifar10_c"]) == 16
     assert len(part["options"]["cifar10_1"]["cifar10.1_v6_data.npy"]) == 64
-    for run in part["runs"]:
-        assert run["record"]["images"] == 5
-        counts = 5 * np.array(run["record"]["corrupted"])
-        assert counts.shape == (15, 5)
-        np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
-        assert round(20 * run["record"]["new"], 9).is_integer()
-    text = (study / "report.html").read_text()
+    (measured,) = part["runs"]
+    assert measured["record"]["images"] == 5
+    counts = 5 * np.array(measured["record"]["corrupted"])
+    assert counts.shape == (15, 5)
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
+    assert round(20 * measured["record"]["new"], 9).is_integer()
+    text = (run / "report.html").read_text()
     assert "Published test sets" in text
     assert "mean accuracy on CIFAR-10-C" in text
