@@ -148,13 +148,19 @@ _BLANK = {
 }
 
 
-@pytest.fixture(scope="module")
-def blank_figures() -> Iterator[None]:
-    """Write files without content for figures, which take a third of the time of a short run."""
+@pytest.fixture(scope="session")
+def blank_savefig() -> Any:
+    """A method of Figure that writes files without content."""
 
     def savefig(figure: Figure, file: Any, *, format: str, **_: Any) -> None:
         file.write(_BLANK[format])
 
+    return savefig
+
+
+@pytest.fixture(scope="module")
+def blank_figures(blank_savefig: Any) -> Iterator[None]:
+    """Write files without content for figures, which take a third of the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", savefig)
+        patch.setattr(Figure, "savefig", blank_savefig)
         yield

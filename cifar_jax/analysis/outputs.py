@@ -18,6 +18,10 @@ _FEATURES = "analysed_features"
 _LAST = (nn.Dense, nn.DenseGeneral)
 
 
+class NoFeatures(Lacking):
+    """A network has no dense layer, so it has no features in this sense."""
+
+
 class Outputs(NamedTuple):
     """Outputs of a network in evaluation mode.
 
@@ -47,7 +51,7 @@ def last_dense(experiment: Experiment, state: TrainState, images: Any) -> tuple[
         images: uint8 (N, H, W, 3), or their shape and dtype.
 
     Raises:
-        Lacking: the model has no dense layer.
+        NoFeatures: the model has no dense layer.
     """
     called: list[tuple[str, ...]] = []
 
@@ -59,7 +63,7 @@ def last_dense(experiment: Experiment, state: TrainState, images: Any) -> tuple[
     with nn.intercept_methods(note):
         jax.eval_shape(partial(_forward, experiment), state, images)
     if not called:
-        raise Lacking("the network has no dense layer, so it has no features in this sense")
+        raise NoFeatures("the network has no dense layer, so it has no features in this sense")
     return called[-1]
 
 
@@ -94,7 +98,7 @@ def compile_outputs(
         features: whether to return features.
 
     Raises:
-        Lacking: features are asked for, and the model has no dense layer.
+        NoFeatures: features are asked for, and the model has no dense layer.
     """
     images = jax.ShapeDtypeStruct((CHUNK, *shape), jnp.uint8)
     if not features:

@@ -30,6 +30,7 @@ from cifar_jax.analysis.numbers import (
     show_mean,
     verdict_sentence,
 )
+from cifar_jax.analysis.outputs import NoFeatures
 from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import Shared, TrainedRun
 from cifar_jax.analysis.unknown_plots import unknown_figures
@@ -79,14 +80,20 @@ class Confidence(Struct, frozen=True):
 
 
 class OneSet(Struct, frozen=True):
-    """One run on one set of unknown images. `scores` has the keys of `SCORES`."""
+    """One run on one set of unknown images.
+
+    Attributes:
+        name: of the set.
+        confidence: on its images.
+        scores: by the keys of `SCORES`; only those of logits for a network without features.
+    """
 
     name: Line
     confidence: Confidence
     scores: dict[Line, Scores]
 
     def __post_init__(self) -> None:
-        if list(self.scores) != list(SCORES):
+        if list(self.scores) not in (list(SCORES), list(LOGIT_SCORES)):
             raise ValueError("the scores are not those of this version")
 
 
@@ -124,10 +131,16 @@ def _confidence(confidence: np.ndarray) -> Confidence:
 
 
 def _feature_scores(trained: TrainedRun) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Return the scores of features by name, fitted on the features of the training images."""
+    """Return the scores of features by name, fitted on the features of the training images.
+
+    Empty for a network without features.
+    """
     images, labels = trained.train_images
     rows = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST_TRAIN)).astype(int))
-    train = trained.outputs("train", images[rows], features=True).features
+    try:
+        train = trained.outputs("train", images[rows], features=True).features
+    except NoFeatures:
+        return {}
     assert train is not None
     return {
         "neighbours": lambda features: nearest(train, features),
@@ -145,10 +158,10 @@ def measure(trained: TrainedRun) -> Unknown:
 
     def scores_of(name: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return confidences, (N,), and all scores by name."""
-        logits, features = trained.outputs(name, images, features=True)
-        assert features is not None
+        logits, features = trained.outputs(name, images, features=bool(of_features))
         scores = {key: score(logits) for key, score in LOGIT_SCORES.items()}
-        scores |= {key: score(features) for key, score in of_features.items()}
+        if features is not None:
+            scores |= {key: score(features) for key, score in of_features.items()}
         return maximum_softmax(logits), scores
 
     run = trained.run
@@ -158,7 +171,7 @@ def measure(trained: TrainedRun) -> Unknown:
     for number, (name, images) in enumerate(sets, start=1):
         trained.progress(number / (len(sets) + 1))
         own, scores = scores_of(f"unknown {name}", images)
-        each = {key: Scores(*detect(known[key], scores[key])) for key in SCORES}
+        each = {key: Scores(*detect(known[key], scores[key])) for key in known}
         found.append(OneSet(name, _confidence(own), each))
     wrong = confidence[~run.correct]
     return Unknown(
@@ -227,6 +240,8 @@ def section(findings: Findings[Unknown]) -> Section:
     rows = {row.quantity.key: row for row in findings.compared}
     names = list(dict.fromkeys(of.name for found in findings.runs for of in found.record.sets))
     sentences = [line for name in names for line in _sentences(findings, name, rows)]
+    if any("mahalanobis" not in of.scores for found in findings.runs for of in found.record.sets):
+        sentences.append("Scores of features are not measured for networks without a dense layer.")
     conventions = (
         "Conventions of OpenOOD 1.5: unknown images are the positives of AUROC and of the false "
         "positive rate (FPR): the share of test images that count as unknown when 95 % of the "

@@ -74,7 +74,8 @@ def draw_detection(findings: "Findings[Any]", names: Sequence[str], title: str) 
             colour, marker = arm_style(findings.study.arms, arm)
             offset = 0.5 * ((number + 0.5) / len(arms) - 0.5)
             for at, key in enumerate(SCORES):
-                found = rows[f"{name} {key} auroc"].per_arm.get(arm)
+                row = rows.get(f"{name} {key} auroc")
+                found = row.per_arm.get(arm) if row else None
                 if found is None:
                     continue
                 label = findings.study.label(arm) if at == 0 else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from cifar_jax.main import main
 
@@ -35,23 +36,25 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(folder, cache_directory, tmp_path_factory):
+def trained(folder, cache_directory, blank_savefig, tmp_path_factory):
     """The study, not analysed."""
     root = tmp_path_factory.mktemp("analysis")
     file, workdir = root / "width.py", root / "study"
     file.write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        patch.setattr(Figure, "savefig", blank_savefig)
         argv = ["study", str(file), "--dataset", str(folder), "--val-examples", "27"]
         assert main([*argv, "--seeds", "2", "--seed", "3", "--workdir", str(workdir)]) == 0
     return Trained(workdir, file, folder)
 
 
 @pytest.fixture(scope="session")
-def analysed(trained, cache_directory, tmp_path_factory):
-    """The study after `analyse`, with all parts and figures."""
+def analysed(trained, cache_directory, blank_savefig, tmp_path_factory):
+    """The study after `analyse`, with all parts. Its figures are blank."""
     copy = trained.copy(tmp_path_factory.mktemp("analysed") / "study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        patch.setattr(Figure, "savefig", blank_savefig)
         assert copy.analyse() == 0
     return copy

@@ -11,9 +11,14 @@ import pytest
 
 from cifar_jax.analysis import measure
 from cifar_jax.analysis.part import all_parts, load_part
+from cifar_jax.analysis.record import read_analysis
+from cifar_jax.analysis.sections import make_sections
+from cifar_jax.data.dataset import load
 from cifar_jax.main import main
 from cifar_jax.names import PARTS, PARTS_WITH_FLAGS
+from cifar_jax.report.drawing import render
 from cifar_jax.storage import write_sealed
+from cifar_jax.study.collect import read_study
 
 pytestmark = pytest.mark.usefixtures("cache")
 MEASURED = tuple(part for part in PARTS if part not in PARTS_WITH_FLAGS)
@@ -54,6 +59,17 @@ def test_the_page_has_every_section_and_its_figures(analysed):
     markdown = (analysed.directory / "report.md").read_text()
     for figure in re.findall(r"\]\((figures/[^)]+)\)", markdown):
         assert (analysed.directory / figure).is_file()
+
+
+def test_every_figure_can_be_drawn(analysed):
+    study = read_study(analysed.directory)
+    found = read_analysis(analysed.directory, study.dataset.fingerprint)
+    images = load(str(analysed.images))
+    figures = [f for of in make_sections(found, study, images).sections for f in of.figures]
+    assert len(figures) >= 6
+    for figure in figures:
+        (content,) = render(figure.build, "png")
+        assert content.startswith(b"\x89PNG")
 
 
 def test_numbers_have_means_and_paired_differences(analysed):

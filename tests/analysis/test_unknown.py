@@ -11,7 +11,6 @@ from PIL import Image
 
 import cifar_jax as cj
 from cifar_jax.analysis import detection, outputs, unknown_sets
-from cifar_jax.analysis.lacking import Lacking
 from cifar_jax.analysis.trained import Request
 from cifar_jax.config.build import for_device
 from cifar_jax.core.train import init_state
@@ -122,7 +121,7 @@ def test_features_are_the_input_of_the_last_dense_layer(images):
 def test_a_network_without_a_dense_layer_has_no_features(images):
     experiment = cj.Experiment(Pooled(), batch_size=4)
     state = init_state(experiment, jax.random.key(0), (4, 4, 3))
-    with pytest.raises(Lacking, match="no dense layer"):
+    with pytest.raises(outputs.NoFeatures, match="no dense layer"):
         outputs.compile_outputs(experiment, state, (4, 4, 3), features=True)
 
 

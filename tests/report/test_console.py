@@ -89,3 +89,19 @@ def test_of_many_classes_those_at_either_end_are_shown():
     assert "980 classes between" in lines[10]
     assert [line.split()[1] for line in lines[-3:]] == ["1", "0", "500"]
     assert len(class_lines([f"kind {i}" for i in range(40)], accuracy[:40])) == 40
+
+
+def test_progress_says_when_it_ends():
+    stream = io.StringIO()
+    display = Display(Console(file=stream, width=60))
+    display.progress("analysing", 1.5, 4, left=75.0)
+    display.progress("analysing", 4, 4, left=0.0)
+    assert stream.getvalue() == "analysing: 1 of 4, ETA 1:15\nanalysing: 4 of 4\n"
+
+
+def test_a_bar_says_when_it_ends():
+    stream = io.StringIO()
+    display = Display(Console(file=stream, width=80, force_terminal=True))
+    display.progress("analysing", 1, 4, left=75.0)
+    display.end_progress()
+    assert "ETA 1:15" in stream.getvalue()
