@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure everything that benchmarks/README.md says of a GPU, in about 8 minutes.
+# Measure a GPU for benchmarks/README.md, in about 8 minutes.
 #
 #   benchmarks/gpu.sh RESULTS [DATASET]
 #

@@ -190,12 +190,12 @@ def number(document: str, pattern: str) -> str:
         [
             ("README.md", r"train (1[\d.]+) to"),
             ("docs/devices.md", r"\| ratio \| [\d.]+ \| ([\d.]+) \|"),
-            ("benchmarks/README.md", r"\| batch \| epoch \|.*?\| ([\d.]+) \| \| batch"),
+            ("benchmarks/README.md", r"\| epoch \(.*?\| ([\d.]+) \| \| step"),
         ],
         [
             ("README.md", r"train [\d.]+ to ([\d.]+) times"),
             ("docs/devices.md", r"\| ratio \| ([\d.]+) \|"),
-            ("benchmarks/README.md", r"\| none \| epoch \|.*?\| ([\d.]+) \| \| none"),
+            ("benchmarks/README.md", r"\| epoch \([^|]*\|[^|]*\|[^|]*\| ([\d.]+) \|"),
         ],
         [
             ("README.md", r"BatchNorm network trains ([\d,]+) images/s"),
@@ -205,7 +205,7 @@ def number(document: str, pattern: str) -> str:
         [
             ("README.md", r"on these images in (\d+ %) or more"),
             ("docs/statistics.md", r"on these images in (\d+ %) or more"),
-            ("benchmarks/README.md", r"on these images in (\d+ %) or more"),
+            ("docs/statistics-simulations.md", r"on these images in (\d+ %) or more"),
         ],
     ],
 )

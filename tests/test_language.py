@@ -20,6 +20,7 @@ FILES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("configs/*")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
     *sorted(ROOT.glob("benchmarks/*.py")),
     *sorted(ROOT.glob("cifar_jax/**/*.py")),
     *sorted(ROOT.glob("examples/*.py")),
