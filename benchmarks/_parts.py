@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
         note("cifar_jax.commands.train", {"open_data": "split images", "_show": "print and draw"})
         training = "cifar_jax.runner.training"
         note(training, {"first_state": "initial values", "stack_runs": "initial values"})
-        note(training, {"test_logits": "evaluate", "finish": "write results"})
+        note(training, {"evaluate": "evaluate", "finish": "write results"})
         note("cifar_jax.libraries", {"import_late": "import the others"})
         note("cifar_jax.runner.hooks", {"Saves.save": "save a checkpoint"})
         programs: Any = importlib.import_module("cifar_jax.runner.programs")

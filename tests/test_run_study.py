@@ -123,7 +123,7 @@ def test_only_a_folder_can_be_said_to_be_cifar10(source):
     loaded = Dataset("synthetic", images, labels, images, labels, ("a", "b"), "f" * 64)
     config = Config(data=DataConfig(dataset=source, folder_is_cifar10=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_jax.runner.prepare.load", lambda *_, **__: loaded)
+        patch.setattr("cifar_jax.runner.early.load", lambda *_, **__: loaded)
         with pytest.raises(UserError, match="is not an image folder"):
             open_dataset(config)
 

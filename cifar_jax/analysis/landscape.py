@@ -114,11 +114,13 @@ def compile_measure(
     def measure(
         hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, Along, jax.Array]:
-        loss = step_loss(experiment, hyper, state, images, labels)
+        def loss(params: Any) -> jax.Array:
+            return step_loss(params, experiment, hyper, state, images, labels)[0]
+
         rate = jnp.asarray(experiment.learning_rate(hyper, n)(state.step))
         steps = rate * jnp.array(FACTORS)
         with jax.default_matmul_precision(experiment.precision):
-            found = along_gradient(lambda params: loss(params)[0], state.params, steps)
+            found = along_gradient(loss, state.params, steps)
         return rate, found, found.smoothness(steps)
 
     return jit(measure)

@@ -38,10 +38,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def count_correct(logits: Array, targets: Array) -> Array:
-    """Return the number of correct predictions, float32 ().
-
-    An image with soft labels counts as the share of its predicted class.
-    """
+    """Return the number of correct predictions, float32 (). Soft labels count by their share."""
     predicted = jnp.argmax(logits, axis=-1)
     if targets.ndim == 1:
         return jnp.sum(predicted == targets, dtype=jnp.float32)
@@ -156,43 +153,32 @@ def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...])
 
 
 def step_loss(
-    experiment: Experiment, hyper: Hyper, state: TrainState, images: Array, labels: Array
-) -> Callable[[Any], tuple[Array, tuple[Array, Any]]]:
-    """Return what a training step differentiates: the loss as a function of the parameters.
+    params: Any, experiment: Experiment, hyper: Hyper, state: TrainState, *batch: Array
+) -> tuple[Array, tuple[Array, Any]]:
+    """Return the loss of a batch, uint8 (B, H, W, C) and int32 (B,), that a step differentiates.
 
-    The function returns the loss, float (), and as auxiliary values the number of correct
-    predictions, float32 (), and the new running statistics.
-
-    Args:
-        images, labels: a batch, uint8 (B, H, W, C) and int32 (B,).
+    Also return the number of correct predictions, float32 (), and the new running statistics.
     """
-    x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), images, labels)
-
-    def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
-        logits, updated = experiment.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            x,
-            train=True,
-            rngs={"dropout": draw_key(state.key, DROPOUT, state.step)},
-            mutable=["batch_stats"],
-        )
-        loss = experiment.loss_of(logits, targets, hyper)
-        return loss, (count_correct(logits, targets), updated.get("batch_stats", {}))
-
-    return loss_of
+    x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), *batch)
+    logits, updated = experiment.model.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        x,
+        train=True,
+        rngs={"dropout": draw_key(state.key, DROPOUT, state.step)},
+        mutable=["batch_stats"],
+    )
+    loss = experiment.loss_of(logits, targets, hyper)
+    return loss, (count_correct(logits, targets), updated.get("batch_stats", {}))
 
 
 def train_step(
     experiment: Experiment, hyper: Hyper, n: int, state: TrainState, images: Array, labels: Array
 ) -> TrainState:
-    """Train on one batch, uint8 (B, H, W, C) and int32 (B,): augment, differentiate, update.
-
-    An epoch has `n` training images.
-    """
-    loss_of = step_loss(experiment, hyper, state, images, labels)
+    """Train on one batch: augment, differentiate, update. An epoch has `n` training images."""
     with jax.default_matmul_precision(experiment.precision):
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (correct, batch_stats)), grads = gradient(state.params)
+        gradient = jax.value_and_grad(step_loss, has_aux=True)
+        found = gradient(state.params, experiment, hyper, state, images, labels)
+    (loss, (correct, batch_stats)), grads = found
 
     optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
