@@ -101,5 +101,6 @@ def run(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     status = run(sys.argv[2:])
-    print(json.dumps([*parts, ("end", time.time() - begun, time.time() - begun)]), flush=True)
+    end = time.time() - begun
+    print(json.dumps([*parts, ("end", end, end)]), flush=True)
     os._exit(status)
