@@ -7,10 +7,9 @@ import msgspec
 from msgspec import Struct
 
 from cifar_jax.analysis.part import Part
-from cifar_jax.failures import is_lack
 from cifar_jax.names import ANALYSIS
-from cifar_jax.runner.results import Damaged, Line, Text, validate
-from cifar_jax.storage import nan_to_none, read_sealed, sha256, write_sealed
+from cifar_jax.runner.results import Damaged, Line, Text, read_plain, validate
+from cifar_jax.storage import nan_to_none, sha256, write_sealed
 from cifar_jax.study.collect import Run
 
 VERSION = 1
@@ -100,15 +99,9 @@ def read_analysis(workdir: Path, fingerprint: str) -> Analysis | None:
     """
     path = workdir / ANALYSIS
     try:
-        value = read_sealed(path)
+        value = read_plain(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if is_lack(error):
-            raise
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise Damaged(f"{path}: cannot be used: {error}") from None
     found: Analysis = validate(value, Analysis, path)
     if found.version != VERSION:
         raise Damaged(f"{path}: cannot be used: another version of cifar_jax wrote it")

@@ -266,16 +266,9 @@ def _run(work: Work, requested: Plan) -> list[str]:
 
     groups = plan_groups(arms, seeds, work.group_size, remaining, program)
     planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
-    left, sessions = (
-        Remaining(planned, prepared.evaluation, DRAWING),
-        _sessions(work, len(remaining)),
-    )
+    left = Remaining(planned, prepared.evaluation, DRAWING)
     try:
-        for number in range(len(groups)):
-            if not (workdir / STUDY).exists():
-                raise MachineError(f"{workdir}: was moved or removed while the study ran")
-            failed += _train_group(work, groups[number:], left, sessions)
-            remove_finished_groups(workdir)
+        failed += _train_groups(work, groups, left, _sessions(work, len(remaining)))
     except TooManyRuns as error:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
             raise
@@ -290,6 +283,19 @@ def _run(work: Work, requested: Plan) -> list[str]:
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed
+
+
+def _train_groups(
+    work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
+) -> list[str]:
+    """Train groups one after the other. Return a line for each run that failed."""
+    failed = []
+    for number in range(len(groups)):
+        if not (work.workdir / STUDY).exists():
+            raise MachineError(f"{work.workdir}: was moved or removed while the study ran")
+        failed += _train_group(work, groups[number:], left, sessions)
+        remove_finished_groups(work.workdir)
+    return failed
 
 
 def _warn_if_computed_elsewhere(

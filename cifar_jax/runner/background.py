@@ -31,13 +31,22 @@ class Background(Generic[T]):
         self._thread = threading.Thread(target=context.run, args=(target,), daemon=True)
         self._thread.start()
 
+    @property
+    def done(self) -> bool:
+        """Whether the work has ended."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the work, and leave its exception alone."""
+        self._thread.join()
+
     def result(self, check: Callable[[], None] = lambda: None) -> T:
         """Wait for the work. Return its result, or raise its exception.
 
         Args:
             check: called ten times a second meanwhile. An exception of it ends the wait.
         """
-        while self._thread.is_alive():
+        while not self.done:
             self._thread.join(0.1)
             check()
         if self._failure:

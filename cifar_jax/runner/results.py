@@ -274,6 +274,23 @@ def validate(value: Any, kind: Any, where: Path) -> Any:
         raise Damaged(f"{where}: cannot be used: {error}") from None
 
 
+def read_plain(path: Path) -> Any:
+    """Read a JSON file with a digest of its content.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        Damaged: it cannot be read, or differs from what was written.
+    """
+    try:
+        return read_sealed(path)
+    except OSError as error:
+        if is_lack(error) or isinstance(error, FileNotFoundError):
+            raise
+        raise Damaged(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise Damaged(f"{path}: cannot be used: {error}") from None
+
+
 def read_results(workdir: Path) -> Results | None:
     """Read `results.json` in a run's directory. Return None for an unfinished run.
 
@@ -282,15 +299,9 @@ def read_results(workdir: Path) -> Results | None:
     """
     path = workdir / RESULTS
     try:
-        value = read_sealed(path)
+        value = read_plain(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if is_lack(error):
-            raise
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise Damaged(f"{path}: cannot be used: {error}") from None
     results: Results = validate(value, Results, path)
     if isinstance(results, Finished) and ("sha256" in value) != bool(results.predictions_sha256):
         raise Damaged(f"{path}: cannot be used: one of its two digests is missing")
