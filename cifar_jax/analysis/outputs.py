@@ -12,6 +12,7 @@ import numpy as np
 from cifar_jax.analysis.lacking import Lacking
 from cifar_jax.core.train import Experiment, TrainState, predict
 from cifar_jax.kernels import jit
+from cifar_jax.study.network import forward
 
 CHUNK = 1_000  # images in a call
 _FEATURES = "analysed_features"
@@ -36,10 +37,7 @@ class Outputs(NamedTuple):
 
 def _forward(experiment: Experiment, state: TrainState, images: jax.Array, **options: Any) -> Any:
     params, batch_stats = experiment.evaluated(state)
-    x = experiment.inputs.evaluate(images)
-    variables = {"params": params, "batch_stats": batch_stats}
-    with jax.default_matmul_precision(experiment.precision):
-        return experiment.model.apply(variables, x, train=False, **options)
+    return forward(experiment, {"params": params, "batch_stats": batch_stats}, images, **options)
 
 
 def last_dense(experiment: Experiment, state: TrainState, images: Any) -> tuple[str, ...]:

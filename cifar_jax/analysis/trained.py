@@ -11,14 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from cifar_jax.analysis.lacking import Lacking
 from cifar_jax.analysis.outputs import Outputs, compile_outputs, compute
 from cifar_jax.config import tables
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Experiment, TrainState, init_state
+from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.names import CORRUPTION_IMAGES, IN_PYTHON
@@ -27,6 +26,7 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import open_dataset, split_rows
+from cifar_jax.runner.programs import blank_state
 from cifar_jax.runner.resume import read_record
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.definition import build, check_file
@@ -132,15 +132,6 @@ class Shared:
             self.kept[key] = compile_outputs(experiment, state, shape, features)
         return self.kept[key]
 
-    def example(self, experiment: Experiment) -> TrainState:
-        """Return an untrained state, with the shapes of a checkpoint."""
-        if experiment not in self.kept:
-            shape = self.images.test_images.shape[1:]
-            init = jax.jit(lambda key: init_state(experiment, key, shape))
-            self.kept[experiment] = init(jax.random.key(0))
-        state: TrainState = self.kept[experiment]
-        return state
-
 
 def no_progress(fraction: float) -> None:
     """Ignore the progress."""
@@ -178,7 +169,7 @@ class TrainedRun:
         Raises:
             Lacking: there is no such checkpoint, or its network cannot be built.
         """
-        like = self.shared.example(self.experiment)
+        like = blank_state(self.experiment, self.shared.images.test_images.shape[1:])
         try:
             directory, index = find_checkpoints(self.run.directory)
             with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:

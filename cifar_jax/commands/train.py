@@ -1,13 +1,11 @@
 """The commands `train` and `evaluate`."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-import jax
 import numpy as np
 
 from cifar_jax.config.combinations import check_all
@@ -15,24 +13,22 @@ from cifar_jax.config.settings import Config
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.names import SOURCE
-from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, class_lines, duration
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.hooks import Interrupted
-from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
-from cifar_jax.runner.programs import compile_predict, first_state
 from cifar_jax.runner.results import Finished
-from cifar_jax.runner.resume import progress_text, read_record, read_recorded
+from cifar_jax.runner.resume import progress_text, read_recorded
 from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
-from cifar_jax.study.definition import build, check_file, make_run
+from cifar_jax.study.definition import check_file, make_run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm
+from cifar_jax.study.network import restore
 
 
 class Diverged(Exception):
@@ -186,28 +182,21 @@ def evaluate_run(
         UserError: there is no checkpoint, or the images or the file are not those of the run.
     """
     display = display or Display()
-    directory, index = find_checkpoints(checkpoint)
-    with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
-        record, unfinished = read_record(checkpoints, index)
-        for wrong in checkpoints.damaged():
-            display.say(f"{wrong}; evaluating the one before")
-        check_file(file, record.settings, directory)
-        config = (moved or Moved()).set_in(record.settings)
-        config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
-        display.end_progress()
-        if images.fingerprint != record.dataset.fingerprint:
-            raise UserError(
-                f"{directory}: was trained on {record.dataset.name} "
-                f"{record.dataset.fingerprint[:12]}, not on {images.name} "
-                f"{images.fingerprint[:12]}"
-            )
-        experiment, _ = build(config, file)
-        like = first_state(experiment, 0, images.test_images.shape[1:])
-        state = checkpoints.read_state(like, index)
-    done = progress_text(record.history, unfinished)
+    network = restore(checkpoint, file, "--checkpoint")
+    directory, record = network.directory, network.record
+    for wrong in network.damaged:
+        display.say(f"{wrong}; evaluating the one before")
+    config = (moved or Moved()).set_in(record.settings)
+    config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
+    display.end_progress()
+    if images.fingerprint != record.dataset.fingerprint:
+        raise UserError(
+            f"{directory}: was trained on {record.dataset.name} "
+            f"{record.dataset.fingerprint[:12]}, not on {images.name} {images.fingerprint[:12]}"
+        )
+    done = progress_text(record.history, network.unfinished)
     display.say(f"checkpoint after {done} in {directory}")
-    test = jax.device_put(np.asarray(images.test_images))
-    logits = np.asarray(compile_predict(experiment, state, test)(state, test))
+    logits = network.logits(np.asarray(images.test_images))
     evaluation = evaluate_logits(logits, np.asarray(images.test_labels))
     say_evaluation(evaluation, images, display)
     return evaluation

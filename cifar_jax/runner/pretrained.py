@@ -7,7 +7,6 @@ import math
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,6 +20,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.inputs import expand_home, is_name
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.programs import blank_state
 from cifar_jax.runner.results import Origin
 from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.runner.torch_names import our_axes, our_layout, our_name
@@ -94,10 +94,7 @@ def _open_checkpoint(path: Path) -> Source:
         if config.model.num_classes != len(classes):
             raise UserError(f"--init-from {directory}: the checkpoint does not name its classes")
         experiment = build_experiment(config)
-        key = jax.random.key(0)
-        like = jax.eval_shape(partial(init_state, experiment, image_shape=IMAGE_SHAPE), key)
-        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.replace(key=None))
-        state = checkpoints.read_state(like.replace(key=key), index)
+        state = checkpoints.read_state(blank_state(experiment, IMAGE_SHAPE), index)
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
     where = f"{directory} after {progress_text(record.history, unfinished)}"

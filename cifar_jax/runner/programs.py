@@ -53,6 +53,15 @@ def first_state(experiment: Experiment, seed: int, image_shape: tuple[int, ...])
     return state
 
 
+def blank_state(experiment: Experiment, image_shape: tuple[int, ...]) -> TrainState:
+    """Return a state of zeros, with the shapes of a run's. Nothing is compiled."""
+    key = jax.random.key(0)
+    like = jax.eval_shape(partial(core.init_state, experiment, image_shape=image_shape), key)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.replace(key=None))
+    state: TrainState = zeros.replace(key=key)
+    return state
+
+
 @jax.jit
 def _stack(*trees: Tree) -> Tree:
     stacked: Tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -1,0 +1,175 @@
+"""Find and restore trained networks, and compute their logits.
+
+For example the logits of a batch of images, by the first seed of an arm, on plain Flax layers:
+
+    network = restore(find_runs(study, "batch")[0])
+    logits = forward(network.plain, network.variables, images)
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax.core.train import Experiment
+from cifar_jax.data.sources.contents import IMAGE_SHAPE
+from cifar_jax.errors import UserError
+from cifar_jax.kernels import FastModel, jit
+from cifar_jax.names import STUDY
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.directory import holds_run
+from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.programs import blank_state
+from cifar_jax.runner.results import Diverged, Finished, RunRecord, Unfinished, read_results
+from cifar_jax.runner.resume import read_record
+from cifar_jax.study.definition import build, check_file
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.rebuild import find_plan
+from cifar_jax.study.record import Plan, run_path
+
+FEW = 8  # At most as many images are one small batch, so that one image is not computed as many.
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A run's network at its newest intact checkpoint.
+
+    Attributes:
+        directory: of its checkpoints.
+        record: its config, images and history.
+        unfinished: steps of the next epoch; None at the end of an epoch.
+        experiment: as this device trains it, see `build.for_device`.
+        image_shape: of an image, (H, W, C).
+        variables: "params" and "batch_stats" as evaluation uses them, trees of float arrays.
+        damaged: a line for each newer checkpoint, which is damaged.
+    """
+
+    directory: Path
+    record: RunRecord
+    unfinished: Unfinished | None
+    experiment: Experiment
+    image_shape: tuple[int, ...]
+    variables: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.record.dataset.classes
+
+    @property
+    def plain(self) -> Experiment:
+        """The experiment with the plain Flax layers of its model, which any platform can run."""
+        model = self.experiment.model
+        plain = model.model if isinstance(model, FastModel) else model
+        return dataclasses.replace(self.experiment, model=plain)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images, uint8 (N, H, W, C), N > 0: float32 (N, classes)."""
+        size, program = self.experiment.eval_batch_size, compiled(self.experiment)
+        size = FEW if len(images) <= FEW else size
+        found = []
+        for start in range(0, len(images), size):
+            # Repeats of the last image fill the last batch. No image changes another's logits.
+            rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+            found.append(program(self.variables, images[rows]))
+        return np.concatenate([np.asarray(part, np.float32) for part in found])[: len(images)]
+
+
+def forward(
+    experiment: Experiment, variables: dict[str, Any], images: jax.Array, **options: Any
+) -> Any:
+    """Return logits in evaluation mode, float (B, classes), of one batch.
+
+    Args:
+        experiment: its model, inputs and precision count.
+        variables: "params" and "batch_stats" of the model.
+        images: uint8 (B, H, W, C).
+        options: of the model's `apply`.
+    """
+    with jax.default_matmul_precision(experiment.precision):
+        x = experiment.inputs.evaluate(images)
+        return experiment.model.apply(variables, x, train=False, **options)
+
+
+@functools.cache
+def compiled(experiment: Experiment) -> Callable[[dict[str, Any], np.ndarray], jax.Array]:
+    """Return `forward` of an experiment, to be compiled at its first calls."""
+    program: Callable[..., jax.Array] = jit(partial(forward, experiment))
+    return program
+
+
+def restore(path: Path, file: ExperimentFile | None = None, flag: str = "--run") -> Network:
+    """Restore the network of a run. Its images are not needed.
+
+    Args:
+        path: the run's directory, or the directory `checkpoints` in it.
+        file: the run's experiment file, if it has one.
+        flag: with which the user gave the path, for messages.
+
+    Raises:
+        UserError: there is no intact checkpoint, or the file is not the run's.
+    """
+    directory, index = find_checkpoints(path, flag)
+    with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
+        record, unfinished = read_record(checkpoints, index)
+        check_file(file, record.settings, directory)
+        own = file.dataset if file else None
+        shape = own.test_images.shape[1:] if own else IMAGE_SHAPE
+        experiment, _ = build(record.settings, file)
+        state = checkpoints.read_state(blank_state(experiment, shape), index)
+        damaged = tuple(checkpoints.damaged())
+    params, batch_stats = experiment.evaluated(state)
+    variables = {"params": params, "batch_stats": batch_stats}
+    return Network(directory, record, unfinished, experiment, shape, variables, damaged)
+
+
+def find_runs(directory: Path, arm: str | None = None, flag: str = "--run") -> list[Path]:
+    """Return the directories of a run, or of the finished runs of a study's arm, by seed.
+
+    Args:
+        directory: of a run or a study.
+        arm: name of the arm; of the directory in the study, with a sweep. None for a run, and for
+            a study of one arm.
+        flag: with which the user gave the directory, for messages.
+
+    Raises:
+        UserError: there is neither, no such arm, or no finished run.
+    """
+    if not (directory / STUDY).exists() and not any(directory.glob("*/seed*")):
+        if not holds_run(directory):
+            raise UserError(f"{flag} {directory}: holds neither a run nor a study")
+        if arm is not None:
+            raise UserError(f"--arm {arm}: {directory} is a single run, which has no arms")
+        if isinstance(read_results(directory), Diverged):
+            raise UserError(f"{flag} {directory}: this run diverged, so its network is of no use")
+        return [directory]
+    names, seeds = _cells(find_plan(directory)[0])
+    if arm is None and len(names) > 1:
+        raise UserError(f"{flag} {directory}: is a study; name an arm: --arm {' or '.join(names)}")
+    if arm is not None and arm not in names:
+        raise UserError(f"--arm {arm}: {directory} has no such arm; allowed: {', '.join(names)}")
+    paths = [run_path(directory, arm or names[0], seed) for seed in seeds]
+    found = [path for path in paths if isinstance(read_results(path), Finished)]
+    if not found:
+        raise UserError(f"{directory / (arm or names[0])}: holds no finished run")
+    return found
+
+
+def _cells(plan: Plan) -> tuple[list[str], tuple[int, ...]]:
+    """Return the directories of a study's arms, one for each swept value, and its seeds."""
+    arms, sweep = plan.grid_arms, plan.sweep
+    if sweep is not None:
+        arms = tuple(
+            dataclasses.replace(arm, field=sweep.field, value=value)
+            for arm in arms
+            for value in sweep.values
+        )
+    return [arm.directory for arm in arms], plan.seeds
