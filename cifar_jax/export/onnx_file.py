@@ -1,0 +1,77 @@
+"""Write a graph as an ONNX file."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cifar_jax.errors import UserError
+from cifar_jax.export.graph import IMAGES, Graph, Node
+
+OPSET = 17
+_IR = 8
+# Attributes that ONNX takes as inputs, in their order.
+_AS_INPUTS = {
+    "Reshape": ("shape",),
+    "Expand": ("shape",),
+    "Slice": ("starts", "ends", "axes", "steps"),
+    "Pad": ("pads", "value"),
+    "ReduceSum": ("axes",),
+}
+_TYPES = {"float32": 1, "bool": 9}  # onnx.TensorProto.DataType
+
+
+def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
+    """Return a graph as the content of an ONNX file, checked by ONNX's checker.
+
+    Its input `images` is uint8 (N, H, W, 3), its output `logits` float32 (N, classes); N is free.
+
+    Args:
+        graph: of a network.
+        metadata: text for the file's `metadata_props`.
+
+    Raises:
+        UserError: the package onnx is missing.
+    """
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+    except ImportError:
+        raise UserError('ONNX: needs the packages of pip install -e ".[export]"') from None
+
+    constants = dict(graph.constants)
+    nodes = [_written(helper, node, constants) for node in graph.nodes]
+    nodes.append(helper.make_node("Identity", [graph.output], ["logits"], name="logits"))
+    classes = graph.nodes[-1].shape[-1]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info(IMAGES, 2, ["N", *graph.image_shape])],
+            [helper.make_tensor_value_info("logits", 1, ["N", classes])],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR,
+        producer_name="cifar_jax",
+    )
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _written(helper: object, node: Node, constants: dict[str, np.ndarray]) -> object:
+    """Return a node in ONNX's form. Attributes that are inputs there become constants."""
+    attributes = dict(node.attributes)
+    inputs = list(node.inputs)
+    for key in _AS_INPUTS.get(node.op, ()):
+        value = attributes.pop(key)
+        name = f"{node.output}.{key}"
+        constants[name] = np.asarray(value, np.float32 if key == "value" else np.int64)
+        inputs.append(name)
+    if node.op == "Cast":
+        attributes["to"] = _TYPES[attributes["to"]]
+    if node.op == "AveragePool":
+        attributes["count_include_pad"] = 1
+    name = f"{node.layer or 'inputs'}/{node.output}"
+    return helper.make_node(node.op, inputs, [node.output], name=name, **attributes)  # type: ignore[attr-defined]
