@@ -236,11 +236,37 @@ def _forward(
     return by_runs(x, kernel, platform, geometry), (x, kernel)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _gradients_by_runs(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of `by_runs`, with a derivative of their own: JAX has none of `custom_vmap`."""
+    d_x, d_kernel = _by_runs(functools.partial(_gradients, platform, geometry))(g, x, kernel)
+    return d_x, d_kernel
+
+
+def _gradients_forward(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+) -> tuple[Any, Any]:
+    return _gradients_by_runs(g, x, kernel, platform, geometry), (g, x, kernel)
+
+
+def _gradients_backward(platform: str, geometry: Geometry, saved: Any, cotangents: Any) -> Any:
+    """Second derivatives are those of XLA's convolution."""
+
+    def gradients(g: jax.Array, x: jax.Array, kernel: jax.Array) -> Any:
+        return jax.vjp(lambda x, kernel: xla(x, kernel, geometry), x, kernel)[1](g)
+
+    return jax.vjp(gradients, *saved)[1](cotangents)
+
+
+_gradients_by_runs.defvjp(_gradients_forward, _gradients_backward)
+
+
 def _backward(
     platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    d_x, d_kernel = _by_runs(functools.partial(_gradients, platform, geometry))(g, *saved)
-    return d_x, d_kernel
+    return _gradients_by_runs(g, *saved, platform, geometry)
 
 
 by_runs.defvjp(_forward, _backward)

@@ -239,6 +239,29 @@ def test_in_float32_the_fast_body_is_the_plain_one(name: str) -> None:
     assert_close(outcome(fast(layer, "cpu"), variables, x), outcome(layer, variables, x), 1e-4)
 
 
+TWICE = [(p, name) for p in ("cpu", "gpu") for name in ("3x3 padded", "3x3 stride 2", "cnn batch")]
+
+
+@pytest.mark.parametrize(("platform", "name"), TWICE)
+def test_a_product_with_the_hessian_is_the_plain_models(
+    platform: str, name: str, float64: None
+) -> None:
+    layer, shape = CASES[name]
+    variables, x = problem(layer, shape, jnp.float64)
+
+    def product(model: Any) -> Any:
+        def slope(params: Any) -> jax.Array:
+            gradients, _ = outcome(model, {**variables, "params": params}, x, train=False)
+            return sum(
+                jnp.vdot(g, p)
+                for g, p in zip(*map(jax.tree.leaves, (gradients[0], params)), strict=True)
+            )
+
+        return jax.jit(jax.grad(slope))(variables["params"])
+
+    assert_close(product(fast(layer, platform)), product(layer), 1e-10)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((2, 1), (0, 3))])
 @pytest.mark.parametrize("dilation", [(1, 1), (1, 2)])
