@@ -115,7 +115,7 @@ def compile_measure(
         hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, Along, jax.Array]:
         def loss(params: Any) -> jax.Array:
-            return step_loss(params, experiment, hyper, state, images, labels)[0]
+            return step_loss(params, experiment, hyper, n, state, images, labels)[0]
 
         rate = jnp.asarray(experiment.learning_rate(hyper, n)(state.step))
         steps = rate * jnp.array(FACTORS)
@@ -151,7 +151,8 @@ def begin(trained: TrainedRun) -> Replay:
     if len(host.rows) < experiment.batch_size:
         raise Lacking("it has fewer training images than a batch")
     key, shape = jax.random.key(run.seed), shared.images.train_images.shape[1:]
-    first = jax.jit(init_state, static_argnums=(0, 2))(experiment, key, shape)
+    seen = session.prepared.first_images(experiment.init_images)
+    first = jax.jit(init_state, static_argnums=(0, 2))(experiment, key, shape, seen)
     state, hyper = stack_runs([first]), jax.device_put(stack_runs([trained.hyper]))
     program = compiled_epoch(session, experiment, hyper, state).result()
     measured = "landscape", experiment, len(host.rows)

@@ -1,7 +1,9 @@
 """Convert uint8 images to the network's input, inside the compiled program."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,14 @@ from jax import Array, lax
 
 PADDING = 4
 
-Augment = Callable[[Array, Array], Array]
+Augment = Callable[..., Array]
 Mix = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def call(function: Callable[..., Any], *args: Any, **offered: Any) -> Any:
+    """Call a function with those of the `offered` values that it has parameters for."""
+    known = inspect.signature(function).parameters
+    return function(*args, **{name: offered[name] for name in offered if name in known})
 
 
 def random_crop_and_flip(key: Array, images: Array) -> Array:
@@ -41,7 +49,8 @@ class Inputs:
     """How images become inputs of the network.
 
     Attributes:
-        augment: applied in this order in training: (key, uint8 images) -> uint8 images.
+        augment: applied in this order in training: (key, uint8 images) -> uint8 images. A function
+            with a parameter `epoch` gets the epoch, int32 () from 0, too.
         mix: applied after them: (key, normalised images, targets) -> (images, targets). For
             targets see `train`.
         mean, std: of each channel, of pixels in [0, 1]. The defaults are CIFAR-10's.
@@ -64,7 +73,9 @@ class Inputs:
         mean, std = jnp.asarray(self.mean, wide), jnp.asarray(self.std, wide)
         return ((images.astype(wide) / 255 - mean) / std).astype(self.dtype)
 
-    def train(self, key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
+    def train(
+        self, key: Array, images: Array, labels: Array, epoch: Array | int = 0
+    ) -> tuple[Array, Array]:
         """Augment, normalise and mix a batch. Return x, (B, H, W, C) of `dtype`, and targets.
 
         These are labels, int32 (B,), or soft labels, float (B, classes), of a `mix` function.
@@ -72,7 +83,7 @@ class Inputs:
         if self.function is not None:
             return self.function(key, images), labels
         for i, augment in enumerate(self.augment):
-            images = augment(jax.random.fold_in(key, i), images)
+            images = call(augment, jax.random.fold_in(key, i), images, epoch=epoch)
         x, targets = self.evaluate(images), labels
         for i, mix in enumerate(self.mix, start=len(self.augment)):
             x, targets = mix(jax.random.fold_in(key, i), x, targets)

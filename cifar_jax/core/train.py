@@ -4,7 +4,6 @@ Every random number comes from the run's key, folded with a purpose and a step o
 does not depend on earlier draws, so resumed and streamed training see the same numbers.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,7 @@ import optax
 from flax import struct
 from jax import Array, lax
 
-from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.inputs import Inputs, call
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Scalar, Schedule, StepDecay, sgd
 
@@ -62,6 +61,7 @@ class Experiment:
         precision: of float32 products: "highest" for full float32, "tensorfloat32", or None for
             the device's default.
         eval_batch_size: images in a forward pass of evaluation; changes only speed and memory.
+        init_images: the first training images, which `model.init` sees; 0 for a single black one.
     """
 
     model: nn.Module = CNN()
@@ -74,6 +74,7 @@ class Experiment:
     epochs: int = 30
     precision: str | None = "highest"
     eval_batch_size: int = 250
+    init_images: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Inputs):
@@ -81,9 +82,8 @@ class Experiment:
 
     def loss_of(self, logits: Array, targets: Array, hyper: Hyper) -> Array:
         """Return the loss, float ()."""
-        if "hyper" in inspect.signature(self.loss).parameters:
-            return self.loss(logits, targets, hyper=hyper)
-        return self.loss(logits, targets)
+        loss: Array = call(self.loss, logits, targets, hyper=hyper)
+        return loss
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return the number of steps of an epoch, counting a last partial batch."""
@@ -134,9 +134,16 @@ def draw_key(key: Array, purpose: int, index: Array | int) -> Array:
     return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
 
 
-def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...]) -> TrainState:
-    """Return the state of a run before its first step. `image_shape` is (H, W, C)."""
-    example = experiment.inputs.evaluate(jnp.zeros((1, *image_shape), jnp.uint8))
+def init_state(
+    experiment: Experiment, key: Array, image_shape: tuple[int, ...], images: Array | None = None
+) -> TrainState:
+    """Return the state of a run before its first step.
+
+    `image_shape` is (H, W, C). `images`, uint8 (B, H, W, C), are those of `init_images`.
+    """
+    if images is None or not len(images):
+        images = jnp.zeros((1, *image_shape), jnp.uint8)
+    example = experiment.inputs.evaluate(images)
     variables = experiment.model.init(draw_key(key, INIT, 0), example, train=False)
     # The optimiser's first state depends neither on hyper-parameters nor on the schedule.
     optimizer = experiment.optimizer(Hyper(), lambda step: jnp.zeros(()))
@@ -153,13 +160,17 @@ def init_state(experiment: Experiment, key: Array, image_shape: tuple[int, ...])
 
 
 def step_loss(
-    params: Any, experiment: Experiment, hyper: Hyper, state: TrainState, *batch: Array
+    params: Any, experiment: Experiment, hyper: Hyper, n: int, state: TrainState, *batch: Array
 ) -> tuple[Array, tuple[Array, Any]]:
     """Return the loss of a batch, uint8 (B, H, W, C) and int32 (B,), that a step differentiates.
 
-    Also return the number of correct predictions, float32 (), and the new running statistics.
+    An epoch has `n` training images. Also return the number of correct predictions, float32 (),
+    and the new running statistics.
     """
-    x, targets = experiment.inputs.train(draw_key(state.key, INPUTS, state.step), *batch)
+    key = draw_key(state.key, INPUTS, state.step)
+    epoch = state.step // experiment.steps_per_epoch(n)
+    images, labels = batch
+    x, targets = experiment.inputs.train(key, images, labels, epoch)
     logits, updated = experiment.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         x,
@@ -177,7 +188,7 @@ def train_step(
     """Train on one batch: augment, differentiate, update. An epoch has `n` training images."""
     with jax.default_matmul_precision(experiment.precision):
         gradient = jax.value_and_grad(step_loss, has_aux=True)
-        found = gradient(state.params, experiment, hyper, state, images, labels)
+        found = gradient(state.params, experiment, hyper, n, state, images, labels)
     (loss, (correct, batch_stats)), grads = found
 
     optimizer = experiment.optimizer(hyper, experiment.learning_rate(hyper, n))
@@ -287,6 +298,7 @@ def train(
 
     `experiment` is static. `jax.vmap` over `hyper` and `key` trains settings and seeds at once.
     """
-    state = init_state(experiment, key, data.train_images.shape[1:])
+    images = data.train_images
+    state = init_state(experiment, key, images.shape[1:], images[: experiment.init_images])
     epoch = partial(run_epoch, experiment, hyper, data)
     return lax.scan(lambda state, _: epoch(state), state, length=experiment.epochs)

@@ -292,7 +292,8 @@ def _begin(data: Images, runs: Sequence[Run]) -> Group:
     """Compile the program of a group, and return the group at its start."""
     experiment, session = runs[0].experiment, data.session
     shape, seeds = data.test_images.shape[1:], [run.config.training.seed for run in runs]
-    state = stack_runs([first_state(experiment, seed, shape) for seed in seeds])
+    images = session.prepared.first_images(experiment.init_images)
+    state = stack_runs([first_state(experiment, seed, shape, images) for seed in seeds])
     hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
     begun = time.perf_counter()
     program = compiled_epoch(session, experiment, hyper, state).result()

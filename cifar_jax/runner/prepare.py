@@ -160,6 +160,10 @@ class Prepared:
         """The training images on the host."""
         return HostData(self.dataset.train_images, self.dataset.train_labels, self.train_rows)
 
+    def first_images(self, count: int) -> np.ndarray:
+        """The first training images, uint8 (count, H, W, C)."""
+        return self.dataset.train_images[self.train_rows[:count]]
+
     def record(self) -> DatasetRecord:
         """Return the record of the data in results and checkpoints."""
         return DatasetRecord(

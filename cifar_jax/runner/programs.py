@@ -41,15 +41,20 @@ class HostData(NamedTuple):
 
 
 def _first_state(
-    experiment: Experiment, seed: jax.Array, image_shape: tuple[int, ...]
+    experiment: Experiment, seed: jax.Array, image_shape: tuple[int, ...], images: jax.Array | None
 ) -> TrainState:
-    return core.init_state(experiment, jax.random.key(seed), image_shape)
+    return core.init_state(experiment, jax.random.key(seed), image_shape, images)
 
 
-def first_state(experiment: Experiment, seed: int, image_shape: tuple[int, ...]) -> TrainState:
-    """Return the state of one run before its first step. `image_shape` is (H, W, C)."""
+def first_state(
+    experiment: Experiment,
+    seed: int,
+    image_shape: tuple[int, ...],
+    images: np.ndarray | None = None,
+) -> TrainState:
+    """Return the state of one run before its first step. Arguments are those of `init_state`."""
     jitted = jit_once(_first_state, static_argnums=(0, 2))
-    state: TrainState = jitted(experiment, np.uint32(seed), image_shape)
+    state: TrainState = jitted(experiment, np.uint32(seed), image_shape, images)
     return state
 
 

@@ -127,7 +127,9 @@ def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
 def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
     """Return the start of a run: its newest checkpoint, or new initial values."""
     dataset, config = session.prepared.dataset, run.config
-    state = first_state(run.experiment, config.training.seed, dataset.train_images.shape[1:])
+    shape, seen = dataset.train_images.shape[1:], run.experiment.init_images
+    images = session.prepared.first_images(seen)
+    state = first_state(run.experiment, config.training.seed, shape, images)
     if session.resume:
         found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
         if found is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from cifar_jax.config.settings import NORMS, Config
+from cifar_jax.core.inputs import call
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.optimizers import parameter_name
@@ -103,7 +104,7 @@ class _Checks:
                 raise self.wrong(inputs, f"Inputs: {name} must be a tuple, such as (function,)")
         for augment in inputs.augment:
             with self.calls(augment, "augment(key, images)"):
-                found = jax.eval_shape(augment, key, self.images)
+                found = jax.eval_shape(partial(call, augment, epoch=0), key, self.images)
             if (_shape(found), str(found.dtype)) != (_shape(self.images), "uint8"):
                 raise self.wrong(
                     augment,

@@ -34,7 +34,7 @@ def test_a_point_is_the_loss_along_the_gradient_of_its_step(
     images, labels, hyper = tiny_data.train_images[:8], tiny_data.train_labels[:8], Hyper()
     measure = compile_measure(tiny_experiment, 20)
     rate, found, smoothness = measure(hyper, tiny_state, images, labels)
-    rest = (tiny_experiment, hyper, tiny_state, images, labels)
+    rest = (tiny_experiment, hyper, 20, tiny_state, images, labels)
     gradient = jax.jit(jax.value_and_grad(lambda params: step_loss(params, *rest)[0]))
     value, first = gradient(tiny_state.params)
     assert rate == pytest.approx(0.01)

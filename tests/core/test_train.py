@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -207,6 +208,41 @@ def test_loss_and_hits_are_of_softened_targets(batch) -> None:
     logits = experiment.model.apply({"params": state.params}, x, train=True)
     assert float(new.loss_sum) == pytest.approx(float(loss(logits, shares)), rel=1e-4)
     assert float(new.correct_sum) == pytest.approx(float(count_correct(logits, shares)), rel=1e-5)
+
+
+def test_an_augmentation_can_know_the_epoch(tiny_data) -> None:
+    """Its images are the epoch's number, so the model's mean input is too."""
+    black = Inputs(
+        (lambda key, images, epoch: jnp.full_like(images, epoch),), mean=(0.0,), std=(1.0,)
+    )
+
+    class Sees(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            seen = self.variable("batch_stats", "seen", jnp.zeros, (5,))
+            if train:
+                seen.value = jnp.append(seen.value[1:], 255 * x.mean())
+            return nn.Dense(10)(x.reshape(len(x), -1))
+
+    experiment = Experiment(Sees(), black, batch_size=8, epochs=2)
+    data = tiny_data._replace(
+        train_images=tiny_data.train_images[:20], train_labels=tiny_data.train_labels[:20]
+    )
+    state, _ = jax.jit(partial(train, experiment, HYPER))(data, jax.random.key(0))
+    np.testing.assert_allclose(state.batch_stats["seen"], [0, 0, 1, 1, 1], atol=1e-5)
+
+
+def test_a_model_can_start_from_the_first_images(tiny_data) -> None:
+    class Centred(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            mean = self.variable("batch_stats", "mean", lambda: x.mean((0, 1, 2)))
+            return nn.Dense(10)((x - mean.value).reshape(len(x), -1))
+
+    experiment = Experiment(Centred(), Inputs(()), batch_size=8, epochs=1, init_images=3)
+    state, _ = jax.jit(partial(train, experiment, HYPER))(tiny_data, jax.random.key(0))
+    expected = Inputs().evaluate(tiny_data.train_images[:3]).mean((0, 1, 2))
+    np.testing.assert_allclose(state.batch_stats["mean"], expected, rtol=1e-5)
 
 
 def test_loss_and_hits_are_those_of_the_definition() -> None:
