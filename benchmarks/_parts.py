@@ -46,14 +46,14 @@ def note(module: str, names: dict[str, str]) -> None:
 
 def run(argv: list[str]) -> int:
     """Run the command with the same steps as `main_cli`, timed."""
-    from cifar_jax import libraries, main
+    from cifar_jax import configure, libraries, main
 
     gc.set_threshold(100_000)
     libraries.silence()
     note("cifar_jax.runner.early", {"open_named": "open images"})
     note("cifar_jax.variables", {"import_jax": "import JAX"})
     note("cifar_jax.device", {"select_device": "start the device"})
-    prepare = main._prepare_jax
+    prepare = configure.prepare_jax
 
     def prepare_and_import(arguments: Any) -> None:
         prepare(arguments)
@@ -95,7 +95,7 @@ def run(argv: list[str]) -> int:
 
         session.compile_device_epoch = compiled
 
-    main._prepare_jax = prepare_and_import
+    configure.prepare_jax = main.prepare_jax = prepare_and_import
     return main.main(argv)
 
 

@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cifar_jax import failures, libraries
-from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
+from cifar_jax.configure import (
+    check_file,
+    check_kind,
+    given_flags,
+    prepare_jax,
+    read_config,
+    start_libraries,
+)
 from cifar_jax.errors import UserError, printable, shown
-from cifar_jax.names import PARTS, PARTS_WITH_FLAGS
+from cifar_jax.flags import PROGRAM, flag_of
 from cifar_jax.parsers import (
-    PROGRAM,
     analyse_parser,
+    chosen_parts,
     compare_parser,
     evaluate_parser,
-    flag_of,
     report_parser,
     seeds_parser,
     study_parser,
@@ -35,55 +41,6 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1  # The others: 2 of UserError, 130 of Ctrl-C, 143 of SIGTERM.
 
 
-def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:
-    """Return the config of a command line: its file or `saved`, changed by its flags.
-
-    Args:
-        arguments: of the command line.
-        saved: config in the run's directory; None for the defaults.
-
-    Raises:
-        UserError: the file or a flag's value is not allowed.
-    """
-    config = tables.load(arguments.config) if arguments.config else saved or Config()
-    given = vars(arguments)
-    for destination, value in given.items():
-        section, _, name = destination.partition(".")
-        if name:
-            config = tables.override(config, section, name, value, flag_of(section, name))
-    return config
-
-
-def _warn(line: str) -> None:
-    print(printable(f"{PROGRAM}: warning: {line}"), file=sys.stderr)
-
-
-def _start_libraries() -> None:
-    if unused := libraries.start():
-        _warn(f"ignored, so that results do not depend on it: {', '.join(unused)}")
-
-
-def _prepare_jax(arguments: argparse.Namespace) -> None:
-    _start_libraries()
-    from cifar_jax.data.sources.cache import cache_root, is_homeless
-    from cifar_jax.device import select_device, use_compilation_cache
-
-    select_device(arguments.device, arguments.threads)
-    cache = cache_root()
-    if is_homeless(cache):
-        _warn(f"no home directory, so the cache is {cache}; set CIFAR_JAX_CACHE to choose another")
-    use_compilation_cache(cache / "compiled")
-
-
-def _check_kind(arguments: argparse.Namespace, recorded: Config) -> None:
-    """Raise if FILE is given, and the run or study in `--workdir` began without one."""
-    if arguments.file is not None and recorded.experiment.file is None:
-        raise UserError(
-            f"--workdir {arguments.workdir}: began without an experiment file; leave out FILE, or "
-            "choose another --workdir"
-        )
-
-
 def _saved_run(arguments: argparse.Namespace) -> Config | None:
     """Return the saved config of the run in `--workdir`."""
     from cifar_jax.runner.resume import saved_config
@@ -95,56 +52,21 @@ def _saved_run(arguments: argparse.Namespace) -> Config | None:
             "to begin one, give its flags or --config"
         )
     if found is not None:
-        _check_kind(arguments, found)
+        check_kind(arguments, found)
     return found
-
-
-def _read_config(
-    arguments: argparse.Namespace, saved: Callable[[argparse.Namespace], Config | None] | None
-) -> Config:
-    """Set up JAX and return the config of a command line.
-
-    Args:
-        arguments: of the command line.
-        saved: reads the config saved in `--workdir`; None for a new run.
-    """
-    if saved is None or arguments.config is not None or arguments.workdir is None:
-        config = parse_config(arguments)
-        if arguments.file is None:
-            from cifar_jax.runner import early
-
-            early.begin(config.data)
-        _prepare_jax(arguments)
-        return config
-    if arguments.workdir.exists() and not arguments.workdir.is_dir():
-        raise UserError(f"--workdir {arguments.workdir}: is not a directory")
-    _prepare_jax(arguments)
-    return parse_config(arguments, saved(arguments))
-
-
-def _check_file(arguments: argparse.Namespace) -> None:
-    """Check that the experiment file exists, before slow imports."""
-    if arguments.file is not None and not arguments.file.is_file():
-        raise UserError(f"FILE {arguments.file}: there is no such file")
-
-
-def _flags(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the given flags of the config, by setting."""
-    destinations = (name for name in vars(arguments) if "." in name)
-    return {name: flag_of(*name.split(".")) for name in destinations}
 
 
 def _train(argv: list[str]) -> int:
     arguments = train_parser().parse_args(argv)
-    _check_file(arguments)
+    check_file(arguments)
     if arguments.arm is not None and arguments.file is None:
         raise UserError("--arm: names an arm of FILE, and there is no FILE")
-    config = _read_config(arguments, _saved_run if arguments.resume else None)
+    config = read_config(arguments, _saved_run if arguments.resume else None)
     from cifar_jax.commands.open_file import choose_arm, given_settings, open_file
     from cifar_jax.commands.train import Diverged, train_run
     from cifar_jax.runner.hooks import Interrupted
 
-    flags = _flags(arguments)
+    flags = given_flags(arguments)
     file, config = open_file(arguments.file, config, flags, arguments.workdir)
     if file is not None:
         given = given_settings(config, flags, arguments.config is not None)
@@ -204,7 +126,7 @@ def _plan(workdir: Path | None) -> int:
 
 def _study(argv: list[str]) -> int:
     arguments = study_parser().parse_args(argv)
-    _check_file(arguments)
+    check_file(arguments)
     given = vars(arguments)
     if arguments.plan:
         return _plan(arguments.workdir)
@@ -222,17 +144,17 @@ def _study(argv: list[str]) -> int:
             return None
         if not given.keys() & {"training.seed", "study.seeds"}:
             seeds = before.seeds
-        _check_kind(arguments, before.config)
+        check_kind(arguments, before.config)
         return before.config
 
-    config = _read_config(arguments, saved)
+    config = read_config(arguments, saved)
     _check_varied(given, config.study.sweep)
     from cifar_jax.commands.open_file import given_settings, open_file, recorded_settings
     from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
     from cifar_jax.study.definition import Given
 
-    flags = _flags(arguments)
+    flags = given_flags(arguments)
     file, config = open_file(arguments.file, config, flags, arguments.workdir)
     replaced = given_settings(config, flags, arguments.config is not None)
     if file is not None and before is not None:
@@ -256,7 +178,7 @@ def _study(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     arguments = report_parser().parse_args(argv)
-    _start_libraries()
+    start_libraries()
     from cifar_jax.commands.report import is_run, report_run
     from cifar_jax.commands.study_report import redraw
     from cifar_jax.runner.moved import Moved
@@ -268,8 +190,8 @@ def _report(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     arguments = evaluate_parser().parse_args(argv)
-    _check_file(arguments)
-    _prepare_jax(arguments)
+    check_file(arguments)
+    prepare_jax(arguments)
     from cifar_jax.commands.train import evaluate_run
     from cifar_jax.runner.moved import Moved
     from cifar_jax.study.file import load_file
@@ -282,30 +204,11 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _parts(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the parts that `--only` names, in the page's order; without it all.
-
-    A part that needs a flag is only among all if the flag is given.
-    """
-    if arguments.only is None:
-        lacking = [
-            name
-            for name, flags in PARTS_WITH_FLAGS.items()
-            if not any(getattr(arguments, flag) for flag in flags)
-        ]
-        return tuple(name for name in PARTS if name not in lacking)
-    names = [name.strip() for name in arguments.only.split(",")]
-    for name in names:
-        if name not in PARTS:
-            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
-    return tuple(name for name in PARTS if name in names)
-
-
 def _analyse(argv: list[str]) -> int:
     arguments = analyse_parser().parse_args(argv)
-    _check_file(arguments)
-    names = _parts(arguments)
-    _prepare_jax(arguments)
+    check_file(arguments)
+    names = chosen_parts(arguments)
+    prepare_jax(arguments)
     from cifar_jax.analysis.trained import Request
     from cifar_jax.commands.analyse import analyse_run
     from cifar_jax.runner.moved import Moved

@@ -1,136 +1,21 @@
 """The parsers of the commands. They import nothing slow, so that `--help` answers at once."""
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, seconds, threads
-from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
-from cifar_jax.config.tables import field_type, parse_value
-from cifar_jax.device import DEVICES
-from cifar_jax.names import CORRUPTION_IMAGES, PARTS
-from cifar_jax.runner.signals import GRACE
-from cifar_jax.runner.writer import CHECKPOINT_EVERY
-
-PROGRAM = "cifar_jax"
-
-
-def _flag(section: str, field: dataclasses.Field[Any]) -> str:
-    return "--" + (field.metadata["flag"] or field.name).replace("_", "-")
-
-
-def flag_of(section: str, name: str) -> str:
-    return _flag(section, next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
-
-
-def _converter(section: type, name: str, flag: str) -> Any:
-    """Return a function that parses and checks a flag's text."""
-    return lambda text: parse_value(section, name, text, flag)
-
-
-def _add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) -> None:
-    """Add a flag for every field of the config. Flags have no defaults of their own.
-
-    Args:
-        parser: of the command.
-        without: sections to leave out.
-    """
-    for section, kind in SECTIONS.items():
-        if section in without:
-            continue
-        group = parser.add_argument_group(section)
-        for field in dataclasses.fields(kind):
-            flag = _flag(section, field)
-            default = "" if field.default is None else f" (default: {field.default})"
-            options: dict[str, Any] = {
-                "dest": f"{section}.{field.name}",
-                "default": argparse.SUPPRESS,
-                "help": (field.metadata["help"] + default).replace("%", "%%"),
-            }
-            plain, _ = field_type(kind, field.name)
-            if plain is bool:
-                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-                continue
-            choices = field.metadata["choices"]
-            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "NAME"}[plain]
-            group.add_argument(
-                flag, type=_converter(kind, field.name, flag), metavar=metavar, **options
-            )
-            if field.name == "norm":
-                group.add_argument(
-                    "--bn",
-                    action="store_const",
-                    const="batch",
-                    dest="model.norm",
-                    default=argparse.SUPPRESS,
-                    help="Batch Normalization, the same as --norm batch",
-                )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        metavar="|".join(DEVICES),
-        choices=DEVICES,
-        help="device to compute on (default: JAX's choice)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=threads,
-        metavar="N",
-        help="CPU threads (default: one a core); equal numbers give bitwise equal results, on any "
-        "number of cores",
-    )
-
-
-def _add_config_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=path_of("--config"),
-        metavar="FILE",
-        help="TOML file of the experiment; flags override it",
-    )
-
-
-def _add_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=path_of("FILE"),
-        metavar="FILE",
-        help="Python file whose `arms` are experiments; the command runs it",
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="print the traceback of an error in FILE"
-    )
-
-
-def _add_saving(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint-every",
-        type=seconds("--checkpoint-every"),
-        default=CHECKPOINT_EVERY,
-        metavar="SECONDS",
-        help="time between two checkpoints (default: %(default)g); a kill loses the epochs since "
-        "the last one",
-    )
-    parser.add_argument(
-        "--grace",
-        type=seconds("--grace"),
-        default=GRACE,
-        metavar="SECONDS",
-        help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
-        "state before them is saved",
-    )
-
-
-def _add_moved_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="the images' present folder, if they were moved"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10's present directory")
+from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of
+from cifar_jax.config.settings import WITHOUT_FLAGS
+from cifar_jax.errors import UserError, shown
+from cifar_jax.flags import (
+    PROGRAM,
+    add_config_file,
+    add_config_flags,
+    add_device,
+    add_file,
+    add_moved_data,
+    add_saving,
+)
+from cifar_jax.names import CORRUPTION_IMAGES, PARTS, PARTS_WITH_FLAGS
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -141,10 +26,10 @@ def train_parser() -> argparse.ArgumentParser:
         epilog="Other commands: study, report, evaluate, analyse, seeds, compare (each has its own "
         "--help).",
     )
-    _add_file(parser)
+    add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
-    _add_config_file(parser)
+    add_config_file(parser)
     parser.add_argument(
         "--workdir",
         type=path_of("--workdir"),
@@ -160,9 +45,9 @@ def train_parser() -> argparse.ArgumentParser:
         help="if training diverges, find the operation and layer of the first non-finite value; "
         "costs one copy of the state an epoch",
     )
-    _add_saving(parser)
-    _add_device(parser)
-    _add_config_flags(parser, ("study", *WITHOUT_FLAGS))
+    add_saving(parser)
+    add_device(parser)
+    add_config_flags(parser, ("study", *WITHOUT_FLAGS))
     return parser
 
 
@@ -173,8 +58,8 @@ def study_parser() -> argparse.ArgumentParser:
         "statistics. An arm is a norm, or an experiment of FILE; with --sweep, it is one at one "
         "value of the setting. The same command continues an interrupted study.",
     )
-    _add_file(parser)
-    _add_config_file(parser)
+    add_file(parser)
+    add_config_file(parser)
     parser.add_argument(
         "--workdir",
         type=path_of("--workdir"),
@@ -186,9 +71,9 @@ def study_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only say how many seeds decide each claim of the study in --workdir; train nothing",
     )
-    _add_saving(parser)
-    _add_device(parser)
-    _add_config_flags(parser, WITHOUT_FLAGS)
+    add_saving(parser)
+    add_device(parser)
+    add_config_flags(parser, WITHOUT_FLAGS)
     return parser
 
 
@@ -204,7 +89,7 @@ def report_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a study's directory, or a run's",
     )
-    _add_moved_data(parser)
+    add_moved_data(parser)
     return parser
 
 
@@ -213,7 +98,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} evaluate",
         description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
     )
-    _add_file(parser)
+    add_file(parser)
     parser.add_argument(
         "--checkpoint",
         type=path_of("--checkpoint"),
@@ -221,8 +106,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
     )
-    _add_moved_data(parser)
-    _add_device(parser)
+    add_moved_data(parser)
+    add_device(parser)
     return parser
 
 
@@ -239,7 +124,7 @@ def analyse_parser() -> argparse.ArgumentParser:
         metavar="RUN|STUDY",
         help="a study's directory or a run's",
     )
-    _add_file(parser)
+    add_file(parser)
     parser.add_argument(
         "--only",
         metavar="PART,...",
@@ -255,8 +140,8 @@ def analyse_parser() -> argparse.ArgumentParser:
         "of images, which may have any folders; may be given several times",
     )
     _add_shift(parser)
-    _add_moved_data(parser)
-    _add_device(parser)
+    add_moved_data(parser)
+    add_device(parser)
     return parser
 
 
@@ -336,3 +221,22 @@ def compare_parser() -> argparse.ArgumentParser:
         help="directory of the comparison (default: runs/compare-<file>)",
     )
     return parser
+
+
+def chosen_parts(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the parts that `--only` names, in the page's order; without it all.
+
+    A part that needs a flag is only among all if the flag is given.
+    """
+    if arguments.only is None:
+        lacking = [
+            name
+            for name, flags in PARTS_WITH_FLAGS.items()
+            if not any(getattr(arguments, flag) for flag in flags)
+        ]
+        return tuple(name for name in PARTS if name not in lacking)
+    names = [name.strip() for name in arguments.only.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in names)

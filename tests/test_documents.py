@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_jax import main, parsers
+from cifar_jax import configure, flags, parsers
 from cifar_jax.config.settings import SECTIONS, FileConfig
 from cifar_jax.data.dataset import NAMES
 from cifar_jax.study.grid import norm_arms, parse_sweep
@@ -61,7 +61,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     arguments = PARSERS[name]().parse_args(words)
     if name in ("report", "evaluate", "analyse", "seeds", "compare"):
         return
-    config = main.parse_config(arguments)
+    config = configure.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)
     if name == "study":
         if arguments.file:
@@ -137,7 +137,7 @@ def test_the_first_page_is_short() -> None:
 )
 def test_every_setting_is_listed_with_its_default(section: str, name: str) -> None:
     text = (ROOT / "docs" / "command-line.md").read_text()
-    flag = re.escape(parsers.flag_of(section, name))
+    flag = re.escape(flags.flag_of(section, name))
     rows = re.findall(rf"^\| `{flag}`(?:, `[^`]+`)? \| ([^|]*) \|", text, flags=re.M)
     default = getattr(SECTIONS[section](), name)
     said = {True: "on", False: "off"}.get(default) if isinstance(default, bool) else str(default)

@@ -12,7 +12,7 @@ from rich.console import Console
 from cifar_jax import failures
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
-from cifar_jax.runner import checkpoint
+from cifar_jax.runner import checkpoint_files
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.tensorboard import Events
 from cifar_jax.storage import write_text
@@ -61,7 +61,7 @@ def test_what_cannot_be_opened_now_is_not_taken_for_damaged(
     for read in (
         lambda: cache.read(tmp_path, "name"),
         lambda: collect.read_ended(tmp_path),
-        lambda: checkpoint.damage(tmp_path),
+        lambda: checkpoint_files.damage(tmp_path),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", refuse)

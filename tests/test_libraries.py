@@ -66,7 +66,8 @@ libraries.start()
 import jax, numpy as np
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError
-from cifar_jax.runner.checkpoint import Checkpoints, Position
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint_files import Position
 
 params = {str(i): np.ones((1, 40, 40), np.float32) for i in range(8)}
 key = jax.random.split(jax.random.key(0), 1)

@@ -5,13 +5,14 @@ import sys
 
 import pytest
 
-from cifar_jax import main as door
 from cifar_jax.config.settings import Config
+from cifar_jax.configure import parse_config
+from cifar_jax.main import main
 from cifar_jax.parsers import train_parser
 
 
 def config_of(*argv: str) -> Config:
-    return door.parse_config(train_parser().parse_args(list(argv)))
+    return parse_config(train_parser().parse_args(list(argv)))
 
 
 def test_no_flag_is_the_protocol():
@@ -89,7 +90,7 @@ def test_every_flag_of_the_issue_is_there():
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(argv, said, capsys):
-    assert door.main(argv) == 2
+    assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert said in captured.err
@@ -100,14 +101,14 @@ def test_a_flag_that_the_file_sweeps_is_an_error(tmp_path, capsys):
     path = tmp_path / "study.toml"
     path.write_text('[study]\nsweep = "learning_rate=0.01,0.05"\n')
     argv = ["study", "--config", str(path), "--dataset", str(tmp_path / "none"), "--lr", "0.3"]
-    assert door.main(argv) == 2
+    assert main(argv) == 2
     assert "--lr: --sweep varies it; give its values only there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["study"], ["train", "--resume"]])
 def test_a_workdir_that_is_a_file_is_an_error(command, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert door.main([*command, "--workdir", str(tmp_path / "file")]) == 2
+    assert main([*command, "--workdir", str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.endswith("file: is not a directory\n")
 
 
@@ -136,7 +137,7 @@ def test_help_and_wrong_flags_import_nothing_slow(argv, status):
 
 def test_a_missing_device_is_one_line(capsys):
     # No test machine has both an Apple GPU and a TPU.
-    statuses = [door.main(["--device", name]) for name in ("metal", "tpu") if not present(name)]
+    statuses = [main(["--device", name]) for name in ("metal", "tpu") if not present(name)]
     lines = capsys.readouterr().err.splitlines()
     assert statuses == [2] * len(lines)
     assert lines

@@ -17,7 +17,8 @@ from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import pretrained
-from cifar_jax.runner.checkpoint import Checkpoints, Position
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.runner.transfer import named_leaves, own_shapes, take
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cifar_jax.main import main
 from cifar_jax.runner import resume
-from cifar_jax.runner.checkpoint import newest_intact
+from cifar_jax.runner.checkpoint_files import newest_intact
 from cifar_jax.runner.console import Display
 
 CLASSES = ["left", "right", "top"]

@@ -4,37 +4,32 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Unpack
 
 import jax
 from msgspec import structs
 
+from cifar_jax.commands.study_groups import Work, train_groups
 from cifar_jax.commands.train import open_data
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.combinations import check_all
-from cifar_jax.config.settings import Config, DataConfig
-from cifar_jax.errors import MachineError, UserError, counted
-from cifar_jax.names import STUDY
+from cifar_jax.config.settings import Config
+from cifar_jax.errors import UserError, counted
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import check_workdir, lock_directory
-from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
-from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.memory import TooManyRuns
-from cifar_jax.runner.prepare import Prepared, split_dataset, split_rows
+from cifar_jax.runner.prepare import Prepared, split_rows
 from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.remaining import Planned, Remaining
-from cifar_jax.runner.results import Finished
-from cifar_jax.runner.session import Options, Session
-from cifar_jax.runner.training import compile_ahead, train_group
+from cifar_jax.runner.session import Options
 from cifar_jax.storage import WRITING
-from cifar_jax.study.collect import divergence_line, read_study
+from cifar_jax.study.collect import read_study
 from cifar_jax.study.comparable import others_computed_on
-from cifar_jax.study.definition import NO_FILE, Given, build, make_run, study_arms
+from cifar_jax.study.definition import NO_FILE, Given, build, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
@@ -62,50 +57,8 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | 
             traced.add((arm.name, experiment, n_train))
 
 
-Sessions = Callable[[DataConfig], Session]
 # Seconds that the report of a study takes on a slow machine, for the estimate of the time left.
 DRAWING = 5.0
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all groups of a study share.
-
-    Attributes:
-        workdir: the study's directory, locked.
-        prepared: its data.
-        file: its experiment file, or None.
-        group_size: largest number of runs to train together.
-        options: see `Session`.
-        display: shows progress.
-    """
-
-    workdir: Path
-    prepared: Prepared
-    file: ExperimentFile | None
-    group_size: int
-    options: Options
-    display: Display
-
-
-def _sessions(work: Work, runs: int) -> Sessions:
-    """Return a function that makes one session for each `[data]` table, and reuses it.
-
-    Args:
-        work: of the study.
-        runs: to train; they share the time of loading.
-    """
-    prepared, seconds = work.prepared, work.prepared.seconds / max(1, runs)
-
-    @functools.cache
-    def session(data: DataConfig) -> Session:
-        found = prepared
-        if data != prepared.config.data:
-            config = dataclasses.replace(prepared.config, data=data)
-            found = split_dataset(config, prepared.dataset)
-        return Session(found, work.display, data_seconds=seconds, **work.options)
-
-    return session
 
 
 def study_run(
@@ -268,7 +221,7 @@ def _run(work: Work, requested: Plan) -> list[str]:
     planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
     left = Remaining(planned, prepared.evaluation, DRAWING)
     try:
-        failed += _train_groups(work, groups, left, _sessions(work, len(remaining)))
+        failed += train_groups(work, groups, left)
     except TooManyRuns as error:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
             raise
@@ -283,19 +236,6 @@ def _run(work: Work, requested: Plan) -> list[str]:
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed
-
-
-def _train_groups(
-    work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
-) -> list[str]:
-    """Train groups one after the other. Return a line for each run that failed."""
-    failed = []
-    for number in range(len(groups)):
-        if not (work.workdir / STUDY).exists():
-            raise MachineError(f"{work.workdir}: was moved or removed while the study ran")
-        failed += _train_group(work, groups[number:], left, sessions)
-        remove_finished_groups(work.workdir)
-    return failed
 
 
 def _warn_if_computed_elsewhere(
@@ -321,6 +261,12 @@ def _warn_if_computed_elsewhere(
         )
 
 
+def _planned(config: Config, group: Group, program: Hashable) -> Planned:
+    """Return what the estimate of the time left needs of a group."""
+    epochs = group.runs[0][0].config(config, 0).training.epochs
+    return Planned((program, len(group.runs)), len(group.runs), epochs)
+
+
 def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     config = prepared.config
     prefix = f"{config.name}-" if config.name else ""
@@ -329,61 +275,3 @@ def _default_workdir(prepared: Prepared, sweep: Sweep | None) -> Path:
     if config.experiment.file is not None:
         model = f"-{Path(config.experiment.file).stem}"
     return Path("runs") / f"{prefix}study-{prepared.dataset.name}{model}{suffix}"
-
-
-def _planned(config: Config, group: Group, program: Hashable) -> Planned:
-    """Return what the estimate of the time left needs of a group."""
-    epochs = group.runs[0][0].config(config, 0).training.epochs
-    return Planned((program, len(group.runs)), len(group.runs), epochs)
-
-
-def _data_of(work: Work, group: Group) -> DataConfig:
-    """Return the `[data]` table of a group's runs."""
-    arm, seed = group.runs[0]
-    return arm.config(work.prepared.config, seed).data
-
-
-def _runs_of(work: Work, group: Group) -> list[Run]:
-    """Return the runs of a group."""
-    return [
-        make_run(
-            arm.config(work.prepared.config, seed),
-            work.file,
-            run_path(work.workdir, arm.directory, seed),
-            label,
-        )
-        for (arm, seed), label in zip(group.runs, group.labels, strict=True)
-    ]
-
-
-def _train_group(
-    work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
-) -> list[str]:
-    """Train the first of some groups. Return a line for each run that failed."""
-    group, *later = groups
-    paths = [run_path(work.workdir, arm.directory, seed) for arm, seed in group.runs]
-    session = sessions(_data_of(work, group))
-    display = session.display
-
-    def compile_next() -> None:
-        if later:
-            compile_ahead(sessions(_data_of(work, later[0])), _runs_of(work, later[0]))
-
-    try:
-        with contextlib.ExitStack() as stack:
-            for path in paths:
-                stack.enter_context(lock_directory(path, "study"))
-            outcomes = train_group(session, _runs_of(work, group), left, compile_next)
-    except (MachineError, TooManyRuns):  # The other runs would fail too.
-        raise
-    except UserError as error:  # For example a damaged checkpoint. Train the other runs.
-        display.say(str(error))
-        return [str(error)]
-    failed = []
-    for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
-        if isinstance(outcome, Finished):
-            display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
-        else:
-            failed.append(divergence_line(outcome.diverged, path))
-            display.say(f"{label}: {failed[-1]}")
-    return failed

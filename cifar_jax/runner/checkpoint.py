@@ -1,9 +1,4 @@
-"""Save and restore checkpoints with Orbax: the training state, and a record of its origin.
-
-Only some of Orbax's files have checksums. So each checkpoint has a file `SHA256SUMS` with the
-digest of every other file, in the format of `sha256sum`. All digests are checked before any file
-is decoded.
-"""
+"""Save and restore checkpoints with Orbax: the training state, and a record of its origin."""
 
 import contextlib
 import functools
@@ -13,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import msgspec
@@ -21,16 +16,21 @@ import numpy as np
 
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.failures import is_lack
-from cifar_jax.inputs import read_bytes, read_json
-from cifar_jax.storage import WRITING, remove, reserve, sha256, sync
+from cifar_jax.inputs import read_json
+from cifar_jax.runner.checkpoint_files import (
+    STATE,
+    Position,
+    damage,
+    metadata_path,
+    newest_intact,
+    saved_positions,
+    seal,
+)
+from cifar_jax.storage import WRITING, remove, reserve, sync
 
 KEEP = 2
 FORMAT = 2  # Format 1 had the state of one run, without the running sums of its epoch.
-SEAL = "SHA256SUMS"
-_LARGEST_SEAL = 1 << 20
 _DAMAGED = "damaged-"
-_STATE, _RECORD = "state", "record"
 _SPARE = 1 << 20  # bytes of a checkpoint besides its arrays
 
 
@@ -74,11 +74,6 @@ def _plain(directory: Path) -> Iterator[Path]:
         yield link
 
 
-def metadata_path(checkpoint: Path) -> Path:
-    """Return the path of a checkpoint's record."""
-    return checkpoint / _RECORD / "metadata"
-
-
 def _reason(error: Exception) -> str:
     """Describe an error in a few words. If tensorstore wraps a disk error, describe that."""
     text = str(error)
@@ -88,75 +83,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (text.splitlines() or [type(error).__name__])[0][:200]
-
-
-def _digests(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
-    """Return the SHA-256 of a checkpoint's files by path, without `SHA256SUMS` and hidden files."""
-    return {
-        path.relative_to(checkpoint).as_posix(): sha256(path, durable=durable)
-        for path in sorted(checkpoint.rglob("*"))
-        if not path.is_dir() and path.name != SEAL and not path.name.startswith(".")
-    }
-
-
-def _seal_lines(digests: dict[str, str]) -> list[str]:
-    return [f"{digest}  {name}" for name, digest in digests.items()]
-
-
-def seal(checkpoint: Path) -> None:
-    """Flush a checkpoint's files to the disk, and write their digests to `SHA256SUMS`."""
-    lines = _seal_lines(_digests(checkpoint, durable=True))
-    (checkpoint / SEAL).write_text("\n".join([*lines, ""]), encoding="utf-8")
-    sync(checkpoint / SEAL)
-    for path in (*checkpoint.rglob("*"), checkpoint):
-        if path.is_dir():
-            sync(path)
-
-
-def damage(checkpoint: Path) -> str | None:
-    """Describe a checkpoint's damage in a few words. Return None if all digests match."""
-    try:
-        lines = read_bytes(checkpoint / SEAL, _LARGEST_SEAL).decode("utf-8").split("\n")
-        found = _digests(checkpoint)
-    except OSError as error:
-        if is_lack(error):
-            raise
-        name = Path(error.filename).name if error.filename else "a file"
-        return f"{name} cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        return f"{SEAL} is not what was written"
-    if lines == [*_seal_lines(found), ""]:
-        return None
-    sealed = {line[66:]: line[:64] for line in lines if line}
-    wrong = [name for name in found if sealed.get(name) != found[name]]
-    return f"{wrong[0][:100] if wrong and sealed else SEAL} is not what was written"
-
-
-class Position(NamedTuple):
-    """A checkpoint's position in training. Later positions compare as larger.
-
-    Attributes:
-        epoch: finished epochs.
-        steps: finished steps of the next epoch.
-    """
-
-    epoch: int
-    steps: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.epoch}+{self.steps}" if self.steps else str(self.epoch)
-
-
-def saved_positions(directory: Path) -> list[Position]:
-    """Return the positions of all checkpoints in a directory, newest first: `7+120`, `7`, `6`."""
-    names = (p.name for p in directory.glob("[0-9]*") if p.is_dir())
-    found = (re.fullmatch(r"(0|[1-9]\d{0,9})(?:\+([1-9]\d{0,9}))?", n, re.ASCII) for n in names)
-    return sorted((Position(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
-
-
-def newest_intact(directory: Path) -> Position | None:
-    """Return the position of the newest undamaged checkpoint, or None."""
-    return next((p for p in saved_positions(directory) if damage(directory / str(p)) is None), None)
 
 
 class Checkpoints:
@@ -244,7 +170,7 @@ class Checkpoints:
             metadata_path(new).parent.mkdir(parents=True)
             metadata_path(new).write_text(record, encoding="utf-8")
             with _plain(new) as plain:
-                self._orbax.save(plain / _STATE, args=StandardSave(tree))
+                self._orbax.save(plain / STATE, args=StandardSave(tree))
             self._verify_first(new, tree)
             seal(new)
             os.replace(new, self.directory / str(position))
@@ -283,7 +209,7 @@ class Checkpoints:
         from orbax.checkpoint.args import StandardRestore
 
         with _plain(checkpoint) as plain:
-            tree: dict[str, Any] = self._orbax.restore(plain / _STATE, args=StandardRestore(like))
+            tree: dict[str, Any] = self._orbax.restore(plain / STATE, args=StandardRestore(like))
         return tree
 
     def read_record(self) -> dict[str, Any]:

@@ -13,7 +13,12 @@ from typing import NamedTuple
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import read_json
 from cifar_jax.names import CHECKPOINTS, GROUPS, RESULTS
-from cifar_jax.runner.checkpoint import Position, metadata_path, newest_intact, saved_positions
+from cifar_jax.runner.checkpoint_files import (
+    Position,
+    metadata_path,
+    newest_intact,
+    saved_positions,
+)
 from cifar_jax.runner.results import Damaged, GroupRecord, validate
 
 

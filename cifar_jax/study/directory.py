@@ -11,7 +11,7 @@ from cifar_jax.config.changes import SAME_EXPERIMENT, changes
 from cifar_jax.config.settings import FILE_SETTINGS
 from cifar_jax.errors import UserError
 from cifar_jax.names import LOCK, SOURCE, STUDY
-from cifar_jax.runner.checkpoint import Position
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.locate import newest_position
 from cifar_jax.runner.prepare import Prepared

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError
 from cifar_jax.kernels import forms
-from cifar_jax.runner.checkpoint import Position
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.study.directory import Cell
 from cifar_jax.study.grid import Arm, parse_sweep
 

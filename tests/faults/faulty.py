@@ -17,7 +17,7 @@ from counting import counts
 import cifar_jax
 from cifar_jax.data.sources import cache
 from cifar_jax.lock import locked
-from cifar_jax.runner import checkpoint
+from cifar_jax.runner import checkpoint_files
 from cifar_jax.storage import WRITING, read_sealed, sha256
 
 # 48 images, three batches: without a partial batch the program compiles in half the time.
@@ -101,7 +101,7 @@ def assert_whole(root: Path) -> None:
         if any(part.startswith(WRITING) for part in path.parts):
             continue
         if path.parent.name == "checkpoints" and path.name[0].isdecimal():
-            assert checkpoint.damage(path) is None
+            assert checkpoint_files.damage(path) is None
         elif path.name == "results.json":
             results = read_sealed(path)
             assert sha256(path.parent / "predictions.npz") == results["predictions_sha256"]
@@ -124,7 +124,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     history = [{k: v for k, v in row.items() if k not in clocks} for row in rows]
     with np.load(workdir / "predictions.npz") as predictions:
         arrays = {name: predictions[name].tolist() for name in predictions}
-    newest = checkpoint.newest_intact(workdir / "checkpoints")
+    newest = checkpoint_files.newest_intact(workdir / "checkpoints")
     assert newest == (len(history), 0)
     return {
         "history": history,

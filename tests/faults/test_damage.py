@@ -24,8 +24,9 @@ from cifar_jax.data.sources import cifar10, cifar10_archive
 from cifar_jax.data.sources.contents import Contents
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
-from cifar_jax.runner import checkpoint
-from cifar_jax.runner.checkpoint import Checkpoints, Position
+from cifar_jax.runner import checkpoint_files
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
@@ -98,17 +99,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_files_that_come_go_or_change_places_are_damage(checkpoints: Checkpoints) -> None:
     path = checkpoints.directory / "1"
-    assert checkpoint.damage(path) is None
+    assert checkpoint_files.damage(path) is None
     (path / ".DS_Store").write_text("")  # a desktop's
-    assert checkpoint.damage(path) is None
+    assert checkpoint_files.damage(path) is None
     (path / "state" / "more").write_text("")
-    assert checkpoint.damage(path) is not None
+    assert checkpoint_files.damage(path) is not None
     (path / "state" / "more").unlink()
     moved = (path / "record" / "metadata").rename(path / "metadata")
-    assert checkpoint.damage(path) is not None
+    assert checkpoint_files.damage(path) is not None
     moved.rename(path / "record" / "metadata")
-    assert checkpoint.damage(path) is None
-    sums = (path / checkpoint.SEAL).read_text().splitlines()
+    assert checkpoint_files.damage(path) is None
+    sums = (path / checkpoint_files.SEAL).read_text().splitlines()
     assert all(line == f"{sha256(path / line[66:])}  {line[66:]}" for line in sums)
 
 
@@ -158,7 +159,7 @@ def test_when_all_checkpoints_are_damaged_it_is_said_and_nothing_is_done(
 ) -> None:
     workdir = tmp_path / "w"
     shutil.copytree(undisturbed, workdir)
-    truncate(workdir / "checkpoints" / "4" / checkpoint.SEAL, np.random.default_rng(0))
+    truncate(workdir / "checkpoints" / "4" / checkpoint_files.SEAL, np.random.default_rng(0))
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     capsys.readouterr()
     assert _train(folder, workdir, "6") == 2

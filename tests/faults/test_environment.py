@@ -20,7 +20,7 @@ from faulty import FLAGS, outcome
 from cifar_jax.commands import study as run_study
 from cifar_jax.lock import locked
 from cifar_jax.main import main
-from cifar_jax.runner import checkpoint, training
+from cifar_jax.runner import checkpoint, checkpoint_files, training
 from cifar_jax.runner.group import Group
 from cifar_jax.runner.hooks import Saves
 from cifar_jax.storage import temporary_directory
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_are_whole(
     assert train(folder, workdir) == 1
     one_line(capsys, f"{workdir}/checkpoints", "epoch 3 cannot be written", "No space left")
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2"]
-    assert checkpoint.newest_intact(workdir / "checkpoints") == (2, 0)
+    assert checkpoint_files.newest_intact(workdir / "checkpoints") == (2, 0)
     assert train(folder, workdir, "--resume") == 1
     one_line(capsys, "No space left")
     mount("-o", "remount,size=64m", str(disk))

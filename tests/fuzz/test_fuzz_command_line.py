@@ -9,7 +9,7 @@ from fuzzing import fuzz, harmless, run, texts
 from hypothesis import event
 from hypothesis import strategies as st
 
-from cifar_jax import parsers
+from cifar_jax import flags
 from cifar_jax.config.settings import SECTIONS, WITHOUT_FLAGS
 from cifar_jax.config.tables import field_type
 from cifar_jax.device import DEVICES
@@ -59,7 +59,7 @@ def _fields() -> dict[str, tuple[Any, Any]]:
                 )
             else:
                 texts_of = _numbers(plain, field.metadata)
-            found[parsers._flag(section, field)] = texts_of
+            found[flags.flag_of(section, field.name)] = texts_of
     # With the study's seeds counted up from it, none is beyond 2**32 - 1.
     found["--seed"] = st.integers(0, 2**31).map(str), found["--seed"][1]
     # What a study checks itself.
@@ -96,21 +96,22 @@ _NEEDS = {
     "--erasing-ratio": "--random-erasing=0.5",
 }
 
-_SWEPT = ("--dropout", "--lr", "--epochs")  # by one of the sweeps
+# By one of the sweeps, or not together with one.
+_SWEPT = ("--dropout", "--lr", "--epochs", "--half-width")
 
 _BAD_PATHS = st.sampled_from(
     ["", "\0", "a\nb", "\udcff", "x" * 300, "x" * 5000, "file", "file/x", "loop"]
 )
 _FIELDS = _fields()
-_STUDY_ONLY = tuple(parsers._flag("study", f) for f in dataclasses.fields(SECTIONS["study"]))
+_STUDY_ONLY = tuple(flags.flag_of("study", f.name) for f in dataclasses.fields(SECTIONS["study"]))
 
 
 @st.composite
 def command_lines(draw: Any) -> tuple[list[str], list[str]]:
     """Arguments, and the flags among them that are bad."""
     command = draw(st.sampled_from(["train", "study", None]))
-    flags = [f for f in _FIELDS if command == "study" or f not in _STUDY_ONLY]
-    chosen = draw(st.lists(st.sampled_from(flags), max_size=5, unique=True))
+    names = [f for f in _FIELDS if command == "study" or f not in _STUDY_ONLY]
+    chosen = draw(st.lists(st.sampled_from(names), max_size=5, unique=True))
     if "--seed-parallelism" in chosen and "--pipeline" in chosen:
         chosen.remove("--pipeline")  # stream and several seeds exclude each other
     if "--milestones" in chosen and "--final-fraction" in chosen:

@@ -27,7 +27,8 @@ from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.runner.checkpoint import FORMAT, Checkpoints, Position, seal
+from cifar_jax.runner.checkpoint import FORMAT, Checkpoints
+from cifar_jax.runner.checkpoint_files import Position, seal
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import stack_runs
 from cifar_jax.study import collect

@@ -16,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
-from cifar_jax.runner.checkpoint import Position
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import EPOCH, Divergence, Group, from_rows, to_rows
 from cifar_jax.runner.hooks import (

@@ -10,7 +10,8 @@ from msgspec import structs
 from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState
 from cifar_jax.errors import UserError
-from cifar_jax.runner.checkpoint import Checkpoints, Position
+from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.locate import (
     find_checkpoints,
     locate,

@@ -11,8 +11,8 @@ from cifar_jax.core.optim import Optimizer, sgd
 from cifar_jax.core.optimizers import Muon, adamw
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
-from cifar_jax.runner import checkpoint
-from cifar_jax.runner.checkpoint import KEEP, Checkpoints, Position
+from cifar_jax.runner.checkpoint import KEEP, Checkpoints
+from cifar_jax.runner.checkpoint_files import Position, seal
 from cifar_jax.runner.transfer import named_leaves, replaced
 
 
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_format_is_refused_in_one_line(checkpoints):
     path = checkpoints.directory / "1"
     for format_ in ({}, {"format": 1}, {"format": 3}):
         (path / "record" / "metadata").write_text(json.dumps({**format_, "runs": [{}]}))
-        checkpoint.seal(path)
+        seal(path)
         with pytest.raises(UserError, match="another version of cifar_jax wrote this") as refused:
             checkpoints.read_record()
         assert str(path) in str(refused.value)

@@ -1,0 +1,129 @@
+"""The flags that several commands share, and the flags of the config's settings."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from cifar_jax.arguments import path_of, seconds, threads
+from cifar_jax.config.settings import SECTIONS
+from cifar_jax.config.tables import field_type, parse_value
+from cifar_jax.device import DEVICES
+from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.writer import CHECKPOINT_EVERY
+
+PROGRAM = "cifar_jax"
+
+
+def flag_of(section: str, name: str) -> str:
+    """Return the flag of a setting, such as `--lr`."""
+    field = next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name)
+    return "--" + (field.metadata["flag"] or name).replace("_", "-")
+
+
+def _converter(section: type, name: str, flag: str) -> Any:
+    """Return a function that parses and checks a flag's text."""
+    return lambda text: parse_value(section, name, text, flag)
+
+
+def add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) -> None:
+    """Add a flag for every field of the config. Flags have no defaults of their own.
+
+    Args:
+        parser: of the command.
+        without: sections to leave out.
+    """
+    for section, kind in SECTIONS.items():
+        if section in without:
+            continue
+        group = parser.add_argument_group(section)
+        for field in dataclasses.fields(kind):
+            flag = flag_of(section, field.name)
+            default = "" if field.default is None else f" (default: {field.default})"
+            options: dict[str, Any] = {
+                "dest": f"{section}.{field.name}",
+                "default": argparse.SUPPRESS,
+                "help": (field.metadata["help"] + default).replace("%", "%%"),
+            }
+            plain, _ = field_type(kind, field.name)
+            if plain is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+                continue
+            choices = field.metadata["choices"]
+            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "NAME"}[plain]
+            group.add_argument(
+                flag, type=_converter(kind, field.name, flag), metavar=metavar, **options
+            )
+            if field.name == "norm":
+                group.add_argument(
+                    "--bn",
+                    action="store_const",
+                    const="batch",
+                    dest="model.norm",
+                    default=argparse.SUPPRESS,
+                    help="Batch Normalization, the same as --norm batch",
+                )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="|".join(DEVICES),
+        choices=DEVICES,
+        help="device to compute on (default: JAX's choice)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=threads,
+        metavar="N",
+        help="CPU threads (default: one a core); equal numbers give bitwise equal results, on any "
+        "number of cores",
+    )
+
+
+def add_config_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=path_of("--config"),
+        metavar="FILE",
+        help="TOML file of the experiment; flags override it",
+    )
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=path_of("FILE"),
+        metavar="FILE",
+        help="Python file whose `arms` are experiments; the command runs it",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="print the traceback of an error in FILE"
+    )
+
+
+def add_saving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint-every",
+        type=seconds("--checkpoint-every"),
+        default=CHECKPOINT_EVERY,
+        metavar="SECONDS",
+        help="time between two checkpoints (default: %(default)g); a kill loses the epochs since "
+        "the last one",
+    )
+    parser.add_argument(
+        "--grace",
+        type=seconds("--grace"),
+        default=GRACE,
+        metavar="SECONDS",
+        help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
+        "state before them is saved",
+    )
+
+
+def add_moved_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="the images' present folder, if they were moved"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10's present directory")
