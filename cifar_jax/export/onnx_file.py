@@ -1,6 +1,7 @@
 """Write a graph as an ONNX file."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
     return content
 
 
-def _written(helper: object, node: Node, constants: dict[str, np.ndarray]) -> object:
+def _written(helper: Any, node: Node, constants: dict[str, np.ndarray]) -> Any:
     """Return a node in ONNX's form. Attributes that are inputs there become constants."""
     attributes = dict(node.attributes)
     inputs = list(node.inputs)
@@ -74,4 +75,4 @@ def _written(helper: object, node: Node, constants: dict[str, np.ndarray]) -> ob
     if node.op == "AveragePool":
         attributes["count_include_pad"] = 1
     name = f"{node.layer or 'inputs'}/{node.output}"
-    return helper.make_node(node.op, inputs, [node.output], name=name, **attributes)  # type: ignore[attr-defined]
+    return helper.make_node(node.op, inputs, [node.output], name=name, **attributes)
