@@ -7,7 +7,6 @@ import sys
 import warnings
 from types import TracebackType
 from typing import Any
-from unittest.mock import patch
 
 from cifar_jax import variables
 
@@ -49,8 +48,14 @@ def import_late() -> None:
 
 def import_tensorboardx() -> None:
     """Import tensorboardX without PyTorch, which it imports for seconds where it is installed."""
-    with patch.dict(sys.modules, {"torch": None}):
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Its import then fails at once.
+    try:
         importlib.import_module("tensorboardX.event_file_writer")
+    finally:
+        if hide:
+            del sys.modules["torch"]
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:

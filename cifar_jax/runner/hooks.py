@@ -19,6 +19,7 @@ from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.remaining import Remaining
+from cifar_jax.runner.results import EpochRow
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status
 from cifar_jax.runner.tensorboard import Events
 from cifar_jax.runner.writer import Writer
@@ -208,11 +209,17 @@ class Rows:
 class TensorBoard:
     """Writes each epoch's values for TensorBoard.
 
+    Args:
+        first: the group as it starts or resumes.
+        imported: whether the library is imported. Until then the values wait.
+
     Raises:
         MachineError: if a file cannot be written.
     """
 
-    def __init__(self, first: Group) -> None:
+    def __init__(self, first: Group, imported: Callable[[], bool] = lambda: True) -> None:
+        self._runs, self._imported = first.runs, imported
+        self._waiting: list[tuple[int, EpochRow]] = []
         self._events = [
             Events(run.workdir / TENSORBOARD, first.position.epoch + 1) for run in first.runs
         ]
@@ -220,18 +227,24 @@ class TensorBoard:
     def __call__(self, group: Group) -> None:
         if group.at.metrics is None:
             return
-        for i in group.alive:
-            values = {
-                _tag(name): value for name, value in structs.asdict(group.newest_row(i)).items()
-            }
-            values.pop("epoch")
+        self._waiting += [(i, group.newest_row(i)) for i in group.alive]
+        if self._imported():
+            self._write()
+
+    def _write(self) -> None:
+        """Write the values that wait."""
+        waiting, self._waiting = self._waiting, []
+        for i, row in waiting:
+            values = {_tag(name): value for name, value in structs.asdict(row).items()}
+            del values["epoch"]
             try:
-                self._events[i].add(group.at.epoch, values)
+                self._events[i].add(row.epoch, values)
             except OSError as error:
-                raise _unwritable(group.runs[i].workdir, error) from error
+                raise _unwritable(self._runs[i].workdir, error) from error
 
     def close(self) -> None:
-        """Close the files."""
+        """Write the values that wait, and close the files."""
+        self._write()
         for events in self._events:
             events.close()
 

@@ -40,14 +40,15 @@ class Events:
         """Write and flush one epoch's values, by name: one record, since its checksum is slow."""
         import time
 
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        event: Any = Event(step=epoch, wall_time=time.time(), summary=Summary(value=values))
         with name_in_errors(self._directory):
-            self._writer.write_event(event)
-            self._writer.flush()
+            writer = self._writer  # Imports tensorboardX.
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.proto.summary_pb2 import Summary
+
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+            event: Any = Event(step=epoch, wall_time=time.time(), summary=Summary(value=values))
+            writer.write_event(event)
+            writer.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -304,8 +304,9 @@ def _train(
     stops = Stops(interrupts, saves, remaining.later)
     bar = Bar(display)
     bar(group)
-    Background(libraries.import_late)  # While the first steps run.
-    with contextlib.closing(TensorBoard(group)) as tensorboard, interrupts:
+    late = Background(libraries.import_late)  # While the first steps run.
+    tensorboard = TensorBoard(group, lambda: late.done)
+    with contextlib.closing(tensorboard), interrupts:
         # `stops` is last, because it ends training by an exception.
         hooks: list[Hook] = [
             Divergences(on_divergence, group),

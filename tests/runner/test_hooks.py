@@ -1,6 +1,9 @@
 """Hooks: each alone, on a group of two runs whose numbers are given."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
 from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.group import EPOCH, Divergence, Group, from_rows, to_rows
+from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
 from cifar_jax.runner.hooks import (
     Bar,
     Divergences,
@@ -318,21 +321,53 @@ def test_rows_are_appended_as_json_lines(group: Group) -> None:
         advance(group, Rows(), end(3))
 
 
+def events_of(run: Run) -> list[Event]:
+    (path,) = (run.workdir / "tensorboard").iterdir()
+    data, events = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return events
+
+
 def test_tensorboard_has_a_tab_for_each_split(group: Group) -> None:
     hook = TensorBoard(group)
     advance(group, hook, within(1, 2), end(1))
     hook.close()
-    (path,) = (group.runs[1].workdir / "tensorboard").iterdir()
-    data, tags = path.read_bytes(), []
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        tags += [value.tag for value in event.summary.value]
-        data = data[16 + length :]
-    assert set(tags) == {
+    tags = {value.tag for event in events_of(group.runs[1]) for value in event.summary.value}
+    assert tags == {
         *("train/loss", "train/accuracy", "val/loss", "val/accuracy"),
         *("seconds", "learning_rate", "images_per_second"),
     }
+
+
+@pytest.mark.parametrize("imported_at", [2, 4])
+def test_tensorboard_gets_the_epochs_before_its_import(group: Group, imported_at: int) -> None:
+    hook = TensorBoard(group, lambda: group.at.epoch >= imported_at)
+    advance(group, hook, end(1), end(2), end(3))
+    hook.close()
+    for run in group.runs:
+        assert [event.step for event in events_of(run) if event.summary.value] == [1, 2, 3]
+
+
+def test_tensorboard_does_not_import_torch(tmp_path: Path) -> None:
+    """An import of PyTorch takes seconds, and tensorboardX tries it."""
+    (tmp_path / "torch.py").write_text("print('imported')")
+    code = (
+        "from pathlib import Path; from cifar_jax.runner.tensorboard import Events; "
+        "Events(Path('events'), 1).add(1, {'loss': 1.0})"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def stops_of(group: Group, later: bool = False) -> tuple[Stops, Checkpoints, Interrupts]:
