@@ -112,7 +112,9 @@ def _train_group(
 
     def compile_next() -> None:
         if later:
-            compile_ahead(sessions(_data_of(work, later[0])), _runs_of(work, later[0]))
+            session, runs = sessions(_data_of(work, later[0])), _runs_of(work, later[0])
+            if compile_ahead(session, runs):
+                left.ahead()
 
     try:
         with contextlib.ExitStack() as stack:

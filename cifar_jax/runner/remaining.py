@@ -45,6 +45,7 @@ class Remaining:
         self._epoch: dict[Hashable, float] = {}  # an epoch of one run
         self._ending: float | None = None  # of one run
         self._ends = False
+        self._ahead: float | None = None  # since when the next group's program compiles
 
     @property
     def later(self) -> bool:
@@ -61,7 +62,11 @@ class Remaining:
         seconds = self._lap()
         if self._ends:
             self._ending = seconds / self._groups[self._now].runs
-        self._now, self._ends = self._now + 1, False
+        self._now, self._ends, self._ahead = self._now + 1, False, None
+
+    def ahead(self) -> None:
+        """Note that the next group's program begins to compile, while this group trains."""
+        self._ahead = self._clock()
 
     def train(self, epochs: float) -> None:
         """Note that the current group begins to train so many epochs."""
@@ -83,10 +88,13 @@ class Remaining:
         self._epoch[group.program] = spent / (self._to_do - epochs) / group.runs
         left = epochs * group.runs * self._epoch[group.program] + self._end(group)
         known = set(self._compiling)
+        hidden = 0.0 if self._ahead is None else self._clock() - self._ahead + left
         for later in self._groups[self._now + 1 :]:
+            compiling = 0.0 if later.program in known else _of(self._compiling, later.program)
+            left += max(0.0, compiling - hidden)
             left += later.epochs * later.runs * _of(self._epoch, later.program) + self._end(later)
-            left += 0.0 if later.program in known else _of(self._compiling, later.program)
             known.add(later.program)
+            hidden = 0.0
         return left + self._drawing
 
     def _end(self, group: Planned) -> float:

@@ -49,19 +49,20 @@ from cifar_jax.storage import json_lines, write_text
 DRAWING = 2.0
 
 
-def compile_ahead(session: Session, runs: Sequence[Run]) -> None:
-    """Begin to compile the program of a group that trains later.
+def compile_ahead(session: Session, runs: Sequence[Run]) -> bool:
+    """Begin to compile the program of a group that trains later. Return whether it was begun.
 
     On a CPU it would take its cores from the group that trains now.
     """
     if session.device.platform == "cpu":
-        return
+        return False
     experiment, shape = runs[0].experiment, session.prepared.dataset.train_images.shape[1:]
     one = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), shape))
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((len(runs), *leaf.shape), leaf.dtype), one
     )
     compiled_epoch(session, experiment, stack_runs([run.hyper for run in runs]), state)
+    return True
 
 
 def train_group(

@@ -94,3 +94,15 @@ def test_a_resumed_group_counts_only_the_epochs_to_do() -> None:
     clock.now += 3
     assert remaining.seconds(1) == pytest.approx(2)
     assert not remaining.later
+
+
+def test_what_compiles_while_a_group_trains_is_not_waited_for() -> None:
+    """The next program takes as long as the first to compile: 20 s, of which 12 s are hidden."""
+    clock = Clock()
+    remaining = Remaining([Planned("a", 1, 12), Planned("b", 1, 12)], clock=clock)
+    remaining.begin()
+    clock.now += 20
+    remaining.ahead()
+    remaining.train(12)
+    clock.now += 6
+    assert remaining.seconds(6) == pytest.approx(6 + (20 - 12) + 12)
