@@ -28,6 +28,7 @@ from cifar_jax.parsers import (
     chosen_parts,
     compare_parser,
     evaluate_parser,
+    export_parser,
     report_parser,
     seeds_parser,
     study_parser,
@@ -229,6 +230,24 @@ def _analyse(argv: list[str]) -> int:
     return 0
 
 
+def _export(argv: list[str]) -> int:
+    arguments = export_parser().parse_args(argv)
+    check_file(arguments)
+    prepare_jax(arguments)
+    from cifar_jax.commands.export import export_run
+    from cifar_jax.runner.moved import Moved
+    from cifar_jax.study.file import load_file
+
+    export_run(
+        arguments.run,
+        arguments.format,
+        arguments.output,
+        file=load_file(arguments.file) if arguments.file else None,
+        moved=Moved(arguments.dataset, arguments.data_dir),
+    )
+    return 0
+
+
 def _seeds(argv: list[str]) -> int:
     arguments = seeds_parser().parse_args(argv)
     from cifar_jax.commands.seeds import seeds_run
@@ -254,6 +273,7 @@ COMMANDS = {
     "report": _report,
     "evaluate": _evaluate,
     "analyse": _analyse,
+    "export": _export,
     "seeds": _seeds,
     "compare": _compare,
 }

@@ -45,3 +45,11 @@ PARTS = (
 # Parts that are measured only with one of these flags, unless `--only` names them.
 PARTS_WITH_FLAGS = {"published_sets": ("cifar10_c", "cifar10_1")}
 CORRUPTION_IMAGES = 1_000  # test images to corrupt; all 10,000 of CIFAR-10 take ten times as long
+
+# Formats of `export`, with the ends of their files' names.
+EXPORTS = {
+    "safetensors": ".safetensors",
+    "onnx": ".onnx",
+    "stablehlo": ".stablehlo",
+    "torch": ".pt2",
+}

@@ -15,7 +15,7 @@ from cifar_jax.flags import (
     add_moved_data,
     add_saving,
 )
-from cifar_jax.names import CORRUPTION_IMAGES, PARTS, PARTS_WITH_FLAGS
+from cifar_jax.names import CORRUPTION_IMAGES, EXPORTS, PARTS, PARTS_WITH_FLAGS
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -23,7 +23,7 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, analyse, seeds, compare (each has its own "
+        epilog="Other commands: study, report, evaluate, analyse, export, seeds, compare (each has its own "
         "--help).",
     )
     add_file(parser)
@@ -160,6 +160,35 @@ def _add_shift(parser: Parser) -> None:
         parser.add_argument(
             flag, type=path_of(flag), metavar="DIR", help=f"directory with the files of {what}"
         )
+
+
+def export_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} export",
+        description="Write a run's trained network for other programs. The file is read by its own "
+        "reader and checked on test images before it is written.",
+    )
+    add_file(parser)
+    parser.add_argument(
+        "--run", type=path_of("--run"), required=True, metavar="DIR", help="a run's directory"
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(EXPORTS),
+        required=True,
+        metavar="|".join(EXPORTS),
+        help="safetensors: weights with PyTorch's names, and PyTorch code that loads them; onnx: "
+        "for ONNX Runtime and others; stablehlo: for jax.export; torch: a program of torch.export",
+    )
+    parser.add_argument(
+        "--output",
+        type=path_of("--output"),
+        metavar="FILE",
+        help=f"file to write (default: network{', network'.join(EXPORTS.values())} in DIR)",
+    )
+    add_moved_data(parser)
+    add_device(parser)
+    return parser
 
 
 def seeds_parser() -> argparse.ArgumentParser:

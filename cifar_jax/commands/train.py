@@ -28,7 +28,7 @@ from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.study.definition import check_file, make_run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm
-from cifar_jax.study.network import restore
+from cifar_jax.study.network import Network, restore
 
 
 class Diverged(Exception):
@@ -163,6 +163,26 @@ def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) 
     return results
 
 
+def open_images(
+    network: Network, file: ExperimentFile | None, moved: Moved, display: Display
+) -> Dataset:
+    """Load the images that a network was trained on.
+
+    Raises:
+        UserError: they are not found, or are other images.
+    """
+    record = network.record
+    config = moved.set_in(record.settings)
+    _, images = open_dataset(config, display.progress, (), file.dataset if file else None)
+    display.end_progress()
+    if images.fingerprint != record.dataset.fingerprint:
+        raise UserError(
+            f"{network.directory}: was trained on {record.dataset.name} "
+            f"{record.dataset.fingerprint[:12]}, not on {images.name} {images.fingerprint[:12]}"
+        )
+    return images
+
+
 def evaluate_run(
     checkpoint: Path,
     *,
@@ -186,14 +206,7 @@ def evaluate_run(
     directory, record = network.directory, network.record
     for wrong in network.damaged:
         display.say(f"{wrong}; evaluating the one before")
-    config = (moved or Moved()).set_in(record.settings)
-    config, images = open_dataset(config, display.progress, (), file.dataset if file else None)
-    display.end_progress()
-    if images.fingerprint != record.dataset.fingerprint:
-        raise UserError(
-            f"{directory}: was trained on {record.dataset.name} "
-            f"{record.dataset.fingerprint[:12]}, not on {images.name} {images.fingerprint[:12]}"
-        )
+    images = open_images(network, file, moved or Moved(), display)
     done = progress_text(record.history, network.unfinished)
     display.say(f"checkpoint after {done} in {directory}")
     logits = network.logits(np.asarray(images.test_images))

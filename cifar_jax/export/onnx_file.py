@@ -1,12 +1,14 @@
-"""Write a graph as an ONNX file."""
+"""Write a graph as an ONNX file, and run it by ONNX Runtime."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cifar_jax.errors import UserError
 from cifar_jax.export.graph import IMAGES, Graph, Node
+from cifar_jax.export.plain import PlainNetwork, Reader
 
 OPSET = 17
 _IR = 8
@@ -21,6 +23,17 @@ _AS_INPUTS = {
 _TYPES = {"float32": 1, "bool": 9}  # onnx.TensorProto.DataType
 
 
+def _packages() -> tuple[Any, Any]:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f'onnx: needs the packages of pip install -e ".[export]": {error.name} is missing'
+        ) from None
+    return onnx, onnxruntime
+
+
 def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
     """Return a graph as the content of an ONNX file, checked by ONNX's checker.
 
@@ -31,14 +44,10 @@ def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
         metadata: text for the file's `metadata_props`.
 
     Raises:
-        UserError: the package onnx is missing.
+        UserError: a package is missing.
     """
-    try:
-        import onnx
-        from onnx import helper, numpy_helper
-    except ImportError:
-        raise UserError('ONNX: needs the packages of pip install -e ".[export]"') from None
-
+    onnx, _ = _packages()
+    helper = onnx.helper
     constants = dict(graph.constants)
     nodes = [_written(helper, node, constants) for node in graph.nodes]
     nodes.append(helper.make_node("Identity", [graph.output], ["logits"], name="logits"))
@@ -49,7 +58,7 @@ def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
             "network",
             [helper.make_tensor_value_info(IMAGES, 2, ["N", *graph.image_shape])],
             [helper.make_tensor_value_info("logits", 1, ["N", classes])],
-            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+            [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR,
@@ -76,3 +85,23 @@ def _written(helper: Any, node: Node, constants: dict[str, np.ndarray]) -> Any:
         attributes["count_include_pad"] = 1
     name = f"{node.layer or 'inputs'}/{node.output}"
     return helper.make_node(node.op, inputs, [node.output], name=name, **attributes)
+
+
+def write(network: PlainNetwork, name: str) -> dict[str, bytes]:
+    """Return a network as an ONNX file.
+
+    Raises:
+        UserError: a package is missing, or an operation of the network has no operator.
+    """
+    _packages()
+    return {name: onnx_model(network.graph, network.metadata)}
+
+
+def load(path: Path, network: PlainNetwork) -> Reader:
+    """Open a file in ONNX Runtime, on the CPU."""
+    _, onnxruntime = _packages()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return Reader(
+        f"ONNX Runtime {onnxruntime.__version__}",
+        lambda images: session.run(None, {IMAGES: images})[0],
+    )

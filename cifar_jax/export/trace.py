@@ -1,8 +1,6 @@
 """Trace a function of images to a graph."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,34 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from cifar_jax.core.train import Experiment
 from cifar_jax.export.builder import BATCH, Builder, Sizes, Tensor, constant
 from cifar_jax.export.graph import IMAGES, Graph
 from cifar_jax.export.operators import RULES, is_elementwise, operand_dtype, result_shape
 from cifar_jax.export.simplify import simplified
-from cifar_jax.study.network import Network, forward
 
 # Operations that only call a program, and its parameter's name.
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _LOOPS = ("scan", "while", "cond")
 # Never computed with constants alone: their results can be large, and cost nothing so.
 _LAZY = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type")
-
-
-def trace_network(network: Network) -> Graph:
-    """Return a trained network as a graph. Its layers compute in float32.
-
-    Raises:
-        Unsupported: an operation has no operator; the message names its layer.
-    """
-    experiment = in_float32(network.plain)
-    return trace(partial(forward, experiment, network.variables), network.image_shape)
-
-
-def in_float32(experiment: Experiment) -> Experiment:
-    """Return an experiment that computes in full float32."""
-    inputs = replace(experiment.inputs, dtype="float32")
-    return replace(experiment, inputs=inputs, precision="highest")
 
 
 def trace(function: Callable[[jax.Array], jax.Array], image_shape: Sizes) -> Graph:

@@ -1,0 +1,66 @@
+"""The command `export`: write a run's network for other programs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cifar_jax.commands.train import open_images
+from cifar_jax.errors import UserError
+from cifar_jax.export.checked import Agreement, export_to, output_path, spread
+from cifar_jax.export.plain import plain_network
+from cifar_jax.names import EXPORTS
+from cifar_jax.runner.console import Display
+from cifar_jax.runner.moved import Moved
+from cifar_jax.runner.resume import progress_text
+from cifar_jax.study.file import ExperimentFile
+from cifar_jax.study.network import restore
+
+
+def export_run(
+    directory: Path,
+    kind: str,
+    output: Path | None = None,
+    *,
+    file: ExperimentFile | None = None,
+    moved: Moved | None = None,
+    display: Display | None = None,
+) -> Agreement:
+    """Write the network of a run's newest checkpoint, if the file computes the same logits.
+
+    Args:
+        directory: of the run.
+        kind: a format of `names.EXPORTS`.
+        output: the file; by default in the run's directory.
+        file: the run's experiment file, if it has one.
+        moved: where the images are now.
+        display: shows the result.
+
+    Returns:
+        How far the file's logits agree with the network's, on test images.
+
+    Raises:
+        UserError: there is no checkpoint, its images are not found, the format cannot have its
+            network, a package is missing, or the logits do not agree. Nothing is written then.
+    """
+    display = display or Display()
+    if runs := sorted(directory.glob("*/seed*")):
+        raise UserError(f"--run {directory}: is a study; name one of its runs, such as {runs[0]}")
+    output = output_path(output or directory / f"network{EXPORTS[kind]}", kind, "--output")
+    network = restore(directory, file)
+    for wrong in network.damaged:
+        display.say(f"{wrong}; exporting the one before")
+    images = np.asarray(open_images(network, file, moved or Moved(), display).test_images)
+    done = progress_text(network.record.history, network.unfinished)
+    display.say(f"checkpoint after {done} in {network.directory}")
+    plain = plain_network(network)
+    agreement = export_to(output, kind, plain, images)
+    display.say(f"{kind}: {agreement}")
+    trained = network.experiment.inputs.dtype
+    if trained != "float32":
+        images = spread(images)
+        before, after = network.logits(images).argmax(1), plain.logits(images).argmax(1)
+        display.say(
+            f"trained in {trained}, exported in float32: same class for "
+            f"{int(np.sum(before == after)):,} of {len(images):,} images"
+        )
+    return agreement

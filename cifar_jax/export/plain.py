@@ -1,0 +1,118 @@
+"""A trained network, ready for export: plain layers that compute in float32."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import cifar_jax
+from cifar_jax.core.train import Experiment
+from cifar_jax.errors import counted
+from cifar_jax.export.builder import Sizes
+from cifar_jax.export.graph import Graph
+from cifar_jax.export.trace import trace
+from cifar_jax.kernels import FastModel
+from cifar_jax.study.network import Network, compiled, forward
+
+BATCH = 100  # images in a forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class PlainNetwork:
+    """A trained network of plain Flax layers.
+
+    Attributes:
+        experiment: its model, its inputs and its precision count.
+        variables: "params" and "batch_stats".
+        image_shape: of an image, (H, W, 3).
+        classes: their names, in the order of the logits.
+        about: facts for readers of the file, by name.
+    """
+
+    experiment: Experiment
+    variables: dict[str, Any]
+    image_shape: Sizes
+    classes: tuple[str, ...]
+    about: Mapping[str, str]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Return the logits, float32 (N, classes), of images, uint8 (N, H, W, 3)."""
+        logits: jax.Array = forward(self.experiment, self.variables, images)
+        return logits
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits as `predict` computes them, with the faster layers: float32."""
+        return in_batches(partial(compiled(self.experiment), self.variables), images)
+
+    @property
+    def graph(self) -> Graph:
+        """The network as a list of operators.
+
+        Raises:
+            Unsupported: an operation has no operator; the message names its layer.
+        """
+        return trace(self, self.image_shape)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a reader of a file needs to know, in text."""
+        size = ", ".join(map(str, self.image_shape))
+        return {
+            "producer": f"cifar_jax {cifar_jax.__version__}",
+            "images": f"uint8 (N, {size}), RGB, 0 to 255; the network normalises them",
+            "logits": f"float32 (N, {len(self.classes)}); their softmax is the probabilities",
+            "classes": json.dumps(list(self.classes)),
+            **self.about,
+        }
+
+
+class Reader(NamedTuple):
+    """A program that reads a file.
+
+    Attributes:
+        name: with its version.
+        logits: from images, uint8 (N, H, W, 3), to logits, float32 (N, classes).
+    """
+
+    name: str
+    logits: Callable[[np.ndarray], np.ndarray]
+
+
+def in_batches(function: Any, images: np.ndarray) -> np.ndarray:
+    """Return the logits of images, computed in batches of one size: float32 (N, classes)."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        rows = np.minimum(np.arange(start, start + BATCH), len(images) - 1)
+        found.append(np.asarray(function(images[rows]), np.float32))
+    return np.concatenate(found)[: len(images)]
+
+
+def in_float32(experiment: Experiment) -> Experiment:
+    """Return an experiment of plain layers that computes in full float32."""
+    model = experiment.model
+    return replace(
+        experiment,
+        model=model.model if isinstance(model, FastModel) else model,
+        inputs=replace(experiment.inputs, dtype="float32"),
+        precision="highest",
+    )
+
+
+def plain_network(network: Network) -> PlainNetwork:
+    """Return a restored network, ready for export."""
+    record = network.record
+    about = {
+        "dataset": f"{record.dataset.name}, fingerprint {record.dataset.fingerprint[:12]}",
+        "trained": counted(len(record.history), "epoch"),
+    }
+    return PlainNetwork(
+        in_float32(network.experiment),
+        network.variables,
+        network.image_shape,
+        network.classes,
+        about,
+    )
