@@ -23,8 +23,8 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, analyse, export, seeds, compare (each has its own "
-        "--help).",
+        epilog="Other commands: study, report, evaluate, analyse, export, seeds, compare (each has "
+        "its own --help).",
     )
     add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")

@@ -6,7 +6,7 @@ import numpy as np
 
 from cifar_jax.commands.train import open_images
 from cifar_jax.errors import UserError
-from cifar_jax.export.checked import Agreement, export_to, output_path, spread
+from cifar_jax.export.checked import Exported, check_output, export_to, spread
 from cifar_jax.export.plain import plain_network
 from cifar_jax.names import EXPORTS
 from cifar_jax.runner.console import Display
@@ -24,7 +24,7 @@ def export_run(
     file: ExperimentFile | None = None,
     moved: Moved | None = None,
     display: Display | None = None,
-) -> Agreement:
+) -> Exported:
     """Write the network of a run's newest checkpoint, if the file computes the same logits.
 
     Args:
@@ -35,9 +35,6 @@ def export_run(
         moved: where the images are now.
         display: shows the result.
 
-    Returns:
-        How far the file's logits agree with the network's, on test images.
-
     Raises:
         UserError: there is no checkpoint, its images are not found, the format cannot have its
             network, a package is missing, or the logits do not agree. Nothing is written then.
@@ -45,7 +42,8 @@ def export_run(
     display = display or Display()
     if runs := sorted(directory.glob("*/seed*")):
         raise UserError(f"--run {directory}: is a study; name one of its runs, such as {runs[0]}")
-    output = output_path(output or directory / f"network{EXPORTS[kind]}", kind, "--output")
+    if output is not None:
+        check_output(output, kind, "--output")
     network = restore(directory, file)
     for wrong in network.damaged:
         display.say(f"{wrong}; exporting the one before")
@@ -53,8 +51,9 @@ def export_run(
     done = progress_text(network.record.history, network.unfinished)
     display.say(f"checkpoint after {done} in {network.directory}")
     plain = plain_network(network)
-    agreement = export_to(output, kind, plain, images)
-    display.say(f"{kind}: {agreement}")
+    path = output or directory / f"network{EXPORTS[kind]}"
+    exported = export_to(path, kind, plain, images)
+    display.say(f"{kind}: {exported.agreement}")
     trained = network.experiment.inputs.dtype
     if trained != "float32":
         images = spread(images)
@@ -63,4 +62,6 @@ def export_run(
             f"trained in {trained}, exported in float32: same class for "
             f"{int(np.sum(before == after)):,} of {len(images):,} images"
         )
-    return agreement
+    for path in exported.files:
+        display.say(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    return exported

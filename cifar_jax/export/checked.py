@@ -63,7 +63,15 @@ def spread(images: np.ndarray) -> np.ndarray:
     return images[np.unique(np.linspace(0, len(images) - 1, CHECKED).astype(int))]
 
 
-def output_path(path: Path, kind: str, what: str) -> Path:
+@dataclass(frozen=True)
+class Exported:
+    """Written files, the main one first, and how far its logits agree with the network's."""
+
+    files: tuple[Path, ...]
+    agreement: Agreement
+
+
+def check_output(path: Path, kind: str, what: str) -> None:
     """Check the path of an exported file.
 
     Args:
@@ -75,14 +83,15 @@ def output_path(path: Path, kind: str, what: str) -> Path:
         UserError: its name does not end as the format's, or its directory is missing.
     """
     if not path.name.endswith(EXPORTS[kind]) or path.name == EXPORTS[kind]:
-        raise UserError(f"{what} {path}: the name of a file of format {kind} ends in {EXPORTS[kind]}")
+        raise UserError(
+            f"{what} {path}: the name of a file of format {kind} ends in {EXPORTS[kind]}"
+        )
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a directory" if path.is_dir() else f"there is no directory {path.parent}"
         raise UserError(f"{what} {path}: {reason}")
-    return path
 
 
-def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) -> Agreement:
+def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) -> Exported:
     """Write a network's files, if their logits agree with the network's.
 
     Args:
@@ -90,9 +99,6 @@ def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) 
         kind: name of the format, of `FORMATS`.
         network: what to export.
         images: to check with, uint8 (N, H, W, 3); at most `CHECKED` of them are used.
-
-    Returns:
-        The agreement.
 
     Raises:
         UserError: the format cannot have this network, a package is missing, or the logits do not
@@ -110,4 +116,4 @@ def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) 
         raise UserError(f"{kind}: nothing is written, because the file is wrong: {agreement}")
     for name, content in files.items():
         write_bytes(path.parent / name, content)
-    return agreement
+    return Exported(tuple(path.parent / name for name in files), agreement)

@@ -29,9 +29,10 @@ _ACTIVATIONS = {
 }
 
 _HEAD = '''\
-"""A trained network in PyTorch: load()(images) returns the logits of uint8 (N, {height}, {width}, 3).
+"""A trained network in PyTorch. `load()(images)` returns logits, float32 (N, {classes}).
 
-Written by {producer}. Needs torch and safetensors.
+Images are uint8 (N, {height}, {width}, 3), RGB. It needs torch and safetensors.
+Written by {producer}.
 """
 
 {imports}from pathlib import Path
@@ -42,7 +43,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 FILE = Path(__file__).with_name({file!r})
-CLASSES = {classes}
+CLASSES = {names}
 MEAN, STD = torch.tensor({mean}), torch.tensor({std})
 
 '''
@@ -151,7 +152,8 @@ def torch_source(network: PlainNetwork, file: str) -> str:
         width=width,
         producer=network.metadata["producer"],
         imports="from functools import partial\n" if "partial(" in body else "",
-        classes=list(network.classes),
+        classes=len(network.classes),
+        names=list(network.classes),
         mean=list(inputs.mean),
         std=list(inputs.std),
     )

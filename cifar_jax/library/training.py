@@ -17,6 +17,8 @@ from cifar_jax.config.settings import FileConfig, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import InputError, UserError, counted, shown
+from cifar_jax.export.checked import Exported
+from cifar_jax.library.exporting import export_runs
 from cifar_jax.library.images import Images
 from cifar_jax.library.progress import progress_bar
 from cifar_jax.names import IN_PYTHON
@@ -89,6 +91,10 @@ class Runs:
     def diverged(self) -> dict[int, DivergedAt]:
         """Where the loss of a seed stopped being finite, by seed."""
         return {r.seed: r.diverged for r in self.results if isinstance(r, Diverged)}
+
+    def export(self, path: str | Path, seed: int | None = None) -> Exported:
+        """Write the network of a seed for another program, see `exporting.export_runs`."""
+        return export_runs(self, path, seed)
 
     def __repr__(self) -> str:
         found = 100 * self.test_accuracy[np.isfinite(self.test_accuracy)]

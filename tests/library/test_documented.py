@@ -13,7 +13,8 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_the_page() -> None:
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # An example writes a file.
     page = str(ROOT / "docs" / "library.md")
     failed, tried = doctest.testfile(page, module_relative=False, optionflags=OPTIONS)
     assert not failed
