@@ -49,6 +49,9 @@ _HOMES = {
     "Runs": "cifar_jax.library.training.Runs",
     "compare": "cifar_jax.library.comparison.compare",
     "Comparison": "cifar_jax.library.comparison.Comparison",
+    "load_predictor": "cifar_jax.library.predictor.load_predictor",
+    "Predictor": "cifar_jax.library.predictor.Predictor",
+    "Predictions": "cifar_jax.library.predictor.Predictions",
     "better": "cifar_jax.study.claims.better",
     "equivalent": "cifar_jax.study.claims.equivalent",
     "Scores": "cifar_jax.study.scores.Scores",
@@ -97,6 +100,9 @@ if TYPE_CHECKING:
     from cifar_jax.library.images import Images as Images
     from cifar_jax.library.images import from_arrays as from_arrays
     from cifar_jax.library.images import load as load
+    from cifar_jax.library.predictor import Predictions as Predictions
+    from cifar_jax.library.predictor import Predictor as Predictor
+    from cifar_jax.library.predictor import load_predictor as load_predictor
     from cifar_jax.library.training import Runs as Runs
     from cifar_jax.library.training import run as run
     from cifar_jax.study.claims import better as better

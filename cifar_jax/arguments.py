@@ -149,3 +149,13 @@ def count_of(flag: str) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def picture(text: str) -> str:
+    """Check the name of a picture: a file, a folder, or "-" for standard input."""
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise UserError(
+            f"IMAGE {shown(text)}: addresses are not fetched; download the picture, and give its "
+            "file, or - to read it from a pipe"
+        )
+    return text

@@ -21,14 +21,16 @@ from cifar_jax.configure import (
     read_config,
     start_libraries,
 )
-from cifar_jax.errors import UserError, printable, shown
+from cifar_jax.errors import UserError, counted, printable, shown
 from cifar_jax.flags import PROGRAM, flag_of
+from cifar_jax.names import STANDARD_INPUT
 from cifar_jax.parsers import (
     analyse_parser,
     chosen_parts,
     compare_parser,
     evaluate_parser,
     export_parser,
+    predict_parser,
     report_parser,
     seeds_parser,
     study_parser,
@@ -205,6 +207,25 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _predict(argv: list[str]) -> int:
+    arguments = predict_parser().parse_args(argv)
+    check_file(arguments)
+    if arguments.images.count(STANDARD_INPUT) > 1:
+        raise UserError(f"IMAGE {STANDARD_INPUT}: is given twice; standard input is one picture")
+    prepare_jax(arguments)
+    from cifar_jax.commands.predict import Source, Wanted, predict_run
+
+    source = Source(
+        arguments.run, arguments.arm, arguments.file, arguments.dataset, arguments.data_dir
+    )
+    wanted = Wanted(arguments.top, arguments.json, arguments.montage)
+    failed = predict_run(arguments.images, source, wanted)
+    if failed:
+        text = f"{PROGRAM}: {counted(failed, 'picture')} could not be read"
+        print(text, file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
 def _analyse(argv: list[str]) -> int:
     arguments = analyse_parser().parse_args(argv)
     check_file(arguments)
@@ -272,6 +293,7 @@ COMMANDS = {
     "study": _study,
     "report": _report,
     "evaluate": _evaluate,
+    "predict": _predict,
     "analyse": _analyse,
     "export": _export,
     "seeds": _seeds,

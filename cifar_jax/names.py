@@ -22,6 +22,7 @@ TABLE_TEXT = "table.md"
 
 # Both.
 ANALYSIS = "analysis.json"
+PREDICT = "predict.json"
 LOCK = "lock"
 REPORT = "report.html"
 REPORT_TEXT = "report.md"
@@ -53,3 +54,5 @@ EXPORTS = {
     "stablehlo": ".stablehlo",
     "torch": ".pt2",
 }
+
+STANDARD_INPUT = "-"  # as the name of a picture

@@ -3,7 +3,7 @@
 import argparse
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of
+from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, picture
 from cifar_jax.config.settings import WITHOUT_FLAGS
 from cifar_jax.errors import UserError, shown
 from cifar_jax.flags import (
@@ -23,8 +23,8 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, analyse, export, seeds, compare (each has "
-        "its own --help).",
+        epilog="Other commands: study, report, evaluate, predict, analyse, export, seeds, compare "
+        "(each has its own --help).",
     )
     add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -105,6 +105,59 @@ def evaluate_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="DIR",
         help="a run's directory, or the checkpoints directory in it",
+    )
+    add_moved_data(parser)
+    add_device(parser)
+    return parser
+
+
+def predict_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} predict",
+        description="Say what a trained network sees in pictures. A picture of any size is rotated "
+        "by its EXIF orientation. Its largest centred square is resized (Lanczos). Confidences are "
+        "calibrated on the run's validation images.",
+        epilog="Exit status: 0 if all pictures were read, 1 if not, 2 for wrong input.",
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=picture,
+        metavar="IMAGE",
+        help="files, folders of images, or - for standard input",
+    )
+    parser.add_argument(
+        "--run",
+        type=path_of("--run"),
+        required=True,
+        metavar="DIR",
+        help="a run's directory, or a study's, whose seeds answer as an ensemble",
+    )
+    parser.add_argument(
+        "--arm", type=name_of("--arm"), metavar="NAME", help="arm of the study, such as batch"
+    )
+    parser.add_argument(
+        "--file",
+        type=path_of("--file"),
+        metavar="FILE",
+        help="the experiment file, if the run has one; it is run",
+    )
+    parser.add_argument(
+        "--top",
+        type=count_of("--top"),
+        default=3,
+        metavar="K",
+        help="number of classes to name (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--montage",
+        type=path_of("--montage"),
+        metavar="PNG",
+        help="also draw the first 24 pictures with their answers",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.add_argument(
+        "--traceback", action="store_true", help="print the traceback of an error in --file"
     )
     add_moved_data(parser)
     add_device(parser)

@@ -22,6 +22,7 @@ PARSERS = {
     "study": parsers.study_parser,
     "report": parsers.report_parser,
     "evaluate": parsers.evaluate_parser,
+    "predict": parsers.predict_parser,
     "analyse": parsers.analyse_parser,
     "export": parsers.export_parser,
     "seeds": parsers.seeds_parser,
@@ -60,7 +61,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     words = shlex.split(command)
     name = words.pop(0) if words and not words[0].startswith("-") else "train"
     arguments = PARSERS[name]().parse_args(words)
-    if name in ("report", "evaluate", "analyse", "export", "seeds", "compare"):
+    if name in ("report", "evaluate", "predict", "analyse", "export", "seeds", "compare"):
         return
     config = configure.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)

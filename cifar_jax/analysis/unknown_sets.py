@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from cifar_jax.config import tables
 from cifar_jax.data.dataset import NAMES, load
 from cifar_jax.data.sources import decode, synthetic
 from cifar_jax.data.sources.contents import IMAGE_SHAPE, FolderOptions
-from cifar_jax.data.sources.folder import dataset_name, natural_order
+from cifar_jax.data.sources.folder import dataset_name, image_files
 from cifar_jax.data.sources.listing import EXTENSIONS
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError
@@ -56,19 +55,10 @@ def other_classes(shared: Shared) -> UnknownSet | None:
     return UnknownSet(OTHER_CLASSES, np.asarray(whole.test_images[rows[_spread(len(rows))]]))
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Yield the paths of all images in a folder and its folders, relative to it."""
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_order)
-        for name in sorted(files, key=natural_order):
-            if name[0] != "." and name.rpartition(".")[2].lower() in EXTENSIONS:
-                yield os.path.relpath(os.path.join(where, name), folder)
-
-
 def _folder(path: Path, shared: Shared) -> np.ndarray:
     """Decode the images of a folder, of its `test` if it has one. Other sizes are resized."""
     root = path / "test" if (path / "test").is_dir() else path
-    names = list(_image_files(root))
+    names = list(image_files(root))
     if not names:
         raise UserError(f"--unknown {path}: has no images; allowed: {', '.join(EXTENSIONS)}")
     names = [names[row] for row in _spread(len(names))]

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.commands.train import open_images
 from cifar_jax.errors import UserError
 from cifar_jax.export.checked import Exported, check_output, export_to, spread
 from cifar_jax.export.plain import plain_network
 from cifar_jax.names import EXPORTS
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.moved import Moved
-from cifar_jax.runner.resume import progress_text
 from cifar_jax.study.file import ExperimentFile
-from cifar_jax.study.network import restore
+from cifar_jax.study.network import open_images, restore
 
 
 def export_run(
@@ -48,8 +46,7 @@ def export_run(
     for wrong in network.damaged:
         display.say(f"{wrong}; exporting the one before")
     images = np.asarray(open_images(network, file, moved or Moved(), display).test_images)
-    done = progress_text(network.record.history, network.unfinished)
-    display.say(f"checkpoint after {done} in {network.directory}")
+    display.say(f"checkpoint after {network.progress} in {network.path}")
     plain = plain_network(network)
     path = output or directory / f"network{EXPORTS[kind]}"
     exported = export_to(path, kind, plain, images)

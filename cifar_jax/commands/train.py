@@ -20,7 +20,7 @@ from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.results import Finished
-from cifar_jax.runner.resume import progress_text, read_recorded
+from cifar_jax.runner.resume import read_recorded
 from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
 from cifar_jax.storage import write_text
@@ -28,7 +28,7 @@ from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.study.definition import check_file, make_run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm
-from cifar_jax.study.network import Network, restore
+from cifar_jax.study.network import open_images, restore
 
 
 class Diverged(Exception):
@@ -163,26 +163,6 @@ def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) 
     return results
 
 
-def open_images(
-    network: Network, file: ExperimentFile | None, moved: Moved, display: Display
-) -> Dataset:
-    """Load the images that a network was trained on.
-
-    Raises:
-        UserError: they are not found, or are other images.
-    """
-    record = network.record
-    config = moved.set_in(record.settings)
-    _, images = open_dataset(config, display.progress, (), file.dataset if file else None)
-    display.end_progress()
-    if images.fingerprint != record.dataset.fingerprint:
-        raise UserError(
-            f"{network.directory}: was trained on {record.dataset.name} "
-            f"{record.dataset.fingerprint[:12]}, not on {images.name} {images.fingerprint[:12]}"
-        )
-    return images
-
-
 def evaluate_run(
     checkpoint: Path,
     *,
@@ -203,12 +183,10 @@ def evaluate_run(
     """
     display = display or Display()
     network = restore(checkpoint, file, "--checkpoint")
-    directory, record = network.directory, network.record
     for wrong in network.damaged:
         display.say(f"{wrong}; evaluating the one before")
     images = open_images(network, file, moved or Moved(), display)
-    done = progress_text(record.history, network.unfinished)
-    display.say(f"checkpoint after {done} in {directory}")
+    display.say(f"checkpoint after {network.progress} in {network.path}")
     logits = network.logits(np.asarray(images.test_images))
     evaluation = evaluate_logits(logits, np.asarray(images.test_labels))
     say_evaluation(evaluation, images, display)

@@ -105,6 +105,7 @@ def in_float32(experiment: Experiment) -> Experiment:
 def plain_network(network: Network) -> PlainNetwork:
     """Return a restored network, ready for export."""
     record = network.record
+    assert record is not None
     about = {
         "dataset": f"{record.dataset.name}, fingerprint {record.dataset.fingerprint[:12]}",
         "trained": counted(len(record.history), "epoch"),

@@ -24,7 +24,14 @@ from cifar_jax.runner.programs import blank_state
 from cifar_jax.runner.results import Origin
 from cifar_jax.runner.resume import progress_text, read_record
 from cifar_jax.runner.torch_names import our_axes, our_layout, our_name
-from cifar_jax.runner.transfer import Taken, named_leaves, own_shapes, replaced, take
+from cifar_jax.runner.transfer import (
+    Taken,
+    named_leaves,
+    own_shapes,
+    replaced,
+    take,
+    tensors_digest,
+)
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".npy")
 LARGEST_FILE = 4 << 30  # bytes; a ResNet-18 has 45 million
@@ -77,15 +84,6 @@ def open_source(path: Path) -> Source:
     return _open_safetensors(path)
 
 
-def _digest(tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
 def _open_checkpoint(path: Path) -> Source:
     directory, index = find_checkpoints(path, "--init-from")
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
@@ -99,7 +97,7 @@ def _open_checkpoint(path: Path) -> Source:
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
     where = f"{directory} after {progress_text(record.history, unfinished)}"
     shapes = {name: value.shape for name, value in tensors.items()}
-    return Source(where, _digest(tensors), classes, shapes, tensors.__getitem__)
+    return Source(where, tensors_digest(tensors), classes, shapes, tensors.__getitem__)
 
 
 def _read_header(path: Path) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:

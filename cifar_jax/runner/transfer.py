@@ -1,5 +1,6 @@
 """Take initial values from another network, tensor by tensor."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,16 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """Return the leaves of a tree of dicts by name: "conv1.kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {parameter_name(path): leaf for path, leaf in leaves}
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 in hex of tensors with their names, dtypes and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

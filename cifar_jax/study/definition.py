@@ -70,13 +70,16 @@ def make_run(config: Config, file: ExperimentFile | None, workdir: Path, label: 
     return Run(config, experiment, hyper, workdir, label, words)
 
 
-def check_file(file: ExperimentFile | None, config: Config, where: Path) -> None:
+def check_file(
+    file: ExperimentFile | None, config: Config, where: Path, how: str = "after the command"
+) -> None:
     """Check that a recorded run or study is of the given experiment file.
 
     Args:
         file: the given file, or None.
         config: recorded.
         where: directory of the run or study, or one inside it.
+        how: a user gives the file, for the message.
 
     Raises:
         UserError: the record is of a file, and another one or none is given; or the reverse.
@@ -87,7 +90,5 @@ def check_file(file: ExperimentFile | None, config: Config, where: Path) -> None
     if recorded.file is None:
         raise UserError(f"{where}: is of no experiment file; leave out FILE")
     if file is None:
-        raise UserError(
-            f"{where}: needs the experiment file {recorded.file}; give it after the command"
-        )
+        raise UserError(f"{where}: needs the experiment file {recorded.file}; give it {how}")
     check_unchanged(file, recorded.sha256, where)

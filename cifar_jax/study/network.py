@@ -19,16 +19,21 @@ import jax
 import numpy as np
 
 from cifar_jax.core.train import Experiment
+from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.kernels import FastModel, jit
 from cifar_jax.names import STUDY
 from cifar_jax.runner.checkpoint import Checkpoints
+from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import holds_run
 from cifar_jax.runner.locate import find_checkpoints
+from cifar_jax.runner.moved import Moved
+from cifar_jax.runner.prepare import open_dataset
 from cifar_jax.runner.programs import blank_state
 from cifar_jax.runner.results import Diverged, Finished, RunRecord, Unfinished, read_results
-from cifar_jax.runner.resume import read_record
+from cifar_jax.runner.resume import progress_text, read_record
+from cifar_jax.runner.transfer import named_leaves, tensors_digest
 from cifar_jax.study.definition import build, check_file
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.rebuild import find_plan
@@ -39,30 +44,39 @@ FEW = 8  # At most as many images are one small batch, so that one image is not 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A run's network at its newest intact checkpoint.
+    """A trained network: a run's at its newest intact checkpoint, or that of a file.
 
     Attributes:
-        directory: of its checkpoints.
-        record: its config, images and history.
-        unfinished: steps of the next epoch; None at the end of an epoch.
+        path: of its checkpoints, or of the file.
+        classes: names of the classes, in the order of the logits.
         experiment: as this device trains it, see `build.for_device`.
         image_shape: of an image, (H, W, C).
         variables: "params" and "batch_stats" as evaluation uses them, trees of float arrays.
+        record: the run's config, images and history; None for a file.
+        unfinished: steps of the next epoch; None at the end of an epoch.
         damaged: a line for each newer checkpoint, which is damaged.
     """
 
-    directory: Path
-    record: RunRecord
-    unfinished: Unfinished | None
+    path: Path
+    classes: tuple[str, ...]
     experiment: Experiment
     image_shape: tuple[int, ...]
     variables: dict[str, Any]
+    record: RunRecord | None = None
+    unfinished: Unfinished | None = None
     damaged: tuple[str, ...] = ()
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return self.record.dataset.classes
+    def progress(self) -> str:
+        """How far a run was trained, such as "epoch 7 and 120 steps". Not for a file."""
+        assert self.record is not None
+        return progress_text(self.record.history, self.unfinished)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of its variables, in hex."""
+        leaves = named_leaves(self.variables)
+        return tensors_digest({name: np.asarray(leaf) for name, leaf in leaves.items()})
 
     @property
     def plain(self) -> Experiment:
@@ -106,13 +120,21 @@ def compiled(experiment: Experiment) -> Callable[[dict[str, Any], np.ndarray], j
     return program
 
 
-def restore(path: Path, file: ExperimentFile | None = None, flag: str = "--run") -> Network:
+_like = functools.cache(blank_state)  # The seeds of an arm share it.
+
+
+def restore(
+    path: Path,
+    file: ExperimentFile | None = None,
+    flag: str = "--run",
+    how: str = "after the command",
+) -> Network:
     """Restore the network of a run. Its images are not needed.
 
     Args:
         path: the run's directory, or the directory `checkpoints` in it.
         file: the run's experiment file, if it has one.
-        flag: with which the user gave the path, for messages.
+        flag, how: with which the user gives the path and the file, for messages.
 
     Raises:
         UserError: there is no intact checkpoint, or the file is not the run's.
@@ -120,15 +142,45 @@ def restore(path: Path, file: ExperimentFile | None = None, flag: str = "--run")
     directory, index = find_checkpoints(path, flag)
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
         record, unfinished = read_record(checkpoints, index)
-        check_file(file, record.settings, directory)
+        check_file(file, record.settings, directory, how)
         own = file.dataset if file else None
         shape = own.test_images.shape[1:] if own else IMAGE_SHAPE
         experiment, _ = build(record.settings, file)
-        state = checkpoints.read_state(blank_state(experiment, shape), index)
+        state = checkpoints.read_state(_like(experiment, shape), index)
         damaged = tuple(checkpoints.damaged())
     params, batch_stats = experiment.evaluated(state)
     variables = {"params": params, "batch_stats": batch_stats}
-    return Network(directory, record, unfinished, experiment, shape, variables, damaged)
+    classes = record.dataset.classes
+    return Network(directory, classes, experiment, shape, variables, record, unfinished, damaged)
+
+
+def open_images(
+    network: Network, file: ExperimentFile | None, moved: Moved, display: Display
+) -> Dataset:
+    """Open the images of a run.
+
+    Args:
+        network: of the run.
+        file: the run's experiment file, if it has one.
+        moved: where the images are now.
+        display: shows progress.
+
+    Raises:
+        UserError: they are not found, or are not the run's.
+    """
+    assert network.record is not None
+    own, wanted = file.dataset if file else None, network.record.dataset
+    config = moved.set_in(network.record.settings)
+    try:
+        _, images = open_dataset(config, display.progress, (), own)
+    finally:
+        display.end_progress()
+    if images.fingerprint != wanted.fingerprint:
+        raise UserError(
+            f"{network.path}: was trained on {wanted.name} {wanted.fingerprint[:12]}, not on "
+            f"{images.name} {images.fingerprint[:12]}"
+        )
+    return images
 
 
 def find_runs(directory: Path, arm: str | None = None, flag: str = "--run") -> list[Path]:

@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cifar_jax.commands.export import export_run
-from cifar_jax.commands.train import open_images
 from cifar_jax.names import EXPORTS
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.moved import Moved
-from cifar_jax.study.network import restore
+from cifar_jax.study.network import open_images, restore
 
 READERS = {
     "safetensors": (

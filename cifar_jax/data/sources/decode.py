@@ -4,10 +4,11 @@
 give their first picture. Images are rotated by their EXIF orientation.
 """
 
+import contextlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -44,8 +45,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_SIZE = f"{IMAGE_SHAPE[1]}x{IMAGE_SHAPE[0]}"
-_NOTES = {
+NOTES = {
     "constant": "{} of one constant colour",
     pixels.TRANSPARENT: "{} with transparent pixels, blended with white",
     pixels.DEPTH: "{} of more than 8 bits a channel, reduced to 8",
@@ -55,8 +55,9 @@ _NOTES = {
     "frames": "{} with several frames or pages, reduced to the first",
     "turned": "{} rotated by the EXIF orientation",
     "cropped": "{} not square, cropped to the centred square",
-    "resized": f"{{}} resized to {_SIZE}",
+    "resized": "{} resized to {side}x{side}",
 }
+_SIDE = IMAGE_SHAPE[0]  # pixels of width and height, by default
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,16 @@ class Decoded:
     """One decoded file.
 
     Attributes:
-        pixels: uint8 (32, 32, 3).
-        changes: keys of `_NOTES` that apply to it.
+        pixels: uint8 (side, side, 3).
+        changes: keys of `NOTES` that apply to it.
+        size: width and height before the crop, in pixels.
+        preview: the whole picture, at most as large as asked; None if not asked for.
     """
 
     pixels: np.ndarray
     changes: frozenset[str]
+    size: tuple[int, int]
+    preview: Image.Image | None = None
 
 
 def raise_problems(folder: str, problems: Sequence[tuple[str, str]]) -> None:
@@ -113,8 +118,8 @@ def _attempt(read: Callable[[], _T], default: _T) -> _T:
         return default
 
 
-def _convert(image: Image.Image, options: FolderOptions) -> Decoded:
-    """Decode an opened file."""
+def _convert(image: Image.Image, options: FolderOptions, side: int, preview: int) -> Decoded:
+    """Decode an opened file. Arguments as in `decode`."""
     layout = pixels.stored(image)
     turn = _attempt(lambda: image.getexif().get(_ORIENTATION), None)
     image.load()
@@ -125,43 +130,51 @@ def _convert(image: Image.Image, options: FolderOptions) -> Decoded:
             rgb = rgb.transpose(_TURNS[turn])
     if _attempt(lambda: bool(getattr(image, "is_animated", False)), False):
         changes.add("frames")
-    if rgb.size != IMAGE_SHAPE[1::-1]:
+    size, small = rgb.size, None
+    if preview:
+        small = ImageOps.contain(rgb, (preview, preview)) if max(size) > preview else rgb
+    if size != (side, side):
         changes.add("resized")
         if rgb.width != rgb.height:
             changes.add("cropped")
-        rgb = ImageOps.fit(rgb, IMAGE_SHAPE[1::-1], Image.Resampling.LANCZOS)
+        rgb = ImageOps.fit(rgb, (side, side), Image.Resampling.LANCZOS)
     array = np.asarray(rgb)
     if (array == array[0, 0]).all():
         changes.add("constant")
-    return Decoded(array, frozenset(changes))
+    return Decoded(array, frozenset(changes), size, small)
 
 
-def decode(path: str, options: FolderOptions) -> Decoded:
+def decode(
+    source: str | bytes, options: FolderOptions, side: int = _SIDE, preview: int = 0
+) -> Decoded:
     """Decode one file.
 
     Args:
-        path: of the file.
+        source: its path or its content.
         options: `resize` resamples (Lanczos) the largest centred square of images of another
             size.
+        side: width and height of the result, in pixels.
+        preview: largest width and height of the preview, in pixels; 0 for none.
 
     Raises:
         Unusable: the file is not a whole image, or has another size without `resize`.
         MachineError: out of memory.
     """
     try:
-        content = io.BytesIO(read_bytes(path, MOST_BYTES))
-        with Image.open(content, formats=_FORMATS) as image:
+        content = source if isinstance(source, bytes) else read_bytes(source, MOST_BYTES)
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
-            if (width, height) != IMAGE_SHAPE[1::-1]:
+            if (width, height) != (side, side):
                 if not options.resize:
                     raise Unusable(
-                        f"{width}x{height} pixels, but {_SIZE} are needed; --resize allows resizing"
+                        f"{width}x{height} pixels, but {side}x{side} are needed; --resize allows "
+                        "resizing"
                     )
                 if width * height > MOST_PIXELS:
                     raise Unusable(
                         f"{width}x{height} pixels; at most {MOST_PIXELS:,} can be resized"
                     )
-            return _convert(image, options)
+            return _convert(image, options, side, preview)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -171,39 +184,59 @@ def decode(path: str, options: FolderOptions) -> Decoded:
         ) from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         if isinstance(error, MemoryError) or "out of memory" in str(error):
-            raise MachineError(f"{path}: not enough memory to decode it") from None
+            where = "a picture" if isinstance(source, bytes) else source
+            raise MachineError(f"{where}: not enough memory to decode it") from None
         reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
         raise Unusable(f"cannot be read ({reason})") from None
 
 
-def _notes(names: Sequence[str], changes: Sequence[frozenset[str]]) -> list[str]:
+@contextlib.contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """Hide Pillow's warnings of metadata. Those of decompression bombs are errors.
+
+    Warnings belong to the process, so threads that call `decode` run within this.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def change_notes(
+    names: Sequence[str], changes: Sequence[frozenset[str]], side: int = _SIDE
+) -> list[str]:
     """Return a line for each kind of change, with the number of files and the first."""
     notes = []
-    for kind, text in _NOTES.items():
+    for kind, text in NOTES.items():
         if found := [name for name, of in zip(names, changes, strict=True) if kind in of]:
-            notes.append(f"{text.format(counted(len(found), 'image'))}; the first: {found[0]}")
+            line = text.format(counted(len(found), "image"), side=side)
+            notes.append(f"{line}; the first: {found[0]}")
     return notes
 
 
 def decode_files(
-    folder: str, names: Sequence[str], options: FolderOptions, progress: Callable[[int], None]
+    folder: str,
+    names: Sequence[str],
+    options: FolderOptions,
+    progress: Callable[[int], None],
+    side: int = _SIDE,
 ) -> tuple[np.ndarray, list[str]]:
     """Decode files in parallel.
 
     Args:
         folder: of the files.
         names: their paths in it.
-        options: see `decode`.
+        options, side: see `decode`.
         progress: receives the number of decoded files.
 
     Returns:
-        uint8 (len(names), 32, 32, 3), in their order, and notes on changes.
+        uint8 (len(names), side, side, 3), in their order, and notes on changes.
 
     Raises:
         UserError: files cannot be used; the message names them.
         MachineError: out of memory.
     """
-    images = np.empty((len(names), *IMAGE_SHAPE), np.uint8)
+    images = np.empty((len(names), side, side, 3), np.uint8)
     changes: list[frozenset[str]] = [frozenset()] * len(names)
     problems: dict[int, str] = {}
 
@@ -211,17 +244,14 @@ def decode_files(
         chunk = names[start : start + _CHUNK]
         for row, name in enumerate(chunk, start):
             try:
-                decoded = decode(os.path.join(folder, name), options)
+                decoded = decode(os.path.join(folder, name), options, side)
             except Unusable as error:
                 problems[row] = str(error)
                 continue
             images[row], changes[row] = decoded.pixels, decoded.changes
         return start + len(chunk)
 
-    # Pillow warns of metadata, and of decompression bombs, which are an error.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with pillow_warnings():
         pool = ThreadPoolExecutor(cpu_count())
         try:
             for done in pool.map(work, range(0, len(names), _CHUNK)):
@@ -229,4 +259,4 @@ def decode_files(
         finally:
             pool.shutdown(cancel_futures=True)
     raise_problems(folder, [(names[row], problems[row]) for row in sorted(problems)])
-    return images, _notes(names, changes)
+    return images, change_notes(names, changes, side)

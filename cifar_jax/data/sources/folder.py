@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from cifar_jax.data.sources.contents import (
     Progress,
     silent,
 )
-from cifar_jax.data.sources.listing import Listing, list_folder
+from cifar_jax.data.sources.listing import EXTENSIONS, Listing, list_folder
 from cifar_jax.data.subset import select_classes
 
 
@@ -60,6 +61,15 @@ def natural_order(path: str) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"([0-9]+)", name)
     # Text is at even positions and numbers at odd ones, so positions of two names compare.
     return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)], name
+
+
+def image_files(folder: Path) -> Iterator[str]:
+    """Yield the paths of all images in a folder and its folders, relative to it, in order."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_order)
+        for name in sorted(files, key=natural_order):
+            if name[0] != "." and name.rpartition(".")[2].lower() in EXTENSIONS:
+                yield os.path.relpath(os.path.join(where, name), folder)
 
 
 def _decode_listing(
