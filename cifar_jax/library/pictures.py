@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def find_sources(names: Iterable[str], standard_input: BinaryIO) -> list[Source]:
-    """Return the pictures that names stand for, in their order.
+    """Return the pictures of all names, in their order.
 
     Args:
         names: of files, of folders, whose images and folders count, and "-" for standard input.
