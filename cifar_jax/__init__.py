@@ -34,7 +34,7 @@ _HOMES = {
     "nesterov": "cifar_jax.core.optimizers.nesterov",
     "adamw": "cifar_jax.core.optimizers.adamw",
     "Muon": "cifar_jax.core.optimizers.Muon",
-    "LayerRates": "cifar_jax.core.optimizers.LayerRates",
+    "LayerRates": "cifar_jax.config.layer_rates.LayerRates",
     "StepDecay": "cifar_jax.core.optim.StepDecay",
     "constant": "cifar_jax.core.schedules.constant",
     "Cosine": "cifar_jax.core.schedules.Cosine",
@@ -63,6 +63,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from jax import nn as nn
 
+    from cifar_jax.config.layer_rates import LayerRates as LayerRates
     from cifar_jax.core.inputs import Inputs as Inputs
     from cifar_jax.core.inputs import random_crop_and_flip as random_crop_and_flip
     from cifar_jax.core.model import CNN as CNN
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from cifar_jax.core.optim import Hyper as Hyper
     from cifar_jax.core.optim import StepDecay as StepDecay
     from cifar_jax.core.optim import sgd as sgd
-    from cifar_jax.core.optimizers import LayerRates as LayerRates
     from cifar_jax.core.optimizers import Muon as Muon
     from cifar_jax.core.optimizers import adamw as adamw
     from cifar_jax.core.optimizers import nesterov as nesterov

@@ -14,6 +14,7 @@ from cifar_jax.config.build import (
     hyperparams,
     parameter_names,
 )
+from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.settings import (
     MODELS,
     NORMS,
@@ -27,7 +28,7 @@ from cifar_jax.core import optimizers, schedules
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Optimizer, Schedule, StepDecay, sgd
-from cifar_jax.core.optimizers import LayerRates, Muon
+from cifar_jax.core.optimizers import Muon
 from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy

@@ -34,6 +34,7 @@ from cifar_jax.analysis.numbers import (
 )
 from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import Shared, TrainedRun
+from cifar_jax.core.inputs import call
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.kernels import jit
@@ -94,7 +95,7 @@ def evaluated_loss(
     def loss(params: Any) -> jax.Array:
         variables = {"params": params, "batch_stats": batch_stats}
         logits: Any = experiment.model.apply(variables, x, train=False)
-        return experiment.loss_of(logits, labels, hyper)
+        return call(experiment.loss, logits, labels, hyper=hyper)
 
     return loss
 

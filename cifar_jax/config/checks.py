@@ -3,10 +3,10 @@
 import jax
 
 from cifar_jax.config.build import build_model, first_width, layer_rates, parameter_names
+from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.layerwise import check_patterns
 from cifar_jax.config.settings import Config, ModelConfig, TrainingConfig
 from cifar_jax.core.optim import sgd
-from cifar_jax.core.optimizers import LayerRates
 from cifar_jax.errors import UserError
 
 

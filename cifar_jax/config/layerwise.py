@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from cifar_jax.core.optimizers import matches
+from cifar_jax.config.layer_rates import matches
 from cifar_jax.errors import UserError, shown
 
 Rates = tuple[tuple[str, float], ...]

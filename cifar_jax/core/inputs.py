@@ -11,9 +11,6 @@ from jax import Array, lax
 
 PADDING = 4
 
-Augment = Callable[..., Array]
-Mix = Callable[[Array, Array, Array], tuple[Array, Array]]
-
 
 def call(function: Callable[..., Any], *args: Any, **offered: Any) -> Any:
     """Call a function with those of the `offered` values that it has parameters for."""
@@ -23,24 +20,20 @@ def call(function: Callable[..., Any], *args: Any, **offered: Any) -> Any:
 
 def random_crop_and_flip(key: Array, images: Array) -> Array:
     """Flip with probability 0.5, pad by 4 black pixels, cut a random window: uint8 (B, H, W, C)."""
-    n = images.shape[0]
     flip_key, offset_key = jax.random.split(key)
-    flip = jax.random.bernoulli(flip_key, 0.5, (n,))
-    top, left = jax.random.randint(offset_key, (2, n), 0, 2 * PADDING + 1)
+    flip = jax.random.bernoulli(flip_key, 0.5, (len(images),))
+    top, left = jax.random.randint(offset_key, (2, len(images)), 0, 2 * PADDING + 1)
     return crop_and_flip(images, flip, top, left)
 
 
 def crop_and_flip(images: Array, flip: Array, top: Array, left: Array) -> Array:
     """Flip some images, uint8 (B, H, W, C), and cut a window out of each padded image.
 
-    Args:
-        flip: bool (B,), left to right.
-        top, left: int32 (B,), corner of the window in the padded image, 0 to 2 * PADDING.
+    `flip` is bool (B,). `top` and `left`, int32 (B,) in 0 ... 2 * PADDING, are its corner.
     """
     images = jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
     padded = jnp.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
-    shape = images.shape[1:]
-    window = jax.vmap(lambda image, y, x: lax.dynamic_slice(image, (y, x, 0), shape))
+    window = jax.vmap(lambda image, y, x: lax.dynamic_slice(image, (y, x, 0), images.shape[1:]))
     return window(padded, top, left)
 
 
@@ -58,8 +51,8 @@ class Inputs:
         function: replaces all of these: (key, uint8 images) -> x. In evaluation `key` is None.
     """
 
-    augment: tuple[Augment, ...] = (random_crop_and_flip,)
-    mix: tuple[Mix, ...] = ()
+    augment: tuple[Callable[..., Array], ...] = (random_crop_and_flip,)
+    mix: tuple[Callable[[Array, Array, Array], tuple[Array, Array]], ...] = ()
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
     dtype: str = "float32"

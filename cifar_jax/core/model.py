@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from cifar_jax.core.norms import norm_layer, wide
 
@@ -19,7 +20,7 @@ def torch_init(fan_in: int) -> dict[str, Any]:
     """
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return {"kernel_init": init, "bias_init": init}
@@ -46,7 +47,7 @@ class CNN(nn.Module):
 
     num_classes: int = 10
     norm: str = "none"
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    activation: Callable[[Array], Array] = nn.relu
     dropout: float = 0.5
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 256
@@ -56,7 +57,7 @@ class CNN(nn.Module):
 
     HEAD: ClassVar[str] = "dense2"  # name of the last layer
 
-    def normalise(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+    def normalise(self, x: Array, index: int, train: bool) -> Array:
         """Apply the norm layer `norm<index>`, if the network has one there."""
         if self.norm == "none" or (self.norm == "instance" and x.ndim == 2):
             return x
@@ -64,7 +65,7 @@ class CNN(nn.Module):
         layer = norm_layer(self.norm, name, self.norm_groups, self.norm_momentum)
         return layer(x, train=train and name not in self.frozen_norms)
 
-    def block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+    def block(self, x: Array, index: int, train: bool) -> Array:
         """Apply block `index`, from 1: (N, H, W, C) -> (N, H // 2, W // 2, widths[index - 1])."""
         features, init = self.widths[index - 1], torch_init(9 * x.shape[-1])
         x = nn.Conv(features, (3, 3), dtype=x.dtype, name=f"conv{index}", **init)(x)
@@ -72,7 +73,7 @@ class CNN(nn.Module):
         return nn.max_pool(x, (2, 2), (2, 2))
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Return the logits, (N, num_classes), of x, float (N, H, W, C), normalised.
 
         H and W are at least 2 ** len(widths). With `train`, use dropout (random numbers "dropout")

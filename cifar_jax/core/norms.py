@@ -3,15 +3,14 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from flax.typing import Initializer
-from jax import lax
+from flax.linen.initializers import Initializer, ones, zeros
+from jax import Array, lax
 
 EPSILON = 1e-5
 
 
-def wide(x: jax.Array) -> jax.Array:
+def wide(x: Array) -> Array:
     """Cast x to float32, unless its dtype is wider (Micikevicius et al. 2018, arXiv 1710.03740)."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -21,17 +20,13 @@ class BatchNorm(nn.Module):
 
     The batch is normalised by its biased variance. The running average takes the unbiased one,
     n / (n - 1) times as large, as in PyTorch; `flax.linen.BatchNorm` takes the biased one.
-
-    Attributes:
-        momentum: weight of the old running value, 1 - PyTorch's `momentum`.
-        scale_init: initializer of the scale.
     """
 
-    momentum: float = 0.9
-    scale_init: Initializer = nn.initializers.ones
+    momentum: float = 0.9  # weight of the old running value, 1 - PyTorch's `momentum`
+    scale_init: Initializer = ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Normalise each channel of x, float (..., C); the result has its shape and dtype.
 
         Training uses the batch's statistics, of at least 2 values a channel, and updates the
@@ -39,7 +34,7 @@ class BatchNorm(nn.Module):
         """
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        bias = self.param("bias", zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         mean, var = running_mean.value, running_var.value
@@ -55,21 +50,14 @@ class BatchNorm(nn.Module):
 
 
 def norm_layer(
-    norm: str,
-    name: str,
-    groups: int = 8,
-    momentum: float = 0.9,
-    scale_init: Initializer = nn.initializers.ones,
-) -> Callable[..., jax.Array]:
-    """Return a norm layer, a function of (x, train=...) like `BatchNorm.__call__`.
+    norm: str, name: str, groups: int = 8, momentum: float = 0.9, scale_init: Initializer = ones
+) -> Callable[..., Array]:
+    """Return the norm layer `name`, a function of (x, train=...) like `BatchNorm.__call__`.
 
-    Args:
-        norm: "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7),
-            which is the same in training and evaluation: "layer" with one group, "instance" with a
-            group a channel, or "group". All have a scale and a bias a channel.
-        name: of the sub-module.
-        groups: of "group", of neighbouring channels; divides the channels.
-        momentum, scale_init: see `BatchNorm`; only "batch" has a momentum.
+    `norm` is "batch", which alone has a momentum, or a Group Normalization (Wu & He 2018, arXiv
+    1803.08494, equations 1 to 7): "layer" with one group, "instance" with a group a channel, or
+    "group" with `groups` groups of neighbouring channels. These are the same in training and
+    evaluation. All have a scale and a bias a channel.
     """
     if norm == "batch":
         return BatchNorm(momentum, scale_init, name=name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from cifar_jax.core.train import cross_entropy
 
@@ -12,14 +13,11 @@ ATTEMPTS = 10  # boxes drawn for an image; if none fits, the image stays whole
 
 
 def box_mask(
-    shape: tuple[int, ...], top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array
-) -> jax.Array:
+    shape: tuple[int, ...], top: Array, left: Array, height: Array | int, width: Array | int
+) -> Array:
     """Mark the pixels in each image's box, clipped at the edges: bool (B, H, W, 1).
 
-    Args:
-        shape: (H, W).
-        top, left: int32 (B,), may be negative.
-        height, width: int32 (B,) or ().
+    `shape` is (H, W). The others are int32 (B,), or () of all boxes; a corner may be negative.
     """
     rows, columns = jnp.arange(shape[0]), jnp.arange(shape[1])
     in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
@@ -40,27 +38,18 @@ class Cutout:
 
     size: int = 16
 
-    def __call__(
-        self, key: jax.Array, x: jax.Array, targets: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, key: Array, x: Array, targets: Array) -> tuple[Array, Array]:
         n, height, width, _ = x.shape
         row_key, column_key = jax.random.split(key)
         row = jax.random.randint(row_key, (n,), 0, height)
         column = jax.random.randint(column_key, (n,), 0, width)
-        return cut_out(x, row, column, self.size), targets
+        return self.cut_out(x, row, column), targets
 
-
-def cut_out(x: jax.Array, row: jax.Array, column: jax.Array, size: int) -> jax.Array:
-    """Set a square around (row, column) to zero. It begins `size // 2` pixels before them.
-
-    Args:
-        x: float (B, H, W, C), normalised: zero is the mean colour.
-        row, column: int32 (B,).
-        size: side of the square in pixels.
-    """
-    side = jnp.asarray(size, jnp.int32)
-    mask = box_mask(x.shape[1:3], row - size // 2, column - size // 2, side, side)
-    return jnp.where(mask, jnp.zeros((), x.dtype), x)
+    def cut_out(self, x: Array, row: Array, column: Array) -> Array:
+        """Set the square around each centre, int32 (B,), to zero, the mean: float (B, H, W, C)."""
+        top, left = row - self.size // 2, column - self.size // 2
+        mask = box_mask(x.shape[1:3], top, left, self.size, self.size)
+        return jnp.where(mask, jnp.zeros((), x.dtype), x)
 
 
 @dataclass(frozen=True)
@@ -80,9 +69,7 @@ class RandomErasing:
     area: tuple[float, float] = (0.02, 0.4)
     ratio: float = 0.3
 
-    def boxes(
-        self, key: jax.Array, n: int, shape: tuple[int, ...]
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def boxes(self, key: Array, n: int, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """Draw top, left, height and width of each image's box, int32 (n,); 0 x 0 for no box."""
         key_area, key_ratio, key_top, key_left, key_whether = jax.random.split(key, 5)
         draws = (ATTEMPTS, n)
@@ -100,7 +87,7 @@ class RandomErasing:
         left = jax.random.randint(key_left, (n,), 0, shape[1] - width + 1)
         return top, left, height, width
 
-    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    def __call__(self, key: Array, images: Array) -> Array:
         """Erase boxes of a batch: uint8 (B, H, W, C)."""
         box_key, noise_key = jax.random.split(key)
         boxes = self.boxes(box_key, len(images), images.shape[1:3])
@@ -123,9 +110,7 @@ class Mixup:
     num_classes: int
     alpha: float = 1.0
 
-    def __call__(
-        self, key: jax.Array, x: jax.Array, targets: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, key: Array, x: Array, targets: Array) -> tuple[Array, Array]:
         wide = jnp.promote_types(x.dtype, jnp.float32)
         weight_key, order_key = jax.random.split(key)
         weight = jax.random.beta(weight_key, self.alpha, self.alpha, dtype=wide)
@@ -149,7 +134,7 @@ class LabelSmoothing:
 
     share: float
 
-    def __call__(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    def __call__(self, logits: Array, targets: Array) -> Array:
         if targets.ndim == 1:
             targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
         return cross_entropy(logits, optax.smooth_labels(targets, self.share))

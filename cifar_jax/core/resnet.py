@@ -9,12 +9,13 @@ kernels from N(0, 2 / fan_out) (He et al. 2015, arXiv 1502.01852, equation 14). 
 convolutions, which only networks without norms have, start at zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from cifar_jax.core.model import torch_init
 from cifar_jax.core.norms import norm_layer, wide
@@ -24,33 +25,26 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 @dataclass(frozen=True)
 class Layers:
-    """Convolutions and norms of a network; attributes as in `ResNet`."""
+    """What all blocks of a network share; attributes as in `ResNet`."""
 
     norm: str
+    shortcut: str
+    zero_init: bool
     norm_groups: int
     norm_momentum: float
     frozen_norms: tuple[str, ...]
 
-    def conv(self, x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
+    def conv(self, x: Array, features: int, size: int, stride: int, name: str) -> Array:
         """Convolve with PyTorch's padding: (N, H, W, C) -> (N, H / stride, W / stride, features).
 
         H / stride and W / stride are rounded up. There is a bias if no norm follows.
         """
-        layer = nn.Conv(
-            features,
-            (size, size),
-            strides=stride,
-            padding=size // 2,
-            use_bias=self.norm == "none",
-            dtype=x.dtype,
-            kernel_init=he_normal,
-            name=name,
-        )
-        return layer(x)
+        conv = partial(nn.Conv, use_bias=self.norm == "none", kernel_init=he_normal)
+        return conv(features, (size, size), stride, size // 2, dtype=x.dtype, name=name)(x)
 
     def normalise(
-        self, parent: nn.Module, name: str, x: jax.Array, train: bool, zero_scale: bool = False
-    ) -> jax.Array:
+        self, parent: nn.Module, name: str, x: Array, train: bool, zero_scale: bool = False
+    ) -> Array:
         """Apply the norm layer `name` of `parent`, if the network has norms."""
         if self.norm == "none":
             return x
@@ -68,44 +62,35 @@ class Downsample(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Project: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         x = self.layers.conv(x, self.features, 1, self.stride, "0")
         return self.layers.normalise(self, "1", x, train)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with their norms, and the shortcut around them.
-
-    Attributes:
-        features: output channels.
-        stride: of the first convolution.
-        shortcut, zero_init: see `ResNet`.
-    """
+    """Two 3x3 convolutions, the first with the stride, and the shortcut around them."""
 
     layers: Layers
     features: int
     stride: int
-    shortcut: str
-    zero_init: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Apply the block: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         layers = self.layers
         y = layers.conv(x, self.features, 3, self.stride, "conv1")
         y = nn.relu(layers.normalise(self, "norm1", y, train))
         y = layers.conv(y, self.features, 3, 1, "conv2")
-        y = layers.normalise(self, "norm2", y, train, self.zero_init)
-        if self.shortcut == "none":
+        y = layers.normalise(self, "norm2", y, train, layers.zero_init)
+        if layers.shortcut == "none":
             return nn.relu(y)
-        if x.shape != y.shape:
-            if self.shortcut == "project":
-                project = Downsample(layers, self.features, self.stride, name="downsample")
-                x = project(x, train=train)
-            else:
-                x = x[:, :: self.stride, :: self.stride]
-                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
+        if x.shape != y.shape and layers.shortcut == "project":
+            project = Downsample(layers, self.features, self.stride, name="downsample")
+            x = project(x, train=train)
+        elif x.shape != y.shape:
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
         return nn.relu(y + x)
 
 
@@ -116,16 +101,13 @@ class Stage(nn.Module):
     blocks: int
     features: int
     stride: int
-    shortcut: str
-    zero_init: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Apply the blocks: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
-            block = (self.layers, self.features, stride, self.shortcut, self.zero_init)
-            x = Block(*block, name=str(i))(x, train=train)
+            x = Block(self.layers, self.features, stride, name=str(i))(x, train=train)
         return x
 
 
@@ -162,22 +144,14 @@ class ResNet(nn.Module):
     HEAD: ClassVar[str] = "fc"  # name of the last layer
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Compute the logits of a batch.
-
-        Args:
-            x: float (N, H, W, C), normalised.
-            train: use dropout (random numbers "dropout") and the batch's statistics.
-
-        Returns:
-            (N, num_classes), float32 or wider. The other layers compute in the dtype of x.
-        """
-        layers = Layers(self.norm, self.norm_groups, self.norm_momentum, self.frozen_norms)
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Return the logits, (N, num_classes), of x, float (N, H, W, C); see `CNN.__call__`."""
+        names = [field.name for field in fields(Layers)]
+        layers = Layers(*(getattr(self, name) for name in names))
         x = layers.conv(x, self.widths[0], 3, 1, "conv1")
         x = nn.relu(layers.normalise(self, "norm1", x, train))
         for i, (blocks, features) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
-            stage = (layers, blocks, features, min(i, 2), self.shortcut, self.zero_init)
-            x = Stage(*stage, name=f"layer{i}")(x, train=train)
+            x = Stage(layers, blocks, features, min(i, 2), name=f"layer{i}")(x, train=train)
         x = jnp.mean(wide(x), axis=(1, 2))
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         return nn.Dense(self.num_classes, name="fc", **torch_init(x.shape[-1]))(x)

@@ -25,11 +25,9 @@ INIT, ORDER, INPUTS, DROPOUT = range(4)  # purposes of random numbers
 
 
 def cross_entropy(logits: Array, targets: Array) -> Array:
-    """Return the mean softmax cross-entropy in nats, float ().
+    """Return the mean softmax cross-entropy of logits, float (B, classes), in nats, float ().
 
-    Args:
-        logits: float (B, classes).
-        targets: labels, int32 (B,), or soft labels, float (B, classes): the share of each class.
+    Targets are labels, int32 (B,), or soft labels, float (B, classes): the share of each class.
     """
     if targets.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
@@ -79,11 +77,6 @@ class Experiment:
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Inputs):
             object.__setattr__(self, "inputs", Inputs(function=self.inputs))
-
-    def loss_of(self, logits: Array, targets: Array, hyper: Hyper) -> Array:
-        """Return the loss, float ()."""
-        loss: Array = call(self.loss, logits, targets, hyper=hyper)
-        return loss
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return the number of steps of an epoch, counting a last partial batch."""
@@ -178,7 +171,7 @@ def step_loss(
         rngs={"dropout": draw_key(state.key, DROPOUT, state.step)},
         mutable=["batch_stats"],
     )
-    loss = experiment.loss_of(logits, targets, hyper)
+    loss = call(experiment.loss, logits, targets, hyper=hyper)
     return loss, (count_correct(logits, targets), updated.get("batch_stats", {}))
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cifar_jax.config.layer_rates import parameter_name
 from cifar_jax.config.settings import NORMS, Config
 from cifar_jax.core.inputs import call
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.optimizers import parameter_name
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, init_state, predict, train_step
 from cifar_jax.errors import UserError, counted
@@ -159,7 +159,10 @@ class _Checks:
         """Check the loss."""
         function = self.experiment.loss
         with self.calls(function, "loss(logits, targets)"):
-            loss = jax.eval_shape(self.experiment.loss_of, logits, targets, self.hyper)
+            loss = jax.eval_shape(
+                lambda hyper, *given: call(function, *given, hyper=hyper),
+                *(self.hyper, logits, targets),
+            )
         if not hasattr(loss, "shape") or loss.shape != ():
             raise self.wrong(
                 function, f"the loss of 2 images is {_shape(loss)}; must be one number, as a mean"

@@ -12,7 +12,6 @@ from cifar_jax.core.regularise import (
     Mixup,
     RandomErasing,
     box_mask,
-    cut_out,
 )
 from cifar_jax.core.train import count_correct, cross_entropy
 
@@ -30,7 +29,7 @@ def test_cutout_is_numpys_at_every_centre(size: int) -> None:
     for image, (y, x) in zip(expected, centres, strict=True):
         top, left = y - size // 2, x - size // 2
         image[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
-    actual = cut_out(jnp.asarray(images), centres[:, 0], centres[:, 1], size)
+    actual = Cutout(size).cut_out(jnp.asarray(images), centres[:, 0], centres[:, 1])
     np.testing.assert_array_equal(actual, expected)
 
 

@@ -44,7 +44,7 @@ def test_strided_convolutions_are_numpys_windows(shape: tuple[int, ...], size: i
     class Conv(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            return Layers("batch", 8, 0.9, ()).conv(x, 5, size, 2, "conv")
+            return Layers("batch", "pad", True, 8, 0.9, ()).conv(x, 5, size, 2, "conv")
 
     rng = np.random.default_rng(1)
     x = rng.normal(size=shape).astype(np.float32)
@@ -62,7 +62,7 @@ def test_strided_convolutions_are_numpys_windows(shape: tuple[int, ...], size: i
 def test_padding_shortcut_skips_positions_and_adds_zero_channels(side: int) -> None:
     """With a last scale of zero a block is its shortcut."""
     x = X[:, :side, :side]
-    block = Block(Layers("batch", 8, 0.9, ()), 8, 2, shortcut="pad", zero_init=True)
+    block = Block(Layers("batch", "pad", True, 8, 0.9, ()), 8, 2)
     y = block.apply(block.init(jax.random.key(0), x, train=False), x, train=False)
     np.testing.assert_array_equal(y[..., :3], np.maximum(x[:, ::2, ::2], 0))
     assert y.shape == (3, 4, 4, 8)
