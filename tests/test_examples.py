@@ -47,13 +47,21 @@ SMALLER = {
     "per_class=20": "per_class=1",
     "widths=(16, 32, 64), hidden=128": "widths=(4,), hidden=8",
     "widths=(32, 64, 128), hidden=256": "widths=(8,), hidden=8",
+    "(64, 256, 256)": "(4, 4, 4)",
     "epochs=30": "epochs=3",
     "epochs=16": "epochs=2",
+}
+
+FEW_ARMS = {
+    "budget": ("--arms", "narrow,wide_short"),
+    "airbench94_ablation": ("--arms", "full,no_muon"),
 }
 
 
 def tiny(name: str, folder: Path) -> Path:
     """Write an example with a smaller network and fewer images into a folder."""
+    if name == "airbench94_ablation":  # It imports the recipe.
+        tiny("airbench94", folder)
     text = (EXAMPLES / f"{name}.py").read_text()
     for written, small in SMALLER.items():
         if not (name == "budget" and written == 'norm="batch"'):  # It has widths.
@@ -75,7 +83,7 @@ def study(name: str, ten: Path, folder: Path, *flags: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_example_asks_its_question(name: str, ten: Path, tmp_path: Path) -> None:
-    own = ("--arms", "narrow,wide_short") if name == "budget" else ("--epochs", "1")
+    own = FEW_ARMS.get(name, ()) + (() if name == "budget" else ("--epochs", "1"))
     summary = study(name, ten, tmp_path, *own)
     assert summary["title"].endswith("?")
     assert (tmp_path / "w" / "report.md").read_text().startswith(f"# {summary['title']} (")
