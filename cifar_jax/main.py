@@ -255,14 +255,13 @@ def _export(argv: list[str]) -> int:
     arguments = export_parser().parse_args(argv)
     check_file(arguments)
     prepare_jax(arguments)
-    from cifar_jax.commands.export import export_run
+    from cifar_jax.commands.export import Wanted, export_run
     from cifar_jax.runner.moved import Moved
     from cifar_jax.study.file import load_file
 
     export_run(
         arguments.run,
-        arguments.format,
-        arguments.output,
+        Wanted(arguments.format, arguments.output, arguments.input),
         file=load_file(arguments.file) if arguments.file else None,
         moved=Moved(arguments.dataset, arguments.data_dir),
     )

@@ -234,6 +234,14 @@ def export_parser() -> argparse.ArgumentParser:
         "for ONNX Runtime and others; stablehlo: for jax.export; torch: a program of torch.export",
     )
     parser.add_argument(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        metavar="uint8|float32",
+        help="pixels that the file takes: uint8, from 0 to 255, or float32, from 0 to 1 (default: "
+        "uint8)",
+    )
+    parser.add_argument(
         "--output",
         type=path_of("--output"),
         metavar="FILE",

@@ -1,5 +1,6 @@
 """The command `export`: write a run's network for other programs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,24 @@ from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.network import open_images, restore
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks for.
+
+    Attributes:
+        kind: a format of `names.EXPORTS`.
+        output: the file; None for one in the run's directory.
+        pixels: dtype of the images that the file takes, see `PlainNetwork`.
+    """
+
+    kind: str
+    output: Path | None = None
+    pixels: str = "uint8"
+
+
 def export_run(
     directory: Path,
-    kind: str,
-    output: Path | None = None,
+    wanted: Wanted,
     *,
     file: ExperimentFile | None = None,
     moved: Moved | None = None,
@@ -27,8 +42,7 @@ def export_run(
 
     Args:
         directory: of the run.
-        kind: a format of `names.EXPORTS`.
-        output: the file; by default in the run's directory.
+        wanted: format, file and pixels.
         file: the run's experiment file, if it has one.
         moved: where the images are now.
         display: shows the result.
@@ -40,15 +54,16 @@ def export_run(
     display = display or Display()
     if runs := sorted(directory.glob("*/seed*")):
         raise UserError(f"--run {directory}: is a study; name one of its runs, such as {runs[0]}")
-    if output is not None:
-        check_output(output, kind, "--output")
+    kind, path = wanted.kind, wanted.output
+    if path is not None:
+        check_output(path, kind, "--output")
     network = restore(directory, file)
     for wrong in network.damaged:
         display.say(f"{wrong}; exporting the one before")
     images = np.asarray(open_images(network, file, moved or Moved(), display).test_images)
     display.say(f"checkpoint after {network.progress} in {network.path}")
-    plain = plain_network(network)
-    path = output or directory / f"network{EXPORTS[kind]}"
+    plain = plain_network(network, wanted.pixels)
+    path = path or directory / f"network{EXPORTS[kind]}"
     exported = export_to(path, kind, plain, images)
     display.say(f"{kind}: {exported.agreement}")
     trained = network.experiment.inputs.dtype
@@ -59,6 +74,6 @@ def export_run(
             f"trained in {trained}, exported in float32: same class for "
             f"{int(np.sum(before == after)):,} of {len(images):,} images"
         )
-    for path in exported.files:
-        display.say(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    for written in exported.files:
+        display.say(f"wrote {written} ({written.stat().st_size:,} bytes)")
     return exported

@@ -110,7 +110,7 @@ def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) 
         for name, content in files.items():
             (Path(directory) / name).write_bytes(content)
         reader = chosen.load(Path(directory) / path.name, network)
-        found = in_batches(reader.logits, images)
+        found = in_batches(reader.logits, network.given(images))
     agreement = compare_logits(reader.name, found, network.logits(images))
     if not agreement.holds:
         raise UserError(f"{kind}: nothing is written, because the file is wrong: {agreement}")

@@ -3,8 +3,8 @@
 Every file format that we write, and the page that runs a network in a browser, read this list. Each
 node has one output. Semantics are those of ONNX, opset 17, with these conventions:
 
-- The input `IMAGES` is uint8 (N, H, W, 3). The first node casts it; all others compute in float32
-  or bool. Sizes are fixed, except that of images, N: in shapes it is -1.
+- The input `IMAGES` is (N, H, W, 3), uint8 or float32. All nodes compute in float32 or bool; the
+  first casts uint8. Sizes are fixed, except that of images, N: in shapes it is -1.
 - Constants are inputs like all others. What ONNX passes as tensors of integers or as an optional
   minimum is an attribute here: `shape`, `axes`, `starts`, `pads`, ...
 - Images between `Conv` and `MaxPool` are (N, C, H, W), but nothing relies on it.
@@ -74,12 +74,14 @@ class Graph:
         nodes: each after the nodes whose outputs it reads.
         constants: float32 or bool, by name.
         output: name of the logits, float32 (N, classes).
+        pixels: dtype of the images, "uint8" or "float32".
     """
 
     image_shape: tuple[int, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray]
     output: str
+    pixels: str = "uint8"
 
     @property
     def parameters(self) -> int:

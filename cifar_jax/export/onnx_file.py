@@ -20,7 +20,7 @@ _AS_INPUTS = {
     "Pad": ("pads", "value"),
     "ReduceSum": ("axes",),
 }
-_TYPES = {"float32": 1, "bool": 9}  # onnx.TensorProto.DataType
+_TYPES = {"float32": 1, "uint8": 2, "bool": 9}  # onnx.TensorProto.DataType
 
 
 def _packages() -> tuple[Any, Any]:
@@ -37,7 +37,7 @@ def _packages() -> tuple[Any, Any]:
 def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
     """Return a graph as the content of an ONNX file, checked by ONNX's checker.
 
-    Its input `images` is uint8 (N, H, W, 3), its output `logits` float32 (N, classes); N is free.
+    Its input `images` is (N, H, W, 3), its output `logits` float32 (N, classes); N is free.
 
     Args:
         graph: of a network.
@@ -51,13 +51,13 @@ def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
     constants = dict(graph.constants)
     nodes = [_written(helper, node, constants) for node in graph.nodes]
     nodes.append(helper.make_node("Identity", [graph.output], ["logits"], name="logits"))
-    classes = graph.nodes[-1].shape[-1]
+    images, logits = ["N", *graph.image_shape], ["N", graph.nodes[-1].shape[-1]]
     model = helper.make_model(
         helper.make_graph(
             nodes,
             "network",
-            [helper.make_tensor_value_info(IMAGES, 2, ["N", *graph.image_shape])],
-            [helper.make_tensor_value_info("logits", 1, ["N", classes])],
+            [helper.make_tensor_value_info(IMAGES, _TYPES[graph.pixels], images)],
+            [helper.make_tensor_value_info("logits", _TYPES["float32"], logits)],
             [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -1,17 +1,16 @@
 """Translate each primitive of JAX to operators of a graph."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from cifar_jax.export.builder import Builder, Sizes, Tensor, constant
-
-Rule = Callable[..., Tensor]
-"""`rule(builder, equation, *operands)` adds nodes, and returns the result."""
+from cifar_jax.export.builder import Builder, Tensor, constant
+from cifar_jax.export.indexing import INDEXING
+from cifar_jax.export.rules import Rule, operand_dtype, pads_of, permuted, result_shape
 
 _SAME = {
     **{name: name.capitalize() for name in ("add", "sub", "mul", "div", "pow", "max", "min")},
@@ -27,18 +26,6 @@ _SAME = {
     "and": "And",
     "or": "Or",
 }
-
-
-def result_shape(eqn: JaxprEqn) -> Sizes:
-    """Return the shape of an operation's result."""
-    aval: Any = eqn.outvars[0].aval
-    return tuple(aval.shape)
-
-
-def operand_dtype(eqn: JaxprEqn, index: int = 0) -> Any:
-    """Return the dtype of an operand."""
-    aval: Any = eqn.invars[index].aval
-    return aval.dtype
 
 
 def _scalar(value: float) -> Tensor:
@@ -135,10 +122,6 @@ def _cast(builder: Builder, eqn: JaxprEqn, x: Tensor) -> Tensor:
     raise builder.unsupported(f"a conversion to {after}")
 
 
-def _keep(builder: Builder, eqn: JaxprEqn, x: Tensor) -> Tensor:
-    return x
-
-
 def _broadcast(builder: Builder, eqn: JaxprEqn, x: Tensor) -> Tensor:
     return builder.broadcast(x, result_shape(eqn), eqn.params["broadcast_dimensions"])
 
@@ -166,10 +149,6 @@ def _reduce(op: str) -> Rule:
     return rule
 
 
-def _pads(padding: Any) -> Sizes:
-    return tuple(int(p[end]) for end in (0, 1) for p in padding)
-
-
 def _convolve(builder: Builder, eqn: JaxprEqn, x: Tensor, weight: Tensor) -> Tensor:
     params = eqn.params
     numbers = params["dimension_numbers"]
@@ -186,7 +165,7 @@ def _convolve(builder: Builder, eqn: JaxprEqn, x: Tensor, weight: Tensor) -> Ten
         ],
         Tensor(shape, "", shape, tuple(numbers.out_spec)),
         strides=tuple(params["window_strides"]),
-        pads=_pads(params["padding"]),
+        pads=pads_of(params["padding"]),
         dilations=tuple(params["rhs_dilation"]),
         group=params["feature_group_count"],
     )
@@ -211,7 +190,7 @@ def _pool(op: str) -> Rule:
         attributes = {
             "kernel_shape": tuple(windows[a] for a in spatial),
             "strides": tuple(strides[a] for a in spatial),
-            "pads": _pads([padding[a] for a in spatial]),
+            "pads": pads_of([padding[a] for a in spatial]),
         }
         if op == "MaxPool":
             attributes["dilations"] = tuple(dilations[a] for a in spatial)
@@ -234,8 +213,8 @@ def _product(builder: Builder, eqn: JaxprEqn, x: Tensor, y: Tensor) -> Tensor:
     x, y = builder.full(x), builder.full(y)
     free_x = [a for a in range(len(x.shape)) if a not in (*sum_x, *batch_x)]
     free_y = [a for a in range(len(y.shape)) if a not in (*sum_y, *batch_y)]
-    x = _permuted(builder, x, (*batch_x, *free_x, *sum_x))
-    y = _permuted(builder, y, (*batch_y, *sum_y, *free_y))
+    x = permuted(x, (*batch_x, *free_x, *sum_x))
+    y = permuted(y, (*batch_y, *sum_y, *free_y))
     batch, k = x.shape[: len(batch_x)], math.prod(x.shape[len(batch_x) + len(free_x) :])
     rows = x.shape[len(batch_x) : len(batch_x) + len(free_x)]
     columns = y.shape[len(batch_y) + len(sum_y) :]
@@ -249,71 +228,6 @@ def _product(builder: Builder, eqn: JaxprEqn, x: Tensor, y: Tensor) -> Tensor:
     return builder.reshaped(found, result_shape(eqn))
 
 
-def _permuted(builder: Builder, x: Tensor, axes: Sizes) -> Tensor:
-    """Return a tensor whose program's axes are in this order."""
-    shape = tuple(x.shape[a] for a in axes)
-    sizes = tuple(x.sizes[a] for a in axes)
-    return Tensor(shape, x.data, sizes, tuple(axes.index(a) for a in x.order))
-
-
-def _sliced(builder: Builder, x: Tensor, shape: Sizes, parts: Mapping[int, Sizes]) -> Tensor:
-    """Cut (start, end, step) out of axes of the program. Axes with one value stay."""
-    sizes = tuple(min(a, b) for a, b in zip(shape, x.sizes, strict=True))
-    cut = [axis for axis in x.order if axis in parts and x.sizes[axis] != 1]
-    like = replace(x, shape=shape, sizes=sizes)
-    if not cut:
-        return like
-    starts, ends, steps = (tuple(int(parts[a][i]) for a in cut) for i in range(3))
-    axes = tuple(x.order.index(a) for a in cut)
-    return builder.add("Slice", [x], like, axes=axes, starts=starts, ends=ends, steps=steps)
-
-
-def _slice(builder: Builder, eqn: JaxprEqn, x: Tensor) -> Tensor:
-    starts, ends = eqn.params["start_indices"], eqn.params["limit_indices"]
-    steps = eqn.params["strides"] or (1,) * len(starts)
-    parts = {
-        axis: part
-        for axis, part in enumerate(zip(starts, ends, steps, strict=True))
-        if part != (0, x.shape[axis], 1)
-    }
-    return _sliced(builder, x, result_shape(eqn), parts)
-
-
-def _dynamic_slice(builder: Builder, eqn: JaxprEqn, x: Tensor, *starts: Tensor) -> Tensor:
-    parts = {}
-    for axis, (start, size) in enumerate(zip(starts, eqn.params["slice_sizes"], strict=True)):
-        if not isinstance(start.data, np.ndarray):
-            raise builder.unsupported("a slice whose place is computed")
-        first = min(max(int(start.data), 0), x.shape[axis] - size)
-        if size != x.shape[axis]:
-            parts[axis] = (first, first + size, 1)
-    return _sliced(builder, x, result_shape(eqn), parts)
-
-
-def _reverse(builder: Builder, eqn: JaxprEqn, x: Tensor) -> Tensor:
-    parts = dict.fromkeys(eqn.params["dimensions"], (-1, -(1 << 31), -1))
-    return _sliced(builder, x, x.shape, parts)
-
-
-def _pad(builder: Builder, eqn: JaxprEqn, x: Tensor, value: Tensor) -> Tensor:
-    padding = eqn.params["padding_config"]
-    if not isinstance(value.data, np.ndarray) or any(p[2] or min(p[:2]) < 0 for p in padding):
-        raise builder.unsupported("this padding")
-    x, shape = builder.full(x), result_shape(eqn)
-    pads = _pads([padding[axis] for axis in x.order])
-    return builder.add(
-        "Pad", [x], Tensor(shape, "", shape, x.order), pads=pads, value=float(value.data)
-    )
-
-
-def _concatenate(builder: Builder, eqn: JaxprEqn, *parts: Tensor) -> Tensor:
-    order = max(parts, key=lambda x: (isinstance(x.data, str), math.prod(x.sizes))).order
-    ready = [builder.arranged(builder.full(x), order) for x in parts]
-    shape = result_shape(eqn)
-    axis = order.index(eqn.params["dimension"])
-    return builder.add("Concat", ready, Tensor(shape, "", shape, order), axis=axis)
-
-
 RULES: dict[str, Rule] = {
     **{name: _named(op) for name, op in _SAME.items()},
     **{name: _formula(build) for name, build in _FORMULAS.items()},
@@ -322,9 +236,6 @@ RULES: dict[str, Rule] = {
     "clamp": _clamp,
     "integer_pow": _power,
     "convert_element_type": _cast,
-    "copy": _keep,
-    "stop_gradient": _keep,
-    "optimization_barrier": _keep,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _reshape,
@@ -337,9 +248,5 @@ RULES: dict[str, Rule] = {
     "reduce_window_max": _pool("MaxPool"),
     "reduce_window_sum": _pool("AveragePool"),
     "dot_general": _product,
-    "slice": _slice,
-    "dynamic_slice": _dynamic_slice,
-    "rev": _reverse,
-    "pad": _pad,
-    "concatenate": _concatenate,
+    **INDEXING,
 }

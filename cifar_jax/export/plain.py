@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -15,10 +16,11 @@ from cifar_jax.errors import counted
 from cifar_jax.export.builder import Sizes
 from cifar_jax.export.graph import Graph
 from cifar_jax.export.trace import trace
-from cifar_jax.kernels import FastModel
+from cifar_jax.kernels import FastModel, fast
 from cifar_jax.study.network import Network, compiled, forward
 
 BATCH = 100  # images in a forward pass
+PIXELS = {"uint8": "0 to 255", "float32": "0 to 1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class PlainNetwork:
         image_shape: of an image, (H, W, 3).
         classes: their names, in the order of the logits.
         about: facts for readers of the file, by name.
+        pixels: "uint8", from 0 to 255, or "float32", from 0 to 1: what the exported network takes.
     """
 
     experiment: Experiment
@@ -38,15 +41,23 @@ class PlainNetwork:
     image_shape: Sizes
     classes: tuple[str, ...]
     about: Mapping[str, str]
+    pixels: str = "uint8"
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Return the logits, float32 (N, classes), of images, uint8 (N, H, W, 3)."""
+        """Return the logits, float32 (N, classes), of images (N, H, W, 3), see `pixels`."""
+        images = images if self.pixels == "uint8" else images * 255
         logits: jax.Array = forward(self.experiment, self.variables, images)
         return logits
 
+    def given(self, images: np.ndarray) -> np.ndarray:
+        """Convert uint8 images to what the exported network takes."""
+        return images if self.pixels == "uint8" else (images / 255).astype(np.float32)
+
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits as `predict` computes them, with the faster layers: float32."""
-        return in_batches(partial(compiled(self.experiment), self.variables), images)
+        """Return the logits of uint8 images as they were in training, with the faster layers."""
+        model = cast(nn.Module, fast(self.experiment.model))
+        program = compiled(replace(self.experiment, model=model))
+        return in_batches(partial(program, self.variables), images)
 
     @property
     def graph(self) -> Graph:
@@ -55,7 +66,7 @@ class PlainNetwork:
         Raises:
             Unsupported: an operation has no operator; the message names its layer.
         """
-        return trace(self, self.image_shape)
+        return trace(self, self.image_shape, self.pixels)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -63,7 +74,8 @@ class PlainNetwork:
         size = ", ".join(map(str, self.image_shape))
         return {
             "producer": f"cifar_jax {cifar_jax.__version__}",
-            "images": f"uint8 (N, {size}), RGB, 0 to 255; the network normalises them",
+            "images": f"{self.pixels} (N, {size}), RGB, {PIXELS[self.pixels]}; the network "
+            "normalises them",
             "logits": f"float32 (N, {len(self.classes)}); their softmax is the probabilities",
             "classes": json.dumps(list(self.classes)),
             **self.about,
@@ -75,7 +87,7 @@ class Reader(NamedTuple):
 
     Attributes:
         name: with its version.
-        logits: from images, uint8 (N, H, W, 3), to logits, float32 (N, classes).
+        logits: from images as the file takes them, (N, H, W, 3), to logits, float32 (N, classes).
     """
 
     name: str
@@ -102,8 +114,8 @@ def in_float32(experiment: Experiment) -> Experiment:
     )
 
 
-def plain_network(network: Network) -> PlainNetwork:
-    """Return a restored network, ready for export."""
+def plain_network(network: Network, pixels: str = "uint8") -> PlainNetwork:
+    """Return a restored network, ready for export; for `pixels` see `PlainNetwork`."""
     record = network.record
     assert record is not None
     about = {
@@ -116,4 +128,5 @@ def plain_network(network: Network) -> PlainNetwork:
         network.image_shape,
         network.classes,
         about,
+        pixels,
     )

@@ -1,10 +1,11 @@
 """Write a network's tensors with PyTorch's names and layouts, and the code that loads them."""
 
 import types
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from cifar_jax.export.plain import PlainNetwork, Reader
@@ -12,7 +13,6 @@ from cifar_jax.export.torch_program import torch_reader
 from cifar_jax.export.torch_source import torch_source
 from cifar_jax.runner.torch_names import our_layout, our_name, their_layout, their_name
 from cifar_jax.runner.transfer import named_leaves, replaced
-from cifar_jax.study.network import compiled
 
 CODE = "load_torch.py"
 
@@ -45,7 +45,7 @@ def load(path: Path, network: PlainNetwork) -> Reader:
         import torch
     except ImportError:
         name = f"cifar_jax; {CODE} was not run, because PyTorch is not installed"
-        program = partial(compiled(network.experiment), _read(path, network))
+        program = jax.jit(replace(network, variables=_read(path, network)))
         return Reader(name, lambda images: np.asarray(program(images)))
     code = types.ModuleType("load_torch")
     code.__file__ = str(path.parent / CODE)

@@ -41,7 +41,7 @@ def write(network: PlainNetwork, name: str) -> dict[str, bytes]:
     """
     export = _export()
     (n,) = export.symbolic_shape("N")
-    images = jax.ShapeDtypeStruct((n, *network.image_shape), jnp.uint8)
+    images = jax.ShapeDtypeStruct((n, *network.image_shape), jnp.dtype(network.pixels))
     program = jax.jit(network.__call__)
     try:
         exported = export.export(program, platforms=PLATFORMS)(images)

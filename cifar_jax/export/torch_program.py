@@ -146,7 +146,7 @@ def write(network: PlainNetwork, name: str) -> dict[str, bytes]:
         UserError: PyTorch is missing, or an operation of the network has no operator.
     """
     torch, graph = _torch(), network.graph
-    example = torch.zeros((2, *network.image_shape), dtype=torch.uint8)
+    example = torch.zeros((2, *network.image_shape), dtype=getattr(torch, network.pixels))
     shapes = ({0: torch.export.Dim("N")},)
     program = torch.export.export(_module(torch, graph), (example,), dynamic_shapes=shapes)
     content = io.BytesIO()

@@ -9,7 +9,7 @@ from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.errors import UserError
 from cifar_jax.export.builder import Sizes
-from cifar_jax.export.plain import PlainNetwork
+from cifar_jax.export.plain import PIXELS, PlainNetwork
 
 _ACTIVATIONS = {
     nn.relu: "F.relu",
@@ -31,7 +31,7 @@ _ACTIVATIONS = {
 _HEAD = '''\
 """A trained network in PyTorch. `load()(images)` returns logits, float32 (N, {classes}).
 
-Images are uint8 (N, {height}, {width}, 3), RGB. It needs torch and safetensors.
+Images are {pixels} (N, {height}, {width}, 3), RGB, {values}. It needs torch and safetensors.
 Written by {producer}.
 """
 
@@ -63,7 +63,7 @@ class Network(nn.Module):
 {layers}
 
     def forward(self, images):
-        x = ((images / 255 - MEAN.to(images.device)) / STD.to(images.device)).permute(0, 3, 1, 2)
+        x = (({images} - MEAN.to(images.device)) / STD.to(images.device)).permute(0, 3, 1, 2)
 {blocks}
         x = x.permute(0, 2, 3, 1).flatten(1)  # the features are in the order (H, W, C)
         x = self.act(self.bn{last}(self.dense1(x)))
@@ -102,7 +102,7 @@ class Network(nn.Module):
         self.fc = nn.Linear({features}, {classes})
 
     def forward(self, images):
-        x = ((images / 255 - MEAN.to(images.device)) / STD.to(images.device)).permute(0, 3, 1, 2)
+        x = (({images} - MEAN.to(images.device)) / STD.to(images.device)).permute(0, 3, 1, 2)
         x = F.relu(self.bn1(self.conv1(x)))
         x = {calls}
         return self.fc(self.dropout(x.mean((2, 3))))
@@ -134,14 +134,15 @@ def torch_source(network: PlainNetwork, file: str) -> str:
     Raises:
         UserError: it is another network, or has another part without PyTorch code.
     """
+    images = {"uint8": "images / 255", "float32": "images"}[network.pixels]
     model, inputs = network.experiment.model, network.experiment.inputs
     others = "allowed formats: onnx, stablehlo, torch"
     if inputs.function is not None:
         raise UserError(f"safetensors: there is no PyTorch code for own inputs; {others}")
     if type(model) is CNN:
-        body = _cnn(model, network.image_shape)
+        body = _cnn(model, network.image_shape, images)
     elif type(model) is ResNet:
-        body = _resnet(model)
+        body = _resnet(model, images)
     else:
         name = type(model).__name__
         raise UserError(f"safetensors: there is no PyTorch code for the model {name}; {others}")
@@ -154,8 +155,10 @@ def torch_source(network: PlainNetwork, file: str) -> str:
         imports="from functools import partial\n" if "partial(" in body else "",
         classes=len(network.classes),
         names=list(network.classes),
-        mean=list(inputs.mean),
-        std=list(inputs.std),
+        mean=[float(value) for value in inputs.mean],
+        std=[float(value) for value in inputs.std],
+        pixels=network.pixels,
+        values=PIXELS[network.pixels],
     )
     return head + body + _FOOT
 
@@ -173,7 +176,7 @@ def _norm(model: Any, channels: str | int, kind: str = "2d") -> str:
     return f"nn.GroupNorm({groups}, {channels})"
 
 
-def _cnn(model: CNN, image_shape: Sizes) -> str:
+def _cnn(model: CNN, image_shape: Sizes, images: str) -> str:
     if model.activation not in _ACTIVATIONS:
         name = getattr(model.activation, "__name__", "own")
         raise UserError(
@@ -196,10 +199,10 @@ def _cnn(model: CNN, image_shape: Sizes) -> str:
         f"self.act, self.dropout = {_ACTIVATIONS[model.activation]}, nn.Dropout({model.dropout})",
         f"self.dense2 = nn.Linear({model.hidden}, {model.num_classes})",
     ]
-    return _CNN.format(layers=_lines(layers), blocks=_lines(blocks), last=last)
+    return _CNN.format(layers=_lines(layers), blocks=_lines(blocks), last=last, images=images)
 
 
-def _resnet(model: ResNet) -> str:
+def _resnet(model: ResNet, images: str) -> str:
     norm = _norm(model, "outputs")
     shortcut, end = _SHORTCUTS[model.shortcut]
     stages, inputs = [], model.widths[0]
@@ -221,6 +224,7 @@ def _resnet(model: ResNet) -> str:
         features=model.widths[-1],
         classes=model.num_classes,
         calls=calls,
+        images=images,
     )
 
 

@@ -10,29 +10,35 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from cifar_jax.export.builder import BATCH, Builder, Sizes, Tensor, constant
 from cifar_jax.export.graph import IMAGES, Graph
-from cifar_jax.export.operators import RULES, is_elementwise, operand_dtype, result_shape
+from cifar_jax.export.operators import RULES, is_elementwise
+from cifar_jax.export.rules import operand_dtype, result_shape
 from cifar_jax.export.simplify import simplified
 
 # Operations that only call a program, and its parameter's name.
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _LOOPS = ("scan", "while", "cond")
+# Operations that return their operands.
+_KEPT = ("copy", "copy_p", "device_put", "optimization_barrier", "stop_gradient")
 # Never computed with constants alone: their results can be large, and cost nothing so.
 _LAZY = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type")
 
 
-def trace(function: Callable[[jax.Array], jax.Array], image_shape: Sizes) -> Graph:
+def trace(
+    function: Callable[[jax.Array], jax.Array], image_shape: Sizes, pixels: str = "uint8"
+) -> Graph:
     """Return a function of images as a graph.
 
     Args:
-        function: from images, uint8 (N, H, W, 3), to logits, float (N, classes). No image may
+        function: from images, (N, H, W, 3), to logits, float (N, classes). No image may
             depend on another. Parameters are its constants. It computes with the plain layers:
             not a `FastModel`'s.
         image_shape: (H, W, 3).
+        pixels: dtype of the images, "uint8" or "float32".
 
     Raises:
         Unsupported: an operation has no operator; the message names its layer.
     """
-    images = jax.ShapeDtypeStruct((BATCH, *image_shape), jnp.uint8)
+    images = jax.ShapeDtypeStruct((BATCH, *image_shape), jnp.dtype(pixels))
     closed = jax.make_jaxpr(function)(images)
     builder = Builder()
     shape = images.shape
@@ -42,7 +48,8 @@ def trace(function: Callable[[jax.Array], jax.Array], image_shape: Sizes) -> Gra
     builder.layer = "the logits"
     logits = builder.in_order(builder.full(logits))
     output = builder.name(logits)
-    return simplified(Graph(image_shape, tuple(builder.nodes), builder.constants, output))
+    nodes = tuple(builder.nodes)
+    return simplified(Graph(image_shape, nodes, builder.constants, output, pixels))
 
 
 def _path(outer: str, eqn: JaxprEqn) -> str:
@@ -65,6 +72,9 @@ def _translate(
     for eqn in jaxpr.eqns:
         builder.layer = here = _path(layer, eqn)
         operands = [read(atom) for atom in eqn.invars]
+        if eqn.primitive.name in _KEPT:
+            known |= dict(zip(eqn.outvars, operands, strict=True))
+            continue
         inner = next((eqn.params[key] for key in _CALLS if key in eqn.params), None)
         if inner is not None and eqn.primitive.name not in _LOOPS:
             body = getattr(inner, "jaxpr", inner)

@@ -7,20 +7,23 @@ import jax
 
 from cifar_jax.errors import InputError, counted, shown
 from cifar_jax.export.checked import Exported, check_output, export_to
-from cifar_jax.export.plain import PlainNetwork, in_float32
+from cifar_jax.export.plain import PIXELS, PlainNetwork, in_float32
 from cifar_jax.names import EXPORTS
 
 if TYPE_CHECKING:
     from cifar_jax.library.training import Runs
 
 
-def export_runs(runs: "Runs", path: str | Path, seed: int | None = None) -> Exported:
+def export_runs(
+    runs: "Runs", path: str | Path, seed: int | None = None, pixels: str = "uint8"
+) -> Exported:
     """Write the network of one seed, if the file computes the same logits of test images.
 
     Args:
         runs: of an experiment.
         path: of the file. Its end chooses the format: .safetensors, .onnx, .stablehlo or .pt2.
         seed: of the run; None for the first that did not diverge.
+        pixels: what the file takes: "uint8", from 0 to 255, or "float32", from 0 to 1.
 
     Raises:
         InputError: a wrong argument.
@@ -33,6 +36,8 @@ def export_runs(runs: "Runs", path: str | Path, seed: int | None = None) -> Expo
         allowed = ", ".join(EXPORTS.values())
         raise InputError(f"path: {shown(str(path))} is of no known format; allowed ends: {allowed}")
     check_output(path, kind, "path")
+    if pixels not in PIXELS:
+        raise InputError(f"pixels: {shown(pixels)} is not allowed; allowed: {', '.join(PIXELS)}")
     usable = [found for found in runs.seeds if found not in runs.diverged]
     if not usable:
         raise InputError("runs: every seed diverged, so there is no network to export")
@@ -51,5 +56,6 @@ def export_runs(runs: "Runs", path: str | Path, seed: int | None = None) -> Expo
             "dataset": f"{runs.data.name}, fingerprint {runs.data.fingerprint[:12]}",
             "trained": counted(runs.experiment.epochs, "epoch"),
         },
+        pixels,
     )
     return export_to(path, kind, network, runs.data.test_images)

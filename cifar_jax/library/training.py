@@ -92,9 +92,9 @@ class Runs:
         """Where the loss of a seed stopped being finite, by seed."""
         return {r.seed: r.diverged for r in self.results if isinstance(r, Diverged)}
 
-    def export(self, path: str | Path, seed: int | None = None) -> Exported:
+    def export(self, path: str | Path, seed: int | None = None, pixels: str = "uint8") -> Exported:
         """Write the network of a seed for another program, see `exporting.export_runs`."""
-        return export_runs(self, path, seed)
+        return export_runs(self, path, seed, pixels)
 
     def __repr__(self) -> str:
         found = 100 * self.test_accuracy[np.isfinite(self.test_accuracy)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.commands.export import export_run
+from cifar_jax.commands.export import Wanted, export_run
 from cifar_jax.names import EXPORTS
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.moved import Moved
@@ -83,7 +83,8 @@ def main() -> int:
         packages, reader = READERS[kind]
         with tempfile.TemporaryDirectory() as directory:
             where = Path(directory)
-            export_run(arguments.run, kind, where / f"network{EXPORTS[kind]}", moved=moved)
+            wanted = Wanted(kind, where / f"network{EXPORTS[kind]}")
+            export_run(arguments.run, wanted, moved=moved)
             np.save(where / "images.npy", np.asarray(images.test_images))
             np.save(where / "labels.npy", labels)
             (where / "evaluate.py").write_text(reader + EVALUATE)

@@ -1,6 +1,7 @@
 """The command `export`: each format's file gives the run's logits, or nothing is written."""
 
 import sys
+from dataclasses import replace
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -88,6 +89,16 @@ def test_pytorchs_own_layers_compute_the_logits(model, tmp_path):
     exported = export_to(path, "safetensors", network(model), images(20))
     assert exported.agreement.reader.startswith("PyTorch")
     assert exported.agreement.difference < 1e-5 * max(1, exported.agreement.largest)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
+def test_pixels_can_be_from_0_to_1(kind, tmp_path):
+    needs(kind)
+    made = replace(network(CNN(4, "batch", widths=(8,), hidden=16)), pixels="float32")
+    path = tmp_path / f"network{EXPORTS[kind]}"
+    export_to(path, kind, made, images(20))
+    found = FORMATS[kind].load(path, made).logits(images(20).astype(np.float32) / 255)
+    np.testing.assert_allclose(found, made.logits(images(20)), rtol=0, atol=1e-4)
 
 
 def test_without_pytorch_the_tensors_are_read_back(tmp_path, monkeypatch):
