@@ -21,12 +21,12 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks._cli import add_precision, integers, make_parser, parse, positive
 from benchmarks._problem import Problem, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
 from cifar_jax.core.train import Metrics, TrainState
+from cifar_jax.runner.devices import on_all, runs_mesh, spread
 from cifar_jax.runner.programs import compile_device_epoch, stack_runs
 
 Call = Callable[[], Any]
@@ -44,14 +44,11 @@ def _one_by_one(run: RunEpoch, states: list[TrainState]) -> Call:
     return call
 
 
-def _together(problem: Problem, seeds: int, devices: Sequence[Any] = ()) -> Call:
+def _together(problem: Problem, seeds: int, mesh: Any = None) -> Call:
     experiment, hyper, data, _ = problem
-    state = stack_runs([problem.state(seed) for seed in range(seeds)])
-    if devices:
-        mesh = Mesh(devices, ("seed",))
-        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
-        data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
-    hypers = stack_runs([hyper] * seeds)
+    state = spread(stack_runs([problem.state(seed) for seed in range(seeds)]), mesh)
+    hypers = spread(stack_runs([hyper] * seeds), mesh)
+    data = on_all(data, mesh)
     run = partial(compile_device_epoch(experiment, hypers, state, data), hypers)
     return _one_by_one(run, [state])
 
@@ -62,9 +59,8 @@ def candidates(problem: Problem, run: RunEpoch, seeds: int) -> dict[str, Call]:
     if seeds > 1:
         show_progress(f"compiling: {seeds} seeds")
         calls["together"] = _together(problem, seeds)
-        devices = jax.devices()
-        if len(devices) > 1 and seeds % len(devices) == 0:
-            calls["sharded"] = _together(problem, seeds, devices)
+        if (mesh := runs_mesh(seeds)) is not None:
+            calls["sharded"] = _together(problem, seeds, mesh)
     return calls
 
 

@@ -122,6 +122,15 @@ def select_device(name: str | None, threads: int | None = None) -> "jax.Device":
     raise UserError(f"--device {name}: not found, only {', '.join(platforms)}{more}")
 
 
+def local_devices() -> "list[jax.Device]":
+    """Return the devices of this process that can train: those of the selected platform."""
+    import jax
+
+    config: Any = jax.config  # Its options are not typed.
+    default = config.jax_default_device
+    return jax.local_devices(backend=default.platform) if default else jax.local_devices()
+
+
 def peak_memory_bytes() -> int | None:
     """Return the peak resident memory of this process, or None if it is unknown.
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.arguments import path_of, seconds, threads
+from cifar_jax.arguments import count_of, path_of, seconds, threads
 from cifar_jax.config.settings import SECTIONS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
@@ -119,6 +119,17 @@ def add_saving(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long the current steps may take after SIGTERM (default: %(default)g); then the "
         "state before them is saved",
+    )
+
+
+def add_data_parallel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-parallel",
+        type=count_of("--data-parallel"),
+        default=1,
+        metavar="N",
+        help="devices that divide each batch (default: %(default)s); BatchNorm's statistics are "
+        "those of the whole batch",
     )
 
 

@@ -83,6 +83,7 @@ def _train(argv: list[str]) -> int:
             debug_nans=arguments.debug_nans,
             grace=arguments.grace,
             checkpoint_every=arguments.checkpoint_every,
+            data_parallel=arguments.data_parallel,
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
@@ -170,6 +171,7 @@ def _study(argv: list[str]) -> int:
             workdir=arguments.workdir,
             grace=arguments.grace,
             checkpoint_every=arguments.checkpoint_every,
+            data_parallel=arguments.data_parallel,
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)

@@ -10,6 +10,7 @@ from cifar_jax.flags import (
     PROGRAM,
     add_config_file,
     add_config_flags,
+    add_data_parallel,
     add_device,
     add_file,
     add_moved_data,
@@ -47,6 +48,7 @@ def train_parser() -> argparse.ArgumentParser:
     )
     add_saving(parser)
     add_device(parser)
+    add_data_parallel(parser)
     add_config_flags(parser, ("study", *WITHOUT_FLAGS))
     return parser
 
@@ -73,6 +75,7 @@ def study_parser() -> argparse.ArgumentParser:
     )
     add_saving(parser)
     add_device(parser)
+    add_data_parallel(parser)
     add_config_flags(parser, WITHOUT_FLAGS)
     return parser
 

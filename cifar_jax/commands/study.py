@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 import jax
+from jax.sharding import Mesh
 from msgspec import structs
 
 from cifar_jax.commands.study_groups import Work, train_groups
@@ -17,15 +18,16 @@ from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
+from cifar_jax.device import local_devices
 from cifar_jax.errors import UserError, counted
 from cifar_jax.runner.console import Display
+from cifar_jax.runner.devices import check_batch, data_mesh, describe, mesh_of, runs_mesh
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.memory import TooManyRuns
 from cifar_jax.runner.prepare import Prepared, split_rows
-from cifar_jax.runner.provenance import describe_computing
 from cifar_jax.runner.remaining import Planned, Remaining
-from cifar_jax.runner.session import Options
+from cifar_jax.runner.session import Options, Session
 from cifar_jax.storage import WRITING
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.comparable import others_computed_on
@@ -68,6 +70,7 @@ def study_run(
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     display: Display | None = None,
+    data_parallel: int = 1,
     **options: Unpack[Options],
 ) -> list[str]:
     """Train the remaining runs of a study, then write its report.
@@ -79,6 +82,8 @@ def study_run(
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
         display: shows progress.
+        data_parallel: number of devices that divide each batch. With 1, each device trains runs of
+            its own.
         options: see `Session`. A study always resumes.
 
     Returns:
@@ -95,13 +100,14 @@ def study_run(
         first = named[0].config(config, config.training.seed)
         config = dataclasses.replace(config, training=first.training)
     seeds = seeds or study_seeds(config)
-    group_size = seed_parallelism(config, jax.default_backend())
     arms = grid(named, sweep)
+    group_size, mesh = _devices(config, len(arms) * len(seeds), data_parallel)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # No run uses the value in the config, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
     sizes = [arm.config(config, 0).data.train_examples for arm in arms]
-    prepared = open_data(config, display, sizes, file.dataset if file else None)
+    prepared = open_data(config, display, sizes, file.dataset if file else None, mesh)
+    check_batch(mesh, prepared.config.training.batch_size)
     _check_arms(arms, prepared, file)
     workdir = workdir or _default_workdir(prepared, sweep)
     check_workdir(workdir, resume=True)
@@ -125,6 +131,24 @@ def study_run(
         loaded = dataclasses.replace(prepared, seconds=0.0)  # The first stage has counted it.
         work = dataclasses.replace(work, prepared=loaded)
         return failed + _second_stage(work, requested, config.study.half_width)
+
+
+def _devices(config: Config, runs: int, data_parallel: int) -> tuple[int, Mesh | None]:
+    """Return how many runs train together, and the devices if there are several.
+
+    Args:
+        runs: of the study.
+        data_parallel: number of devices that divide each batch.
+    """
+    devices = local_devices()
+    if data_parallel > 1:
+        if seed_parallelism(config, "cpu") > 1:
+            raise UserError("--seed-parallelism: must be 1 with --data-parallel")
+        return 1, data_mesh(data_parallel)
+    if config.data.pipeline == "stream":
+        return seed_parallelism(config, devices[0].platform), None
+    size = min(runs, seed_parallelism(config, devices[0].platform, len(devices)))
+    return size, runs_mesh(size)
 
 
 def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
@@ -210,6 +234,8 @@ def _run(work: Work, requested: Plan) -> list[str]:
         f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
         f"{total - len(remaining)} finished; {workdir}"
     )
+    if remaining and (mesh := mesh_of(prepared.data.val_images)):
+        display.say(describe(mesh, prepared.data))
     _warn_if_computed_elsewhere(workdir, prepared, arms, remaining, display)
 
     def program(arm: Arm) -> Hashable:
@@ -246,8 +272,7 @@ def _warn_if_computed_elsewhere(
     display: Display,
 ) -> None:
     """Warn if finished runs of the remaining seeds have another device or other versions."""
-    device = next(iter(prepared.data.val_images.devices()))
-    present = describe_computing(device.device_kind, device.platform)
+    present = Session(prepared, display).computing
     cells = itertools.product(arms, {seed for _, seed in remaining})
     finished = [
         run_path(workdir, arm.directory, seed)

@@ -11,6 +11,7 @@ from cifar_jax.config.settings import DataConfig
 from cifar_jax.errors import MachineError, UserError
 from cifar_jax.names import STUDY
 from cifar_jax.runner.console import Display
+from cifar_jax.runner.devices import mesh_of
 from cifar_jax.runner.directory import lock_directory
 from cifar_jax.runner.group import Run
 from cifar_jax.runner.locate import remove_finished_groups
@@ -64,7 +65,7 @@ def _sessions(work: Work, runs: int) -> Sessions:
         found = prepared
         if data != prepared.config.data:
             config = dataclasses.replace(prepared.config, data=data)
-            found = split_dataset(config, prepared.dataset)
+            found = split_dataset(config, prepared.dataset, mesh_of(prepared.data.val_images))
         return Session(found, work.display, data_seconds=seconds, **work.options)
 
     return session

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+from jax.sharding import Mesh
 
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
@@ -14,6 +15,7 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.names import SOURCE
 from cifar_jax.runner.console import Display, class_lines, duration
+from cifar_jax.runner.devices import check_batch, data_mesh
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
 from cifar_jax.runner.hooks import Interrupted
@@ -40,6 +42,7 @@ def open_data(
     display: Display,
     train_examples: Sequence[int | None] = (),
     images: Dataset | None = None,
+    mesh: Mesh | None = None,
 ) -> Prepared:
     """Load and split the data, and print its notes. A banner tells of substitute images.
 
@@ -48,9 +51,11 @@ def open_data(
         display: shows progress and notes.
         train_examples: those of a sweep, see `sizes.fit_defaults`.
         images: of the experiment file; they replace those of the config.
+        mesh: of devices that each get a copy; None for one device.
     """
     begun = time.perf_counter()
-    prepared = split_dataset(*open_dataset(config, display.progress, train_examples, images))
+    opened = open_dataset(config, display.progress, train_examples, images)
+    prepared = split_dataset(*opened, mesh)
     prepared = dataclasses.replace(prepared, seconds=time.perf_counter() - begun)
     display.end_progress()
     if prepared.dataset.notice:
@@ -86,6 +91,7 @@ def train_run(
     file: ExperimentFile | None = None,
     workdir: Path | None = None,
     display: Display | None = None,
+    data_parallel: int = 1,
     **options: Unpack[Options],
 ) -> Finished:
     """Train a run, evaluate it on the test set, and write its files.
@@ -95,6 +101,7 @@ def train_run(
         file: its experiment file. `config.experiment` names the arm.
         workdir: the run's directory, by default `run_directory`.
         display: shows progress.
+        data_parallel: number of devices that divide each batch.
         options: see `Session`. By default a run does not resume.
 
     Returns:
@@ -110,8 +117,10 @@ def train_run(
     check_all([config.training])
     if workdir is not None:
         check_workdir(workdir, resume)
-    prepared = open_data(config, display, (), file.dataset if file else None)
+    mesh = data_mesh(data_parallel)
+    prepared = open_data(config, display, (), file.dataset if file else None, mesh)
     config, dataset = prepared.config, prepared.dataset
+    check_batch(mesh, config.training.batch_size)
     if file is not None:
         shape, n_train = dataset.train_images.shape[1:], len(prepared.train_rows)
         check_arm(file, config, Problem(shape, len(dataset.classes), n_train))

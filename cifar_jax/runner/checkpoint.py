@@ -151,13 +151,14 @@ class Checkpoints:
 
         Args:
             position: of the state in training.
-            state: with a leading axis of runs.
+            state: with a leading axis of runs, of which the first are those of the group.
             record: a `results.GroupRecord`, of the runs to save.
             index: of the only run to save; None for all.
         """
-        chosen = slice(index, None if index is None else index + 1)
+        plain = msgspec.to_builtins(record)
+        chosen = slice(len(plain["runs"])) if index is None else slice(index, index + 1)
         tree = jax.tree.map(lambda leaf: np.array(leaf[chosen]), _to_numpy(state))
-        text = json.dumps({"format": FORMAT, **msgspec.to_builtins(record)})
+        text = json.dumps({"format": FORMAT, **plain})
         return lambda: self._write(position, tree, text)
 
     def _write(self, position: Position, tree: dict[str, Any], record: str) -> None:

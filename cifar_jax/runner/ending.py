@@ -32,7 +32,8 @@ def report_divergence(
     run, operation = group.runs[index], None
     if session.debug_nans:
         session.display.say(f"{divergence}; replaying epoch {divergence.epoch} step by step")
-        state, hyper = unstack_run(before.state, index), unstack_run(group.hyper, index)
+        run_of = unstack_run((before.state, group.hyper), index)
+        state, hyper = jax.device_put(run_of, session.device)
         experiment, host = run.experiment, session.prepared.host
         replayed = in_thread(lambda: replay(experiment, hyper, state, host, divergence.epoch))
         operation = (
@@ -57,7 +58,7 @@ def common_fields(session: Session, group: Group, index: int) -> dict[str, Any]:
         "model": run.model_name,
         "norm": run.config.model.norm if run.config.experiment.file is None else None,
         "seed": run.config.training.seed,
-        "num_params": count_parameters(group.at.state) // len(group.runs),
+        "num_params": count_parameters(group.at.state) // len(group.at.state.step),
         "history": history,
         "spent": group.spent(index),
         "train_seconds": train_seconds,

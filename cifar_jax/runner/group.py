@@ -162,9 +162,11 @@ class Group:
         self.at = at
         if at.metrics is None:
             return
-        metrics = {k: np.atleast_1d(v) for k, v in jax.device_get(at.metrics)._asdict().items()}
-        seconds = at.seconds / len(self.runs)
-        new = np.zeros(len(self.runs), EPOCH)
+        runs = len(self.runs)  # The arrays have more rows where `spread` repeats the last run.
+        found = jax.device_get(at.metrics)._asdict()
+        metrics = {name: np.atleast_1d(values)[:runs] for name, values in found.items()}
+        seconds = at.seconds / runs
+        new = np.zeros(runs, EPOCH)
         new["epoch"], new["seconds"] = at.epoch, seconds
         new["images_per_second"] = self.n_train / seconds
         for name in _METRICS:

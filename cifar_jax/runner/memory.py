@@ -21,7 +21,9 @@ class TooManyRuns(UserError):
         self.fits = fits
 
 
-def check_memory(programs: Iterable[Any], runs: int, shared: Any, device: jax.Device) -> None:
+def check_memory(
+    programs: Iterable[Any], runs: int, shared: Any, device: jax.Device, devices: int = 1
+) -> None:
     """Check that compiled programs fit into the memory of an accelerator.
 
     A CPU, and a device that does not tell its memory, pass.
@@ -29,8 +31,9 @@ def check_memory(programs: Iterable[Any], runs: int, shared: Any, device: jax.De
     Args:
         programs: compiled, of a group.
         runs: in the group.
-        shared: arrays that all runs share: the images.
-        device: that runs them.
+        shared: arrays that all runs share, on each device: the images.
+        device: that runs them, or one of several.
+        devices: that each train some of the runs.
 
     Raises:
         TooManyRuns: not all runs fit.
@@ -42,8 +45,9 @@ def check_memory(programs: Iterable[Any], runs: int, shared: Any, device: jax.De
     if need <= limit:
         return
     once = sum(leaf.nbytes for leaf in jax.tree.leaves(shared))
-    fits = int((limit - once) / (need - once) * runs)
-    sizes = f"need {need / 2**30:.1f} GiB of the device's memory, which has {limit / 2**30:.1f} GiB"
+    fits = int((limit - once) / (need - once) * runs / devices) * devices
+    whose = "the device's" if devices == 1 else "each device's"
+    sizes = f"need {need / 2**30:.1f} GiB of {whose} memory, which has {limit / 2**30:.1f} GiB"
     if fits < 1:
         raise TooManyRuns(
             f"--batch-size: {counted(runs, 'run')} {sizes}; not even one run fits; lower "

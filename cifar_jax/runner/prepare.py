@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.settings import Config, DataConfig
@@ -21,6 +21,7 @@ from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, printable
 from cifar_jax.runner import early
+from cifar_jax.runner.devices import on_all
 from cifar_jax.runner.programs import HostData
 from cifar_jax.runner.results import DatasetRecord
 
@@ -177,8 +178,8 @@ class Prepared:
         )
 
 
-def split_dataset(config: Config, dataset: Dataset) -> Prepared:
-    """Split a config's dataset and put it on the device.
+def split_dataset(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> Prepared:
+    """Split a config's dataset and put it on the device, or on each device of a mesh.
 
     Raises:
         UserError: it does not fit the config.
@@ -191,7 +192,7 @@ def split_dataset(config: Config, dataset: Dataset) -> Prepared:
     images, labels = dataset.train_images, dataset.train_labels
     resident = train[:0] if config.data.pipeline == "stream" else train
     data = Data(images[resident], labels[resident], images[val], labels[val])
-    return Prepared(config, dataset, train, val, jax.device_put(data))
+    return Prepared(config, dataset, train, val, on_all(data, mesh))
 
 
 def run_directory(config: Config, dataset: Dataset) -> Path:

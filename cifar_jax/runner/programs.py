@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
@@ -17,6 +16,7 @@ from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit, jit_once
 from cifar_jax.runner.background import Background
+from cifar_jax.runner.devices import RUNS, batch_sharding, divided, mesh_of, on_each
 from cifar_jax.runner.memory import check_memory
 
 Tree = TypeVar("Tree")
@@ -116,10 +116,9 @@ class CompiledEpoch:
         return self.finish(hyper, state)
 
 
-def _sharding(state: TrainState) -> NamedSharding | None:
-    """Return the division of runs among devices, which programs must keep. None on one device."""
-    found = state.step.sharding
-    return found if isinstance(found, NamedSharding) and found.num_devices > 1 else None
+def _sharding(state: TrainState) -> Any:
+    """Return the placement of a state on several devices, which programs must keep, or None."""
+    return state.step.sharding if mesh_of(state.step) else None
 
 
 def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., Any]:
@@ -136,7 +135,7 @@ def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., 
         result = function(unstack_run(hyper, 0), unstack_run(state, 0), *shared)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
-    return mapped
+    return on_each(mapped, mesh_of(state.step))
 
 
 class _End:
@@ -154,6 +153,8 @@ class _End:
     def __init__(
         self, experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, n_train: int
     ) -> None:
+        experiment = divided(experiment, mesh_of(state.step))
+
         def end(
             hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
         ) -> tuple[TrainState, Metrics, jax.Array]:
@@ -190,15 +191,16 @@ def compile_device_epoch(
     """Compile an epoch over images on the device.
 
     Args:
-        hyper, state: examples with the shapes of one run or of `stack_runs`. Runs that are divided
-            among devices stay so.
+        hyper, state: examples with the shapes of one run or of `stack_runs`, placed as `spread` or
+            `on_all` place them. They stay so.
         data: training and validation images.
 
     Raises:
         TooManyRuns: the device has too little memory for all, but enough for fewer.
     """
-    n = len(data.train_labels)
+    n, mesh = len(data.train_labels), mesh_of(state.step)
     full = n // experiment.batch_size
+    experiment = divided(experiment, mesh)
 
     def steps(
         hyper: Hyper, state: TrainState, data: Data, start: jax.Array, stop: jax.Array
@@ -223,7 +225,7 @@ def compile_device_epoch(
     end = _End(experiment, hyper, state, data, n)
     compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
     device = next(iter(data.val_images.devices()))
-    check_memory(compiled, state.step.size, data, device)
+    check_memory(compiled, state.step.size, data, device, mesh.shape[RUNS] if mesh else 1)
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
         new: TrainState = some_steps.result()(hyper, state, data, *bounds(start, stop))
@@ -249,8 +251,9 @@ def compile_stream_epoch(
         UserError: Grain cannot be imported.
     """
     import_grain()  # First, because compiling takes long.
-    n, batch = len(source.rows), experiment.batch_size
+    n, batch, mesh = len(source.rows), experiment.batch_size, mesh_of(state.step)
     full = n // batch
+    experiment = divided(experiment, mesh)
 
     def one_step(
         hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
@@ -258,9 +261,11 @@ def compile_stream_epoch(
         return core.train_step(experiment, hyper, n, state, images, labels)
 
     def compile_step(size: int) -> Background[Any]:
-        images = jax.ShapeDtypeStruct((size, *source.images.shape[1:]), jnp.uint8)
-        labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-        jitted = jit(over_runs(one_step, state), donate_argnums=1)
+        where = batch_sharding(mesh, size)
+        shape = size, *source.images.shape[1:]
+        images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=where)
+        labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where)
+        jitted = jit(over_runs(one_step, state), donate_argnums=1, out_shardings=_sharding(state))
         return _compile(jitted, hyper, state, images, labels)
 
     step: Any = compile_step(batch) if full else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import jax
+from jax.sharding import Mesh
 
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
@@ -12,6 +13,7 @@ from cifar_jax.kernels import slow_layers
 from cifar_jax.runner import provenance
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.console import Display
+from cifar_jax.runner.devices import DATA, mesh_of
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     CompiledEpoch,
@@ -60,13 +62,20 @@ class Session:
 
     @property
     def device(self) -> jax.Device:
-        """The device that trains."""
-        return next(iter(self.prepared.data.val_images.devices()))
+        """The device that trains, or the first of several."""
+        return min(self.prepared.data.val_images.devices(), key=lambda device: device.id)
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that train together; None if one trains."""
+        return mesh_of(self.prepared.data.val_images)
 
     @property
     def computing(self) -> str:
-        """The device and versions in words, see `provenance.describe_computing`."""
-        return provenance.describe_computing(self.device.device_kind, self.device.platform)
+        """The devices and versions in words, see `provenance.describe_computing`."""
+        found = provenance.describe_computing(self.device.device_kind, self.device.platform)
+        parts = self.mesh.shape[DATA] if self.mesh else 1
+        return found + (f", {parts} devices divide each batch" if parts > 1 else "")
 
 
 def compiled_epoch(

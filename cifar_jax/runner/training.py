@@ -21,6 +21,7 @@ from cifar_jax.runner import pretrained, provenance
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
+from cifar_jax.runner.devices import describe, spread
 from cifar_jax.runner.directory import holds_run, make_directory
 from cifar_jax.runner.ending import count_parameters, evaluate, finish, report_divergence
 from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
@@ -61,7 +62,8 @@ def compile_ahead(session: Session, runs: Sequence[Run]) -> bool:
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((len(runs), *leaf.shape), leaf.dtype), one
     )
-    compiled_epoch(session, experiment, stack_runs([run.hyper for run in runs]), state)
+    hyper = spread(stack_runs([run.hyper for run in runs]), session.mesh)
+    compiled_epoch(session, experiment, hyper, spread(state, session.mesh))
     return True
 
 
@@ -157,6 +159,9 @@ def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) 
             f"images; {_network(runs[0])}, {parameters:,} parameters; "
             f"{provenance.describe_device(session.device.device_kind, session.device.platform)}"
         )
+        if session.mesh:
+            state = jax.tree.map(jax.numpy.asarray, (first.state.params, first.state.opt_state))
+            display.say(describe(session.mesh, (prepared.data, state)))
     for start, run in zip(starts, runs, strict=True):
         if start.damaged:
             display.say(f"{start.damaged[0]}; resuming from the one before")
@@ -195,8 +200,8 @@ def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start], beg
 
     Its start began at `begun`, by `time.perf_counter`.
     """
-    state = stack_runs([start.state for start in starts])
-    hyper = jax.device_put(stack_runs([run.hyper for run in runs]))
+    state = spread(stack_runs([start.state for start in starts]), session.mesh)
+    hyper = spread(jax.device_put(stack_runs([run.hyper for run in runs])), session.mesh)
     called = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
     program = in_thread(compiled_epoch(session, runs[0].experiment, hyper, state).result)

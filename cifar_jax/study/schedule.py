@@ -42,12 +42,16 @@ def study_seeds(config: Config) -> tuple[int, ...]:
     return tuple(range(first, first + config.study.seeds))
 
 
-def seed_parallelism(config: Config, platform: str) -> int:
+def seed_parallelism(config: Config, platform: str, devices: int = 1) -> int:
     """Return the largest number of runs to train together.
 
     On a CPU one run uses all cores, and several would share its cache. One small CNN leaves most
     of an accelerator idle, so there all runs train together, or as many as `forms.json` has the
-    least time a run for.
+    least time a run for. Several devices train several times as many.
+
+    Args:
+        platform: JAX's name of the backend.
+        devices: that train different runs.
 
     Raises:
         UserError: `study.seed_parallelism` is neither `auto` nor an allowed number.
@@ -58,8 +62,8 @@ def seed_parallelism(config: Config, platform: str) -> int:
     stream = config.data.pipeline == "stream"
     if text == "auto":
         if platform == "cpu" or stream:
-            return 1
-        return min(runs, forms.best_group(config.training.precision) or runs)
+            return min(runs, devices)
+        return min(runs, (forms.best_group(config.training.precision) or runs) * devices)
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
         raise UserError(f"--seed-parallelism: {text!r} is neither auto nor a number from 1 to 1000")
     if stream and int(text) > 1:

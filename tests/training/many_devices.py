@@ -1,0 +1,126 @@
+"""Train on several virtual devices, and on one. Print what differs as JSON.
+
+A process has a fixed number of devices, so tests start this program with `XLA_FLAGS`.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax.config.build import for_device
+from cifar_jax.core import train as core
+from cifar_jax.core.inputs import Inputs
+from cifar_jax.core.model import CNN
+from cifar_jax.core.optim import Hyper
+from cifar_jax.core.resnet import ResNet
+from cifar_jax.core.train import Data, Experiment, TrainState, init_state
+from cifar_jax.main import main
+from cifar_jax.runner.devices import data_mesh, divided, on_all, runs_mesh, spread
+from cifar_jax.runner.programs import compile_device_epoch, over_runs, stack_runs
+
+N = 404  # 50 batches of 8, and one of 4, which 8 devices cannot divide.
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (N + 20, 8, 8, 3), np.uint8)
+LABELS = RNG.integers(0, 10, N + 20, np.int32)
+DATA = Data(IMAGES[:N], LABELS[:N], IMAGES[N:], LABELS[N:])
+
+
+def experiment(dtype: str) -> Experiment:
+    model = CNN(norm="batch", widths=(8,), hidden=16)
+    return for_device(Experiment(model, inputs=Inputs(dtype=dtype), batch_size=8))
+
+
+def begin(dtype: str, seeds: int, mesh: Any) -> tuple[Hyper, TrainState]:
+    def cast(leaf: Any) -> Any:
+        return leaf.astype(dtype) if jax.numpy.issubdtype(leaf.dtype, np.floating) else leaf
+
+    keys = map(jax.random.key, range(seeds))
+    states = stack_runs([init_state(experiment(dtype), key, (8, 8, 3)) for key in keys])
+    hyper = stack_runs([jax.tree.map(np.dtype(dtype).type, Hyper())] * seeds)
+    return spread(hyper, mesh), spread(jax.tree.map(cast, states), mesh)
+
+
+def trained(dtype: str, seeds: int, mesh: Any) -> list[np.ndarray]:
+    """Parameters, statistics and metrics after an epoch, without the repeats of the last run."""
+    hyper, state = begin(dtype, seeds, mesh)
+    run = compile_device_epoch(experiment(dtype), hyper, state, on_all(DATA, mesh))
+    state, metrics = run(hyper, state)
+    if mesh is not None:
+        assert len(state.step.sharding.device_set) == mesh.size, "no longer on all devices"
+    leaves = jax.tree.leaves((state.params, state.batch_stats, metrics))
+    return [np.asarray(leaf)[:seeds] for leaf in leaves]
+
+
+def difference(first: list[np.ndarray], second: list[np.ndarray]) -> float:
+    """The largest difference, of the runs that both have."""
+    runs = min(len(first[0]), len(second[0]))
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(a[:runs] - b[:runs]).max(initial=0)) for a, b in pairs)
+
+
+def gathered_convolutions(model: Any) -> int:
+    """Count the grouped convolutions in a divided step, and the all-gathers of a convolution."""
+    mesh = data_mesh(4)
+    whole = Experiment(model, batch_size=8)
+    state = spread(stack_runs([init_state(whole, jax.random.key(0), (8, 8, 3))]), mesh)
+    hyper, one = spread(stack_runs([Hyper()]), mesh), divided(whole, mesh)
+
+    def step(hyper: Hyper, state: TrainState, data: Data) -> TrainState:
+        return core.train_steps(one, hyper, data, state, 0, 2)
+
+    lowered = jax.jit(over_runs(step, state)).lower(hyper, state, on_all(DATA, mesh))
+    text = lowered.compile().as_text()
+    assert "all-reduce" in text, "nothing is divided"
+    grouped = re.findall(r" convolution\(.*(?:feature|batch)_group_count=", text)
+    gathered = re.findall(r" all-gather\(.*op_name=\"[^\"]*conv_general_dilated", text)
+    return len(grouped) + len(gathered)
+
+
+def programs() -> dict[str, float]:
+    """Compare programs."""
+    two, five = trained("float32", 2, None), trained("float32", 5, runs_mesh(4))
+    one = trained("float32", 1, None)
+    found = {
+        "runs": difference(two, five),
+        "float32": difference(one, trained("float32", 1, data_mesh(8))),
+        "convolutions": gathered_convolutions(CNN(norm="batch", widths=(8,), hidden=16))
+        + gathered_convolutions(ResNet(blocks=(1,), widths=(8,), norm="batch")),
+    }
+    jax.config.update("jax_enable_x64", True)
+    exact = trained("float64", 1, None), trained("float64", 1, data_mesh(8))
+    return {**found, "float64": difference(*exact)}
+
+
+def logits(workdir: Path) -> dict[str, np.ndarray]:
+    """The test logits of the runs in a directory."""
+    return {
+        str(path.parent.relative_to(workdir)): np.load(path)["logits"]
+        for path in sorted(workdir.rglob("predictions.npz"))
+    }
+
+
+def commands(root: Path) -> dict[str, float]:
+    """Compare what commands write."""
+    sizes = "--dataset synthetic --train-examples 64 --val-examples 20 --batch-size 32 --epochs 1"
+    study = ["study", *sizes.split(), "--arms", "batch", "--seeds", "3"]
+    found = {}
+    for name, flags in (("one", ["--seed-parallelism", "1"]), ("several", [])):
+        assert main([*study, *flags, "--workdir", str(root / name)]) == 0
+    for name, devices in (("alone", "1"), ("together", "8")):
+        flags = ["--bn", "--data-parallel", devices, "--workdir", str(root / name)]
+        assert main([*sizes.split(), *flags]) == 0
+    for name, pair in (("study", ("one", "several")), ("train", ("alone", "together"))):
+        first, second = (logits(root / part) for part in pair)
+        assert first.keys() == second.keys()
+        found[name] = max(float(np.abs(first[key] - second[key]).max()) for key in first)
+    return found
+
+
+if __name__ == "__main__":
+    work, root = sys.argv[1:]
+    print(json.dumps(programs() if work == "programs" else commands(Path(root))))
