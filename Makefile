@@ -5,7 +5,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-faults test-oldest lint format typecheck audit bench lock clean FORCE
+.PHONY: help setup run test test-faults test-oldest lint format typecheck docs audit bench lock clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ format: .venv/.installed ## format, and fix what can be fixed
 typecheck: .venv/.installed ## check the types
 	@.venv/bin/python -m mypy
 
+docs: .venv-docs/.installed ## write the pages as a site into build/site
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict $(ARGS)
+	@echo "build/site/index.html"
+
 # From the package index, or from an OSV server: make audit OSV_URL=https://osv.example/v1/query
 export OSV_URL
 audit: .venv-audit/.installed ## look for known vulnerabilities in the locked dependencies
@@ -60,9 +64,10 @@ lock: ## resolve the newest dependencies into requirements/ (needs uv)
 	$(UV_COMPILE) pyproject.toml --extra test --resolution lowest-direct \
 	  --output-file requirements/oldest.lock
 	$(UV_COMPILE) requirements/audit.in --output-file requirements/audit.lock
+	$(UV_COMPILE) requirements/docs.in --output-file requirements/docs.lock
 
 clean: ## remove the environments and caches (not the runs)
-	rm -rf .venv .venv-oldest .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-audit .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp goes first and comes back last, so that an interrupted installation is redone; without
@@ -99,8 +104,8 @@ endef
 .venv-oldest/.installed: requirements/oldest.lock pyproject.toml
 	$(call install,(3, 14),3.11 to 3.13)
 
-# Not in .venv: what looks for vulnerabilities has many dependencies of its own.
-.venv-audit/.installed: requirements/audit.lock
+# Not in .venv: what looks for vulnerabilities, or writes the site, has many dependencies of its own.
+.venv-audit/.installed .venv-docs/.installed: .venv-%/.installed: requirements/%.lock
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -6,8 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
+import flax.linen
 import pytest
 
+import cifar_jax
 from cifar_jax import configure, flags, parsers
 from cifar_jax.config.settings import SECTIONS, FileConfig
 from cifar_jax.data.dataset import NAMES
@@ -55,6 +57,12 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
+def saved() -> list[str]:
+    """Return the study files that a page tells its reader to write."""
+    pages = [(ROOT / page).read_text() for page in PAGES]
+    return [name for page in pages for name in re.findall(r"Save this as `(.*?)`", page)]
+
+
 @pytest.mark.parametrize("command", commands())
 def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
@@ -67,7 +75,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)
     if name == "study":
         if arguments.file:
-            assert (ROOT / arguments.file).exists()
+            assert (ROOT / arguments.file).exists() or str(arguments.file) in saved()
             config = dataclasses.replace(config, experiment=FileConfig(file=str(arguments.file)))
         else:
             assert norm_arms(config)
@@ -121,8 +129,18 @@ def test_links_resolve(link: str) -> None:
 
 
 def test_every_page_can_be_reached_from_the_first() -> None:
-    first = (ROOT / "README.md").read_text()
-    assert [page for page in PAGES if f"]({page}" not in first] == []
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        targets = re.findall(r"\]\(([^)\s#]+\.md)", page.read_text())
+        new |= {(page.parent / target).resolve() for target in targets} - reached
+    assert [page for page in PAGES if ROOT / page not in reached] == []
+
+
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    assert [page for page in PAGES if f": {page}\n" not in contents] == []
 
 
 def test_the_first_page_is_short() -> None:
@@ -205,6 +223,22 @@ def number(document: str, pattern: str) -> str:
             ("benchmarks/README.md", r"images/s \| \|---\|---\| \| epoch \| ([\d,]+) \|"),
         ],
         [
+            ("docs/kernels.md", r"(convolution, ReLU, pooling 1 \|.*?3\.29)"),
+            ("benchmarks/README.md", r"(convolution, ReLU, pooling 1 \|.*?3\.29)"),
+        ],
+        [
+            ("docs/kernels.md", r"XLA's convolution, grouped \| ([\d.]+)"),
+            ("benchmarks/README.md", r"several runs \|[^|]*\|[^|]*\|[^|]*\| ([\d.]+)"),
+        ],
+        [
+            ("docs/kernels.md", r"im2col \(patches\) \| ([\d.]+)"),
+            ("benchmarks/README.md", r"\(im2col\) \|[^|]*\|[^|]*\|[^|]*\| ([\d.]+)"),
+        ],
+        [
+            ("docs/kernels.md", r"(?<!pooling 1 )\| blocks \| ([\d.]+)"),
+            ("benchmarks/README.md", r"2x2 outputs \|[^|]*\|[^|]*\|[^|]*\| \*\*([\d.]+)"),
+        ],
+        [
             ("README.md", r"on these images in (\d+ %) or more"),
             ("docs/statistics.md", r"on these images in (\d+ %) or more"),
             ("docs/statistics-simulations.md", r"on these images in (\d+ %) or more"),
@@ -213,6 +247,18 @@ def number(document: str, pattern: str) -> str:
 )
 def test_numbers_agree(said: list[tuple[str, str]]) -> None:
     assert len({number(document, pattern) for document, pattern in said}) == 1
+
+
+# Smaller below; and those that need trained networks, which tests/export and tests/analysis have.
+OTHERWISE = ("docs/code.md", "docs/export.md", "docs/predict.md")
+
+
+@pytest.mark.parametrize("page", [page for page in DOCUMENTS if page not in OTHERWISE])
+def test_python_blocks_run(page: str) -> None:
+    """Doctests and copied code have tests of their own."""
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
+        if ">>> " not in block:
+            exec(block, {"cj": cifar_jax, "nn": flax.linen})
 
 
 def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ RIDDLES = re.compile(
 FILES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/*.py")),
     *sorted(ROOT.glob("configs/*")),
     *sorted(ROOT.glob("benchmarks/*.md")),
     *sorted(ROOT.glob("benchmarks/*.py")),

@@ -49,7 +49,8 @@ class OneCycle:
 
     Attributes:
         peak_at: share of the steps before the peak.
-        start, end: first and last rate, as fractions of the peak.
+        start: first rate, as a fraction of the peak.
+        end: last rate, likewise.
     """
 
     peak_at: float = 0.3

@@ -232,7 +232,8 @@ def from_arrays(
     <arrays-noise: 80 training, 20 validation, 20 test images of 16x16x3, 3 classes, ...>
 
     Args:
-        train, test: images, uint8 (N, H, W, C), and labels, integers (N,), from 0.
+        train: images, uint8 (N, H, W, C), and labels, integers (N,), from 0.
+        test: such a pair.
         val: such a pair, or a number of training images to split off, at random but the same for
             every seed of `run`; None for 5,000, at most a fifth.
         classes: names of the classes; None for their numbers.

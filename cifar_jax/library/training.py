@@ -43,7 +43,8 @@ class Runs:
     """Trained runs of an experiment, one a seed. Rows of a run that diverged are NaN.
 
     Attributes:
-        experiment, hyper: what was trained.
+        experiment: what was trained.
+        hyper: its hyper-parameters.
         data: its images.
         results: of each run, with the fields of the file `results.json`.
         logits: float32 (seeds, N, classes), of the test images.

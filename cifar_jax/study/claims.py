@@ -167,7 +167,8 @@ def better(
     """Claim that an arm is better than another by more than `by`.
 
     Args:
-        arm, than: names of the arms.
+        arm: name of the arm.
+        than: name of the arm that it is compared with.
         by: points of accuracy, nats of loss, per cent of time.
         metric: `test_accuracy`, `val_accuracy`, `test_loss` or `train_seconds`. Lower loss and
             less time are better.
@@ -188,7 +189,8 @@ def equivalent(
     """Claim that two arms differ by less than `within`, in either direction.
 
     Args:
-        arm, than: names of the arms.
+        arm: name of the arm.
+        than: name of the arm that it is compared with.
         within: more than 0; points of accuracy, nats of loss, per cent of time.
         metric: see `better`.
         text: the claim in words, for the report.

@@ -211,7 +211,9 @@ def read_scores(
 
     Args:
         path: CSV with a head, such as the export of Weights & Biases, or JSON lines.
-        arm_column, seed_column, metric: names of columns; None to guess from their names.
+        arm_column: name of the column of arms; None to guess.
+        seed_column: name of the column of seeds; None to guess.
+        metric: name of the column of scores; None to guess.
 
     Returns:
         The scores, by arm in the order of the file. Its notes say which columns were taken.
