@@ -197,15 +197,19 @@ def _evaluate(argv: list[str]) -> int:
     arguments = evaluate_parser().parse_args(argv)
     check_file(arguments)
     prepare_jax(arguments)
+    from cifar_jax.commands.evaluate_file import evaluate_file
     from cifar_jax.commands.train import evaluate_run
     from cifar_jax.runner.moved import Moved
     from cifar_jax.study.file import load_file
+    from cifar_jax.study.onnx_network import is_network_file, open_file, open_onnx_network
 
-    evaluate_run(
-        arguments.checkpoint,
-        file=load_file(arguments.file) if arguments.file else None,
-        moved=Moved(arguments.dataset, arguments.data_dir),
-    )
+    moved, path = Moved(arguments.dataset, arguments.data_dir), arguments.checkpoint
+    if arguments.onnx is not None:
+        evaluate_file(open_onnx_network(arguments.onnx, "--onnx"), "--onnx", moved)
+    elif is_network_file(path):
+        evaluate_file(open_file(path, "--checkpoint"), "--checkpoint", moved)
+    else:
+        evaluate_run(path, file=load_file(arguments.file) if arguments.file else None, moved=moved)
     return 0
 
 

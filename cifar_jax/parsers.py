@@ -99,15 +99,23 @@ def report_parser() -> argparse.ArgumentParser:
 def evaluate_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} evaluate",
-        description="Restore a run's newest checkpoint and evaluate it on the run's test images.",
+        description="Restore a run's newest checkpoint and evaluate it on the run's test images; "
+        "or evaluate the network of a file on the test images of --dataset.",
     )
     add_file(parser)
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
         "--checkpoint",
         type=path_of("--checkpoint"),
-        required=True,
-        metavar="DIR",
-        help="a run's directory, or the checkpoints directory in it",
+        metavar="DIR|FILE",
+        help="a run's directory, or the checkpoints directory in it; or a torchvision ResNet, "
+        "a .safetensors file",
+    )
+    which.add_argument(
+        "--onnx",
+        type=path_of("--onnx"),
+        metavar="FILE",
+        help="an ONNX file with one image input, run by ONNX Runtime",
     )
     add_moved_data(parser)
     add_device(parser)
@@ -134,7 +142,8 @@ def predict_parser() -> argparse.ArgumentParser:
         type=path_of("--run"),
         required=True,
         metavar="DIR",
-        help="a run's directory, or a study's, whose seeds answer as an ensemble",
+        help="a run's directory, or a study's, whose seeds answer as an ensemble; or a network's "
+        ".safetensors (a torchvision ResNet) or .onnx file",
     )
     parser.add_argument(
         "--arm", type=name_of("--arm"), metavar="NAME", help="arm of the study, such as batch"

@@ -1,5 +1,6 @@
 """Use what was trained: a run's network, or the seeds of a study's arm, predict images."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from cifar_jax.analysis.fitted import (
     read_fitted,
     write_fitted,
 )
+from cifar_jax.config.settings import Config
 from cifar_jax.data.sources import decode
 from cifar_jax.data.sources.contents import FolderOptions
 from cifar_jax.errors import InputError, MachineError, UserError, shown
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.moved import Moved
-from cifar_jax.runner.prepare import split_rows
+from cifar_jax.runner.prepare import open_dataset, split_rows
 from cifar_jax.study.file import ExperimentFile, load_file
 from cifar_jax.study.network import Network, find_runs, open_images, restore
+from cifar_jax.study.onnx_network import AnyNetwork, class_order, is_network_file, open_file
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +135,7 @@ class Predictor:
         notes: a line for what the user must know, such as missing images.
     """
 
-    networks: tuple[Network, ...]
+    networks: tuple[AnyNetwork, ...]
     fitted: Fitted
     notes: tuple[str, ...] = ()
 
@@ -205,24 +208,29 @@ def load_predictor(
     data_dir: str | None = None,
     display: Display | None = None,
 ) -> Predictor:
-    """Restore the networks of a run, or of all finished seeds of a study's arm.
+    """Restore the networks of a run, of all finished seeds of a study's arm, or of a file.
 
     Temperature and threshold are fitted at the first use, on the validation images, and kept in
     `predict.json` in the directory of the run or the arm. Without these images the confidences are
     as trained; a note says so.
 
     Args:
-        directory: of a run or a study.
+        directory: of a run or a study; or a `.safetensors` or `.onnx` file, see
+            `study.network_files` and `study.onnx_network`.
         arm: of the study.
         file: path of the experiment file, if there is one. It is run.
-        dataset, data_dir: where the images are now, as `--dataset` and `--data-dir`.
+        dataset, data_dir: where the images are now, as `--dataset` and `--data-dir`. For a network
+            file, the dataset names its classes.
         display: shows progress; by default on standard output.
 
     Raises:
         UserError: there is no trained network, or the file is not the run's.
     """
+    moved, display = Moved(dataset, data_dir), display or Display()
+    if is_network_file(Path(directory)):
+        return _of_file(Path(directory), arm, moved, display)
     paths = find_runs(Path(directory), arm)
-    loaded, moved = load_file(Path(file)) if file else None, Moved(dataset, data_dir)
+    loaded = load_file(Path(file)) if file else None
     networks = tuple(restore(path, loaded, how="by --file") for path in paths)
     where = paths[0] if len(paths) == 1 else paths[0].parent
     notes = [f"{line}; predicting with the one before" for of in networks for line in of.damaged]
@@ -230,7 +238,7 @@ def load_predictor(
     fitted = read_fitted(where, tuple(network.digest for network in networks))
     if fitted is None:
         try:
-            fitted = _fit(networks, paths, loaded, moved, display or Display())
+            fitted = _fit(networks, paths, loaded, moved, display)
         except MachineError:
             raise
         except UserError as error:
@@ -239,6 +247,21 @@ def load_predictor(
         else:
             notes += _keep(where, fitted)
     return Predictor(networks, fitted, tuple(notes))
+
+
+def _of_file(path: Path, arm: str | None, moved: Moved, display: Display) -> Predictor:
+    """Return the predictor of a network file. Without validation images nothing is fitted."""
+    if arm is not None:
+        raise UserError(f"--arm {arm}: {path} is a file, which has no arms")
+    network = open_file(path, "--run")
+    if moved.dataset is not None:
+        _, images = open_dataset(moved.set_in(Config()), display.progress)
+        display.end_progress()
+        order = class_order(network, images.classes, "--run")
+        names = [images.classes[order.index(label)] for label in range(len(order))]
+        network = dataclasses.replace(network, classes=tuple(names))
+    note = f"confidences are as trained, not calibrated: {path} has no validation images"
+    return Predictor((network,), Fitted(networks=()), (note,))
 
 
 def _keep(where: Path, fitted: Fitted) -> list[str]:

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -81,7 +83,7 @@ def open_source(path: Path) -> Source:
         return _open_checkpoint(path)
     if path.suffix.lower() != ".safetensors":
         raise UserError(f"--init-from {path}: is neither a run's directory nor a .safetensors file")
-    return _open_safetensors(path)
+    return open_safetensors(path)
 
 
 def _open_checkpoint(path: Path) -> Source:
@@ -100,50 +102,75 @@ def _open_checkpoint(path: Path) -> Source:
     return Source(where, tensors_digest(tensors), classes, shapes, tensors.__getitem__)
 
 
-def _read_header(path: Path) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
-    """Return the SHA-256 of a safetensors file, and shape and type of each tensor by name."""
+class _Header(NamedTuple):
+    """SHA-256 of a safetensors file, shape and type of each tensor by name, and its metadata."""
+
+    digest: str
+    tensors: dict[str, tuple[tuple[int, ...], str]]
+    metadata: dict[str, str]
+
+
+def _read_header(path: Path, flag: str) -> _Header:
     from safetensors import SafetensorError, safe_open
 
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
-            raise UserError(f"--init-from {path}: is not a regular file of at most 4 GiB")
+            raise UserError(f"{flag} {path}: is not a regular file of at most 4 GiB")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         with safe_open(path, framework="numpy") as opened:
             names = list(opened.keys())
             if len(names) > MOST_TENSORS:
-                raise UserError(
-                    f"--init-from {path}: has {len(names):,} tensors, too many for a ResNet"
-                )
+                raise UserError(f"{flag} {path}: has {len(names):,} tensors, too many for a ResNet")
             slices = {name: opened.get_slice(name) for name in names}
-            return digest, {
+            tensors = {
                 name: (tuple(part.get_shape()), str(part.get_dtype()))
                 for name, part in slices.items()
             }
+            return _Header(digest, tensors, opened.metadata() or {})
     except OSError as error:
-        raise UserError(f"--init-from {path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{flag} {path}: cannot be read ({error.strerror})") from None
     except SafetensorError as error:
-        raise UserError(f"--init-from {path}: is not a safetensors file ({error})") from None
+        raise UserError(f"{flag} {path}: is not a safetensors file ({error})") from None
 
 
-def _open_safetensors(path: Path) -> Source:
-    """Open a safetensors file. Its tensors are read when they are needed."""
+def class_names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the names in `classes`, a JSON list, of a file's metadata; None without such names."""
+    try:
+        names = json.loads(metadata.get("classes", ""))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(names, list) or not names or not all(map(is_name, names)):
+        return None
+    return tuple(names)
+
+
+def open_safetensors(path: Path, flag: str = "--init-from") -> Source:
+    """Open a safetensors file. Its tensors are read when they are needed.
+
+    Args:
+        path: of the file.
+        flag: with which the user gave the path, for messages.
+
+    Raises:
+        UserError: it cannot be read, or a tensor is not of floats.
+    """
     from safetensors import SafetensorError, safe_open
 
-    digest, found = _read_header(path)
+    header = _read_header(path, flag)
     theirs: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, (shape, dtype) in found.items():
+    for name, (shape, dtype) in header.tensors.items():
         ours = our_name(name, len(shape))
         if ours is None:
             continue
         if not is_name(name):
-            raise UserError(f"--init-from {path}: {name!r} is not the name of a tensor")
+            raise UserError(f"{flag} {path}: {name!r} is not the name of a tensor")
         if ours in theirs:
-            raise UserError(f"--init-from {path}: {theirs[ours]} and {name} are both {ours}")
+            raise UserError(f"{flag} {path}: {theirs[ours]} and {name} are both {ours}")
         if dtype not in _FLOATS:
-            raise UserError(f"--init-from {path}: {name} is of type {dtype}, not a float")
+            raise UserError(f"{flag} {path}: {name} is of type {dtype}, not a float")
         theirs[ours] = name
         shapes[ours] = tuple(shape[axis] for axis in our_axes(len(shape)))
 
@@ -152,9 +179,9 @@ def _open_safetensors(path: Path) -> Source:
             with safe_open(path, framework="numpy") as opened:
                 return our_layout(np.asarray(opened.get_tensor(theirs[ours]), np.float32))
         except (OSError, SafetensorError) as error:
-            raise UserError(f"--init-from {path}: cannot be read ({error})") from None
+            raise UserError(f"{flag} {path}: cannot be read ({error})") from None
 
-    return Source(str(path), digest, None, shapes, read)
+    return Source(str(path), header.digest, class_names(header.metadata), shapes, read)
 
 
 def _take(source: Source, config: Config, state: TrainState, classes: tuple[str, ...]) -> Taken:
