@@ -5,8 +5,8 @@ its 3x3 convolution. Modules have torchvision's names, see `resnet`.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from cifar_jax.core.model import torch_init
 from cifar_jax.core.norms import wide
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Apply the block: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         layers = self.layers
         y = layers.conv(x, self.inner, 1, 1, "conv1")
@@ -53,7 +53,7 @@ class BottleneckStage(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Apply the blocks: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
@@ -80,9 +80,9 @@ class ImageNetResNet(nn.Module):
     stem: int = 64
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Compute the logits of normalised images, float (N, H, W, C): (N, num_classes)."""
-        layers = Layers("batch", 1, 0.9, ())
+        layers = Layers("batch", "project", False, 1, 0.9, ())
         x = layers.conv(x, self.stem, 7, 2, "conv1")
         x = nn.relu(layers.normalise(self, "norm1", x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -91,7 +91,7 @@ class ImageNetResNet(nn.Module):
             stage: nn.Module = (
                 BottleneckStage(layers, blocks, self.inner[i - 1], features, stride, name=name)
                 if self.inner
-                else Stage(layers, blocks, features, stride, "project", False, name=name)
+                else Stage(layers, blocks, features, stride, name=name)
             )
             x = stage(x, train=train)
         x = jnp.mean(wide(x), axis=(1, 2))

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from cifar_jax.config.build import for_device
+from cifar_jax.config.layer_rates import parameter_name
 from cifar_jax.core.imagenet import ImageNetResNet
 from cifar_jax.core.inputs import Inputs
-from cifar_jax.core.optimizers import parameter_name
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
