@@ -5,7 +5,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-faults test-oldest lint format typecheck docs audit bench lock clean FORCE
+.PHONY: help setup run test test-faults test-oldest lint format typecheck docs release-check audit bench lock clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ typecheck: .venv/.installed ## check the types
 docs: .venv-docs/.installed ## write the pages as a site into build/site
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict $(ARGS)
 	@echo "build/site/index.html"
+
+release-check: ## build the wheel, install it elsewhere, and run it there
+	@PYTHON=$(PYTHON) .ci/release
 
 # From the package index, or from an OSV server: make audit OSV_URL=https://osv.example/v1/query
 export OSV_URL

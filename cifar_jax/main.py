@@ -30,6 +30,7 @@ from cifar_jax.parsers import (
     compare_parser,
     evaluate_parser,
     export_parser,
+    init_parser,
     predict_parser,
     report_parser,
     seeds_parser,
@@ -293,6 +294,14 @@ def _compare(argv: list[str]) -> int:
     return 0
 
 
+def _init(argv: list[str]) -> int:
+    arguments = init_parser().parse_args(argv)
+    from cifar_jax.commands.init import init_run
+
+    init_run(arguments.directory, _say)
+    return 0
+
+
 COMMANDS = {
     "train": _train,
     "study": _study,
@@ -303,6 +312,7 @@ COMMANDS = {
     "export": _export,
     "seeds": _seeds,
     "compare": _compare,
+    "init": _init,
 }
 
 

@@ -24,8 +24,8 @@ def train_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} [train]",
         description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
         "evaluate it, and save everything in a directory.",
-        epilog="Other commands: study, report, evaluate, predict, analyse, export, seeds, compare "
-        "(each has its own --help).",
+        epilog="Other commands: study, report, evaluate, predict, analyse, export, seeds, compare, "
+        "init (each has its own --help).",
     )
     add_file(parser)
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
@@ -321,6 +321,18 @@ def compare_parser() -> argparse.ArgumentParser:
         type=path_of("--workdir"),
         metavar="DIR",
         help="directory of the comparison (default: runs/compare-<file>)",
+    )
+    return parser
+
+
+def init_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"{PROGRAM} init",
+        description="Copy the examples and the ready-made configs into a directory, to run and to "
+        "change them there.",
+    )
+    parser.add_argument(
+        "directory", type=path_of("init"), metavar="DIR", help="made if it is missing"
     )
     return parser
 

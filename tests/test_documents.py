@@ -29,6 +29,7 @@ PARSERS = {
     "export": parsers.export_parser,
     "seeds": parsers.seeds_parser,
     "compare": parsers.compare_parser,
+    "init": parsers.init_parser,
 }
 
 
@@ -69,7 +70,7 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
     words = shlex.split(command)
     name = words.pop(0) if words and not words[0].startswith("-") else "train"
     arguments = PARSERS[name]().parse_args(words)
-    if name in ("report", "evaluate", "predict", "analyse", "export", "seeds", "compare"):
+    if name in ("report", "evaluate", "predict", "analyse", "export", "seeds", "compare", "init"):
         return
     config = configure.parse_config(arguments)
     assert config.data.dataset in (*NAMES, *PLACEHOLDERS)

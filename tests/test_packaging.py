@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import cifar_jax
+from cifar_jax.main import main
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ["locked.lock", "oldest.lock"]
@@ -83,6 +84,17 @@ def test_version_has_one_source() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", cifar_jax.__version__)
 
 
+def test_the_release_has_one_version_and_date() -> None:
+    """In the package, in the file for citations and in the changelog."""
+    citation = (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    (version,) = re.findall(r"^version: (.*)$", citation, flags=re.MULTILINE)
+    (day,) = re.findall(r'^date-released: "(.*)"$', citation, flags=re.MULTILINE)
+    newest = re.search(r"^## \[(\d.*)\] - (.*)$", changes, flags=re.MULTILINE)
+    assert newest is not None
+    assert (cifar_jax.__version__, *newest.groups()) == (version, version, day)
+
+
 def test_package_is_typed() -> None:
     assert (ROOT / "cifar_jax" / "py.typed").is_file()
 
@@ -95,3 +107,28 @@ def test_make_targets_that_are_named_exist(page: str) -> None:
     named = set(re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z-]+)", text, flags=re.MULTILINE))
     assert named, "the page names no target: the pattern is wrong"
     assert named - targets == set()
+
+
+def test_init_copies_examples_and_configs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "new" / "lab"
+    assert main(["init", str(lab)]) == 0
+    for name, kinds in (("examples", "*.py"), ("examples", "*.ipynb"), ("configs", "*.toml")):
+        copied = {path.name: path.read_bytes() for path in (lab / name).glob(kinds)}
+        assert copied == {path.name: path.read_bytes() for path in (ROOT / name).glob(kinds)}
+        assert copied
+    assert {path.name for path in lab.iterdir()} == {"examples", "configs"}
+    assert "study examples/mish.py" in capsys.readouterr().out
+
+
+def test_init_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "configs").mkdir()
+    assert main(["init", str(tmp_path)]) == 2
+    assert "has configs already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert main(["init", str(file)]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert file.read_text() == "mine"
