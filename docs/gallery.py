@@ -1,0 +1,167 @@
+"""The gallery of examples, made from what their studies left.
+
+    python docs/gallery.py add STUDY --images "CIFAR-10 re-encoded as JPEG"
+
+reads a finished study of an example. It keeps a few numbers as docs/gallery/NAME.json, and draws
+NAME.png. Every call writes docs/gallery.md anew, with all examples.
+"""
+
+import argparse
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "docs" / "gallery"
+PAGE = ROOT / "docs" / "gallery.md"
+
+HEAD = """# Gallery
+
+[First page](../README.md) · [Your own idea](your-own-idea.md) · [Studies](studies.md)
+
+Each example is one idea in one file. The pictures and numbers are of **short** studies, which show
+how an answer looks. They have few images and epochs, so accuracies are low, and most questions stay
+undecided. Without the flags after the file's name, the command is the whole study.
+
+An orange dot is the difference of one seed, in points of test accuracy. A diamond is their mean,
+and the line its 95 % interval. With several claims, a verdict uses
+[raised p-values](statistics.md#several-comparisons-holm).
+
+`python docs/gallery.py` wrote this page from the files in [gallery](gallery).
+"""
+
+
+def kept(study: Path, images: str, note: str) -> dict[str, Any]:
+    """Return what the gallery keeps of a study."""
+    summary = json.loads((study / "summary.json").read_text())
+    config = json.loads((study / "study.json").read_text())["config"]
+    runs = [json.loads(path.read_text()) for path in study.glob("*/seed*/results.json")]
+    first, *_ = summary["arms"]
+    control = summary["against_first"][0]["arms"][0] if summary["against_first"] else first
+    return {
+        "title": summary["title"],
+        "flags": {name: config["data"][name] for name in ("train_examples", "val_examples")}
+        | {"epochs": summary["epochs"], "seeds": len(summary["seeds"])},
+        "images": images,
+        "note": note,
+        "device": summary["device"],
+        "jax": summary["versions"]["jax"],
+        "revision": summary["git_revision"][:7],
+        "date": max(run["finished"] for run in runs)[:10],
+        "minutes": sum(sum(run["spent"].values()) for run in runs) / 60,
+        "control": summary["labels"][control],
+        "accuracy": {
+            summary["labels"][arm]: {key: row["test_accuracy"][key] for key in ("mean", "std", "n")}
+            for arm, row in summary["per_arm"].items()
+        },
+        "differences": {
+            summary["labels"][row["arms"][1]]: {
+                key: row[key] for key in ("mean_difference", "ci_t", "differences")
+            }
+            for row in summary["against_first"]
+        },
+        "claims": [
+            {key: claim[key] for key in ("claim", "measured", "interval", "unit", "verdict")}
+            for claim in summary["claims"]
+        ],
+    }
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Draw the differences of each arm from the control: seeds, mean and interval."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    rows = list(found["differences"].items())
+    figure, axes = plt.subplots(figsize=(6, 1.0 + 0.6 * len(rows)), layout="constrained")
+    for y, (_, row) in enumerate(rows):
+        seeds = [100 * value for value in row["differences"]]
+        axes.scatter(seeds, [y - 0.18] * len(seeds), color="#d55e00", s=28, zorder=3)
+        if row["ci_t"]:
+            axes.plot([100 * value for value in row["ci_t"]], [y + 0.12] * 2, "k", linewidth=2)
+        axes.plot(100 * row["mean_difference"], y + 0.12, "kD", markersize=7, zorder=3)
+    axes.axvline(0, color="0.4", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(rows)), [f"{name} minus {found['control']}" for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("difference of test accuracy [points]")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def answer(found: dict[str, Any]) -> list[str]:
+    """Return a line for each claim, with verdict, number and interval."""
+    lines = []
+    for claim in found["claims"]:
+        interval = ""
+        if claim["interval"] and "interval" not in claim["measured"]:
+            low, high = claim["interval"]
+            interval = f" (95 % interval {low:+.2f} to {high:+.2f} {claim['unit']})"
+        lines.append(f"- {claim['claim']}: **{claim['verdict']}**, {claim['measured']}{interval}")
+    return lines
+
+
+def section(path: Path) -> str:
+    """Return the part of the page about one example."""
+    title, *_ = (ast.get_docstring(ast.parse(path.read_text())) or path.stem).splitlines()
+    lines = [f"## {title}", "", f"[examples/{path.name}](../examples/{path.name})", ""]
+    record = KEPT / f"{path.stem}.json"
+    if not record.exists():
+        return "\n".join([*lines, "Not run yet for this page.", ""])
+    found = json.loads(record.read_text())
+    accuracies = ", ".join(
+        f"{name} {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"
+        for name, row in found["accuracy"].items()
+    )
+    flags = {name: value for name, value in found["flags"].items() if value is not None}
+    short = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
+    images = "" if found["images"] == "its own" else "--dataset FOLDER "
+    lines += [
+        f"![Differences of each seed, their mean and its interval](gallery/{path.stem}.png)",
+        "",
+        *answer(found),
+        f"- Test accuracy, mean ± standard deviation: {accuracies}",
+        f"- Cost: {found['minutes']:.0f} minutes{found['note']}",
+        f"- Images: {found['images']}. {found['device']}, jax {found['jax']}, {found['date']}, "
+        f"revision {found['revision']}",
+        "",
+        "```sh",
+        f"python -m cifar_jax.main study examples/{path.name} {images}{short}",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return the page: the examples that were run, then the others."""
+    studies = [
+        path
+        for path in sorted((ROOT / "examples").glob("*.py"))
+        if re.search(r"^arms\b", path.read_text(), re.M)
+    ]
+    studies.sort(key=lambda path: not (KEPT / f"{path.stem}.json").exists())
+    return "\n".join([HEAD, *map(section, studies)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("add", nargs="*", metavar="add STUDY", help="directory of a study")
+    parser.add_argument("--images", default="its own", help="what the images are, in words")
+    parser.add_argument("--note", default="", help="about the cost, such as ', beside other work'")
+    arguments = parser.parse_args()
+    for study in map(Path, arguments.add[1:]):
+        found = kept(study, arguments.images, arguments.note)
+        name = study.resolve().name
+        (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        draw(found, KEPT / f"{name}.png")
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
