@@ -167,7 +167,7 @@ def _study(argv: list[str]) -> int:
     try:
         failed = study_run(
             config,
-            given=Given(file, replaced),
+            given=Given(file, replaced, arguments.demo),
             seeds=seeds,
             workdir=arguments.workdir,
             grace=arguments.grace,
@@ -184,13 +184,22 @@ def _study(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     arguments = report_parser().parse_args(argv)
+    check_file(arguments)
     start_libraries()
     from cifar_jax.commands.report import is_run, report_run
     from cifar_jax.commands.study_report import redraw
+    from cifar_jax.device import select_device
     from cifar_jax.runner.moved import Moved
+    from cifar_jax.study.file import load_file
 
-    write: Callable[[Path, Moved], object] = report_run if is_run(arguments.workdir) else redraw
-    write(arguments.workdir, Moved(arguments.dataset, arguments.data_dir))
+    select_device("cpu")  # Nothing is computed that needs another, which may be in use.
+    write: Callable[..., object] = report_run if is_run(arguments.workdir) else redraw
+    write(
+        arguments.workdir,
+        Moved(arguments.dataset, arguments.data_dir),
+        file=load_file(arguments.file) if arguments.file else None,
+        demo=arguments.demo,
+    )
     return 0
 
 
@@ -251,6 +260,7 @@ def _analyse(argv: list[str]) -> int:
             corruption_images=arguments.corruption_images,
             cifar10_c=arguments.cifar10_c,
             cifar10_1=arguments.cifar10_1,
+            demo=arguments.demo,
         ),
         file=load_file(arguments.file) if arguments.file else None,
         moved=Moved(arguments.dataset, arguments.data_dir),

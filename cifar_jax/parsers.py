@@ -19,6 +19,15 @@ from cifar_jax.flags import (
 from cifar_jax.names import CORRUPTION_IMAGES, EXPORTS, PARTS, PARTS_WITH_FLAGS
 
 
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-demo",
+        action="store_false",
+        dest="demo",
+        help="leave the networks out of report.html; otherwise it answers for images in a browser",
+    )
+
+
 def train_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} [train]",
@@ -73,6 +82,7 @@ def study_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only say how many seeds decide each claim of the study in --workdir; train nothing",
     )
+    _add_demo(parser)
     add_saving(parser)
     add_device(parser)
     add_data_parallel(parser)
@@ -85,6 +95,7 @@ def report_parser() -> argparse.ArgumentParser:
         prog=f"{PROGRAM} report",
         description="Write the report of a study, or the page of a run, again without training.",
     )
+    add_file(parser)
     parser.add_argument(
         "--workdir",
         type=path_of("--workdir"),
@@ -92,6 +103,7 @@ def report_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a study's directory, or a run's",
     )
+    _add_demo(parser)
     add_moved_data(parser)
     return parser
 
@@ -205,6 +217,7 @@ def analyse_parser() -> argparse.ArgumentParser:
         "of images, which may have any folders; may be given several times",
     )
     _add_shift(parser)
+    _add_demo(parser)
     add_moved_data(parser)
     add_device(parser)
     return parser

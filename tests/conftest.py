@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from counting import counts
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -169,3 +170,13 @@ def blank_figures(draw_blank: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         draw_blank(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    opened = Browser(tmp_path_factory.mktemp("browser") / "profile")
+    yield opened
+    opened.close()

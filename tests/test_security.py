@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import socket
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Browser
 from PIL import Image
 
 from cifar_jax.data.sources import decode
@@ -20,6 +22,7 @@ from cifar_jax.data.sources.contents import PLAIN, FolderOptions
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import is_part, read_bytes, read_json
 from cifar_jax.main import main
+from cifar_jax.report.scripts import scripts
 from cifar_jax.storage import check_inside
 from cifar_jax.study.collect import read_study
 from cifar_jax.study.record import LostPlan, read_plan
@@ -177,10 +180,34 @@ def made(hostile: Path, cache_directory: Path) -> tuple[Path, str]:
 def test_hostile_class_names_are_text_in_the_page(made: tuple[Path, str]) -> None:
     html = (made[0] / "report.html").read_text(encoding="utf-8")
     page = _Page(html)
-    assert not {"script", "iframe", "object", "b-images"} & page.tags
+    assert not {"iframe", "object", "b-images"} & page.tags
     assert not {a for a in page.attributes if a.startswith("on")}
     for name in HOSTILE:
         assert name in page.text
+
+
+def test_a_page_has_no_scripts_but_the_packages(made: tuple[Path, str]) -> None:
+    html = (made[0] / "report.html").read_text(encoding="utf-8")
+    own = str(scripts("network.js", "operators.js", "picture.js", "demo.js"))
+    before, data, after = re.split(r'<script type="application/json"[^>]*>([^<]*)</script>', html)
+    assert own in after
+    assert "<script" not in before + after.replace(own, "")
+    assert set(json.loads(data)["classes"]) == set(HOSTILE)
+
+
+def test_a_browser_shows_hostile_class_names_and_connects_to_nothing(
+    made: tuple[Path, str], browser: Browser
+) -> None:
+    browser.open(made[0] / "report.html")
+    cells = browser.evaluate(
+        "[...document.querySelectorAll('.demo tbody th')].map(x => x.innerText)"
+    )
+    assert set(cells) == set(HOSTILE)
+    assert browser.evaluate("document.querySelectorAll('.ask script, .ask b-images').length") == 0
+    assert browser.console == []
+    assert browser.evaluate("fetch('https://example.com').catch(error => 'refused')") == "refused"
+    assert any("violates the following Content Security Policy" in x for x in browser.console)
+    assert all(url.startswith(("file:", "data:")) for url in browser.requests)
 
 
 def test_hostile_class_names_are_text_in_markdown(made: tuple[Path, str]) -> None:

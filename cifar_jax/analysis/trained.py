@@ -41,12 +41,14 @@ class Request:
         unknown: names or folders of images that are none of the classes.
         corruption_images: number of test images to corrupt, at most.
         cifar10_c, cifar10_1: directories with the files of CIFAR-10-C and CIFAR-10.1.
+        demo: whether the page has the networks.
     """
 
     unknown: tuple[str, ...] = ()
     corruption_images: int = CORRUPTION_IMAGES
     cifar10_c: Path | None = None
     cifar10_1: Path | None = None
+    demo: bool = True
 
 
 @dataclass(frozen=True, eq=False)

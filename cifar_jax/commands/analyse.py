@@ -77,6 +77,6 @@ def analyse_run(
         shared = Shared(study, request or Request(), file, moved or Moved(), display)
         measure_study(shared, parts)
         if single:
-            write_page(run, shared.found_images, display)
+            write_page(run, shared.found_images, display, file, shared.request.demo)
         else:
-            write_study(workdir, shared.found_images, display)
+            write_study(workdir, shared.found_images, display, file, shared.request.demo)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cifar_jax.analysis.sections import read_sections
+from cifar_jax.commands.demo import make_demo
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import METRICS, STUDY
@@ -13,6 +14,7 @@ from cifar_jax.runner.directory import holds_run, lock_directory
 from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.runner.results import Finished
 from cifar_jax.study.collect import Run, read_ended
+from cifar_jax.study.file import ExperimentFile
 
 
 def is_run(workdir: Path, flag: str = "--workdir") -> bool:
@@ -49,13 +51,20 @@ def read_outcome(workdir: Path) -> Run:
     return run
 
 
-def report_run(workdir: Path, moved: Moved | None = None, display: Display | None = None) -> Path:
+def report_run(
+    workdir: Path,
+    moved: Moved | None = None,
+    display: Display | None = None,
+    file: ExperimentFile | None = None,
+    demo: bool = True,
+) -> Path:
     """Write the page of a single run.
 
     Args:
         workdir: the run's directory.
         moved: where the images are now.
         display: shows messages.
+        file, demo: see `write_page`.
 
     Returns:
         The page, `report.html` in the directory.
@@ -70,21 +79,32 @@ def report_run(workdir: Path, moved: Moved | None = None, display: Display | Non
         settings = run.results.settings
         images = find_images(settings, data.fingerprint, moved or Moved(), display)
     with lock_directory(workdir, "report"):
-        return write_page(run, images, display)
+        return write_page(run, images, display, file, demo)
 
 
-def write_page(run: Run, images: Dataset | None, display: Display) -> Path:
+def write_page(
+    run: Run,
+    images: Dataset | None,
+    display: Display,
+    file: ExperimentFile | None = None,
+    demo: bool = True,
+) -> Path:
     """Write the page of a single run, with its analysis if there is one. Return its path.
 
     Args:
         run: finished or diverged.
         images: of its dataset; without them the page has no pictures.
         display: shows messages.
+        file: the run's experiment file, if it has one; the page needs it for the network.
+        demo: whether the page has the network. That of a run that diverged has none.
     """
     data = run.results.dataset
     if problem := font_warning([data.name, *data.classes]):
         display.say(f"warning: {problem}")
-    analysed = read_sections(as_study(run), images, display.say)
-    page = write_run_page(run, images, display.say, analysed)
+    study = as_study(run)
+    analysed = read_sections(study, images, display.say)
+    finished = isinstance(run.results, Finished)
+    asked = make_demo(study, images, file) if demo and finished else None
+    page = write_run_page(run, images, display.say, analysed, asked)
     display.say(f"report: {page}")
     return page

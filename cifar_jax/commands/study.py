@@ -123,7 +123,7 @@ def study_run(
     )
     with lock_directory(workdir, "study"):
         _remove_unfinished(workdir)
-        work = Work(workdir, prepared, file, group_size, options, display)
+        work = Work(workdir, prepared, file, group_size, options, display, given.demo)
         _begin(work, requested)
         failed = _run(work, requested)
         if config.study.half_width is None:
@@ -258,7 +258,7 @@ def _run(work: Work, requested: Plan) -> list[str]:
     if len(failed) < total:
         from cifar_jax.commands.study_report import write_study  # Matplotlib is slow to import.
 
-        write_study(workdir, prepared.dataset, display)
+        write_study(workdir, prepared.dataset, display, work.file, work.demo)
     if prepared.dataset.notice:
         display.banner(prepared.dataset.notice)
     return [] if sweep and len(failed) < total else failed

@@ -41,6 +41,7 @@ class Work:
         group_size: largest number of runs to train together.
         options: see `Session`.
         display: shows progress.
+        demo: whether the page has the networks.
     """
 
     workdir: Path
@@ -49,6 +50,7 @@ class Work:
     group_size: int
     options: Options
     display: Display
+    demo: bool
 
 
 def _sessions(work: Work, runs: int) -> Sessions:

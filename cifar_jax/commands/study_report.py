@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax.analysis.sections import read_sections
+from cifar_jax.commands.demo import make_demo
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
 from cifar_jax.report.page import write_report
@@ -15,6 +16,7 @@ from cifar_jax.runner.directory import lock_directory
 from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.study.collect import damage, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently
+from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.rebuild import find_plan
 from cifar_jax.study.record import read_plan, write_plan
 from cifar_jax.study.summary import summarise
@@ -40,8 +42,22 @@ def _say_mixture(summary: dict[str, Any], display: Display) -> None:
         display.say(f"warning: the runs were made with different code: {', '.join(mixed)}")
 
 
-def write_study(workdir: Path, images: Dataset | None, display: Display) -> None:
-    """Write statistics, figures and report of the finished runs."""
+def write_study(
+    workdir: Path,
+    images: Dataset | None,
+    display: Display,
+    file: ExperimentFile | None = None,
+    demo: bool = True,
+) -> None:
+    """Write statistics, figures and report of the finished runs.
+
+    Args:
+        workdir: the study's directory.
+        images: of its dataset; without them the page has no pictures.
+        display: shows messages.
+        file: the study's experiment file, if it has one; the page needs it for the networks.
+        demo: whether the page has the networks.
+    """
     _say_damaged(workdir, display)
     if read_plan(workdir).sweep:
         _write_sweep(workdir, images, display)
@@ -52,7 +68,8 @@ def write_study(workdir: Path, images: Dataset | None, display: Display) -> None
     summary = summarise(study)
     _say_mixture(summary, display)
     analysed = read_sections(study, images, display.say)
-    written = write_report(study, summary, images, display.say, analysed)
+    asked = make_demo(study, images, file) if demo else None
+    written = write_report(study, summary, images, display.say, analysed, asked)
     for arm in summary["arms"]:
         row = summary["per_arm"].get(arm)
         if row:
@@ -104,13 +121,20 @@ def _accuracy(row: dict[str, Any]) -> str:
     return f"{percent(row['mean'])} (95 % interval {interval(row['ci_t'], 100)}, {seeds})"
 
 
-def redraw(workdir: Path, moved: Moved | None = None, display: Display | None = None) -> None:
+def redraw(
+    workdir: Path,
+    moved: Moved | None = None,
+    display: Display | None = None,
+    file: ExperimentFile | None = None,
+    demo: bool = True,
+) -> None:
     """Write the report of a study again from the files of its runs.
 
     Args:
         workdir: the study's directory.
         moved: where the images are now.
         display: shows messages.
+        file, demo: see `write_study`.
 
     Raises:
         UserError: there is no study, or it has no finished run.
@@ -123,4 +147,4 @@ def redraw(workdir: Path, moved: Moved | None = None, display: Display | None = 
         if warning:
             display.say(warning)
             write_plan(workdir, found)
-        write_study(workdir, images, display)
+        write_study(workdir, images, display, file, demo)

@@ -2,7 +2,7 @@
 
 import base64
 import dataclasses
-import struct
+import io
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +14,13 @@ import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, one_line, printable
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
+from cifar_jax.report.demo import LARGEST_PAGE, Demo
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
@@ -33,6 +35,7 @@ from cifar_jax.report.number_tables import (
     paired_table,
     variance_table,
 )
+from cifar_jax.report.scripts import policy, scripts
 from cifar_jax.report.section import NOTHING, Analysed, Section
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import Table, claims_table, class_table, main_table, protocol_table
@@ -59,7 +62,7 @@ class PageFigure:
     Attributes:
         figure: its title and caption, or the reason why it is missing.
         png: path of its file, relative to the page; empty if it is only in the page.
-        uri: the PNG as a `data:` URI.
+        uri: its pixels as a `data:` URI.
         width, height: in pixels.
     """
 
@@ -94,7 +97,7 @@ def _visible(value: object) -> object:
 
 def environment(markdown: bool) -> Environment:
     """Return templates that escape every value, for Markdown or for HTML."""
-    return Environment(
+    found = Environment(
         loader=PackageLoader("cifar_jax.report"),
         autoescape=not markdown,
         finalize=escape_markdown if markdown else _visible,
@@ -102,6 +105,18 @@ def environment(markdown: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.globals.update(scripts=scripts, policy=policy)
+    return found
+
+
+def render_page(template: str, values: dict[str, Any]) -> str:
+    """Return a page. If its networks make it too large, it says so instead of having them."""
+    page = environment(False).get_template(template)
+    html = page.render(values)
+    if values.get("demo") and (size := len(html.encode())) > LARGEST_PAGE:
+        reason = f"with the networks it would have {size / 1e6:.1f} MB, and 6 MB are allowed"
+        html = page.render({**values, "demo": Demo(reason=reason)})
+    return html
 
 
 def config_toml(study: Study, sweep: str = "") -> str:
@@ -143,9 +158,15 @@ def read_source(workdir: Path) -> str:
 
 
 def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
-    """Embed a figure in the page, from the bytes of its PNG file. `png` is that file's path."""
-    width, height = struct.unpack(">II", content[16:24])  # in the header chunk
-    uri = "data:image/png;base64," + base64.b64encode(content).decode()
+    """Embed a figure in the page, from the bytes of its PNG file. `png` is that file's path.
+
+    The page has the same pixels as lossless WebP, of half the size.
+    """
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").save(small, "WEBP", lossless=True, method=1, quality=20)
+        width, height = image.size
+    uri = "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode()
     return PageFigure(figure, png, uri, width, height)
 
 
@@ -189,7 +210,8 @@ def write_pages(
         tables: of all numbers; empty ones are omitted.
         toml: config that repeats the study.
         warn: called with a line for each figure that could not be drawn.
-        values: other values of the templates. The figures of `sections` are drawn.
+        values: other values of the templates. The figures of `sections` are drawn. `demo` is
+            optional.
 
     Returns:
         The written files.
@@ -218,6 +240,7 @@ def write_pages(
     shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]
     values = {
+        "demo": None,
         **values,
         "data_notes": data_notes(study),
         "figures": shown,
@@ -234,7 +257,7 @@ def write_pages(
     }
     page = study.workdir / REPORT
     values_html = {**values, **{key: str(values[key]) for key in ("toml", "source")}}
-    write_text(page, environment(False).get_template("report.html").render(values_html))
+    write_text(page, render_page("report.html", values_html))
     text = study.workdir / REPORT_TEXT
     write_text(text, environment(True).get_template("report.md").render(values))
     entries = [*shown, *(entry for of in added for entry in of.figures)]
@@ -248,6 +271,7 @@ def write_report(
     images: Dataset | None,
     warn: Warn = to_stderr,
     analysed: Analysed = NOTHING,
+    demo: Demo | None = None,
 ) -> list[Path]:
     """Write the report of a study.
 
@@ -260,6 +284,7 @@ def write_report(
         images: of the study's dataset; None omits the figures with images.
         warn: called with a line for each figure that could not be drawn.
         analysed: sections and lines of an analysis.
+        demo: the section in which the networks answer; None omits it.
 
     Returns:
         The written files.
@@ -288,6 +313,7 @@ def write_report(
         toml=config_toml(study),
         warn=warn,
         sections=analysed.sections,
+        demo=demo,
         title=f"{study_title(study)} ({dataset_name(study)})",
         headline=headline(study, summary),
         notices=notices(study, summary),

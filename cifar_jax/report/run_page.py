@@ -12,6 +12,7 @@ from scipy import stats
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.names import REPORT, SOURCE
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
+from cifar_jax.report.demo import Demo
 from cifar_jax.report.drawing import render
 from cifar_jax.report.headline import data_notices
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
@@ -24,9 +25,9 @@ from cifar_jax.report.page import (
     Warn,
     attempt,
     embed,
-    environment,
     portable_config,
     read_source,
+    render_page,
 )
 from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.study_figures import StudyFigure, missing_images
@@ -190,7 +191,11 @@ def facts_table(run: Run) -> Table:
 
 
 def write_run_page(
-    run: Run, images: Dataset | None, warn: Warn, analysed: Analysed = NOTHING
+    run: Run,
+    images: Dataset | None,
+    warn: Warn,
+    analysed: Analysed = NOTHING,
+    demo: Demo | None = None,
 ) -> Path:
     """Write `report.html` of a run.
 
@@ -199,6 +204,7 @@ def write_run_page(
         images: of its dataset; without them the page has no pictures, and says why.
         warn: called with a line for each figure that could not be drawn.
         analysed: sections of an analysis.
+        demo: the section in which the network answers; None omits it.
 
     Returns:
         Path of the page.
@@ -234,6 +240,7 @@ def write_run_page(
         "data_notes": data_notes(study),
         "figures": figures,
         "sections": sections,
+        "demo": demo,
         "classes": classes_table(run) if len(run.label) else Table("", "", (), []),
         "facts": facts_table(run),
         "times": time_table(time_spent([run]), drawing),
@@ -242,5 +249,5 @@ def write_run_page(
         "arm": run.arm,
         "source": read_source(source) if study.file else "",
     }
-    write_text(path, environment(False).get_template("run.html").render(values))
+    write_text(path, render_page("run.html", values))
     return path

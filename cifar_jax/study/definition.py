@@ -17,10 +17,17 @@ from cifar_jax.study.user_code import text_of
 
 @dataclass(frozen=True)
 class Given:
-    """An experiment file, and the settings, `section.name`, that replace those of the file."""
+    """What a command gives a study besides its config.
+
+    Attributes:
+        file: the experiment file.
+        settings: `section.name` of those that replace the file's.
+        demo: whether the page has the networks.
+    """
 
     file: ExperimentFile | None = None
     settings: tuple[str, ...] = ()
+    demo: bool = True
 
 
 NO_FILE = Given()

@@ -1,6 +1,7 @@
 """The report of a study: what it says, that it is one file, and that a browser shows it."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from fake_study import write_study
 from made_up import changed
+from PIL import Image
 
 from cifar_jax.report import headline, page, tables
 from cifar_jax.report.study_figures import study_figures
@@ -119,16 +121,18 @@ def test_page_is_one_file_without_external_address(full):
     html = text_of(full, "report.html")
     found = Page(html)
     assert all(address.startswith("data:") for address in found.addresses)
-    without_images = re.sub(r"data:image/png;base64,[\w+/=]+", "", html)
+    without_images = re.sub(r"data:image/webp;base64,[\w+/=]+", "", html)
     assert not re.search(r"https?:|//\w|@import|url\(", without_images)
     assert not {"script", "link rel=stylesheet", "iframe"} & set(found.tags)
 
 
 def test_page_holds_the_figures_that_were_written(full):
     study = full[0]
-    embedded = re.findall(r'src="data:image/png;base64,([\w+/=]+)"', text_of(full, "report.html"))
+    embedded = re.findall(r'src="data:image/webp;base64,([\w+/=]+)"', text_of(full, "report.html"))
     files = sorted((study.workdir / "figures").glob("*.png"))
-    assert [base64.b64decode(text) for text in embedded] == [path.read_bytes() for path in files]
+    for text, path in zip(embedded, files, strict=True):
+        shown, drawn = (Image.open(f) for f in (io.BytesIO(base64.b64decode(text)), path))
+        np.testing.assert_array_equal(shown, drawn.convert("RGB"))
 
 
 def test_class_names_are_escaped(odd):

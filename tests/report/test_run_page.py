@@ -47,7 +47,7 @@ def report(directory, images, monkeypatch):
     display = Lines()
     page = run_report.report_run(directory, display=display)
     text = page.read_text(encoding="utf-8")
-    return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", text), display.said
+    return re.sub(r"data:image/webp;base64,[\w+/=]+", "PICTURE", text), display.said
 
 
 def test_the_page_says_where_time_went(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_without_the_images_the_page_says_why(tmp_path, capsys):
     assert "the page shows no images: --dataset /home/somebody/moved: no such dataset" in said
     html = (tmp_path / "run" / "report.html").read_text()
     assert "Most confident mistakes</b> is missing. The images were not found" in html
-    assert html.count("data:image/png") == 5
+    assert html.count("data:image/webp") == 5
 
 
 def test_other_images_are_not_shown(tmp_path, monkeypatch):
