@@ -27,8 +27,8 @@ from benchmarks._problem import make_problem
 from benchmarks._timing import environment, show_progress, summary, write_json
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, TrainState, train_steps
-from cifar_jax.kernels import forms, jit
-from cifar_jax.runner.programs import over_runs, stack_runs
+from cifar_jax.kernels import forms
+from cifar_jax.runner.programs import jit_over_runs, stack_runs
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -87,7 +87,7 @@ def lower(candidate: Candidate, norm: str, steps: int, batch: int) -> Callable[[
 
     token = forms.forced.set(candidate.form)
     try:
-        lowered = jit(over_runs(train, state), donate_argnums=1).lower(hyper, state, data, 0, steps)
+        lowered = jit_over_runs(train, state, donate_argnums=1).lower(hyper, state, data, 0, steps)
     finally:
         forms.forced.reset(token)
 

@@ -16,6 +16,10 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
     },
 }
 
+# For a program of several runs. Its products are batches of them, and cuBLAS is as fast with these
+# as Triton's kernels, whose tuning takes most of the compilation (benchmarks/README.md).
+_SEVERAL: dict[str, dict[str, str | bool]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+
 # For a program that runs once. It compiles in a third of the time, and computes the same bits.
 _ONCE: dict[str, dict[str, str | bool | int]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
@@ -39,18 +43,24 @@ def known_options(options: Mapping[str, str | bool]) -> dict[str, str | bool]:
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, str | bool]:
-    """Options for a backend, without those that this version of XLA does not know."""
-    return known_options(_OPTIONS.get(platform, {}))
+def compiler_options(platform: str, several: bool = False) -> dict[str, str | bool]:
+    """Options for a backend, without those that this version of XLA does not know.
+
+    Args:
+        platform: JAX's name of the backend.
+        several: whether the program computes several runs.
+    """
+    options = _OPTIONS.get(platform, {}) | (_SEVERAL.get(platform, {}) if several else {})
+    return known_options(options)
 
 
 # More options for the programs of a context, for example to compile them faster.
 more_options: ContextVar[Mapping[str, str | bool]] = ContextVar("more_options", default={})  # noqa: B039
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Any:
+def jit(function: Callable[..., Any], *, several: bool = False, **options: Any) -> Any:
     """`jax.jit` with `compiler_options` for the default backend, and `more_options`."""
-    chosen = {**compiler_options(jax.default_backend()), **more_options.get()}
+    chosen = {**compiler_options(jax.default_backend(), several), **more_options.get()}
     return jax.jit(function, compiler_options=chosen, **options)
 
 

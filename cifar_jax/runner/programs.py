@@ -138,6 +138,12 @@ def over_runs(function: Callable[..., Any], state: TrainState) -> Callable[..., 
     return on_each(mapped, mesh_of(state.step))
 
 
+def jit_over_runs(function: Callable[..., Any], state: TrainState, **options: Any) -> Any:
+    """Compile `over_runs(function, state)`, whose results are placed as the state is."""
+    where, several = _sharding(state), state.step.size > 1
+    return jit(over_runs(function, state), several=several, out_shardings=where, **options)
+
+
 class _End:
     """The program after the last step of an epoch. It also evaluates the test images.
 
@@ -161,7 +167,7 @@ class _End:
             logits = core.predict(experiment, state, images)
             return *core.end_epoch(experiment, hyper, n_train, state, logits, labels), logits
 
-        jitted = jit(over_runs(end, state), out_shardings=_sharding(state))
+        jitted = jit_over_runs(end, state)
         self._images, self._labels = data.val_images, data.val_labels
         self.program = _compile(jitted, hyper, state, self._images, self._labels)
 
@@ -213,15 +219,12 @@ def compile_device_epoch(
     def bounds(*values: int) -> list[jax.Array]:
         return jax.device_put([np.int32(value) for value in values])
 
-    def over(function: Callable[..., Any]) -> Any:
-        return jit(over_runs(function, state), out_shardings=_sharding(state))
-
     some_steps: Any = None
     last_step: Any = None
     if full:
-        some_steps = _compile(over(steps), hyper, state, data, *bounds(0, full))
+        some_steps = _compile(jit_over_runs(steps, state), hyper, state, data, *bounds(0, full))
     if n % experiment.batch_size:
-        last_step = _compile(over(last), hyper, state, data)
+        last_step = _compile(jit_over_runs(last, state), hyper, state, data)
     end = _End(experiment, hyper, state, data, n)
     compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
     device = next(iter(data.val_images.devices()))
@@ -265,7 +268,7 @@ def compile_stream_epoch(
         shape = size, *source.images.shape[1:]
         images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=where)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where)
-        jitted = jit(over_runs(one_step, state), donate_argnums=1, out_shardings=_sharding(state))
+        jitted = jit_over_runs(one_step, state, donate_argnums=1)
         return _compile(jitted, hyper, state, images, labels)
 
     step: Any = compile_step(batch) if full else None
