@@ -1,5 +1,6 @@
 """The command `export`: each format's file gives the run's logits, or nothing is written."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import SHAPE, Own, images, made_up
+from networks import SHAPE, Own, Unknown, images, made_up
 from PIL import Image
 
 from cifar_jax.core.model import CNN
@@ -138,6 +139,16 @@ def test_an_own_model_has_no_pytorch_code(tmp_path):
     message = "no PyTorch code for the model Own; allowed formats: onnx, stablehlo, torch"
     with pytest.raises(UserError, match=message):
         export_to(tmp_path / "network.safetensors", "safetensors", network(Own(), 5), images(4))
+
+
+def test_stablehlo_takes_a_model_of_unknown_operations(tmp_path):
+    needs("stablehlo")
+    path = tmp_path / "network.stablehlo"
+    agreement = export_to(path, "stablehlo", network(Unknown(), 3), images(4)).agreement
+    assert agreement.difference < 1e-5 * agreement.largest
+    about = json.loads((tmp_path / "network.stablehlo.json").read_text())
+    assert about["platforms"] == ["cpu", "cuda", "tpu"]
+    assert "six months" in about["lifetime"]
 
 
 def test_an_own_model_becomes_a_program_of_pytorch(tmp_path):
