@@ -8,7 +8,7 @@ Needs PyTorch, which this project does not install: pip install torch
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,8 @@ def orthogonal(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Replace the singular values of a matrix, (rows, columns), by values around 1."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T, dtype).T
-    x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
+    x = matrix.to(dtype)
+    x = x / (x.norm() + 1e-7)
     for _ in range(3):
         square = x @ x.T
         x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
@@ -138,7 +139,7 @@ class Optimizer:
             fused=named[0][1].is_cuda,
         )
         self.steps, self.done, self.rate = steps, 0, rate
-        self.orthogonal = torch.compile(orthogonal) if named[0][1].is_cuda else orthogonal
+        self.orthogonal: Callable[..., torch.Tensor] = orthogonal
         self.dtype = dtype
 
     @torch.no_grad()
@@ -155,7 +156,8 @@ class Optimizer:
             buffer.mul_(0.6).add_(weight.grad)
             moved = weight.grad.add(buffer, alpha=0.6).flatten(1)
             weight.mul_(len(weight) ** 0.5 / weight.norm())
-            weight.sub_(self.rate * share * self.orthogonal(moved, self.dtype).view_as(weight))
+            update = self.orthogonal(moved, self.dtype).view_as(weight)
+            weight.add_(update, alpha=-self.rate * share)
         self.done += 1
 
 
@@ -191,8 +193,10 @@ class Twin:
         self.network = Network(widths, self.dtype).to(
             self.device, memory_format=torch.channels_last
         )
+        self.orthogonal: Callable[..., torch.Tensor] = orthogonal
         if mode is not None:
             self.network.compile(mode=mode)
+            self.orthogonal = torch.compile(orthogonal)
         self.share, self.epochs = widths[-1] / 256, epochs
 
     def _put(self, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,6 +238,7 @@ class Twin:
         n = len(labels)
         batches = -(-n // BATCH)
         optimizer = Optimizer(network, self.epochs * batches, self.share)
+        optimizer.orthogonal = self.orthogonal
         for images in self._epochs():
             for rows in torch.randperm(n, device=self.device).split(BATCH):
                 loss_of(network(images[rows]), labels[rows]).mul(BATCH / len(rows)).backward()

@@ -177,13 +177,13 @@ def script(path: Path, data: Dataset, mode: str) -> Call:
 def candidates(args: argparse.Namespace, data: Dataset) -> dict[str, Callable[[], Call]]:
     """Return how to make the call of each candidate."""
     makers: dict[str, Callable[[], Call]] = {}
+    for together in args.together:
+        name = "ours" if together == 1 else f"ours, {together} together"
+        makers[name] = lambda together=together: ours(args, data, together)
     if args.peer == "twin":
         makers[f"twin, {args.mode}"] = lambda: twin(args, data)
     elif args.peer:
         makers[Path(args.peer).name] = lambda: script(Path(args.peer), data, args.mode)
-    for together in args.together:
-        name = "ours" if together == 1 else f"ours, {together} together"
-        makers[name] = lambda together=together: ours(args, data, together)
     return makers
 
 
@@ -194,14 +194,16 @@ def say(line: str) -> None:
 
 def warm_up(name: str, make: Callable[[], Call]) -> tuple[Call, float] | str:
     """Compile a candidate, and run it once. Return it with the seconds, or why it failed."""
+    say(f"{name}: warm-up")
     begun = time.perf_counter()
     try:
         call = make()
-        call(0)
+        last, accuracy = call(0)
     except Exception as error:  # A compiler that is missing or memory that is short is a result.
         return f"not available: {type(error).__name__}: {one_line(error)}"[:300]
     seconds = time.perf_counter() - begun
-    say(f"{name}: warm-up, with compilation: {seconds:.1f} s")
+    shown = " ".join(f"{100 * one:.2f}" for one in accuracy)
+    say(f"{name}: warm-up with compilation {seconds:.1f} s, of it a run {last:.2f} s, {shown} %")
     return call, seconds
 
 
