@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from airbench_problem import RATE, SHARE, STEPS, WHITENED, WIDTHS, initial_values
@@ -126,7 +127,7 @@ def test_logits_in_both_modes(
     experiment: cj.Experiment, start: cj.TrainState, stored: Tensors
 ) -> None:
     """Evaluation averages six views. Against float64: 1e-4 of the largest logit."""
-    images = batch(0)[0]
+    images = jnp.asarray(batch(0)[0])
     predicted = np.asarray(jax.jit(lambda state: cj.predict(experiment, state, images))(start))
     limit = 1e-4 * np.abs(stored["evaluation"]).max()
     np.testing.assert_allclose(predicted, stored["evaluation"], atol=limit)
