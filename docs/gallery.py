@@ -131,7 +131,8 @@ def section(path: Path) -> str:
         f"revision {found['revision']}",
         "",
         "```sh",
-        f"python -m cifar_jax.main study examples/{path.name} {images}{short}",
+        f"python -m cifar_jax.main study examples/{path.name} \\",
+        f"    {images}{short}",
         "```",
         "",
     ]
