@@ -166,7 +166,7 @@ def test_a_file_needs_images(tmp_path, capsys):
     assert "is a file, which has no arms" in capsys.readouterr().err
 
 
-def brightest(path, kind: str, shape, classes=None) -> None:
+def brightest(path, kind: str, shape, **metadata: str) -> None:
     """Write an ONNX file whose logits are the means of the channels."""
     onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -184,7 +184,7 @@ def brightest(path, kind: str, shape, classes=None) -> None:
     )
     opset = [helper.make_opsetid("", 17)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    helper.set_model_props(model, {"classes": json.dumps(classes)} if classes else {})
+    helper.set_model_props(model, metadata)
     path.write_bytes(model.SerializeToString())
 
 
@@ -199,9 +199,17 @@ def test_an_onnx_file_gets_the_pixels_that_it_needs(tmp_path, kind, shape):
     np.testing.assert_allclose(network.logits(images), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_onnx_file_may_say_that_it_takes_pixels_from_0_to_1(tmp_path):
+    brightest(tmp_path / "means.onnx", "float", ("N", 8, 8, 3), images="float32, RGB, 0 to 1")
+    network = open_file(tmp_path / "means.onnx", "--onnx")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    np.testing.assert_allclose(network.logits(images), images.mean((1, 2)) / 255, atol=1e-6)
+
+
 def test_an_onnx_file_is_evaluated_by_the_names_of_its_classes(folder, tmp_path, capsys):
     path = tmp_path / "means.onnx"
-    brightest(path, "uint8", ("N", 32, 32, 3), ["right", "top", "left"])
+    classes = json.dumps(["right", "top", "left"])
+    brightest(path, "uint8", ("N", 32, 32, 3), classes=classes)
     assert main(["evaluate", "--onnx", str(path), "--dataset", str(folder)]) == 0
     said = capsys.readouterr().out
     assert main(["predict", str(folder / "test"), "--run", str(path), "--json"]) == 0

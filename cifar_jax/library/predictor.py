@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from cifar_jax.analysis.fitted import (
     read_fitted,
     write_fitted,
 )
+from cifar_jax.config.build import for_device
 from cifar_jax.config.settings import Config
 from cifar_jax.data.sources import decode
 from cifar_jax.data.sources.contents import FolderOptions
@@ -24,9 +26,13 @@ from cifar_jax.errors import InputError, MachineError, UserError, shown
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import open_dataset, split_rows
+from cifar_jax.runner.programs import unstack_run
 from cifar_jax.study.file import ExperimentFile, load_file
 from cifar_jax.study.network import Network, find_runs, open_images, restore
 from cifar_jax.study.onnx_network import AnyNetwork, class_order, is_network_file, open_file
+
+if TYPE_CHECKING:
+    from cifar_jax.library.training import Runs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -247,6 +253,29 @@ def load_predictor(
         else:
             notes += _keep(where, fitted)
     return Predictor(networks, fitted, tuple(notes))
+
+
+def runs_predictor(runs: "Runs") -> Predictor:
+    """Return the seeds of runs in memory as a predictor, without those that diverged.
+
+    Temperature and threshold are fitted on the runs' validation images.
+
+    Raises:
+        InputError: all diverged, or there are no validation images.
+    """
+    alive = [index for index, seed in enumerate(runs.seeds) if seed not in runs.diverged]
+    if not alive or not len(runs.data.val_labels):
+        raise InputError("predictor: every run diverged, or there are no validation images")
+    experiment, shape = for_device(runs.experiment), runs.data.test_images.shape[1:]
+    networks = []
+    for index in alive:
+        state = unstack_run(runs.states, index)
+        variables = dict(zip(("params", "batch_stats"), experiment.evaluated(state), strict=True))
+        where = Path(f"seed{runs.seeds[index]}")
+        networks.append(Network(where, runs.data.classes, experiment, shape, variables))
+    logits = np.stack([network.logits(runs.data.val_images) for network in networks])
+    digests = tuple(network.digest for network in networks)
+    return Predictor(tuple(networks), fit(digests, logits, runs.data.val_labels))
 
 
 def _of_file(path: Path, arm: str | None, moved: Moved, display: Display) -> Predictor:

@@ -20,6 +20,7 @@ from cifar_jax.errors import InputError, UserError, counted, shown
 from cifar_jax.export.checked import Exported
 from cifar_jax.library.exporting import export_runs
 from cifar_jax.library.images import Images
+from cifar_jax.library.predictor import Predictor, runs_predictor
 from cifar_jax.library.progress import progress_bar
 from cifar_jax.names import IN_PYTHON
 from cifar_jax.runner import outcome
@@ -96,6 +97,10 @@ class Runs:
     def export(self, path: str | Path, seed: int | None = None, pixels: str = "uint8") -> Exported:
         """Write the network of a seed for another program, see `exporting.export_runs`."""
         return export_runs(self, path, seed, pixels)
+
+    def predictor(self) -> Predictor:
+        """Return all seeds as an ensemble that predicts, see `predictor.runs_predictor`."""
+        return runs_predictor(self)
 
     def __repr__(self) -> str:
         found = 100 * self.test_accuracy[np.isfinite(self.test_accuracy)]

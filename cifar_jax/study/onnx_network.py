@@ -2,7 +2,8 @@
 
 The file has one input of images and one output of logits. The input is uint8 with values from 0 to
 255, or float, normalised as below; (N, H, W, 3) or (N, 3, H, W). A float input gets pixels divided
-by 255, minus a mean, divided by a deviation: CIFAR-10's, or ImageNet's from 128 pixels on.
+by 255, minus a mean, divided by a deviation: CIFAR-10's, or ImageNet's from 128 pixels on. If
+`images` in the file's metadata says "0 to 1", as `export` writes, it gets pixels divided by 255.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ class OnnxNetwork:
         session: of ONNX Runtime.
         first: whether the channels come first: (N, 3, H, W).
         batch: images in a call.
+        unit: whether a float input takes pixels from 0 to 1.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class OnnxNetwork:
     session: Any
     first: bool
     batch: int
+    unit: bool
     record: None = None
     damaged: tuple[str, ...] = ()
 
@@ -49,7 +52,9 @@ class OnnxNetwork:
         if self.session.get_inputs()[0].type != _UINT8:
             inputs = IMAGENET if self.image_shape[0] >= _LARGE else Inputs()
             mean, std = (np.asarray(of, np.float32) for of in (inputs.mean, inputs.std))
-            images = (images.astype(np.float32) / np.float32(255) - mean) / std
+            images = images.astype(np.float32) / np.float32(255)
+            if not self.unit:
+                images = (images - mean) / std
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2) if self.first else images)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -106,9 +111,10 @@ def open_onnx_network(path: Path, flag: str) -> OnnxNetwork:
     out = session.get_outputs()[0].shape
     if len(out) != 2 or not isinstance(out[1], int):
         raise UserError(f"{flag} {path}: its output is {tuple(out)}; needed: (N, classes)")
-    names = class_names(session.get_modelmeta().custom_metadata_map)
+    metadata = session.get_modelmeta().custom_metadata_map
+    names, unit = class_names(metadata), "0 to 1" in metadata.get("images", "")
     classes = names if names and len(names) == out[1] else numbered(out[1])
-    return OnnxNetwork(path, classes, shape, digest, session, first, batch)
+    return OnnxNetwork(path, classes, shape, digest, session, first, batch, unit)
 
 
 def _layout(session: Any, where: str) -> tuple[tuple[int, ...], bool, int]:
