@@ -3,6 +3,7 @@
 import base64
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from counting import counts
+from filelock import FileLock
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
@@ -115,9 +117,42 @@ def _half(rng: np.random.Generator, label: int) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of all processes of this test session."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(shared: Path) -> MakeOnce:
+    """Return a function that makes a shared directory in the first process that needs it.
+
+    `make_once(name, make)` calls `make` of a path that does not exist. The other processes wait,
+    and get the same path. They must not change what is in it.
+    """
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        directory, made = shared / name, shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                make(directory)
+                made.touch()
+        return directory
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def folder(make_once: MakeOnce) -> Path:
     """An image folder of three classes, 75 training and 15 test images, as PNG."""
-    root = tmp_path_factory.mktemp("data") / "halves"
+    return make_once("data", lambda data: _draw_halves(data / "halves")) / "halves"
+
+
+def _draw_halves(root: Path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 25), ("test", 5)):
         for label, name in enumerate(("left", "right", "top")):
@@ -125,13 +160,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             directory.mkdir(parents=True)
             for i in range(count):
                 _half(rng, label).save(directory / f"{i:02d}.png")
-    return root
 
 
 @pytest.fixture(scope="session")
-def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_directory(shared: Path) -> Path:
     """Cache of decoded images and compiled programs, shared by tests."""
-    return tmp_path_factory.mktemp("cache")
+    directory = shared / "cache"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """One tiny study of an experiment file, trained and analysed once for all tests."""
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,25 +36,42 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(folder, cache_directory, draw_blank, tmp_path_factory):
-    """The study, not analysed."""
-    root = tmp_path_factory.mktemp("analysis")
-    file, workdir = root / "width.py", root / "study"
-    file.write_text(SOURCE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
-        draw_blank(patch)
-        argv = ["study", str(file), "--dataset", str(folder), "--val-examples", "27"]
-        assert main([*argv, "--seeds", "2", "--seed", "3", "--workdir", str(workdir)]) == 0
-    return Trained(workdir, file, folder)
+def fast(cache_directory, draw_blank):
+    """Return a context in which figures are blank and programs are cached."""
+
+    @contextlib.contextmanager
+    def fast():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+            draw_blank(patch)
+            yield
+
+    return fast
 
 
 @pytest.fixture(scope="session")
-def analysed(trained, cache_directory, draw_blank, tmp_path_factory):
+def trained(folder, fast, make_once, tmp_path_factory):
+    """The study, not analysed."""
+
+    def make(root):
+        root.mkdir()
+        (root / "width.py").write_text(SOURCE)
+        argv = ["study", str(root / "width.py"), "--dataset", str(folder), "--val-examples", "27"]
+        with fast():
+            assert main([*argv, "--seeds", "2", "--seed", "3", "--workdir", f"{root}/study"]) == 0
+
+    root = make_once("trained", make)
+    found = Trained(root / "study", root / "width.py", folder)
+    return found.copy(tmp_path_factory.mktemp("trained") / "study")
+
+
+@pytest.fixture(scope="session")
+def analysed(trained, fast, make_once, tmp_path_factory):
     """The study after `analyse`, with all parts. Its figures are blank."""
-    copy = trained.copy(tmp_path_factory.mktemp("analysed") / "study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
-        draw_blank(patch)
-        assert copy.analyse() == 0
-    return copy
+
+    def make(directory):
+        with fast():
+            assert trained.copy(directory).analyse() == 0
+
+    found = Trained(make_once("analysed", make), trained.file, trained.images)
+    return found.copy(tmp_path_factory.mktemp("analysed") / "study")

@@ -166,9 +166,9 @@ _WORDS = st.one_of(
     st.builds("{}={}".format, st.sampled_from(list(_FIELDS)), texts),
 )
 
-test_each_flag, test_each_flag_long = fuzz(each_flag, quick=120, long=3000, line=command_lines())
+test_each_flag, test_each_flag_long = fuzz(each_flag, quick=60, long=3000, line=command_lines())
 test_any_words, test_any_words_long = fuzz(
-    any_words, quick=80, long=1500, words=st.lists(_WORDS, max_size=6)
+    any_words, quick=40, long=1500, words=st.lists(_WORDS, max_size=6)
 )
 
 

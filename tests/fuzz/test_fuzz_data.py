@@ -165,7 +165,7 @@ _PLACES = st.sampled_from(
 )
 
 test_a_folder, test_a_folder_long = fuzz(
-    a_folder, quick=60, long=1000, deeds=st.lists(st.tuples(_DEEDS, _PLACES, _NAMES), max_size=4)
+    a_folder, quick=25, long=1000, deeds=st.lists(st.tuples(_DEEDS, _PLACES, _NAMES), max_size=4)
 )
 
 BATCH = 2

@@ -181,16 +181,16 @@ _WORDS: list[tuple[Any, ...]] = [
 
 
 test_a_plan, test_a_plan_long = fuzz(
-    a_plan, quick=30, long=700, record=edits(_made_up("study.json"))
+    a_plan, quick=12, long=700, record=edits(_made_up("study.json"))
 )
 test_a_plan_of_a_file, test_a_plan_of_a_file_long = fuzz(
-    a_plan, quick=40, long=1000, record=plans_of_files()
+    a_plan, quick=14, long=1000, record=plans_of_files()
 )
 test_some_results, test_some_results_long = fuzz(
-    some_results, quick=40, long=1000, record=edits(_made_up("none/seed1/results.json"))
+    some_results, quick=16, long=1000, record=edits(_made_up("none/seed1/results.json"))
 )
 test_all_results, test_all_results_long = fuzz(
-    all_results, quick=15, long=300, classes=st.lists(texts, min_size=3, max_size=3, unique=True)
+    all_results, quick=6, long=300, classes=st.lists(texts, min_size=3, max_size=3, unique=True)
 )
 
 
@@ -331,7 +331,7 @@ def a_record(checkpoints: Path, record: Any) -> None:
 
 
 test_a_record, test_a_record_long = fuzz(
-    a_record, quick=20, long=300, record=edits({"format": FORMAT, **_record("batch")})
+    a_record, quick=8, long=300, record=edits({"format": FORMAT, **_record("batch")})
 )
 
 
@@ -354,7 +354,7 @@ def another_model(checkpoints: Path, holds: str, wanted: str, classes: int, widt
 
 test_another_model, test_another_model_long = fuzz(
     another_model,
-    quick=8,
+    quick=4,
     long=100,
     holds=st.sampled_from(ARMS),
     wanted=st.sampled_from(ARMS),

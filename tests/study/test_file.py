@@ -401,8 +401,8 @@ def test_arms_of_a_seed_share_their_draws():
     assert "augmentation may differ" in said["bright"][0]
 
     def initial(experiment: Experiment) -> dict[str, np.ndarray]:
-        state = init_state(experiment, key, shape)
-        leaves = jax.tree_util.tree_leaves_with_path(state.params)
+        params = jax.jit(lambda key: init_state(experiment, key, shape).params)(key)
+        leaves = jax.tree_util.tree_leaves_with_path(params)
         return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
     first = initial(control)
