@@ -253,7 +253,7 @@ RECIPE = cj.Experiment(
     schedule=to_zero,
     batch_size=BATCH,
     epochs=8,
-    precision="tensorfloat32",
+    precision=None,
     eval_batch_size=500,
     init_images=5000,
 )

@@ -63,7 +63,7 @@ USUAL = cj.Experiment(
     schedule=cj.Cosine(),
     batch_size=512,
     epochs=30,
-    precision="tensorfloat32",
+    precision=None,
     eval_batch_size=1000,
 )
 MODERN = cj.Experiment(
@@ -75,7 +75,7 @@ MODERN = cj.Experiment(
     evaluated=mean_parameters,
     batch_size=512,
     epochs=30,
-    precision="tensorfloat32",
+    precision=None,
     eval_batch_size=1000,
 )
 HYPER = cj.Hyper(learning_rate=0.4, momentum=0.9, weight_decay=5e-4)
