@@ -159,3 +159,25 @@ def picture(text: str) -> str:
             "file, or - to read it from a pipe"
         )
     return text
+
+
+def number_of(flag: str) -> Callable[[str], int]:
+    """Return a converter of a flag's text to a number that counts from 0."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text, re.ASCII):
+            raise UserError(f"{flag}: {shown(text)} is not a whole number from 0 to 999999999")
+        return int(text)
+
+    return convert
+
+
+def address_of(flag: str) -> Callable[[str], str]:
+    """Return a converter of a flag's text to an address, HOST:PORT."""
+
+    def convert(text: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5}", text):
+            raise UserError(f"{flag}: {shown(text)} is not HOST:PORT, such as node1:9876")
+        return text
+
+    return convert

@@ -25,11 +25,24 @@ def prepare_jax(arguments: argparse.Namespace) -> None:
     from cifar_jax.data.sources.cache import cache_root, is_homeless
     from cifar_jax.device import select_device, use_compilation_cache
 
+    _join(arguments)
     select_device(arguments.device, arguments.threads)
     cache = cache_root()
     if is_homeless(cache):
         _warn(f"no home directory, so the cache is {cache}; set CIFAR_JAX_CACHE to choose another")
     use_compilation_cache(cache / "compiled")
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    """Join the other processes of `train`, if there are any."""
+    if not hasattr(arguments, "coordinator"):
+        return
+    from cifar_jax.runner.processes import Place, join
+
+    place = arguments.coordinator, arguments.processes, arguments.process_id
+    if place.count(None) not in (0, 3):
+        raise UserError("--coordinator, --processes and --process-id: give all three, or none")
+    join(None if None in place else Place(*place))
 
 
 def parse_config(arguments: argparse.Namespace, saved: Config | None = None) -> Config:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from cifar_jax.arguments import count_of, path_of, seconds, threads
+from cifar_jax.arguments import address_of, count_of, number_of, path_of, seconds, threads
 from cifar_jax.config.settings import SECTIONS
 from cifar_jax.config.tables import field_type, parse_value
 from cifar_jax.device import DEVICES
@@ -130,6 +130,28 @@ def add_data_parallel(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="devices that divide each batch (default: %(default)s); BatchNorm's statistics are "
         "those of the whole batch",
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes",
+        "One a host, which train one run together. Slurm, Kubernetes and Cloud TPU need no flag.",
+    )
+    group.add_argument(
+        "--coordinator",
+        type=address_of("--coordinator"),
+        metavar="HOST:PORT",
+        help="host of process 0, and a free port there",
+    )
+    group.add_argument(
+        "--processes", type=count_of("--processes"), metavar="N", help="number of processes"
+    )
+    group.add_argument(
+        "--process-id",
+        type=number_of("--process-id"),
+        metavar="I",
+        help="number of this process, from 0; process 0 writes the files",
     )
 
 

@@ -14,6 +14,7 @@ from cifar_jax.flags import (
     add_device,
     add_file,
     add_moved_data,
+    add_processes,
     add_saving,
 )
 from cifar_jax.names import CORRUPTION_IMAGES, EXPORTS, PARTS, PARTS_WITH_FLAGS
@@ -58,6 +59,7 @@ def train_parser() -> argparse.ArgumentParser:
     add_saving(parser)
     add_device(parser)
     add_data_parallel(parser)
+    add_processes(parser)
     add_config_flags(parser, ("study", *WITHOUT_FLAGS))
     return parser
 

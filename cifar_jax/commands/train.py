@@ -8,6 +8,7 @@ from typing import Unpack
 
 import numpy as np
 from jax.sharding import Mesh
+from rich.console import Console
 
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
@@ -18,10 +19,12 @@ from cifar_jax.runner.console import Display, class_lines, duration
 from cifar_jax.runner.devices import check_batch, data_mesh
 from cifar_jax.runner.directory import check_workdir, holds_run, lock_directory
 from cifar_jax.runner.evaluation import Evaluation, evaluate_logits
+from cifar_jax.runner.group import Run
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
-from cifar_jax.runner.results import Finished
+from cifar_jax.runner.processes import is_first, joined
+from cifar_jax.runner.results import Finished, Results
 from cifar_jax.runner.resume import read_recorded
 from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import train_group
@@ -112,11 +115,11 @@ def train_run(
         Interrupted: a signal stopped it; the message says what is saved.
         Diverged: the loss is no longer finite.
     """
-    display = display or Display()
+    display = (display or Display()) if is_first() else Display(Console(quiet=True))
     resume = options.setdefault("resume", False)
     check_all([config.training])
     if workdir is not None:
-        check_workdir(workdir, resume)
+        _check_workdir(workdir, resume)
     mesh = data_mesh(data_parallel)
     prepared = open_data(config, display, (), file.dataset if file else None, mesh)
     config, dataset = prepared.config, prepared.dataset
@@ -125,24 +128,17 @@ def train_run(
         shape, n_train = dataset.train_images.shape[1:], len(prepared.train_rows)
         check_arm(file, config, Problem(shape, len(dataset.classes), n_train))
     workdir = workdir or run_directory(config, dataset)
-    check_workdir(workdir, resume)
+    _check_workdir(workdir, resume)
     before = read_divergence(workdir)
     if before is not None and not options.get("debug_nans"):
         raise UserError(
             f"--resume: {divergence_line(before, workdir)}; it would diverge again; choose another "
             "--workdir and a lower --lr, or add --debug-nans to find the operation"
         )
+    session = Session(prepared, display, data_seconds=prepared.seconds, **options)
     try:
-        with lock_directory(workdir, "train"):
-            check_workdir(workdir, resume)
-            session = Session(prepared, display, data_seconds=prepared.seconds, **options)
-            if file is not None:
-                if (recorded := read_recorded(workdir)) is not None:
-                    check_file(file, recorded.config, workdir)
-                write_text(workdir / SOURCE, file.source)
-            (results,) = train_group(session, [make_run(config, file, workdir)])
-            if isinstance(results, Finished):
-                results = _show(workdir, results, dataset, display)
+        with joined(Interrupted):
+            results = _train(session, make_run(config, file, workdir), file)
     except Interrupted as stop:
         kept = holds_run(workdir)
         how = " Resume with the same command and --resume." if kept else ""
@@ -156,6 +152,29 @@ def train_run(
     )
     if dataset.notice:
         display.banner(dataset.notice)
+    return results
+
+
+def _check_workdir(workdir: Path, resume: bool) -> None:
+    """Check a run's directory, see `check_workdir`, in the process that writes in it."""
+    if is_first():
+        check_workdir(workdir, resume)
+
+
+def _train(session: Session, run: Run, file: ExperimentFile | None) -> Results:
+    """Train a run in its directory, locked. Only the first process writes there."""
+    workdir = run.workdir
+    if file is not None and (recorded := read_recorded(workdir)) is not None:
+        check_file(file, recorded.config, workdir)
+    if not is_first():
+        return train_group(session, [run])[0]
+    with lock_directory(workdir, "train"):
+        check_workdir(workdir, session.resume)
+        if file is not None:
+            write_text(workdir / SOURCE, file.source)
+        (results,) = train_group(session, [run])
+        if isinstance(results, Finished):
+            results = _show(workdir, results, session.prepared.dataset, session.display)
     return results
 
 

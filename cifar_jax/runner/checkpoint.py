@@ -108,7 +108,14 @@ class Checkpoints:
 
         # Orbax's composite handler has threads that time out by the wall clock, which may jump, and
         # that print tracebacks on a full disk.
-        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        own = jax.process_index()  # Each process has the whole state, and waits for no other.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own,
+            active_processes={own} if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"process{own}" if jax.process_count() > 1 else None,
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def positions(self) -> list[Position]:
         """See `saved_positions`."""

@@ -34,10 +34,17 @@ def runs_mesh(runs: int) -> Mesh | None:
 def data_mesh(count: int) -> Mesh | None:
     """Return a mesh of `count` devices that divide each batch, or None for one device.
 
+    With several processes, it has all their devices.
+
     Raises:
-        UserError: there are fewer devices.
+        UserError: there is another number of devices.
     """
     devices = local_devices()
+    if jax.process_count() > 1:
+        devices = jax.devices(devices[0].platform)
+        if count not in (1, len(devices)):
+            raise UserError(f"--data-parallel {count}: the processes have {len(devices)} devices")
+        count = len(devices)
     if count > len(devices):
         raise UserError(f"--data-parallel {count}: JAX finds only {len(devices)} here")
     return Mesh(np.array(devices[:count])[None], (RUNS, DATA)) if count > 1 else None
@@ -68,9 +75,11 @@ def describe(mesh: Mesh, copied: Any) -> str:
     runs, data = mesh.shape[RUNS], mesh.shape[DATA]
     if runs > 1:
         return f"{runs} devices train different runs; each has all images, {size:,.0f} MiB"
+    processes = jax.process_count()
+    where = f" of {processes} processes" if processes > 1 else ""
     return (
-        f"{data} devices train one run and divide each batch; each has all images, network and "
-        f"optimiser, {size:,.0f} MiB"
+        f"{data} devices{where} train one run and divide each batch; each has all images, network "
+        f"and optimiser, {size:,.0f} MiB"
     )
 
 
@@ -87,7 +96,19 @@ def on_all(tree: Tree, mesh: Mesh | None) -> Tree:
     """Put a copy of each array on every device of a mesh. None: on the default device."""
     if mesh is None:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, _WHOLE))
+    sharding = NamedSharding(mesh, _WHOLE)
+    placed: Tree = jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+    return placed
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Any:
+    """Put an array that all processes have on the devices of a mesh."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def spread(stacked: Tree, mesh: Mesh | None) -> Tree:
@@ -108,7 +129,7 @@ def spread(stacked: Tree, mesh: Mesh | None) -> Tree:
         runs = -(-len(leaf) // devices) * devices
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
-        return jax.device_put(leaf[jnp.minimum(jnp.arange(runs), len(leaf) - 1)], sharding)
+        return _put(leaf[jnp.minimum(jnp.arange(runs), len(leaf) - 1)], sharding)
 
     placed: Tree = jax.tree.map(place, stacked)
     return placed
@@ -150,6 +171,31 @@ def batch_sharding(mesh: Mesh | None, size: int) -> NamedSharding | None:
         return None
     even = size % mesh.shape[DATA] == 0
     return NamedSharding(mesh, PartitionSpec(DATA) if even else _WHOLE)
+
+
+def own_share(mesh: Mesh | None, size: int) -> slice:
+    """Return the images of a batch that this process reads: those of its own devices."""
+    sharding = batch_sharding(mesh, size)
+    if sharding is None:
+        return slice(0, size)
+    parts = [index[0].indices(size) for index in _indices(sharding, size)]
+    return slice(min(part[0] for part in parts), max(part[1] for part in parts))
+
+
+def _indices(sharding: NamedSharding, size: int) -> list[Any]:
+    """Return the part of a batch on each device of this process."""
+    return list(sharding.addressable_devices_indices_map((size,)).values())
+
+
+def of_shares(shares: tuple[np.ndarray, ...], mesh: Mesh | None, size: int) -> tuple[Any, ...]:
+    """Return a batch of `size` images of what each process has read of it."""
+    sharding = batch_sharding(mesh, size)
+    if sharding is None:
+        return shares
+    return tuple(
+        jax.make_array_from_process_local_data(sharding, own, (size, *own.shape[1:]))
+        for own in shares
+    )
 
 
 @dataclass(frozen=True)

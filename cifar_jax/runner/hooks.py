@@ -17,6 +17,7 @@ from cifar_jax.names import CHECKPOINTS, METRICS, TENSORBOARD
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group, position_of
+from cifar_jax.runner.processes import of_any
 from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.remaining import Remaining
 from cifar_jax.runner.results import EpochRow
@@ -259,6 +260,23 @@ def _tag(column: str) -> str:
     return f"{split}/{what}" if split in ("train", "val") else column
 
 
+def is_stop(interrupts: Interrupts, group: Group, later: bool) -> bool:
+    """Return whether all processes stop at this boundary, since one of them got a signal.
+
+    All must call it.
+
+    Args:
+        interrupts: notes the signals.
+        group: at its newest boundary.
+        later: whether other groups train after this one.
+    """
+    if not of_any(interrupts.requested is not None):
+        return False
+    if group.at.metrics is None:
+        return group.at.steps < group.program.full  # Else finish the epoch, which is quick.
+    return group.at.epoch < group.last or later
+
+
 class Stops:
     """Stops training at a boundary after a signal.
 
@@ -272,12 +290,7 @@ class Stops:
         self._interrupts, self._saves, self._later = interrupts, saves, later
 
     def __call__(self, group: Group) -> None:
-        if self._interrupts.requested is None:
-            return
-        if group.at.metrics is None:
-            if group.at.steps < group.program.full:  # Else finish the epoch, which is quick.
-                raise self.stop(group)
-        elif group.at.epoch < group.last or self._later:
+        if is_stop(self._interrupts, group, self._later):
             raise self.stop(group)
 
     def stop(self, group: Group) -> BaseException:

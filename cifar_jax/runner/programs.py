@@ -16,8 +16,18 @@ from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
 from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit, jit_once
 from cifar_jax.runner.background import Background
-from cifar_jax.runner.devices import RUNS, batch_sharding, divided, mesh_of, on_each
+from cifar_jax.runner.devices import (
+    RUNS,
+    batch_sharding,
+    divided,
+    mesh_of,
+    of_shares,
+    on_all,
+    on_each,
+    own_share,
+)
 from cifar_jax.runner.memory import check_memory
+from cifar_jax.runner.processes import of_first
 
 Tree = TypeVar("Tree")
 
@@ -182,6 +192,7 @@ class _End:
         for first in range(0, n, size):
             # Repeats of the last image fill the last call.
             rows = images[np.minimum(np.arange(first, first + size), n - 1)]
+            rows = on_all(rows, mesh_of(state.step))
             logits.append(np.asarray(self.program.result()(hyper, state, rows, self._labels)[2]))
         return np.concatenate(logits, axis=-2)[..., :n, :]
 
@@ -216,8 +227,8 @@ def compile_device_epoch(
     def last(hyper: Hyper, state: TrainState, data: Data) -> TrainState:
         return core.train_last(experiment, hyper, data, state)
 
-    def bounds(*values: int) -> list[jax.Array]:
-        return jax.device_put([np.int32(value) for value in values])
+    def bounds(*values: int) -> Any:
+        return on_all([np.int32(value) for value in values], mesh)
 
     some_steps: Any = None
     last_step: Any = None
@@ -227,7 +238,7 @@ def compile_device_epoch(
         last_step = _compile(jit_over_runs(last, state), hyper, state, data)
     end = _End(experiment, hyper, state, data, n)
     compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
-    device = next(iter(data.val_images.devices()))
+    device = next(iter(data.val_images.sharding.addressable_devices))
     check_memory(compiled, state.step.size, data, device, mesh.shape[RUNS] if mesh else 1)
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
@@ -285,15 +296,19 @@ def compile_stream_epoch(
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
         rows = rows_of(state)[start * batch : stop * batch]
         state = jax.tree.map(jnp.copy, state)
-        for images, labels in stream_batches(source.images, source.labels, rows, batch):
-            state = step.result()(hyper, state, images, labels)
+        own = own_share(mesh, batch)
+        rows = rows.reshape(-1, batch)[:, own].reshape(-1)
+        for share in stream_batches(source.images, source.labels, rows, own.stop - own.start):
+            state = step.result()(hyper, state, *of_shares(share, mesh, batch))
         return state
 
     def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
         rows = rows_of(state)[full * batch :]
         if last_step is not None:
             state = jax.tree.map(jnp.copy, state)
-            state = last_step.result()(hyper, state, source.images[rows], source.labels[rows])
+            own = rows[own_share(mesh, len(rows))]
+            share = source.images[own], source.labels[own]
+            state = last_step.result()(hyper, state, *of_shares(share, mesh, len(rows)))
         return end.finish(hyper, state)
 
     return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish, end.predict)
@@ -344,7 +359,7 @@ def boundaries(
             clock = time.perf_counter()
             state = jax.block_until_ready(program.advance(hyper, state, steps, stop))
             spent = time.perf_counter() - clock
-            call = max(1, int(segment / max(spent / (stop - steps), 1e-6)))
+            call = of_first(max(1, int(segment / max(spent / (stop - steps), 1e-6))))
             steps, seconds = stop, seconds + spent
             yield Boundary(state, epoch, steps, seconds)
         clock = time.perf_counter()

@@ -63,7 +63,8 @@ class Session:
     @property
     def device(self) -> jax.Device:
         """The device that trains, or the first of several."""
-        return min(self.prepared.data.val_images.devices(), key=lambda device: device.id)
+        own: Any = self.prepared.data.val_images.sharding.addressable_devices
+        return min(own, key=lambda device: device.id)
 
     @property
     def mesh(self) -> Mesh | None:
@@ -75,7 +76,9 @@ class Session:
         """The devices and versions in words, see `provenance.describe_computing`."""
         found = provenance.describe_computing(self.device.device_kind, self.device.platform)
         parts = self.mesh.shape[DATA] if self.mesh else 1
-        return found + (f", {parts} devices divide each batch" if parts > 1 else "")
+        processes = jax.process_count()
+        where = f" of {processes} processes" if processes > 1 else ""
+        return found + (f", {parts} devices{where} divide each batch" if parts > 1 else "")
 
 
 def compiled_epoch(

@@ -24,6 +24,7 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.devices import describe, spread
 from cifar_jax.runner.directory import holds_run, make_directory
 from cifar_jax.runner.ending import count_parameters, evaluate, finish, report_divergence
+from cifar_jax.runner.follow import follow
 from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
     Bar,
@@ -37,6 +38,7 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
+from cifar_jax.runner.processes import is_first, of_any, of_first
 from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, first_state, stack_runs
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Origin, Results, Spent, Training
@@ -99,6 +101,8 @@ def train_group(
     _say_starts(session, runs, starts)
     group = _compile(session, runs, starts, begun)
     meanwhile()
+    if not is_first():
+        return follow(session, group, remaining.later)
     fresh = [not holds_run(run.workdir) for run in runs]  # An interrupt may remove these.
     written: dict[int, Results] = {}
     try:
@@ -124,7 +128,14 @@ def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
         def open_checkpoints(directory: Path) -> Checkpoints:
             return stack.enter_context(contextlib.closing(Checkpoints(directory, create=False)))
 
-        return [_start(session, run, open_checkpoints) for run in runs]
+        starts = [_start(session, run, open_checkpoints) for run in runs]
+    steps = int(starts[0].state.step)
+    if of_any(of_first(steps) != steps):
+        raise UserError(
+            f"--workdir {runs[0].workdir}: the processes see different checkpoints in it; give a "
+            "directory that all of them share"
+        )
+    return starts
 
 
 def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
