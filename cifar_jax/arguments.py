@@ -181,3 +181,15 @@ def address_of(flag: str) -> Callable[[str], str]:
         return text
 
     return convert
+
+
+def share_of(flag: str) -> Callable[[str], tuple[int, int]]:
+    """Return a converter of a flag's text I/N to the two numbers, I below N."""
+
+    def convert(text: str) -> tuple[int, int]:
+        found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
+        if not found or int(found[1]) >= int(found[2]):
+            raise UserError(f"{flag}: {shown(text)} is not I/N with I from 0 to N - 1, such as 0/4")
+        return int(found[1]), int(found[2])
+
+    return convert

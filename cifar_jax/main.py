@@ -135,6 +135,12 @@ def _study(argv: list[str]) -> int:
     given = vars(arguments)
     if arguments.plan:
         return _plan(arguments.workdir)
+    if arguments.slurm is not None:
+        from cifar_jax.commands.slurm import write_script
+
+        path = write_script(argv, arguments.workdir, arguments.slurm)
+        _say(f"written: {path}; submit it with sbatch")
+        return 0
     _check_varied(given, given.get("study.sweep"))  # Before slow imports.
     seeds: tuple[int, ...] | None = None
     before: Saved | None = None
@@ -158,6 +164,7 @@ def _study(argv: list[str]) -> int:
     from cifar_jax.commands.study import study_run
     from cifar_jax.runner.hooks import Interrupted
     from cifar_jax.study.definition import Given
+    from cifar_jax.study.schedule import Spread
 
     flags = given_flags(arguments)
     file, config = open_file(arguments.file, config, flags, arguments.workdir)
@@ -172,7 +179,7 @@ def _study(argv: list[str]) -> int:
             workdir=arguments.workdir,
             grace=arguments.grace,
             checkpoint_every=arguments.checkpoint_every,
-            data_parallel=arguments.data_parallel,
+            spread=Spread(arguments.data_parallel, *arguments.share),
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)

@@ -3,7 +3,7 @@
 import argparse
 
 import cifar_jax
-from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, picture
+from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, picture, share_of
 from cifar_jax.config.settings import WITHOUT_FLAGS
 from cifar_jax.errors import UserError, shown
 from cifar_jax.flags import (
@@ -85,6 +85,20 @@ def study_parser() -> argparse.ArgumentParser:
         help="only say how many seeds decide each claim of the study in --workdir; train nothing",
     )
     _add_demo(parser)
+    parser.add_argument(
+        "--share",
+        type=share_of("--share"),
+        default=(0, 1),
+        metavar="I/N",
+        help="train every N-th seed, from the I-th on, counted from 0; other processes or machines "
+        "with the same --workdir train the others",
+    )
+    parser.add_argument(
+        "--slurm",
+        type=count_of("--slurm"),
+        metavar="N",
+        help="only write the script of a Slurm job array; each of N tasks has a share of the seeds",
+    )
     add_saving(parser)
     add_device(parser)
     add_data_parallel(parser)

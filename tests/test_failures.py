@@ -103,4 +103,4 @@ def test_a_full_disk_is_named_though_the_disk_names_no_file(
     page = tmp_path / "report.html"
     assert said(lambda: write_text(page, "x")) == f"{page}: No space left on device"
     monkeypatch.setattr(os, "write", refuse)
-    assert said(locked(tmp_path, "a test").__enter__) == f"{tmp_path}/lock: No space left on device"
+    assert said(locked(tmp_path).__enter__) == f"{tmp_path}/lock: No space left on device"

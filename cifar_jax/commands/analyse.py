@@ -65,7 +65,7 @@ def analyse_run(
     display = display or Display()
     parts = [load_part(name) for name in names]
     single = is_run(workdir, "analyse")
-    with lock_directory(workdir, "analyse"):
+    with lock_directory(workdir):
         if single:
             run = _read_run(workdir)
             study = as_study(run)

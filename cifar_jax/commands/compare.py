@@ -85,7 +85,7 @@ def compare_table(
     for notice in (*others, *notices(summary)):
         display.say(f"warning: {notice}")
     command = shlex.join(["python", "-m", "cifar_jax.main", "compare", path.name, *given])
-    with lock_directory(workdir, "compare"):
+    with lock_directory(workdir):
         page = write_scores_report(workdir, scores, summary, command, display.say)[0]
     for line in answers(summary):
         display.say(line)
@@ -123,7 +123,7 @@ def compare_studies(
     workdir = workdir or _default(names)
     comparison = {"studies": names}
     _check_free(workdir, comparison)
-    with lock_directory(workdir, "compare"):
+    with lock_directory(workdir):
         check_inside(workdir / SUMMARY, workdir)
         rows = {block.title: [row._asdict() for row in block.rows] for block in blocks}
         write_json(workdir / SUMMARY, {"comparison": comparison, "studies": rows})

@@ -78,7 +78,7 @@ def report_run(
     if isinstance(run.results, Finished):
         settings = run.results.settings
         images = find_images(settings, data.fingerprint, moved or Moved(), display)
-    with lock_directory(workdir, "report"):
+    with lock_directory(workdir):
         return write_page(run, images, display, file, demo)
 
 

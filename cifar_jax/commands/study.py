@@ -24,6 +24,7 @@ from cifar_jax.runner.console import Display
 from cifar_jax.runner.devices import check_batch, data_mesh, describe, mesh_of, runs_mesh
 from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.hooks import Interrupted
+from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.memory import TooManyRuns
 from cifar_jax.runner.prepare import Prepared, split_rows
 from cifar_jax.runner.remaining import Planned, Remaining
@@ -37,7 +38,14 @@ from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep
 from cifar_jax.study.record import Plan, PlanArm, run_path
-from cifar_jax.study.schedule import Group, plan_groups, seed_parallelism, study_seeds
+from cifar_jax.study.schedule import (
+    ALONE,
+    Group,
+    Spread,
+    plan_groups,
+    seed_parallelism,
+    study_seeds,
+)
 from cifar_jax.study.values import set_values
 
 
@@ -61,6 +69,8 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | 
 
 # Seconds that the report of a study takes on a slow machine, for the estimate of the time left.
 DRAWING = 5.0
+# Seconds that a share waits for the others to begin, or to write the report.
+LONGEST_BEGIN = 600.0
 
 
 def study_run(
@@ -70,7 +80,7 @@ def study_run(
     seeds: tuple[int, ...] | None = None,
     workdir: Path | None = None,
     display: Display | None = None,
-    data_parallel: int = 1,
+    spread: Spread = ALONE,
     **options: Unpack[Options],
 ) -> list[str]:
     """Train the remaining runs of a study, then write its report.
@@ -82,8 +92,7 @@ def study_run(
         workdir: the study's directory, by default `runs/study-<dataset>-<model>`. A sweep appends
             `-<setting>`.
         display: shows progress.
-        data_parallel: number of devices that divide each batch. With 1, each device trains runs of
-            its own.
+        spread: over devices and processes.
         options: see `Session`. A study always resumes.
 
     Returns:
@@ -101,7 +110,7 @@ def study_run(
         config = dataclasses.replace(config, training=first.training)
     seeds = seeds or study_seeds(config)
     arms = grid(named, sweep)
-    group_size, mesh = _devices(config, len(arms) * len(seeds), data_parallel)
+    group_size, mesh = _devices(config, len(arms) * len(spread.own(seeds)), spread.data_parallel)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # No run uses the value in the config, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
@@ -121,9 +130,11 @@ def study_run(
         dataset=prepared.record(),
         sweep=sweep,
     )
-    with lock_directory(workdir, "study"):
+    work = Work(workdir, prepared, file, group_size, options, display, given.demo, spread)
+    if spread.parts > 1:
+        return _run_share(work, requested)
+    with lock_directory(workdir):
         _remove_unfinished(workdir)
-        work = Work(workdir, prepared, file, group_size, options, display, given.demo)
         _begin(work, requested)
         failed = _run(work, requested)
         if config.study.half_width is None:
@@ -149,6 +160,26 @@ def _devices(config: Config, runs: int, data_parallel: int) -> tuple[int, Mesh |
         return seed_parallelism(config, devices[0].platform), None
     size = min(runs, seed_parallelism(config, devices[0].platform, len(devices)))
     return size, runs_mesh(size)
+
+
+def _run_share(work: Work, requested: Plan) -> list[str]:
+    """Train a share of a study. The process that ends the last run of all writes the report."""
+    part, parts = work.spread[1:]
+    if parts > len(requested.seeds) or work.prepared.config.study.half_width:
+        raise UserError(
+            f"--share {part}/{parts}: needs at least {parts} --seeds, and no --half-width"
+        )
+    with lock_directory(work.workdir, LONGEST_BEGIN):
+        _begin(work, requested)
+    failed = _train(work, requested)
+    with lock_directory(work.workdir, LONGEST_BEGIN):
+        arms = grid(requested.grid_arms, requested.sweep)
+        left, failed_anywhere = unfinished(work.workdir, arms, requested.seeds)
+        if left:
+            work.display.say(f"{counted(len(left), 'run')} left to the other shares")
+            return failed
+        remove_finished_groups(work.workdir)
+        return _write(work, requested, failed_anywhere)
 
 
 def _second_stage(work: Work, plan: Plan, half_width: float) -> list[str]:
@@ -216,12 +247,30 @@ def _of_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
 def _remove_unfinished(workdir: Path) -> None:
     """Remove the files that killed processes left in the directories of finished runs."""
     for directory in {path.parent for path in workdir.glob(f"*/seed*/{WRITING}*")}:
-        with contextlib.suppress(UserError), lock_directory(directory, "study"):
+        with contextlib.suppress(UserError), lock_directory(directory):
             pass  # Locking removes them. A run in use removes its own.
 
 
 def _run(work: Work, requested: Plan) -> list[str]:
     """Train the remaining runs of a study that has begun, and write its report."""
+    return _write(work, requested, _train(work, requested))
+
+
+def _write(work: Work, requested: Plan, failed: list[str]) -> list[str]:
+    """Write the report of a study. Return the lines of runs that failed, but none of a sweep."""
+    prepared, display = work.prepared, work.display
+    total = len(grid(requested.grid_arms, requested.sweep)) * len(requested.seeds)
+    if len(failed) < total:
+        from cifar_jax.commands.study_report import write_study  # Matplotlib is slow to import.
+
+        write_study(work.workdir, prepared.dataset, display, work.file, work.demo)
+    if prepared.dataset.notice:
+        display.banner(prepared.dataset.notice)
+    return [] if requested.sweep and len(failed) < total else failed
+
+
+def _train(work: Work, requested: Plan) -> list[str]:
+    """Train the remaining runs of this process. Return a line for each run that failed."""
     workdir, prepared, display = work.workdir, work.prepared, work.display
     seeds, sweep = requested.seeds, requested.sweep
     arms = grid(requested.grid_arms, sweep)
@@ -243,7 +292,9 @@ def _run(work: Work, requested: Plan) -> list[str]:
         experiment, hyper = build(config, work.file)
         return experiment, jax.tree.structure(hyper), config.data
 
-    groups = plan_groups(arms, seeds, work.group_size, remaining, program)
+    own = work.spread.own(seeds)
+    remaining = {cell: at for cell, at in remaining.items() if cell[1] in own}
+    groups = plan_groups(arms, own, work.group_size, remaining, program)
     planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
     left = Remaining(planned, prepared.evaluation, DRAWING)
     try:
@@ -252,16 +303,10 @@ def _run(work: Work, requested: Plan) -> list[str]:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
             raise
         display.say(f"{error}, so {error.fits} train together")
-        return _run(dataclasses.replace(work, group_size=error.fits), requested)
+        return _train(dataclasses.replace(work, group_size=error.fits), requested)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Resume with the same command.", stop.status) from None
-    if len(failed) < total:
-        from cifar_jax.commands.study_report import write_study  # Matplotlib is slow to import.
-
-        write_study(workdir, prepared.dataset, display, work.file, work.demo)
-    if prepared.dataset.notice:
-        display.banner(prepared.dataset.notice)
-    return [] if sweep and len(failed) < total else failed
+    return failed
 
 
 def _warn_if_computed_elsewhere(

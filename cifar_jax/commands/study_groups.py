@@ -25,7 +25,7 @@ from cifar_jax.study.collect import divergence_line
 from cifar_jax.study.definition import make_run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.record import run_path
-from cifar_jax.study.schedule import Group
+from cifar_jax.study.schedule import ALONE, Group, Spread
 
 Sessions = Callable[[DataConfig], Session]
 
@@ -35,10 +35,11 @@ class Work:
     """What all groups of a study share.
 
     Attributes:
-        workdir: the study's directory, locked.
+        workdir: the study's directory, locked unless other processes train shares.
         prepared: its data.
         file: its experiment file, or None.
         group_size: largest number of runs to train together.
+        spread: over devices and processes.
         options: see `Session`.
         display: shows progress.
         demo: whether the page has the networks.
@@ -51,6 +52,7 @@ class Work:
     options: Options
     display: Display
     demo: bool
+    spread: Spread = ALONE
 
 
 def _sessions(work: Work, runs: int) -> Sessions:
@@ -81,7 +83,8 @@ def train_groups(work: Work, groups: Sequence[Group], left: Remaining) -> list[s
         if not (work.workdir / STUDY).exists():
             raise MachineError(f"{work.workdir}: was moved or removed while the study ran")
         failed += _train_group(work, groups[number:], left, sessions)
-        remove_finished_groups(work.workdir)
+        if work.spread.parts == 1:  # A group of another process may have no checkpoint yet.
+            remove_finished_groups(work.workdir)
     return failed
 
 
@@ -122,7 +125,7 @@ def _train_group(
     try:
         with contextlib.ExitStack() as stack:
             for path in paths:
-                stack.enter_context(lock_directory(path, "study"))
+                stack.enter_context(lock_directory(path))
             outcomes = train_group(session, _runs_of(work, group), left, compile_next)
     except (MachineError, TooManyRuns):  # The other runs would fail too.
         raise

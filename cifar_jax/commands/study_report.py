@@ -143,7 +143,7 @@ def redraw(
     found, warning = find_plan(workdir)
     fingerprint = found.dataset.fingerprint
     images = find_images(found.settings, fingerprint, moved or Moved(), display)
-    with lock_directory(workdir, "report"):
+    with lock_directory(workdir):
         if warning:
             display.say(warning)
             write_plan(workdir, found)

@@ -168,7 +168,7 @@ def _train(session: Session, run: Run, file: ExperimentFile | None) -> Results:
         check_file(file, recorded.config, workdir)
     if not is_first():
         return train_group(session, [run])[0]
-    with lock_directory(workdir, "train"):
+    with lock_directory(workdir):
         check_workdir(workdir, session.resume)
         if file is not None:
             write_text(workdir / SOURCE, file.source)

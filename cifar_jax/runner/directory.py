@@ -49,8 +49,8 @@ def make_directory(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock_directory(workdir: Path, what: str) -> Iterator[None]:
-    """Lock a directory against other processes. Make it if it is missing.
+def lock_directory(workdir: Path, wait: float = 0.0) -> Iterator[None]:
+    """Lock a directory against other processes, see `locked`. Make it if it is missing.
 
     Remove a directory made here if it is empty at the end.
 
@@ -60,7 +60,7 @@ def lock_directory(workdir: Path, what: str) -> Iterator[None]:
     new = not workdir.exists()
     make_directory(workdir)
     try:
-        with locked(workdir, what):
+        with locked(workdir, wait):
             yield
     finally:
         if new:

@@ -6,6 +6,7 @@ own checkpoint.
 """
 
 import contextlib
+import itertools
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +68,13 @@ def newest_position(workdir: Path) -> Position:
 
 
 def new_group(study: Path) -> Path:
-    """Return the path of a group that does not exist yet."""
+    """Make the directory of a new group. No other process gets the same."""
     numbers = [int(p.name) for p in (study / GROUPS).glob("[0-9]*") if p.name.isdecimal()]
-    return study / GROUPS / str(max(numbers, default=0) + 1)
+    for number in itertools.count(max(numbers, default=0) + 1):
+        with contextlib.suppress(FileExistsError):
+            (study / GROUPS / str(number)).mkdir(parents=True)
+            break
+    return study / GROUPS / str(number)
 
 
 def remove_finished_groups(study: Path) -> None:

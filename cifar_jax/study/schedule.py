@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cifar_jax.config.settings import Config
 from cifar_jax.errors import UserError
@@ -23,6 +24,28 @@ class Group:
     def labels(self) -> tuple[str, ...]:
         """The name of each run on the terminal."""
         return tuple(f"{arm.label}{',' * bool(arm.field)} seed {seed}" for arm, seed in self.runs)
+
+
+class Spread(NamedTuple):
+    """How a study is spread over devices and processes.
+
+    Attributes:
+        data_parallel: number of devices that divide each batch. With 1, each device trains runs of
+            its own.
+        part, parts: this process trains every `parts`-th seed, from number `part` on. Other
+            processes train the others.
+    """
+
+    data_parallel: int = 1
+    part: int = 0
+    parts: int = 1
+
+    def own(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Return the seeds that this process trains."""
+        return seeds[self.part :: self.parts]
+
+
+ALONE = Spread()
 
 
 def study_seeds(config: Config) -> tuple[int, ...]:

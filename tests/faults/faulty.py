@@ -118,7 +118,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     assert rows == results["history"]
     assert not list(workdir.rglob(f"{WRITING}*"))
     # One that was killed with its last breath may have left its lock, which holds nobody up.
-    with locked(workdir, "a test"):
+    with locked(workdir):
         pass
     clocks = ("seconds", "images_per_second")
     history = [{k: v for k, v in row.items() if k not in clocks} for row in rows]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -193,15 +194,15 @@ def test_a_directory_in_use_names_its_holder(
 ) -> None:
     workdir = tmp_path / "w"
     workdir.mkdir()
-    with locked(workdir, "a test"):
+    with locked(workdir):
         assert train(folder, workdir) == 2
-        one_line(capsys, f"{workdir}: in use by process {os.getpid()} on ", "(a test), since 2")
+        one_line(capsys, f"{workdir}: in use by process {os.getpid()} on ")
         assert study(folder, workdir) == 2
         one_line(capsys, "in use by process")
     assert list(workdir.iterdir()) == []
     assert train(folder, workdir) == 0
     assert outcome(workdir) == undisturbed
-    with locked(workdir, "a test"):
+    with locked(workdir):
         assert main(["evaluate", "--checkpoint", str(workdir)]) == 0
 
 
@@ -212,10 +213,10 @@ def test_a_study_leaves_out_a_run_in_use(
     assert study(folder, workdir) == 0
     (workdir / "batch/seed3/results.json").unlink()
     capsys.readouterr()
-    with locked(workdir / "batch/seed3", "a test"):
+    with locked(workdir / "batch/seed3"):
         assert study(folder, workdir) == 1
     assert f"{workdir}/batch/seed3: in use by process" in capsys.readouterr().err
-    with locked(workdir, "a test"):
+    with locked(workdir):
         assert main(["report", "--workdir", str(workdir)]) == 2
     one_line(capsys, f"{workdir}: in use by process")
     left = workdir / "batch/seed3/.writing-training_curves.png-a"  # of a killed process
@@ -231,7 +232,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from cifar_jax.lock import locked
-with locked(Path(sys.argv[1]), "another"):
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -244,14 +245,29 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         with pytest.raises(Exception, match=f"in use by process {process.pid} on"):
-            locked(tmp_path, "a test").__enter__()
+            locked(tmp_path).__enter__()
         process.send_signal(signal.SIGKILL)
-    assert f"process {process.pid} on" in (tmp_path / "lock").read_text()
+    assert f"pid={process.pid}\n" in (tmp_path / "lock").read_text()
     (tmp_path / ".writing-results.json-abc").write_text("half")
     (tmp_path / "checkpoints" / ".writing-3").mkdir(parents=True)
-    with locked(tmp_path, "a test"):
-        assert f"process {os.getpid()} on" in (tmp_path / "lock").read_text()
+    with locked(tmp_path):
+        assert f"pid={os.getpid()}\n" in (tmp_path / "lock").read_text()
     assert [p.name for p in tmp_path.rglob("*")] == ["checkpoints"]
+
+
+def test_the_lock_of_a_dead_machine_is_taken_over_when_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can ask another machine whether its process lives, so the lock's age decides."""
+    monkeypatch.setattr("cifar_jax.lock.LEASE", 0.4)
+    monkeypatch.setattr("cifar_jax.lock.BEAT", 0.1)
+    with locked(tmp_path):
+        dead = (tmp_path / "lock").read_text()
+    (tmp_path / "lock").write_text(re.sub("host=.*", "host=elsewhere", dead))
+    begun = time.monotonic()
+    with locked(tmp_path):
+        assert time.monotonic() - begun >= 0.4
+    assert "on elsewhere; waiting 0 s, if it is dead" in capsys.readouterr().err
 
 
 def test_a_file_system_without_locks_is_used_without(
@@ -261,7 +277,7 @@ def test_a_file_system_without_locks_is_used_without(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with locked(tmp_path, "a test"), locked(tmp_path, "another"):
+    with locked(tmp_path):
         pass
     with temporary_directory(tmp_path) as path:
         assert path.is_dir()
