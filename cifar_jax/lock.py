@@ -13,7 +13,7 @@ from cifar_jax.errors import UserError, printable
 from cifar_jax.names import LOCK
 from cifar_jax.storage import name_in_errors, remove_unfinished
 
-# Seconds. The owner renews its lock each `BEAT`. Another machine takes over a lock that nobody has
+# Seconds. The owner renews its lock each `BEAT`. Another machine takes over a lock that was not
 # renewed for `LEASE`. All processes must agree on it.
 LEASE, BEAT = 60.0, 15.0
 # A process that ends removes the lock file. One that waits for that file must try again.

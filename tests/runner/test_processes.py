@@ -60,6 +60,7 @@ def logits(workdir: Path) -> np.ndarray:
     return found
 
 
+@pytest.mark.faults_long
 @pytest.mark.usefixtures("cache", "blank_figures")
 def test_two_processes_of_which_one_is_killed(tmp_path: Path) -> None:
     """The other stops and names it. Both resume, and end as one process does, up to rounding."""
@@ -77,7 +78,7 @@ def test_two_processes_of_which_one_is_killed(tmp_path: Path) -> None:
 @pytest.mark.faults_long
 @pytest.mark.usefixtures("cache", "blank_figures")
 def test_the_number_of_processes_changes_only_the_last_bits(tmp_path: Path) -> None:
-    """Resumed by two processes after a kill, the bits are those of two that nobody stopped."""
+    """Resumed by two processes after a kill, the bits are those of two without a kill."""
     kill_one(tmp_path / "two")
     shutil.copytree(tmp_path / "two", tmp_path / "four")
     finish(start(tmp_path / "two", 2, "--resume"))
