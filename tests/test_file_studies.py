@@ -13,7 +13,7 @@ from commands import last_of_each
 from PIL import Image
 from scipy import stats
 
-from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.data.sources.published import CIFAR10
 from cifar_jax.experiments import batchnorm
 from cifar_jax.main import main
 from cifar_jax.runner import training
@@ -426,7 +426,7 @@ def test_the_split_of_loaded_images_is_the_files(folder, tmp_path):
 def like_cifar10(tmp_path_factory) -> Path:
     """An image folder with CIFAR-10's classes, 60 training and 20 test images of noise."""
     root, rng = tmp_path_factory.mktemp("images") / "noise", np.random.default_rng(0)
-    for split, name, number in itertools.product(("train", "test"), CLASSES, range(6)):
+    for split, name, number in itertools.product(("train", "test"), CIFAR10.classes, range(6)):
         if split == "test" and number > 1:
             continue
         (root / split / name).mkdir(parents=True, exist_ok=True)

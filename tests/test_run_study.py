@@ -16,6 +16,7 @@ from cifar_jax.commands import study as study_command
 from cifar_jax.commands.train import open_data
 from cifar_jax.config.settings import Config, DataConfig, TrainingConfig
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.data.sources import published
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import memory, programs, training
@@ -105,8 +106,8 @@ def test_a_finished_study_can_be_told_that_its_folder_is_cifar10(
     assert study(folder, workdir, "--folder-is-cifar10") == 2
     assert "the classes of" in capsys.readouterr().err
     names = ("left", "right", "top")
-    monkeypatch.setattr("cifar_jax.data.sources.cifar10_archive.CLASSES", names)
-    monkeypatch.setattr("cifar_jax.study.summary.CLASSES", names)
+    like = dataclasses.replace(published.CIFAR10, classes=names)
+    monkeypatch.setattr(published, "CIFAR10", like)
     assert study(folder, workdir, "--folder-is-cifar10") == 0
     assert "4 runs, 4 finished" in capsys.readouterr().out
     assert "78.15 %" in (workdir / "report.md").read_text()

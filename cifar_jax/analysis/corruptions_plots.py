@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 
 from cifar_jax.analysis.common_corruptions.table import KINDS, NAME, NAMES, STRENGTHS, corrupt
 from cifar_jax.analysis.numbers import Compared
-from cifar_jax.report.drawing import GREY, arm_style, legend_below, mean_line, new_figure, within
+from cifar_jax.report.drawing import (
+    GREY,
+    PIXELS,
+    arm_style,
+    legend_below,
+    mean_line,
+    new_figure,
+    within,
+)
 from cifar_jax.report.labels import short_name
 from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.study_figures import StudyFigure, missing_images
@@ -112,7 +120,7 @@ def draw_pictures(image: np.ndarray, index: int, title: str) -> Figure:
             mosaic[top : top + height, left : left + width] = pixels
     figure = new_figure(8.6, title)
     axes = figure.subplots()
-    axes.imshow(mosaic, interpolation="nearest")
+    axes.imshow(mosaic, **PIXELS)
     axes.set_yticks([i * cell[0] + height / 2 for i in range(len(KINDS))], NAMES)
     columns = [j * cell[1] + width / 2 for j in range(len(STRENGTHS) + 1)]
     axes.set_xticks(columns, ["image", *map(str, STRENGTHS)])

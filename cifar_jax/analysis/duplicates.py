@@ -21,7 +21,7 @@ from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import Shared, TrainedRun
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import counted
-from cifar_jax.report.drawing import new_figure
+from cifar_jax.report.drawing import PIXELS, new_figure
 from cifar_jax.report.labels import short_name
 from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.section import Section
@@ -174,7 +174,7 @@ def draw_pairs(pairs: Sequence[Pair], images: Dataset, title: str) -> Figure:
     for axes, pair in zip(grid.flat, pairs, strict=False):
         both = images.test_images[pair.row], images.train_images[pair.train_row]
         gap = np.full((both[0].shape[0], 2, 3), 255, np.uint8)
-        axes.imshow(np.concatenate([both[0], gap, both[1]], axis=1), interpolation="nearest")
+        axes.imshow(np.concatenate([both[0], gap, both[1]], axis=1), **PIXELS)
         same = pair.label == pair.train_label
         words = pair.label if same else f"{pair.label}, {pair.train_label}"
         axes.set_title(short_name(words, 22), loc="center", fontsize=7.5)

@@ -11,9 +11,10 @@ import numpy as np
 from cifar_jax.config.combinations import milestones
 from cifar_jax.config.layer_rates import LayerRates, matches, parameter_name
 from cifar_jax.config.layerwise import Rates, parse_patterns, parse_rates
+from cifar_jax.config.normalisation import parse_channels
 from cifar_jax.config.settings import Config, TrainingConfig, TransferConfig
 from cifar_jax.core import optimizers, schedules
-from cifar_jax.core.inputs import Inputs, random_crop_and_flip
+from cifar_jax.core.inputs import Inputs, random_crop, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
 from cifar_jax.core.optimizers import Muon
@@ -103,7 +104,9 @@ def build_model(config: Config) -> nn.Module:
 
 def _inputs(config: Config) -> Inputs:
     training = config.training
-    augment: list[Any] = [random_crop_and_flip] if config.data.augment else []
+    data = config.data
+    crop = random_crop if data.flip is False else random_crop_and_flip
+    augment: list[Any] = [crop] if data.augment else []
     if training.random_erasing:
         area = (training.erasing_area_low, training.erasing_area_high)
         augment.append(RandomErasing(training.random_erasing, area, training.erasing_ratio))
@@ -112,7 +115,9 @@ def _inputs(config: Config) -> Inputs:
         assert config.model.num_classes is not None
         mix.append(Mixup(config.model.num_classes, training.mixup))
     dtype = "bfloat16" if training.precision == "bfloat16" else "float32"
-    return Inputs(tuple(augment), tuple(mix), dtype=dtype)
+    mean = parse_channels(data.mean, "--mean") if data.mean else Inputs.mean
+    std = parse_channels(data.std, "--std") if data.std else Inputs.std
+    return Inputs(tuple(augment), tuple(mix), mean, std, dtype)
 
 
 def _optimizer(config: Config) -> Optimizer:

@@ -55,10 +55,13 @@ class DataConfig:
     """Images, their split, and how they reach the device."""
 
     dataset: str = _field(
-        "auto", "auto, cifar10, synthetic, or an image folder with train/<class>/ and test/<class>/"
+        "auto",
+        "auto, cifar10, cifar100, cifar100_coarse, svhn, mnist, fashion_mnist, synthetic, a CSV "
+        "table of files and labels, a directory prepared by tensorflow-datasets, or an image "
+        "folder with train/<class>/ and test/<class>/",
     )
     data_dir: str | None = _field(
-        None, "directory of CIFAR-10: a tfds directory, or one for its archive"
+        None, "directory of published datasets: a tfds directory, or one for their files"
     )
     classes: str | None = _field(
         None,
@@ -78,16 +81,36 @@ class DataConfig:
         42, "seed of the train/validation split, the same for every run", low=0, high=2**32 - 1
     )
     augment: bool = _field(True, "random flip and crop of the training images")
+    flip: bool | None = _field(
+        None, "flip in --augment (default: yes, but no for the digits of svhn and mnist)"
+    )
+    mean: str | None = _field(
+        None,
+        "mean of each channel, of pixels in [0, 1], such as 0.49,0.48,0.45 (default: CIFAR-10's "
+        "for cifar10, synthetic, folders and CSV tables; else computed from training images)",
+    )
+    std: str | None = _field(None, "standard deviation of each channel, see --mean")
     folder_is_cifar10: bool = _field(
         False,
         "the image folder has CIFAR-10's images: reports compare with its published numbers",
     )
     resize: bool = _field(
         False,
-        "in an image folder: crop other images to their centred square and resize it to 32x32",
+        "in files: crop other images to their centred square and resize it to --image-size",
+    )
+    image_size: int | None = _field(
+        None,
+        "in files: height and width of the images, in pixels (default: 32)",
+        low=8,
+        high=1024,
     )
     test_split: str = _field(
         "test", "in an image folder: name of the folder with the test images, for example val"
+    )
+    val_split: str | None = _field(
+        None,
+        "in an image folder: name of the folder with the validation images, for example val "
+        "(default: --val-examples training images)",
     )
     white_level: float | None = _field(
         None,
@@ -318,7 +341,7 @@ FILE_SETTINGS = tuple(f"training.{name}" for name in _FREE)
 def is_free(field: str) -> bool:
     """Return whether an experiment file leaves a setting, `section.name`, to the config."""
     section, _, name = field.partition(".")
-    images = section == "data" and name != "augment"
+    images = section == "data" and name not in ("augment", "flip", "mean", "std")
     known = ("model.num_classes", *FILE_SETTINGS)
     return images or section in ("study", "experiment", "hyper") or field in known
 

@@ -14,14 +14,16 @@ from cifar_jax.errors import MachineError, UserError
 
 __all__ = ["Dataset", "FolderOptions", "Progress", "cache_root", "load"]
 
-NAMES = ("auto", "cifar10", "synthetic")
+NAMES = (
+    "auto", "cifar10", "cifar100", "cifar100_coarse", "svhn", "mnist", "fashion_mnist", "synthetic"
+)  # fmt: skip
 
 
 def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Dataset:
-    from cifar_jax.data.sources import cifar10, synthetic
+    from cifar_jax.data.sources import published, synthetic
 
     try:
-        return cifar10.load(root, data_dir=data_dir, progress=progress)
+        return published.load(published.CIFAR10, root, data_dir=data_dir, progress=progress)
     except MachineError:
         raise
     except UserError as error:
@@ -40,15 +42,15 @@ def _named(
     """Load one of `NAMES`, or return None."""
     if name == "auto":
         return _auto(data_dir, root, progress)
-    if name == "cifar10":
-        from cifar_jax.data.sources import cifar10
-
-        return cifar10.load(root, data_dir=data_dir, progress=progress)
     if name == "synthetic":
         from cifar_jax.data.sources import synthetic
 
         return synthetic.load(root, progress=progress)
-    return None
+    if name not in NAMES:
+        return None
+    from cifar_jax.data.sources import published
+
+    return published.load(published.PUBLISHED[name], root, data_dir=data_dir, progress=progress)
 
 
 def load(
@@ -63,35 +65,73 @@ def load(
     """Open a dataset. The first call prepares and caches it; later ones memory-map it.
 
     Args:
-        name: "cifar10", "synthetic", "auto", or the path of an image folder with
-            `train/<class>/*` and `test/<class>/*`. "auto" is CIFAR-10 if it is found or can be
+        name: one of `NAMES`, or the path of an image folder with `train/<class>/*` and
+            `test/<class>/*`, of a CSV table (`sources.table`) or of a prepared dataset
+            (`sources.records`). "auto" is CIFAR-10 if it is found or can be
             downloaded, else the synthetic images, with a `Dataset.notice`.
-        data_dir: directory of CIFAR-10: that of tensorflow-datasets, or one with the archive
-            `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: directory of published datasets: that of tensorflow-datasets, or one with the
+            authors' files, such as `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else
+            ~/tensorflow_datasets.
         cache_dir: directory of decoded images; None means `cache_root()`.
         classes: use only these, names separated by commas; None means all.
-        options: for an image folder.
+        options: for images in files.
         progress: called as `progress(description, done, total)` during slow steps.
 
     Raises:
         UserError: the images cannot be used.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else cache_root()
-    if name in NAMES and options.test_split != "test":
-        raise UserError(f"--test-split {options.test_split}: only an image folder has other splits")
+    if name in NAMES:
+        _check_options(options)
     dataset = _named(name, data_dir, root, progress)
     if dataset is not None:
         if classes is None:
             return dataset
         return select_classes(dataset, parse_classes(classes, dataset.classes))
-    from cifar_jax.data.sources import cifar10_archive
+    from cifar_jax.data.sources import archives
 
-    cifar10_archive.reject_pickled(Path(os.path.expanduser(name)), "--dataset")
-    if not os.path.isdir(os.path.expanduser(name)):
+    path = Path(os.path.expanduser(name))
+    archives.reject_pickled(path, "--dataset")
+    if path.suffix.lower() == ".csv" or (path / "dataset_info.json").exists():
+        dataset = _other(path, root, options, progress)
+        if classes is None:
+            return dataset
+        return select_classes(dataset, parse_classes(classes, dataset.classes))
+    if not name or not path.is_dir():
         raise UserError(
-            f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, "
-            "or an image folder with train/<class>/ and test/<class>/"
+            f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, a CSV "
+            "table, a prepared dataset, or an image folder with train/<class>/ and test/<class>/"
         )
     from cifar_jax.data.sources import folder
 
     return folder.load(name, root, options=options, classes=classes, progress=progress)
+
+
+def _check_options(options: FolderOptions) -> None:
+    """Check the options of a named dataset.
+
+    Raises:
+        UserError: one applies only to files.
+    """
+    if options.test_split != "test" or options.val_split is not None:
+        flag = "--val-split" if options.val_split else "--test-split"
+        split = options.val_split or options.test_split
+        raise UserError(f"{flag} {split}: only an image folder has other splits")
+    if options.size != FolderOptions.size:
+        raise UserError(f"--image-size {options.size}: only images in files have another size")
+
+
+def _other(path: Path, root: Path, options: FolderOptions, progress: Progress) -> Dataset:
+    """Open a CSV table, or a dataset that tensorflow-datasets prepared."""
+    from cifar_jax.data.sources import prepared, records, table
+
+    if path.suffix.lower() == ".csv":
+        if options.test_split != "test" or options.val_split is not None:
+            raise UserError(f"{path}: its column split has the splits; leave out --test-split")
+        return table.load(path, root, options=options, progress=progress)
+    if not prepared.is_prepared(path):
+        raise UserError(
+            f"--dataset {path}: is not prepared as array_record; prepare it again with "
+            'tfds.builder(NAME, file_format="array_record").download_and_prepare()'
+        )
+    return records.load(path, root, options=options, progress=progress)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cifar_jax.data.sources.contents import Contents, Dataset, Repeats, as_dataset
+from cifar_jax.data.sources.contents import Contents, Dataset, Repeats, as_dataset, count_from
 from cifar_jax.errors import UserError, counted
 
 Images = Contents | Dataset
@@ -147,6 +147,7 @@ def drop_repeats(dataset: Dataset) -> Dataset:
         dataset.test_labels,
         dataset.classes,
         notes=all_notes,
+        n_val=count_from(rows, dataset),
     )
     unique = as_dataset(f"{dataset.name}-unique", contents)
     return dataclasses.replace(unique, notice=dataset.notice)

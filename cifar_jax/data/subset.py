@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from cifar_jax.data.repeats import find_repeats
-from cifar_jax.data.sources.contents import Contents, Dataset, as_dataset
+from cifar_jax.data.sources.contents import Contents, Dataset, as_dataset, count_from
 from cifar_jax.errors import UserError
 
 
@@ -84,6 +84,7 @@ def select_classes(dataset: Dataset, names: tuple[str, ...], total: int | None =
         labels["test"],
         names,
         dataset.notes,
+        n_val=count_from(rows["train"], dataset),
     )
     whole = len(names) == len(dataset.classes)
     return dataclasses.replace(

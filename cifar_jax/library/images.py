@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cifar_jax.config.normalisation import parse_channels, statistics
 from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.config.sizes import fit_defaults
 from cifar_jax.core.train import Data
@@ -90,6 +91,16 @@ class Images:
         """Their labels, int32 (K,)."""
         return self.dataset.test_labels
 
+    @functools.cached_property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel, of training pixels in [0, 1], to four decimals; for `Inputs`."""
+        return parse_channels(statistics(self.train_images)[0], "mean")
+
+    @functools.cached_property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel, like `mean`."""
+        return parse_channels(statistics(self.train_images)[1], "std")
+
     @property
     def arrays(self) -> Data:
         """The training and validation images on JAX's device, for `train`."""
@@ -134,12 +145,14 @@ def load(
     ((256, 32, 32, 3), dtype('uint8'))
 
     Args:
-        name: "cifar10", "synthetic", the path of an image folder with `train/<class>/*` and
-            `test/<class>/*`, or "auto": CIFAR-10, else with a warning the synthetic images.
+        name: "cifar10", "cifar100", "cifar100_coarse", "svhn", "mnist", "fashion_mnist",
+            "synthetic", or the path of an image folder with `train/<class>/*` and `test/<class>/*`,
+            of a CSV table or of a prepared dataset: docs/data.md. "auto" is CIFAR-10, else with a
+            warning the synthetic images.
         classes: use only these; None for all.
         train_examples: training images; None for all but those of validation.
         val_examples: training images to split off for validation; None for 5,000, at most a fifth.
-        data_dir: directory of CIFAR-10.
+        data_dir: directory of published datasets.
         resize: in an image folder, resize other images to 32x32.
 
     Raises:

@@ -63,7 +63,9 @@ def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
         title: of the figure.
     """
     labels = np.asarray(images.train_labels)
-    train, val = train_val_split(len(labels), data["val_examples"], data["split_seed"])
+    train, val = train_val_split(
+        len(labels), data["val_examples"], data["split_seed"], images.n_val > 0
+    )
     train = train[: data.get("train_examples")]
     n = len(images.classes)
     sets = (

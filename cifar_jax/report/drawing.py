@@ -26,6 +26,8 @@ from cifar_jax.study.collect import Run, Study
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# How `imshow` draws uint8 images, colour or grey.
+PIXELS: dict[str, Any] = {"interpolation": "nearest", "cmap": "gray", "vmin": 0, "vmax": 255}
 GREY = "#666666"
 TITLE_LINE = 66  # characters
 LEGEND_LINE = 80

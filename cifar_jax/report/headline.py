@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.data.sources.published import CIFAR10, PUBLISHED
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import counted
 from cifar_jax.report.naming import dataset_name, listed
@@ -77,14 +77,14 @@ def data_notices(study: Study) -> list[str]:
             "These are not CIFAR-10 results. All numbers are for the built-in synthetic images, "
             "and say nothing about CIFAR-10."
         ]
-    if data.name == "cifar10":
+    if data.name in PUBLISHED:
         return []
     if is_cifar10(study):
         return [
             f"The images come from a folder, {data.name}. Its user says that they are "
             "CIFAR-10's (--folder-is-cifar10); only the names of the classes were checked."
         ]
-    if data.classes == CLASSES:
+    if data.classes == CIFAR10.classes:
         return [
             f"The classes of {data.name} have CIFAR-10's names. If its images are CIFAR-10's, "
             "the same command with --folder-is-cifar10 compares with the published numbers."

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure, SubFigure
 from scipy.special import softmax
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.report.drawing import arm_style, new_figure
+from cifar_jax.report.drawing import PIXELS, arm_style, new_figure
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Run, Study
@@ -33,7 +33,7 @@ def samples(images: Dataset, title: str) -> Figure:
         axes.axis("off")
         found = np.flatnonzero(labels == label)
         if label < len(names) and len(found):
-            axes.imshow(images.train_images[found[0]], interpolation="nearest")
+            axes.imshow(images.train_images[found[0]], **PIXELS)
             axes.set_title(names[label], loc="center", fontsize=8.5)
     return figure
 
@@ -86,7 +86,7 @@ def show_images(
     for axes in grid:
         axes.axis("off")
     for axes, image, lines_of_text in zip(grid, images, words, strict=False):
-        axes.imshow(image, interpolation="nearest")
+        axes.imshow(image, **PIXELS)
         axes.set_xlim(-0.5, _WIDTH * image.shape[1] - 0.5)  # The words are on the right.
         for number, (label, value, colour) in enumerate(lines_of_text):
             axes.text(

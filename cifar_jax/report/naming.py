@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cifar_jax.data.sources.published import PUBLISHED
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.summary import compared_arms
 
-DATASET_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic images (not CIFAR-10)"}
+DATASET_NAMES = {
+    "synthetic": "synthetic images (not CIFAR-10)",
+    **{name: spec.title for name, spec in PUBLISHED.items()},
+}
 
 
 def dataset_name(study: Study) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifar_jax.data.dataset import Dataset
+from cifar_jax.data.dataset import NAMES, Dataset
 from cifar_jax.errors import UserError, one_line, printable
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
@@ -144,7 +144,7 @@ def portable_config(study: Study) -> dict[str, Any]:
     config = {key: dict(v) if isinstance(v, dict) else v for key, v in study.config.items()}
     data = config["data"]
     data.pop("data_dir", None)
-    if data["dataset"] not in ("auto", "cifar10", "synthetic"):
+    if data["dataset"] not in NAMES:
         data["dataset"] = f"path/to/{study.dataset.name.removeprefix('folder-')}"
     return config
 

@@ -19,7 +19,14 @@ def open_named(data: DataConfig, progress: Progress = silent) -> Dataset:
         data.dataset,
         data_dir=data.data_dir,
         classes=data.classes,
-        options=FolderOptions(data.resize, data.test_split, data.white_level),
+        options=FolderOptions(
+            data.resize,
+            data.test_split,
+            data.white_level,
+            data.image_size or FolderOptions.size,
+            data.val_split,
+            data.pipeline == "stream",
+        ),
         progress=progress,
     )
 

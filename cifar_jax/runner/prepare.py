@@ -10,23 +10,26 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
-from cifar_jax.config.settings import Config, DataConfig
+from cifar_jax.config.normalisation import parse_channels, statistics
+from cifar_jax.config.settings import Config, DataConfig, Fitted
 from cifar_jax.config.sizes import fit_defaults, split_notes
 from cifar_jax.core.train import Data
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.repeats import drop_repeats, notes
-from cifar_jax.data.sources import cifar10_archive
+from cifar_jax.data.sources import published
 from cifar_jax.data.sources.contents import silent
 from cifar_jax.data.splits import train_val_split
 from cifar_jax.data.subset import is_synthetic
-from cifar_jax.errors import UserError, printable
+from cifar_jax.errors import UserError, counted, printable
 from cifar_jax.runner import early
 from cifar_jax.runner.devices import on_all
 from cifar_jax.runner.programs import HostData
 from cifar_jax.runner.results import DatasetRecord
 
 ProgressCallback = Callable[[str, int, int], None]
-
+# Datasets that are not flipped, and datasets with CIFAR-10's mean and standard deviation.
+DIGITS = ("svhn", "mnist")
+AS_CIFAR10 = ("cifar10", "synthetic", "folder", "table")
 
 # Name in `data.dataset` of the images that an experiment file defines.
 FILE_IMAGES = "experiment file"
@@ -67,7 +70,7 @@ def open_dataset(
     source = FILE_IMAGES if images else data.dataset
     if source == "auto":
         source = "synthetic" if is_synthetic(dataset.name) else "cifar10"
-    elif dataset.name.startswith("folder-"):
+    elif dataset.name.startswith(("folder-", "table-", "tfds-")):
         source = str(Path(os.path.expanduser(source)).absolute())
     if data.drop_duplicates:
         dataset = drop_repeats(dataset)
@@ -82,8 +85,57 @@ def open_dataset(
         model=dataclasses.replace(config.model, num_classes=classes),
     )
     repeats = () if data.drop_duplicates else notes(dataset)
+    config, described = _fit_inputs(config, dataset)
+    config = _fit_validation(config, dataset)
     config, fitted = fit_defaults(config, len(dataset.train_labels), train_examples)
-    return config, dataclasses.replace(dataset, notes=(*dataset.notes, *repeats, *fitted))
+    all_notes = (*dataset.notes, *repeats, *described, *fitted)
+    return config, dataclasses.replace(dataset, notes=all_notes)
+
+
+def _fit_inputs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
+    """Complete flip, mean and std for the images of a config. Return it, and a line on them.
+
+    Raises:
+        UserError: mean or std have another number of channels than the images.
+    """
+    data, base = config.data, dataset.name.partition("-")[0]
+    if config.experiment.file is not None:
+        return config, []  # The file has its own inputs.
+    if base in DIGITS and data.flip is None:
+        data = dataclasses.replace(data, flip=False)
+    if base not in AS_CIFAR10 and None in (data.mean, data.std):
+        mean, std = statistics(dataset.train_images)
+        data = dataclasses.replace(data, mean=data.mean or mean, std=data.std or std)
+    channels = dataset.train_images.shape[-1]
+    for flag, text in (("--mean", data.mean), ("--std", data.std)):
+        if text and len(parse_channels(text, flag)) not in (1, channels):
+            raise UserError(f"{flag} {text}: the images have {counted(channels, 'channel')}")
+    described = []
+    if data.mean or data.std:
+        flip = "; no flip, because these are digits" if base in DIGITS and not data.flip else ""
+        described.append(
+            f"normalised by mean {data.mean or 'of CIFAR-10'} and standard deviation "
+            f"{data.std or 'of CIFAR-10'}{flip}"
+        )
+    return dataclasses.replace(config, data=data), described
+
+
+def _fit_validation(config: Config, dataset: Dataset) -> Config:
+    """Set --val-examples to the number of the user's validation images, if there are any.
+
+    Raises:
+        UserError: it has another value.
+    """
+    given = config.data.val_examples
+    if not dataset.n_val:
+        return config
+    if not isinstance(given, Fitted) and given != dataset.n_val:
+        raise UserError(
+            f"--val-examples {given}: {dataset.name} has {dataset.n_val} validation images of its "
+            "own; leave the flag out"
+        )
+    data = dataclasses.replace(config.data, val_examples=dataset.n_val)
+    return dataclasses.replace(config, data=data)
 
 
 def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
@@ -99,10 +151,10 @@ def _check_folder_is_cifar10(data: DataConfig, dataset: Dataset) -> None:
             f"--folder-is-cifar10: --dataset {data.dataset} is not an image folder; give this "
             "flag only with a folder of CIFAR-10's images"
         )
-    if data.classes is None and dataset.classes != cifar10_archive.CLASSES:
+    if data.classes is None and dataset.classes != published.CIFAR10.classes:
         raise UserError(
             f"--folder-is-cifar10: the classes of {data.dataset} are not CIFAR-10's, which are "
-            f"{', '.join(cifar10_archive.CLASSES)}"
+            f"{', '.join(published.CIFAR10.classes)}"
         )
 
 
@@ -113,7 +165,8 @@ def split_rows(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray
         UserError: the config's sizes do not fit the dataset.
     """
     data = config.data
-    train, val = train_val_split(len(dataset.train_labels), data.val_examples, data.split_seed)
+    n, own = len(dataset.train_labels), dataset.n_val > 0
+    train, val = train_val_split(n, data.val_examples, data.split_seed, own)
     if data.train_examples is not None:
         if data.train_examples > len(train):
             raise UserError(
@@ -175,6 +228,7 @@ class Prepared:
             n_test=len(self.dataset.test_labels),
             classes=tuple(self.dataset.classes),
             notes=tuple(printable(note)[:1000] for note in self.notes),
+            image_shape=self.dataset.train_images.shape[1:],
         )
 
 

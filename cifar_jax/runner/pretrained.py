@@ -17,7 +17,6 @@ import numpy as np
 from cifar_jax.config.build import build_experiment
 from cifar_jax.config.settings import Config
 from cifar_jax.core.train import TrainState, init_state
-from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.inputs import expand_home, is_name
 from cifar_jax.runner.checkpoint import Checkpoints
@@ -94,7 +93,7 @@ def _open_checkpoint(path: Path) -> Source:
         if config.model.num_classes != len(classes):
             raise UserError(f"--init-from {directory}: the checkpoint does not name its classes")
         experiment = build_experiment(config)
-        state = checkpoints.read_state(blank_state(experiment, IMAGE_SHAPE), index)
+        state = checkpoints.read_state(blank_state(experiment, record.dataset.image_shape), index)
     tree = {**named_leaves(state.params), **named_leaves(state.batch_stats)}
     tensors = {name: np.asarray(leaf) for name, leaf in tree.items()}
     where = f"{directory} after {progress_text(record.history, unfinished)}"
@@ -206,8 +205,15 @@ def _take(source: Source, config: Config, state: TrainState, classes: tuple[str,
     return taken
 
 
-def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
+def check_source(
+    config: Config, classes: tuple[str, ...], image_shape: tuple[int, ...]
+) -> str | None:
     """Check a config's source of initial values. Return its digest, or None without a source.
+
+    Args:
+        config: of a run.
+        classes: names of the dataset's classes.
+        image_shape: of its images, (H, W, C).
 
     Raises:
         UserError: it cannot be read, or no tensor in it fits the config's network.
@@ -220,7 +226,7 @@ def check_source(config: Config, classes: tuple[str, ...]) -> str | None:
     _take(
         source,
         config,
-        jax.eval_shape(lambda key: init_state(experiment, key, IMAGE_SHAPE), key),
+        jax.eval_shape(lambda key: init_state(experiment, key, image_shape), key),
         classes,
     )
     return source.digest

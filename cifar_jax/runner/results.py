@@ -31,7 +31,7 @@ class Damaged(UserError):
     """A file is damaged or has wrong content. The message says where and why."""
 
 
-class DatasetRecord(Struct, frozen=True, kw_only=True):
+class DatasetRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The images of a run.
 
     Attributes:
@@ -40,6 +40,7 @@ class DatasetRecord(Struct, frozen=True, kw_only=True):
         n_train, n_val, n_test: numbers of images.
         classes: names of the classes, by label.
         notes: lines on skipped, changed and repeated images.
+        image_shape: (H, W, C); files leave out (32, 32, 3).
     """
 
     name: Line
@@ -49,6 +50,7 @@ class DatasetRecord(Struct, frozen=True, kw_only=True):
     n_test: Count
     classes: Annotated[tuple[Line, ...], Meta(min_length=2)]
     notes: tuple[Line, ...]
+    image_shape: tuple[Count, Count, Count] = (32, 32, 3)
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):

@@ -187,6 +187,7 @@ def check_sources(
         UserError: a source cannot be used, or it has changed.
     """
     begun, new = [], []
+    images = prepared.dataset
     for arm, seed in itertools.product(arms, seeds):
         config = arm.config(prepared.config, seed)
         path = run_path(workdir, arm.directory, seed)
@@ -194,5 +195,6 @@ def check_sources(
         if recorded is not None and recorded.dataset is not None:
             begun.append((path, recorded.config, recorded.origin_digest))
         else:
-            new.append((path, config, check_source(config, prepared.dataset.classes)))
+            shape = images.train_images.shape[1:]
+            new.append((path, config, check_source(config, images.classes, shape)))
     check_origins([*begun, *new])

@@ -20,7 +20,6 @@ import numpy as np
 
 from cifar_jax.core.train import Experiment
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
 from cifar_jax.kernels import FastModel, jit
 from cifar_jax.names import STUDY
@@ -143,8 +142,7 @@ def restore(
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
         record, unfinished = read_record(checkpoints, index)
         check_file(file, record.settings, directory, how)
-        own = file.dataset if file else None
-        shape = own.test_images.shape[1:] if own else IMAGE_SHAPE
+        shape = record.dataset.image_shape
         experiment, _ = build(record.settings, file)
         state = checkpoints.read_state(_like(experiment, shape), index)
         damaged = tuple(checkpoints.damaged())

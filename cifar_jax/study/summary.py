@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.data.sources import published as images
 from cifar_jax.experiments import published
 from cifar_jax.experiments.published import BASELINE, BATCHNORM
 from cifar_jax.runner.results import Spent
@@ -175,7 +175,7 @@ def is_cifar10(study: Study) -> bool:
     """
     name, classes = study.dataset.name, study.dataset.classes
     declared = name.startswith("folder-") and study.config["data"]["folder_is_cifar10"]
-    return (name == "cifar10" or declared) and classes == CLASSES
+    return (name == "cifar10" or declared) and classes == images.CIFAR10.classes
 
 
 def is_reports_pair(study: Study) -> bool:

@@ -13,7 +13,7 @@ from cifar_jax.analysis.common_corruptions.table import KINDS, NAMES, STRENGTHS,
 from cifar_jax.analysis.corruptions import Corruptions, chosen, numbers
 from cifar_jax.analysis.published_sets import FILES, read_corrupted, read_new
 from cifar_jax.config.settings import DataConfig
-from cifar_jax.data.sources.cifar10_archive import CLASSES
+from cifar_jax.data.sources.published import CIFAR10
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner.prepare import load_dataset
@@ -128,7 +128,7 @@ def test_published_sets_of_a_run_on_cifar10(
 ) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 4), ("test", 1)):
-        for name in CLASSES:
+        for name in CIFAR10.classes:
             directory = tmp_path / "images" / split / name
             directory.mkdir(parents=True)
             for i in range(count):

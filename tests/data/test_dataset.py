@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cifar_jax.data import dataset
-from cifar_jax.data.sources import cache, cifar10, contents, synthetic
+from cifar_jax.data.sources import archives, cache, contents, published, synthetic
 from cifar_jax.data.sources.contents import Contents, FolderOptions
 from cifar_jax.errors import MachineError, UserError
 
@@ -51,7 +51,7 @@ def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_error_for_an_unknown_name_lists_the_allowed_ones(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for name in ("cifar100", str(tmp_path / "nowhere"), str(tmp_path / "file"), ""):
+    for name in ("cifar1000", str(tmp_path / "nowhere"), str(tmp_path / "file"), ""):
         with pytest.raises(UserError) as caught:
             dataset.load(name, cache_dir=tmp_path)
         message = str(caught.value)
@@ -69,22 +69,27 @@ def test_synthetic(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_synthetic")
 def test_auto_falls_back_with_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "unreachable", lambda url: "no answer")
+    monkeypatch.setattr(archives, "unreachable", lambda url: "no answer")
     data = dataset.load("auto", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
     assert data.name == "synthetic"
     assert data.notice is not None
-    for part in ("NOT CIFAR-10", "no answer", cifar10.CIFAR10.url, "--data-dir"):
+    for part in (
+        "NOT CIFAR-10",
+        "no answer",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "--data-dir",
+    ):
         assert part in data.notice
 
 
 def test_cifar10_never_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "unreachable", lambda url: "no answer")
+    monkeypatch.setattr(archives, "unreachable", lambda url: "no answer")
     with pytest.raises(UserError, match="no answer"):
         dataset.load("cifar10", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
 
 
 def test_auto_prefers_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "_contents", lambda *_: small())
+    monkeypatch.setattr(published, "contents", lambda *_: small())
     data = dataset.load("auto", cache_dir=tmp_path)
     assert (data.name, data.notice) == ("cifar10", None)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cifar_jax.data.sources import synthetic
-from cifar_jax.data.sources.cifar10_archive import CLASSES as CIFAR10_CLASSES
+from cifar_jax.data.sources.published import CIFAR10
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_classes_are_balanced_and_not_cifar10s(draw: synthetic.Dataset) -> None:
     assert np.bincount(draw.train_labels).tolist() == [110] * 10
     assert np.bincount(draw.test_labels).tolist() == [5] * 10
     assert len(set(draw.classes)) == 10
-    assert not set(draw.classes) & set(CIFAR10_CLASSES)
+    assert not set(draw.classes) & set(CIFAR10.classes)
 
 
 def test_threads_do_not_change_a_pixel(draw: synthetic.Dataset) -> None:

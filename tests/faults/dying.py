@@ -4,6 +4,7 @@ It counts the operations of Python's audit hook that change files below ROOT: op
 making, renaming and removing. N = 0 kills nothing.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -48,10 +49,14 @@ def main() -> None:
 
         folder.load(arguments[0], Path(arguments[1]))
     if program == "cifar10":
-        from cifar_jax.data.sources import cifar10
+        from cifar_jax.data.sources import published
+        from cifar_jax.data.sources.spec import File
 
-        archive = cifar10.Archive(**json.loads(arguments[2]))
-        cifar10.load(Path(arguments[1]), data_dir=arguments[0], archive=archive)
+        files, counts = json.loads(arguments[2])
+        spec = dataclasses.replace(
+            published.CIFAR10, files=tuple(File(**file) for file in files), counts=tuple(counts)
+        )
+        published.load(spec, Path(arguments[1]), data_dir=arguments[0])
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_sources_cifar10 as archives
+import test_sources_published as small
 from faulty import FLAGS, assert_whole, killed_after, killed_at_write, outcome
 
-from cifar_jax.data.sources import cifar10
 from cifar_jax.data.sources import folder as folders
+from cifar_jax.data.sources import prepared, published
+from cifar_jax.data.sources.contents import silent
 from cifar_jax.main import main
 
 pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
@@ -143,18 +144,22 @@ def test_cache_long(folder: Path, tmp_path: Path) -> None:
 def _preparation(home: Path, seed: int, kills: int) -> None:
     """Preparing CIFAR-10 with tensorflow-datasets, and decoding it."""
     rng = np.random.default_rng(seed)
-    archive = archives.write_archive(home / "data" / cifar10.FILE_NAME, archives.members())
-    arguments = [str(home / "data"), str(home / "cache"), json.dumps(asdict(archive))]
+    spec = small.write_archive(home / "data" / small.FILE_NAME, small.members())
+    arguments = [
+        str(home / "data"),
+        str(home / "cache"),
+        json.dumps([[asdict(f) for f in spec.files], spec.counts]),
+    ]
     for _ in range(kills):
         if not killed_at_write(int(rng.integers(1, 60)), home, "cifar10", *arguments):
             break
         assert_whole(home)
-        prepared = cifar10._find_prepared(home / "data")
-        if prepared is not None:
-            archives.check(cifar10._read_prepared(prepared, archive, cifar10.silent))
-    archives.check(cifar10.load(home / "cache", data_dir=home / "data", archive=archive))
+        made = prepared.find_prepared(home / "data", [spec.own])
+        if made is not None:
+            small.check(prepared.read_prepared(made, spec, silent))
+    small.check(published.load(spec, home / "cache", data_dir=home / "data"))
     (made,) = (home / "data" / "cifar10_binary").iterdir()
-    archives.check(cifar10._read_prepared(made, archive, cifar10.silent))
+    small.check(prepared.read_prepared(made, spec, silent))
 
 
 def test_preparation_quick(tmp_path: Path) -> None:

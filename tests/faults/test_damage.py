@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import test_sources_cifar10 as archives
+import test_sources_published as small
 from fake_study import write_study
 from faulty import FLAGS, damage, files, flip, outcome, truncate
 
@@ -19,9 +19,11 @@ from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
 from cifar_jax.core.model import CNN
 from cifar_jax.core.train import Experiment, TrainState, init_state
+from cifar_jax.data.sources import archives, published
 from cifar_jax.data.sources import cache as image_cache
-from cifar_jax.data.sources import cifar10, cifar10_archive
-from cifar_jax.data.sources.contents import Contents
+from cifar_jax.data.sources.contents import Contents, silent
+from cifar_jax.data.sources.prepared import find_prepared, prepare, read_prepared
+from cifar_jax.data.sources.spec import damage as archive_damage
 from cifar_jax.errors import UserError
 from cifar_jax.main import main
 from cifar_jax.runner import checkpoint_files
@@ -281,23 +283,23 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, faults: int) -> None:
 @both(15, 200)
 def test_a_damaged_prepared_dataset_is_refused_or_made_again(tmp_path: Path, faults: int) -> None:
     home, away = tmp_path / "data", tmp_path / "away"
-    archive = archives.write_archive(home / cifar10.FILE_NAME, archives.members())
-    prepared = cifar10._prepare(home, home / cifar10.FILE_NAME, archive, cifar10.silent)
-    (home / cifar10.FILE_NAME).rename(away)
+    spec = small.write_archive(home / small.FILE_NAME, small.members())
+    prepared = prepare(home, [home / small.FILE_NAME], spec, silent)
+    (home / small.FILE_NAME).rename(away)
 
     def check() -> None:
         try:
-            archives.check(cifar10._contents(home, archive, cifar10.silent))
+            small.check(published.contents(home, spec, silent))
         except UserError as error:
             assert str(home) in str(error)  # noqa: PT017
 
     each_fault(files(prepared), faults, check)
-    away.rename(home / cifar10.FILE_NAME)
+    away.rename(home / small.FILE_NAME)
     rng = np.random.default_rng(2)
     for number in range(max(3, faults // 20)):
         paths = files(prepared)
         damage(paths[number % len(paths)], rng)
-        archives.check(cifar10._contents(home, archive, cifar10.silent))
+        small.check(published.contents(home, spec, silent))
 
 
 @pytest.mark.parametrize("content", ["", '{"name": "cifar10_bin', '{"fileFormat": "tfrecord"}'])
@@ -305,37 +307,37 @@ def test_a_prepared_dataset_with_a_damaged_description_is_made_again(
     tmp_path: Path, content: str
 ) -> None:
     """It is not found then, but tensorflow-datasets would read it rather than prepare."""
-    archive = archives.write_archive(tmp_path / cifar10.FILE_NAME, archives.members())
-    file = tmp_path / cifar10.FILE_NAME
-    prepared = cifar10._prepare(tmp_path, file, archive, cifar10.silent)
+    spec = small.write_archive(tmp_path / small.FILE_NAME, small.members())
+    file = tmp_path / small.FILE_NAME
+    prepared = prepare(tmp_path, [file], spec, silent)
     description = (prepared / "dataset_info.json").read_bytes()
     (prepared / "dataset_info.json").write_text(content)
     for path in prepared.glob("*train.array_record*"):
         path.write_bytes(b"")
-    assert cifar10._find_prepared(tmp_path) is None
-    archives.check(cifar10._contents(tmp_path, archive, cifar10.silent))
+    assert find_prepared(tmp_path, [spec.own]) is None
+    small.check(published.contents(tmp_path, spec, silent))
     assert (prepared / "dataset_info.json").read_bytes() == description
-    archives.check(cifar10._read_prepared(prepared, archive, cifar10.silent))
+    small.check(read_prepared(prepared, spec, silent))
 
 
 @both(30, 500)
 def test_a_damaged_archive_is_refused(tmp_path: Path, faults: int) -> None:
-    path = tmp_path / cifar10.FILE_NAME
-    archive = archives.write_archive(path, archives.members())
+    path = tmp_path / small.FILE_NAME
+    spec = small.write_archive(path, small.members())
 
     def check() -> None:
         with pytest.raises(UserError, match=f"{path}: not CIFAR-10's archive, or damaged"):
-            cifar10._find_archive(tmp_path, archive)
+            archives.find_file(tmp_path, spec, spec.files[0])
 
     each_fault([path], faults, check)
-    assert cifar10._find_archive(tmp_path, archive) == path
+    assert archives.find_file(tmp_path, spec, spec.files[0]) == path
 
 
 def test_a_damaged_download_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = archives.write_archive(tmp_path / "whole", archives.members())
-    path = tmp_path / "data/downloads/manual" / cifar10.FILE_NAME
+    spec = small.write_archive(tmp_path / "whole", small.members())
+    path = tmp_path / "data/downloads/manual" / small.FILE_NAME
     path.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "whole", path)
     flip(path, np.random.default_rng(0))
@@ -343,13 +345,13 @@ def test_a_damaged_download_is_fetched_again(
     def fetch(*_: object) -> Path:
         return shutil.copy(tmp_path / "whole", path)
 
-    monkeypatch.setattr(cifar10, "_download", fetch)
-    monkeypatch.setattr(cifar10, "unreachable", lambda _: "no connection")
+    monkeypatch.setattr(archives, "_download", fetch)
+    monkeypatch.setattr(archives, "unreachable", lambda _: "no connection")
     with pytest.raises(UserError, match="damaged"):
-        cifar10._contents(tmp_path / "data", archive, cifar10.silent)
-    monkeypatch.setattr(cifar10, "unreachable", lambda _: None)
-    archives.check(cifar10._contents(tmp_path / "data", archive, cifar10.silent))
-    assert cifar10_archive.damage(path, archive) is None
+        published.contents(tmp_path / "data", spec, silent)
+    monkeypatch.setattr(archives, "unreachable", lambda _: None)
+    small.check(published.contents(tmp_path / "data", spec, silent))
+    assert archive_damage(path, spec.files[0]) is None
 
 
 @both(60, 1000)

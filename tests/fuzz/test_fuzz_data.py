@@ -1,5 +1,6 @@
 """Any image, image folder, archive or cache entry is read whole, or is an error of one line."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -16,9 +17,9 @@ from hypothesis import assume, event
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar_jax.data.sources import cache, cifar10_archive, decode, folder
-from cifar_jax.data.sources.cifar10_archive import Archive
+from cifar_jax.data.sources import cache, decode, folder
 from cifar_jax.data.sources.contents import Contents, FolderOptions, fingerprint
+from cifar_jax.data.sources.published import CIFAR10
 from cifar_jax.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
@@ -170,7 +171,7 @@ test_a_folder, test_a_folder_long = fuzz(
 
 BATCH = 2
 SIZE = BATCH * 3073
-ARCHIVE = Archive("https://example.invalid/x", 0, "", BATCH)
+SPEC = dataclasses.replace(CIFAR10, counts=(5 * BATCH, BATCH))
 MEMBERS = [*(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6))]
 MEMBERS.append("cifar-10-batches-bin/test_batch.bin")
 
@@ -243,7 +244,7 @@ def an_archive(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None
     path = base / "fuzzed.tar.gz"
     path.write_bytes(content)
     try:
-        contents = cifar10_archive.read(path, ARCHIVE)
+        contents = SPEC.read(SPEC, [path])
     except UserError as error:
         refused(error, str(path))
     else:

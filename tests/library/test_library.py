@@ -237,7 +237,7 @@ def test_auto_warns_of_other_images_than_cifar10(monkeypatch: pytest.MonkeyPatch
     def missing(*_: typing.Any, **__: typing.Any) -> typing.NoReturn:
         raise UserError("no network")
 
-    monkeypatch.setattr("cifar_jax.data.sources.cifar10.load", missing)
+    monkeypatch.setattr("cifar_jax.data.sources.published.load", missing)
     monkeypatch.setattr(synthetic, "load", lambda *_, **__: synthetic.generate(40, 10))
     with pytest.warns(UserWarning, match="NOT CIFAR-10"):
         data = cj.load(train_examples=20)

@@ -20,7 +20,6 @@ import numpy as np
 from cifar_jax.data.repeats import find_repeats
 from cifar_jax.data.sources.contents import (
     ARRAYS,
-    IMAGE_SHAPE,
     Build,
     Contents,
     Dataset,
@@ -37,6 +36,7 @@ FORMAT = 1
 # Whether to raise `NotCached` instead of building an entry.
 only_cached: ContextVar[bool] = ContextVar("only_cached", default=False)
 _RECORD = "contents.json"
+_LIGHT = ARRAYS[1:]  # all but the training images
 
 
 class NotCached(Exception):
@@ -93,11 +93,12 @@ def _valid(contents: Contents) -> bool:
     for split in ("train", "test"):
         images = getattr(contents, f"{split}_images")
         labels = getattr(contents, f"{split}_labels")
-        if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
             return False
         if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
             return False
-    return len(contents.classes) >= 2
+    same = contents.train_images.shape[1:] == contents.test_images.shape[1:]
+    return same and len(contents.classes) >= 2
 
 
 def _repeats(record: dict[str, Any], contents: Contents) -> tuple[Repeats, ...]:
@@ -110,10 +111,15 @@ def _repeats(record: dict[str, Any], contents: Contents) -> tuple[Repeats, ...]:
     )
 
 
-def read(entry: Path, name: str) -> Dataset | None:
+def read(entry: Path, name: str, train_images: Any = None) -> Dataset | None:
     """Open a cache entry. Return None if it is absent, damaged or of another format.
 
-    Every byte is read once, for the recorded fingerprint.
+    Every byte of the entry is read once, for the recorded fingerprint.
+
+    Args:
+        entry: the directory.
+        name: of the dataset.
+        train_images: see `open_or_build`.
     """
     try:
         record = read_sealed(entry / _RECORD)
@@ -121,11 +127,17 @@ def read(entry: Path, name: str) -> Dataset | None:
             return None
         arrays = {
             array: np.load(entry / f"{array}.npy", mmap_mode="r", allow_pickle=False)
-            for array in ARRAYS
+            for array in (ARRAYS if train_images is None else _LIGHT)
         }
+        if train_images is not None:
+            arrays["train_images"] = train_images
         notes = tuple(record.get("notes", ()))
-        contents = Contents(**arrays, classes=tuple(record["classes"]), notes=notes)
-        if not _valid(contents) or fingerprint(contents) != record["fingerprint"]:
+        contents = Contents(
+            **arrays, classes=tuple(record["classes"]), notes=notes, n_val=record.get("n_val", 0)
+        )
+        whole = train_images is None
+        known = record["fingerprint" if whole else "light"]
+        if not _valid(contents) or fingerprint(contents, ARRAYS if whole else _LIGHT) != known:
             return None
         dataset = as_dataset(name, contents, record["fingerprint"])
         return dataclasses.replace(dataset, repeats=_repeats(record, contents))
@@ -148,15 +160,19 @@ def _write(entry: Path, contents: Contents) -> None:
     with temporary_directory(entry.parent) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
-        for array in ARRAYS:
+        whole = isinstance(contents.train_images, np.ndarray)
+        for array in ARRAYS if whole else _LIGHT:
             _save(new / f"{array}.npy", getattr(contents, array))
-        record = {
+        record: dict[str, Any] = {
             "format": FORMAT,
             "classes": list(contents.classes),
             "fingerprint": fingerprint(contents),
             "notes": list(contents.notes),
-            "repeats": [dataclasses.asdict(found) for found in find_repeats(contents)],
+            "n_val": contents.n_val,
+            "repeats": [dataclasses.asdict(r) for r in (find_repeats(contents) if whole else ())],
         }
+        if not whole:
+            record["light"] = fingerprint(contents, _LIGHT)
         text = json.dumps(seal(record), indent=1) + "\n"
         (new / _RECORD).write_text(text, encoding="utf-8")
         if entry.exists():
@@ -186,7 +202,9 @@ def _check_writable(root: Path) -> None:
         raise _unwritable(root, error) from None
 
 
-def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: str = "") -> Dataset:
+def open_or_build(
+    root: Path, entry: str, name: str, build: Build, *, family: str = "", train_images: Any = None
+) -> Dataset:
     """Open a cache entry. If it is absent or damaged, build it.
 
     Args:
@@ -195,13 +213,15 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         name: name of the dataset.
         build: makes the contents. Its errors pass through.
         family: prefix of older entries that a new one replaces; "" means none.
+        train_images: images that stay in their files: uint8 (N, H, W, C), indexed like an array.
+            The entry then has only the other arrays.
 
     Raises:
         NotCached: it would be built, and `only_cached` is set.
         UserError: the cache cannot be written.
     """
     path = root / entry
-    if (found := read(path, name)) is not None:
+    if (found := read(path, name, train_images)) is not None:
         return found
     if only_cached.get():
         raise NotCached
@@ -213,7 +233,7 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
         try:
             _write(path, contents)
         except OSError as error:
-            if (found := read(path, name)) is not None:
+            if (found := read(path, name, train_images)) is not None:
                 return found
             failure = error
             continue
@@ -221,7 +241,7 @@ def open_or_build(root: Path, entry: str, name: str, build: Build, *, family: st
             for older in root.iterdir():
                 if older.name.startswith(family) and older != path:
                     shutil.rmtree(older, ignore_errors=True)
-        if (found := read(path, name)) is not None:
+        if (found := read(path, name, train_images)) is not None:
             return found
         failure = "the written files could not be read back"
     raise _unwritable(root, failure)

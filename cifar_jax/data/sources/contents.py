@@ -22,14 +22,20 @@ class FolderOptions:
     """Options of reading an image folder.
 
     Attributes:
-        resize: allow images that are not 32x32.
+        resize: allow images of another size.
         test_split: name of the folder with the test images.
         white_level: grey value of white in files of more than 8 bits; None: the format's.
+        size: height and width of the images, in pixels.
+        val_split: name of the folder with the validation images, or None.
+        stream: leave training images of prepared datasets in their files.
     """
 
     resize: bool = False
     test_split: str = "test"
     white_level: float | None = None
+    size: int = 32
+    val_split: str | None = None
+    stream: bool = False
 
 
 PLAIN = FolderOptions()
@@ -55,16 +61,17 @@ class Dataset:
     """Labelled images, split into training and test images.
 
     Attributes:
-        name: safe in a file name: "cifar10", "synthetic" or "folder-<NAME>".
-        train_images: uint8 (N, 32, 32, 3), RGB; read-only and memory-mapped when cached.
+        name: safe in a file name: "cifar10", "synthetic", "folder-<NAME>", ...
+        train_images: uint8 (N, H, W, C), RGB or grey; read-only and memory-mapped when cached.
         train_labels: int32 (N,), indices into `classes`.
-        test_images: uint8 (M, 32, 32, 3).
+        test_images: uint8 (M, H, W, C).
         test_labels: int32 (M,).
         classes: the class names, in the order of the labels.
         fingerprint: SHA-256 in hex over pixels, labels and class names; see `fingerprint`.
         notice: text of a banner that explains why other images are used instead, or None.
         notes: lines on skipped or changed images, for the terminal and the results.
         repeats: images with equal pixels.
+        n_val: number of the user's validation images, the last ones of the training images.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Dataset:
     notice: str | None = None
     notes: tuple[str, ...] = ()
     repeats: tuple[Repeats, ...] = ()
+    n_val: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,22 +102,28 @@ class Contents:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     files: tuple[Sequence[str], Sequence[str]] | None = None
+    n_val: int = 0
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-def fingerprint(contents: Contents) -> str:
+_BLOCK = 1000
+
+
+def fingerprint(contents: Contents, names: Sequence[str] = ARRAYS) -> str:
     """Return the SHA-256, in hex, of the class names (as JSON) and each array's shape and bytes.
 
     Labels are hashed as little-endian int32, so that the value is the same on every machine.
     """
     digest = hashlib.sha256(json.dumps(list(contents.classes)).encode())
-    for name in ARRAYS:
+    for name in names:
         array = getattr(contents, name)
-        plain = np.ascontiguousarray(array, np.uint8 if name.endswith("images") else "<i4")
-        digest.update(f"{name} {plain.shape}".encode())
-        digest.update(plain.reshape(-1).view(np.uint8).data)
+        digest.update(f"{name} {array.shape}".encode())
+        for start in range(0, len(array), _BLOCK):  # Images may be in files.
+            block = array[start : start + _BLOCK]
+            plain = np.ascontiguousarray(block, np.uint8 if name.endswith("images") else "<i4")
+            digest.update(plain.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -124,7 +138,13 @@ def as_dataset(name: str, contents: Contents, digest: str | None = None) -> Data
         classes=contents.classes,
         fingerprint=digest or fingerprint(contents),
         notes=contents.notes,
+        n_val=contents.n_val,
     )
+
+
+def count_from(rows: np.ndarray, dataset: Dataset) -> int:
+    """Return how many of these training rows are the user's validation images."""
+    return int((rows >= len(dataset.train_labels) - dataset.n_val).sum())
 
 
 def silent(description: str, done: int, total: int, /) -> None:

@@ -35,7 +35,8 @@ def dataset_name(folder: Path) -> str:
 
 def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
     """Return a digest that changes when a file is added, removed, renamed or edited."""
-    digest = hashlib.sha256(f"{decode.VERSION} {options}".encode())
+    settings = dataclasses.replace(options, stream=False)
+    digest = hashlib.sha256(f"{decode.VERSION} {settings}".encode())
     digest.update(os.fsencode(folder))
     for classes in listing.files.values():
         for name, files in classes.items():
@@ -48,7 +49,8 @@ def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
 
 def _family(folder: Path, options: FolderOptions, classes: str | None) -> str:
     """Return the name prefix of the cache entries that a new one replaces."""
-    chosen = f"\0{options.test_split}\0{options.white_level}\0{classes}"
+    options = dataclasses.replace(options, stream=False)
+    chosen = f"\0{options}\0{classes}"
     default = classes is None and options == FolderOptions(resize=options.resize)
     where = hashlib.sha256(os.fsencode(folder) + os.fsencode("" if default else chosen))
     how = "resized" if options.resize else "plain"
@@ -83,18 +85,25 @@ def _decode_listing(
         paths[split] = [path for group in groups for path in group]
         counts = [len(group) for group in groups]
         labels[split] = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    names, n = [*paths["train"], *paths["test"]], len(paths["train"])
+    val = paths.get("val", [])
+    train = [*paths["train"], *val]
+    names, n = [*train, *paths["test"]], len(train)
     images, notes = decode.decode_files(
-        str(folder), names, options, lambda done: progress("decoding images", done, len(names))
+        str(folder),
+        names,
+        options,
+        lambda done: progress("decoding images", done, len(names)),
+        options.size,
     )
     return Contents(
         images[:n],
-        labels["train"],
+        np.concatenate([labels["train"], *(labels["val"] for _ in val[:1])]),
         images[n:],
         labels["test"],
         classes,
         tuple(notes),
-        (paths["train"], paths["test"]),
+        (train, paths["test"]),
+        len(val),
     )
 
 

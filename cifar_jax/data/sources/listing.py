@@ -50,7 +50,8 @@ class Listing:
     """Contents of an image folder.
 
     Attributes:
-        files: by split ("train", "test"), then by class, sorted by class and file name.
+        files: by split ("train", "test" and maybe "val"), then by class, sorted by class and
+            file name.
         names: of the chosen classes, in the user's order; by default all, sorted.
         total: number of class folders.
         notes: lines on unused files and folders.
@@ -166,34 +167,43 @@ def _check_names(split: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _find_splits(folder: Path, test_split: str) -> tuple[dict[str, str], list[str]]:
-    """Find the folders of the training and test images.
+def _find_splits(folder: Path, options: FolderOptions) -> tuple[dict[str, str], list[str]]:
+    """Find the folders of the training, test and validation images.
 
     Returns:
-        The folder's name by split, "train" and "test". A note if other splits, such as `val/`,
-        exist and are not used.
+        The folder's name by split, "train", "test" and, if chosen, "val". A note if other splits,
+        such as `val/`, exist and are not used.
 
     Raises:
-        UserError: `test_split` is not a folder's name, or a folder is missing.
+        UserError: a split is not a folder's name, or a folder is missing.
     """
+    test_split, val_split = options.test_split, options.val_split
     if not is_part(test_split) or test_split == "train":
         raise UserError(f"--test-split {test_split}: must be the name of a folder next to train/")
+    if val_split is not None and (not is_part(val_split) or val_split in ("train", test_split)):
+        raise UserError(
+            f"--val-split {val_split}: must be the name of a folder next to train/ and "
+            f"{test_split}/"
+        )
     existing = [name for name in ("test", *_VALIDATION) if os.path.isdir(folder / name)]
-    for split in ("train", test_split):
+    splits = {"train": "train", "test": test_split}
+    if val_split is not None:
+        splits["val"] = val_split
+    for split in splits.values():
         if not os.path.isdir(folder / split):
             hint = f"; --test-split {existing[0]} tests on {existing[0]}/" if existing else ""
             raise UserError(
                 f"{folder / split}: no such folder; an image folder has train/<class>/* and "
                 f"test/<class>/*{hint if split != 'train' else ''}"
             )
-    unused = [f"{name}/" for name in existing if name != test_split]
+    unused = [f"{name}/" for name in existing if name not in splits.values()]
     notes = []
     if unused:
         notes.append(
-            f"not used: {', '.join(unused)}; validation images come from train/, test images "
-            f"from {test_split}/"
+            f"not used: {', '.join(unused)}; validation images come from {val_split or 'train'}/, "
+            f"test images from {test_split}/"
         )
-    return {"train": "train", "test": test_split}, notes
+    return splits, notes
 
 
 def list_folder(folder: Path, options: FolderOptions, classes: str | None = None) -> Listing:
@@ -201,25 +211,26 @@ def list_folder(folder: Path, options: FolderOptions, classes: str | None = None
 
     Args:
         folder: with the splits.
-        options: `test_split` names the second split.
+        options: `test_split` and `val_split` name the other splits.
         classes: names separated by commas; other classes are ignored. None: all.
 
     Raises:
         UserError: a split is missing, or entries cannot be used; it names up to twenty.
     """
-    splits, notes = _find_splits(folder, options.test_split)
+    splits, notes = _find_splits(folder, options)
     lister = _Lister(folder)
     found = {split: lister.class_names(name) for split, name in splits.items()}
-    known = tuple(sorted({*found["train"], *found["test"]}))
+    known = tuple(sorted(set().union(*found.values())))
     names = parse_classes(classes, known) if classes is not None else known
-    files: dict[str, dict[str, list[File]]] = {"train": {}, "test": {}}
+    files: dict[str, dict[str, list[File]]] = {}
     for split, name in splits.items():
         chosen = sorted({*found[split]} & {*names})
         if len(chosen) > MOST_CLASSES:
             raise UserError(f"{folder / name}: more than {MOST_CLASSES} classes")
         lister.problems += _check_names(name, chosen)
         files[split] = {label: lister.class_files(f"{name}/{label}") for label in chosen}
-    for split, other in (("train", "test"), ("test", "train")):
+    pairs = [("train", "test"), ("test", "train"), ("val", "train")]
+    for split, other in pairs[: len(splits)]:
         lister.problems += [
             (f"{splits[split]}/{label}", f"this class is missing in {splits[other]}/")
             for label in sorted({*files[split]} - {*files[other]})

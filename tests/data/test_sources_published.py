@@ -1,5 +1,6 @@
-"""CIFAR-10's source, on small archives of the same layout, without requests to the network."""
+"""Published datasets, on small archives of the same layout, without requests to the network."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -22,11 +23,15 @@ import pytest
 import requests
 
 from cifar_jax.data import dataset
-from cifar_jax.data.sources import cifar10, cifar10_archive
-from cifar_jax.data.sources.cifar10_archive import CIFAR10, FILE_NAME, Archive
+from cifar_jax.data.sources import archives, prepared, published
+from cifar_jax.data.sources.contents import Contents, Dataset, silent
+from cifar_jax.data.sources.prepared import prepare, read_prepared
+from cifar_jax.data.sources.published import CIFAR10
+from cifar_jax.data.sources.spec import File, Published, damage
 from cifar_jax.errors import UserError
 
 BATCH = 12
+FILE_NAME = CIFAR10.files[0].name
 NAMES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
 
 
@@ -49,7 +54,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(info, io.BytesIO(content))
 
 
-def write_archive(path: Path, files: dict[str, bytes]) -> Archive:
+def write_archive(path: Path, files: dict[str, bytes]) -> Published:
     """Write the files in the given order and describe the archive."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as tar:
@@ -58,9 +63,19 @@ def write_archive(path: Path, files: dict[str, bytes]) -> Archive:
     return describe(path)
 
 
-def describe(path: Path, url: str = "http://127.0.0.1:9/" + FILE_NAME) -> Archive:
+def describe(path: Path, url: str = "http://127.0.0.1:9/" + FILE_NAME) -> Published:
     content = path.read_bytes()
-    return Archive(url, len(content), hashlib.sha256(content).hexdigest(), BATCH)
+    file = File(url, len(content), hashlib.sha256(content).hexdigest())
+    return dataclasses.replace(CIFAR10, files=(file,), counts=(5 * BATCH, BATCH))
+
+
+def read(path: Path) -> Contents:
+    spec = describe(path)
+    return spec.read(spec, [path])
+
+
+def download(directory: Path, spec: Published) -> Path:
+    return archives._download(directory, spec, spec.files[0], silent)
 
 
 def members(*, leave_out: str = "") -> dict[str, bytes]:
@@ -70,7 +85,7 @@ def members(*, leave_out: str = "") -> dict[str, bytes]:
     return {"cifar-10-batches-bin/readme.html": b"x", **dict(reversed(files.items()))}
 
 
-def check(data: cifar10.Contents | cifar10.Dataset) -> None:
+def check(data: Contents | Dataset) -> None:
     """The images and labels of the files, in the files' order."""
     parts = [records(i) for i in range(6)]
     np.testing.assert_array_equal(data.train_labels, np.concatenate([p[0] for p in parts[:5]]))
@@ -84,7 +99,7 @@ def check(data: cifar10.Contents | cifar10.Dataset) -> None:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, and no network."""
-    monkeypatch.setattr(cifar10, "unreachable", lambda url: "no connection")
+    monkeypatch.setattr(archives, "unreachable", lambda url: "no connection")
 
     def connect(*_: object) -> None:
         raise AssertionError("a connection was tried")
@@ -95,11 +110,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def load(home: Path, archive: Archive, **options: object) -> cifar10.Dataset:
-    return cifar10.load(home.parent / "cache", data_dir=home, archive=archive, **options)
+def load(home: Path, archive: Published, **options: object) -> Dataset:
+    return published.load(archive, home.parent / "cache", data_dir=home, **options)
 
 
-def refused(home: Path, archive: Archive, *parts: str) -> None:
+def refused(home: Path, archive: Published, *parts: str) -> None:
     with pytest.raises(UserError) as caught:
         load(home, archive)
     assert "\n" not in str(caught.value)
@@ -109,10 +124,16 @@ def refused(home: Path, archive: Archive, *parts: str) -> None:
     assert not list((home.parent / "cache").iterdir())
 
 
-def test_the_published_archive_is_as_recorded_by_tfds() -> None:
-    checksums = Path(pytest.importorskip("tensorflow_datasets").__file__).parent
-    line = (checksums / "url_checksums" / "cifar10.txt").read_text().split()
-    assert line[:3] == [CIFAR10.url, str(CIFAR10.size), CIFAR10.sha256]
+def test_the_published_files_are_as_recorded_by_tfds() -> None:
+    sums = Path(pytest.importorskip("tensorflow_datasets").__file__).parent / "url_checksums"
+    for spec in published.PUBLISHED.values():
+        name = spec.prepared[0]
+        tables = (sums / f"{name}.txt", sums.parent / "datasets" / name / "checksums.tsv")
+        text = next(path for path in tables if path.exists()).read_text()
+        rows = [line.split() for line in text.splitlines()]
+        recorded = {row[3]: row[1:3] for row in rows}
+        for file in spec.files:
+            assert recorded[file.name] == [str(file.size), file.sha256]
 
 
 def test_archive_is_prepared_then_opened(
@@ -129,12 +150,12 @@ def test_archive_is_prepared_then_opened(
     assert calls[-1] == ("reading CIFAR-10 test images", BATCH, BATCH)
     assert "tensorflow" not in sys.modules
     assert capfd.readouterr() == ("", "")
-    (prepared,) = home.glob("cifar10_binary/*")
-    assert json.loads((prepared / "dataset_info.json").read_text())["fileFormat"] == "array_record"
+    (made,) = home.glob("cifar10_binary/*")
+    assert json.loads((made / "dataset_info.json").read_text())["fileFormat"] == "array_record"
     assert not list(temporary.iterdir())
 
     # The decoded cache needs neither the archive nor what was prepared from it.
-    monkeypatch.setattr(cifar10, "_contents", None)
+    monkeypatch.setattr(published, "contents", None)
     second = load(home, archive)
     check(second)
     assert second.fingerprint == first.fingerprint
@@ -153,7 +174,7 @@ def test_progress_may_write_to_the_terminal(home: Path, capfd: pytest.CaptureFix
 
 def test_prepared_directory_is_enough(home: Path) -> None:
     archive = write_archive(home / FILE_NAME, members())
-    path = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
+    path = prepare(home, [home / FILE_NAME], archive, silent)
     (home / FILE_NAME).unlink()
     check(load(home, archive))
 
@@ -165,7 +186,7 @@ def test_prepared_directory_is_enough(home: Path) -> None:
     path.rename(own)
     for file in own.glob("cifar10_binary-*"):
         file.rename(own / file.name.replace("cifar10_binary", "cifar10"))
-    check(cifar10._contents(home / "own", archive, cifar10.silent))
+    check(published.contents(home / "own", archive, silent))
 
 
 def test_recorded_ids_restore_the_authors_order() -> None:
@@ -175,17 +196,17 @@ def test_recorded_ids_restore_the_authors_order() -> None:
         {"id": b"train_%05d" % i, "image": np.full((32, 32, 3), i, np.uint8), "label": i}
         for i in order
     ]
-    images, labels = cifar10._arrays(source, "train", cifar10.silent)
+    images, labels = prepared._arrays(source, "train", silent, CIFAR10, "label")
     assert labels.tolist() == [0, 1, 2, 3]
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_data_directory_follows_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    assert cifar10.data_directory(None) == Path.home() / "tensorflow_datasets"
+    assert archives.data_directory(None) == Path.home() / "tensorflow_datasets"
     monkeypatch.setenv("TFDS_DATA_DIR", "~/elsewhere")
-    assert cifar10.data_directory(None) == Path.home() / "elsewhere"
-    assert cifar10.data_directory("x") == Path("x")
+    assert archives.data_directory(None) == Path.home() / "elsewhere"
+    assert archives.data_directory("x") == Path("x")
 
 
 def test_wrong_archives_are_named(home: Path) -> None:
@@ -193,7 +214,7 @@ def test_wrong_archives_are_named(home: Path) -> None:
     archive = write_archive(path, members())
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    refused(home, archive, str(path), str(len(whole) - 100), archive.url)
+    refused(home, archive, str(path), str(len(whole) - 100), archive.files[0].url)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     refused(home, archive, str(path), "SHA-256")
 
@@ -237,7 +258,7 @@ def test_hostile_members_are_refused(kind: str, tmp_path: Path) -> None:
         for name, content in members().items():
             add(tar, name, content)
     with pytest.raises(UserError, match=said) as caught:
-        cifar10_archive.read(path, describe(path))
+        read(path)
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -248,15 +269,15 @@ def test_more_than_cifar10_can_be_is_refused(tmp_path: Path) -> None:
     files = members()
     write_archive(path, {**files, "large": bytes(BATCH * 3073 + 1)})
     with pytest.raises(UserError, match="'large' in it is not allowed: a size of"):
-        cifar10_archive.read(path, describe(path))
+        read(path)
     write_archive(path, {**files, **{f"empty{i}": b"" for i in range(40)}})
     with pytest.raises(UserError, match="more than 32 members"):
-        cifar10_archive.read(path, describe(path))
+        read(path)
     with tarfile.open(path, "w:gz") as tar:
         for content in (bytes(BATCH * 3073), files[name]):
             add(tar, name, content)
     with pytest.raises(UserError, match="not one file of"):
-        cifar10_archive.read(path, describe(path))
+        read(path)
 
 
 def test_bomb_in_a_header_is_not_unpacked(tmp_path: Path) -> None:
@@ -268,8 +289,8 @@ def test_bomb_in_a_header_is_not_unpacked(tmp_path: Path) -> None:
         file.write(header.tobuf(format=tarfile.USTAR_FORMAT))
         file.write(bytes(64 << 20))
     tracemalloc.start()
-    with pytest.raises(UserError, match="larger than CIFAR-10"):
-        cifar10_archive.read(path, describe(path))
+    with pytest.raises(UserError, match="larger than published"):
+        read(path)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 16 << 20
@@ -289,7 +310,9 @@ def test_pickled_batches_are_refused_with_the_reason(name: str, home: Path) -> N
 
 
 def test_without_network_the_message_gives_advice(home: Path) -> None:
-    refused(home, CIFAR10, str(home), CIFAR10.url, "--data-dir", "--dataset synthetic", "DIR")
+    refused(
+        home, CIFAR10, str(home), CIFAR10.files[0].url, "--data-dir", "--dataset synthetic", "DIR"
+    )
 
 
 def test_data_dir_that_is_a_file(home: Path) -> None:
@@ -317,25 +340,25 @@ def test_another_process_prepares_the_same_meanwhile(home: Path) -> None:
 
     def meanwhile(*_: object) -> None:
         if not others:
-            others.append(cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent))
+            others.append(prepare(home, [home / FILE_NAME], archive, silent))
 
-    assert cifar10._prepare(home, home / FILE_NAME, archive, meanwhile) == others[0]
+    assert prepare(home, [home / FILE_NAME], archive, meanwhile) == others[0]
     assert list(home.glob("cifar10_binary/*")) == others
     check(load(home, archive))
 
 
 def test_a_damaged_prepared_directory_is_rebuilt_or_named(home: Path) -> None:
     archive = write_archive(home / FILE_NAME, members())
-    prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
-    for file in prepared.glob("*train.array_record*"):
+    made = prepare(home, [home / FILE_NAME], archive, silent)
+    for file in made.glob("*train.array_record*"):
         file.write_bytes(b"")
     away = (home / FILE_NAME).rename(home.parent / FILE_NAME)
     with pytest.raises(UserError) as caught:
         load(home, archive)
-    assert str(prepared) in str(caught.value)
+    assert str(made) in str(caught.value)
     away.rename(home / FILE_NAME)
     check(load(home, archive))
-    check(cifar10._read_prepared(prepared, archive, cifar10.silent))
+    check(read_prepared(made, archive, silent))
 
 
 @pytest.fixture
@@ -347,7 +370,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(cifar10, "_SCHEMES", ("https", "http"))
+    monkeypatch.setattr(archives, "_SCHEMES", ("https", "http"))
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     handler = partial(Handler, directory=str(tmp_path / "served"))
@@ -365,12 +388,12 @@ def test_download(server: str, tmp_path: Path) -> None:
     archive = describe(path, f"{server}/{FILE_NAME}")
     calls: list[tuple[str, int, int]] = []
     check(load(tmp_path / "data", archive, progress=lambda *call: calls.append(call)))
-    assert ("downloading CIFAR-10", archive.size, archive.size) in calls
+    assert ("downloading CIFAR-10", archive.files[0].size, archive.files[0].size) in calls
     # What was downloaded serves again, also without the server.
     path.unlink()
-    found = cifar10._find_archive(tmp_path / "data", archive)
+    found = archives.find_file(tmp_path / "data", archive, archive.files[0])
     assert found is not None
-    assert cifar10_archive.damage(found, archive) is None
+    assert damage(found, archive.files[0]) is None
 
 
 def test_download_of_something_else_is_refused(server: str, tmp_path: Path) -> None:
@@ -381,7 +404,7 @@ def test_download_of_something_else_is_refused(server: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match="12 bytes") as caught:
         load(tmp_path / "data", archive)
     assert "\n" not in str(caught.value)
-    assert archive.url in str(caught.value)
+    assert archive.files[0].url in str(caught.value)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
@@ -394,7 +417,7 @@ def test_download_that_does_not_end_is_cut_off(server: str, tmp_path: Path) -> N
     received: list[int] = []
     with pytest.raises(UserError, match="sends more than"):
         load(tmp_path / "data", archive, progress=lambda _, done, __: received.append(done))
-    assert max(received, default=0) <= archive.size
+    assert max(received, default=0) <= archive.files[0].size
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
@@ -404,7 +427,7 @@ def test_redirect_away_from_https_is_refused(
     """Requests takes the first address for https. It leads to the local server."""
     path = tmp_path / "served" / FILE_NAME
     write_archive(path, members())
-    monkeypatch.setattr(cifar10, "_SCHEMES", ("https",))
+    monkeypatch.setattr(archives, "_SCHEMES", ("https",))
 
     def redirect(_self: object, request: Any, **_: object) -> requests.Response:
         response = requests.Response()
@@ -415,17 +438,17 @@ def test_redirect_away_from_https_is_refused(
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirect)
     url = "https://example.invalid/" + FILE_NAME
-    assert cifar10.unreachable(url) == "it leads away from https"
+    assert archives.unreachable(url) == "it leads away from https"
     with pytest.raises(UserError, match="could not be downloaded"):
-        cifar10._download(tmp_path / "data", describe(path, url), cifar10.silent)
+        download(tmp_path / "data", describe(path, url))
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
-    assert cifar10.unreachable(f"{server}/{FILE_NAME}") == "it leads away from https"
+    assert archives.unreachable(f"{server}/{FILE_NAME}") == "it leads away from https"
 
 
 def test_the_recorded_address_is_https_with_a_checksum() -> None:
-    assert CIFAR10.url.startswith("https://")
-    assert len(bytes.fromhex(CIFAR10.sha256)) == 32
-    assert cifar10._SCHEMES == ("https",)
+    assert CIFAR10.files[0].url.startswith("https://")
+    assert len(bytes.fromhex(CIFAR10.files[0].sha256)) == 32
+    assert archives._SCHEMES == ("https",)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -434,21 +457,21 @@ def test_prepared_directory_cannot_name_a_module(
 ) -> None:
     """tensorflow_datasets imports the module that features.json names, also from the folder."""
     archive = write_archive(home / FILE_NAME, members())
-    prepared = cifar10._prepare(home, home / FILE_NAME, archive, cifar10.silent)
+    made = prepare(home, [home / FILE_NAME], archive, silent)
     marker = home.parent / "executed"
     (home / "hostile.py").write_text(f"open({str(marker)!r}, 'w')")
     monkeypatch.syspath_prepend(str(home))
-    features = prepared / "features.json"
+    features = made / "features.json"
     found = json.loads(features.read_text())
     if legacy:
         label = '{"pythonClassName": "hostile.X"}'
-        found = {"type": cifar10._FEATURES[0], "proto_cls": "x", "content": label}
+        found = {"type": prepared._FEATURES[0], "proto_cls": "x", "content": label}
     else:
         found["featuresDict"]["features"]["label"]["pythonClassName"] = "hostile.X"
     features.write_text(json.dumps(found))
-    refused_for = "text instead" if legacy else "'hostile.X', which is not CIFAR-10's"
+    refused_for = "text instead" if legacy else "'hostile.X', which is not allowed"
     with pytest.raises(UserError, match=refused_for):
-        cifar10._read_prepared(prepared, archive, cifar10.silent)
+        read_prepared(made, archive, silent)
     assert not marker.exists()
 
 
@@ -464,7 +487,7 @@ def test_files_that_never_end_are_not_waited_for(home: Path) -> None:
 def test_data_dir_that_no_file_system_has(tmp_path: Path) -> None:
     for name, said in (("x" * 300, "too long"), ("~nobody-here/x", "home directory is not known")):
         with pytest.raises(UserError, match=f"--data-dir .*{said}"):
-            cifar10.load(tmp_path / "cache", data_dir=name)
+            published.load(CIFAR10, tmp_path / "cache", data_dir=name)
 
 
 def test_a_stopped_download_leaves_no_files(server: str, tmp_path: Path) -> None:
@@ -481,14 +504,15 @@ def test_a_stopped_download_leaves_no_files(server: str, tmp_path: Path) -> None
 
 
 def test_download_that_breaks_off_is_one_line(tmp_path: Path) -> None:
-    archive = Archive(f"http://127.0.0.1:1/{FILE_NAME}", 1, "", BATCH)
+    file = File(f"http://127.0.0.1:1/{FILE_NAME}", 1, "")
+    archive = dataclasses.replace(CIFAR10, files=(file,))
     with pytest.raises(UserError, match="could not be downloaded") as caught:
-        cifar10._download(tmp_path, archive, cifar10.silent)
+        download(tmp_path, archive)
     assert "\n" not in str(caught.value)
 
 
 def test_probe(server: str, tmp_path: Path) -> None:
     (tmp_path / "served" / "there").write_text("x")
-    assert cifar10.unreachable(f"{server}/there") is None
-    assert cifar10.unreachable(f"{server}/missing") == "HTTP status 404"
-    assert cifar10.unreachable("http://127.0.0.1:1/x") == "no connection"
+    assert archives.unreachable(f"{server}/there") is None
+    assert archives.unreachable(f"{server}/missing") == "HTTP status 404"
+    assert archives.unreachable("http://127.0.0.1:1/x") == "no connection"
