@@ -5,7 +5,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-faults test-oldest lint format typecheck docs release-check audit bench lock clean FORCE
+.PHONY: help setup run test test-faults test-oldest test-versions lint format typecheck docs release-check audit bench lock clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test-faults: .venv/.installed ## run the long fault and fuzz tests
 
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
 	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+test-versions: ## run a short part of the tests on Python 3.11 to 3.14, newest and oldest jax (needs uv)
+	@.ci/versions $(ARGS)
 
 lint: .venv/.installed ## check style, formatting and the direction of imports
 	@.venv/bin/python -m ruff check .
@@ -70,7 +73,7 @@ lock: ## resolve the newest dependencies into requirements/ (needs uv)
 	$(UV_COMPILE) requirements/docs.in --output-file requirements/docs.lock
 
 clean: ## remove the environments and caches (not the runs)
-	rm -rf .venv .venv-oldest .venv-audit .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-versions .venv-oldest .venv-audit .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp goes first and comes back last, so that an interrupted installation is redone; without
