@@ -163,6 +163,21 @@ def _draw_halves(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of ten classes, 80 training and 20 test images of noise."""
+    root = tmp_path_factory.mktemp("data") / "ten"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 2)):
+        for label in range(10):
+            directory = root / split / f"class{label}"
+            directory.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(directory / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
 def cache_directory(shared: Path) -> Path:
     """Cache of decoded images and compiled programs, shared by tests."""
     directory = shared / "cache"

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 import cifar_jax as cj
 from cifar_jax.main import main
@@ -23,21 +22,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 # Two batches: the program has no partial batch, and compiles in half the time.
 FLAGS = ("--seeds", "2", "--batch-size", "32", "--train-examples", "64", "--val-examples", "16")
-
-
-@pytest.fixture(scope="module")
-def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder of ten classes, 80 training and 20 test images of noise."""
-    root = tmp_path_factory.mktemp("data") / "ten"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("test", 2)):
-        for label in range(10):
-            directory = root / split / f"class{label}"
-            directory.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
-                Image.fromarray(pixels).save(directory / f"{i}.png")
-    return root
 
 
 SMALLER = {
