@@ -14,11 +14,11 @@ from cifar_jax.config.layerwise import Rates, parse_patterns, parse_rates
 from cifar_jax.config.normalisation import parse_channels
 from cifar_jax.config.settings import Config, TrainingConfig, TransferConfig
 from cifar_jax.core import optimizers, schedules
-from cifar_jax.core.inputs import Inputs, random_crop, random_crop_and_flip
+from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
 from cifar_jax.core.optimizers import Muon
-from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
+from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing, random_crop
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
 from cifar_jax.kernels import FastModel, fast

@@ -18,12 +18,6 @@ def call(function: Callable[..., Any], *args: Any, **offered: Any) -> Any:
     return function(*args, **{name: offered[name] for name in offered if name in known})
 
 
-def random_crop(key: Array, images: Array) -> Array:
-    """Pad by 4 black pixels and cut a random window out, uint8 (B, H, W, C). Never flip."""
-    top, left = jax.random.randint(key, (2, images.shape[0]), 0, 2 * PADDING + 1)
-    return crop_and_flip(images, jnp.zeros(images.shape[0], bool), top, left)
-
-
 def random_crop_and_flip(key: Array, images: Array) -> Array:
     """Flip with probability 0.5, pad by 4 black pixels, cut a random window: uint8 (B, H, W, C)."""
     flip_key, offset_key = jax.random.split(key)
@@ -68,12 +62,8 @@ class Inputs:
         """Normalise: uint8 (B, H, W, C) -> (B, H, W, C) of `dtype`."""
         if self.function is not None:
             return self.function(None, images)
-        channels = images.shape[-1]
-        if not {len(self.mean), len(self.std)} <= {1, channels}:
-            raise ValueError(
-                f"Inputs: mean and std have {len(self.mean)} and {len(self.std)} channels, the "
-                f"images {channels}"
-            )
+        if {len(self.mean), len(self.std)} - {1, images.shape[-1]}:
+            raise ValueError(f"Inputs: mean and std must have 1 or {images.shape[-1]} values")
         wide = jnp.promote_types(self.dtype, jnp.float32)
         mean, std = jnp.asarray(self.mean, wide), jnp.asarray(self.std, wide)
         return ((images.astype(wide) / 255 - mean) / std).astype(self.dtype)

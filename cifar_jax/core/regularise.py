@@ -7,9 +7,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from cifar_jax.core.inputs import PADDING, crop_and_flip
 from cifar_jax.core.train import cross_entropy
 
 ATTEMPTS = 10  # boxes drawn for an image; if none fits, the image stays whole
+
+
+def random_crop(key: Array, images: Array) -> Array:
+    """Pad by 4 black pixels and cut a random window out, uint8 (B, H, W, C). Never flip."""
+    top, left = jax.random.randint(key, (2, len(images)), 0, 2 * PADDING + 1)
+    return crop_and_flip(images, jnp.zeros(len(images), bool), top, left)
 
 
 def box_mask(
