@@ -96,7 +96,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=path_of("FILE"),
         metavar="FILE",
-        help="Python file whose `arms` are experiments; the command runs it",
+        help="Python file that defines `arms`; its code is run",
     )
     parser.add_argument(
         "--traceback", action="store_true", help="print the traceback of an error in FILE"
@@ -157,6 +157,6 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 def add_moved_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset", metavar="NAME", help="the images' present folder, if they were moved"
+        "--dataset", metavar="NAME", help="where the images are now, if they were moved"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10's present directory")
+    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is now, if it was moved")

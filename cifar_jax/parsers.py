@@ -127,8 +127,8 @@ def report_parser() -> argparse.ArgumentParser:
 def evaluate_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} evaluate",
-        description="Restore a run's newest checkpoint and evaluate it on the run's test images; "
-        "or evaluate the network of a file on the test images of --dataset.",
+        description="Restore a run's newest checkpoint and evaluate it on the run's test images. "
+        "Or evaluate a network file on the test images of --dataset.",
     )
     add_file(parser)
     which = parser.add_mutually_exclusive_group(required=True)
@@ -136,8 +136,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=path_of("--checkpoint"),
         metavar="DIR|FILE",
-        help="a run's directory, or the checkpoints directory in it; or a torchvision ResNet, "
-        "a .safetensors file",
+        help="directory of a run, or its checkpoints directory; or a torchvision ResNet, a "
+        ".safetensors file",
     )
     which.add_argument(
         "--onnx",
@@ -153,10 +153,10 @@ def evaluate_parser() -> argparse.ArgumentParser:
 def predict_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} predict",
-        description="Say what a trained network sees in pictures. A picture of any size is rotated "
-        "by its EXIF orientation. Its largest centred square is resized (Lanczos). Confidences are "
+        description="Classify images with a trained network. An image of any size is rotated by its "
+        "EXIF orientation. Its largest centred square is resized (Lanczos). Confidences are "
         "calibrated on the run's validation images.",
-        epilog="Exit status: 0 if all pictures were read, 1 if not, 2 for wrong input.",
+        epilog="Exit status: 0 if all images were read, 1 if not, 2 for wrong input.",
     )
     parser.add_argument(
         "images",
@@ -170,8 +170,8 @@ def predict_parser() -> argparse.ArgumentParser:
         type=path_of("--run"),
         required=True,
         metavar="DIR",
-        help="a run's directory, or a study's, whose seeds answer as an ensemble; or a network's "
-        ".safetensors (a torchvision ResNet) or .onnx file",
+        help="directory of a run, or of a study, whose seeds form an ensemble; or a network file: "
+        "a torchvision ResNet (.safetensors) or .onnx",
     )
     parser.add_argument(
         "--arm", type=name_of("--arm"), metavar="NAME", help="arm of the study, such as batch"
@@ -180,7 +180,7 @@ def predict_parser() -> argparse.ArgumentParser:
         "--file",
         type=path_of("--file"),
         metavar="FILE",
-        help="the experiment file, if the run has one; it is run",
+        help="the run's Python file, if it has one; its code is run",
     )
     parser.add_argument(
         "--top",
@@ -193,7 +193,7 @@ def predict_parser() -> argparse.ArgumentParser:
         "--montage",
         type=path_of("--montage"),
         metavar="PNG",
-        help="also draw the first 24 pictures with their answers",
+        help="also draw the first 24 images with their answers",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument(
@@ -259,12 +259,12 @@ def _add_shift(parser: Parser) -> None:
 def export_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} export",
-        description="Write a run's trained network for other programs. The file is read by its own "
-        "reader and checked on test images before it is written.",
+        description="Write a run's trained network for other programs. First, the program that reads "
+        "the format checks the file on test images. A wrong file is not written.",
     )
     add_file(parser)
     parser.add_argument(
-        "--run", type=path_of("--run"), required=True, metavar="DIR", help="a run's directory"
+        "--run", type=path_of("--run"), required=True, metavar="DIR", help="directory of the run"
     )
     parser.add_argument(
         "--format",
@@ -272,7 +272,7 @@ def export_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="|".join(EXPORTS),
         help="safetensors: weights with PyTorch's names, and PyTorch code that loads them; onnx: "
-        "for ONNX Runtime and others; stablehlo: for jax.export; torch: a program of torch.export",
+        "for ONNX Runtime and others; stablehlo: for jax.export; torch: for torch.export.load",
     )
     parser.add_argument(
         "--input",
@@ -357,11 +357,11 @@ def compare_parser() -> argparse.ArgumentParser:
 def init_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} init",
-        description="Copy the examples and the ready-made configs into a directory, to run and to "
+        description="Copy the examples and the ready-made configs into a directory, to run and "
         "change them there.",
     )
     parser.add_argument(
-        "directory", type=path_of("init"), metavar="DIR", help="made if it is missing"
+        "directory", type=path_of("init"), metavar="DIR", help="created if it is missing"
     )
     return parser
 

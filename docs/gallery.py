@@ -21,13 +21,14 @@ HEAD = """# Gallery
 
 [First page](../README.md) · [Your own idea](your-own-idea.md) · [Studies](studies.md)
 
-Each example is one idea in one file. The pictures and numbers are of **short** studies, which show
-how an answer looks. They have few images and epochs, so accuracies are low, and most questions stay
-undecided. Without the flags after the file's name, the command is the whole study.
+Each example is one idea in one file. The figures and numbers are from **short** studies, which only
+show what an answer looks like. They have few images and epochs, so accuracies are low, and most
+verdicts are "undecided". Without the flags after the file's name, a command runs the full study.
 
-An orange dot is the difference of one seed, in points of test accuracy. A diamond is their mean,
-and the line its 95 % interval. With several claims, a verdict uses
-[raised p-values](statistics.md#several-comparisons-holm).
+An orange dot is the difference of one seed, in points of test accuracy. A diamond is the mean over
+the seeds, and the line its 95 % interval. With several claims, a verdict uses
+[adjusted p-values](statistics.md#several-comparisons-holm). So it can be "undecided" although the
+interval is above zero.
 
 `python docs/gallery.py` wrote this page from the files in [gallery](gallery).
 """
