@@ -76,7 +76,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=threads,
         metavar="N",
-        help="CPU threads (default: one a core); equal numbers give bitwise equal results, on any "
+        help="CPU threads (default: one per core); equal numbers give bitwise equal results on any "
         "number of cores",
     )
 

@@ -25,7 +25,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "--no-demo",
         action="store_false",
         dest="demo",
-        help="leave the networks out of report.html; otherwise it answers for images in a browser",
+        help="leave the networks out of report.html; with them, it classifies images in a browser",
     )
 
 
@@ -321,7 +321,7 @@ def compare_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} compare",
         description="Compare scores of runs from anywhere: CSV, JSON lines, or the table of runs "
-        "that Weights & Biases exports, one row a run. Runs with the same seed are pairs. With "
+        "that Weights & Biases exports, one row per run. Runs with the same seed are pairs. With "
         "directories of studies instead, write their results into one table.",
     )
     parser.add_argument(

@@ -176,7 +176,7 @@ class TrainingConfig:
     epochs: int = _field(30, "passes over the training images", low=1, high=100_000)
     batch_size: int = _field(
         Fitted(128),
-        "images a step; the default is at most the number of training images",
+        "images per step; the default is at most the number of training images",
         low=1,
         high=65_536,
     )
