@@ -153,8 +153,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
 def predict_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} predict",
-        description="Classify images with a trained network. An image of any size is rotated by its "
-        "EXIF orientation. Its largest centred square is resized (Lanczos). Confidences are "
+        description="Classify images with a trained network. An image of any size is rotated by "
+        "its EXIF orientation. Its largest centred square is resized (Lanczos). Confidences are "
         "calibrated on the run's validation images.",
         epilog="Exit status: 0 if all images were read, 1 if not, 2 for wrong input.",
     )
@@ -259,8 +259,8 @@ def _add_shift(parser: Parser) -> None:
 def export_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} export",
-        description="Write a run's trained network for other programs. First, the program that reads "
-        "the format checks the file on test images. A wrong file is not written.",
+        description="Write a run's trained network for other programs. First, the program that "
+        "reads the format checks the file on test images. A wrong file is not written.",
     )
     add_file(parser)
     parser.add_argument(

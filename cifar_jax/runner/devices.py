@@ -24,6 +24,8 @@ RUNS, DATA = "runs", "data"
 # An array without axes of the mesh is whole on every device.
 _WHOLE, _BY_RUN = PartitionSpec(), PartitionSpec(RUNS)
 
+DIVIDES = (0, 10)  # the first version of jax with which divided batches were tested
+
 
 def runs_mesh(runs: int) -> Mesh | None:
     """Return a mesh of as many devices as can train `runs` runs, or None for one device."""
@@ -37,7 +39,7 @@ def data_mesh(count: int) -> Mesh | None:
     With several processes, it has all their devices.
 
     Raises:
-        UserError: there is another number of devices.
+        UserError: there is another number of devices, or JAX is too old.
     """
     devices = local_devices()
     if jax.process_count() > 1:
@@ -47,6 +49,10 @@ def data_mesh(count: int) -> Mesh | None:
         count = len(devices)
     if count > len(devices):
         raise UserError(f"--data-parallel {count}: JAX finds only {len(devices)} here")
+    # With jax 0.5.0 a batch norm trains otherwise on several devices than on one.
+    if count > 1 and jax.__version_info__ < DIVIDES:
+        wanted = ".".join(map(str, DIVIDES))
+        raise UserError(f"--data-parallel needs jax {wanted} or newer; this is {jax.__version__}")
     return Mesh(np.array(devices[:count])[None], (RUNS, DATA)) if count > 1 else None
 
 

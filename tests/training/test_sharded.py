@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from cifar_jax.errors import UserError
+from cifar_jax.runner import devices
+
+divides = pytest.mark.skipif(
+    jax.__version_info__ < devices.DIVIDES, reason="--data-parallel refuses this version of jax"
+)
 
 
 def compare(work: str, root: Path) -> tuple[dict[str, float], str]:
@@ -23,6 +31,7 @@ def compare(work: str, root: Path) -> tuple[dict[str, float], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stdout
 
 
+@divides
 def test_programs_on_several_devices(tmp_path: Path) -> None:
     """Runs on devices of their own are equal bit by bit. Divided batches are, up to rounding."""
     found, _ = compare("programs", tmp_path)
@@ -32,6 +41,7 @@ def test_programs_on_several_devices(tmp_path: Path) -> None:
     assert found["convolutions"] == 0
 
 
+@divides
 @pytest.mark.usefixtures("cache", "blank_figures")
 def test_commands_on_several_devices(tmp_path: Path) -> None:
     found, said = compare("commands", tmp_path)
@@ -39,3 +49,10 @@ def test_commands_on_several_devices(tmp_path: Path) -> None:
     assert found["train"] < 1e-4
     assert "3 devices train different runs; each has all images, 0 MiB" in said
     assert "8 devices train one run and divide each batch" in said
+
+
+def test_divided_batches_need_a_tested_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "DIVIDES", (99, 1))
+    monkeypatch.setattr(devices, "local_devices", lambda: jax.devices() * 2)
+    with pytest.raises(UserError, match=r"--data-parallel needs jax 99.1 or newer; this is \d"):
+        devices.data_mesh(2)
