@@ -18,7 +18,7 @@ import pytest
 from commands import last_of_each
 from faulty import FLAGS, outcome
 
-from cifar_jax.commands import study as run_study
+from cifar_jax.commands import study_groups
 from cifar_jax.lock import locked
 from cifar_jax.main import main
 from cifar_jax.runner import checkpoint, checkpoint_files, training
@@ -180,7 +180,7 @@ def test_a_study_that_is_moved_while_it_runs_trains_no_more(
         os.rename(tmp_path / "s", tmp_path / "moved")
         return []
 
-    monkeypatch.setattr(run_study, "_train_group", move)
+    monkeypatch.setattr(study_groups, "_train_group", move)
     assert study(folder, tmp_path / "s") == 1
     one_line(capsys, f"{tmp_path}/s: was moved or removed while the study ran")
     assert not (tmp_path / "s").exists()
