@@ -24,8 +24,11 @@ test: .venv/.installed ## run the tests
 test-faults: .venv/.installed ## run the long fault and fuzz tests
 	@.venv/bin/python -m pytest $(PARALLEL) -m faults_long $(ARGS)
 
+# Texts, tutorials and the browser do not depend on the versions.
+ANY_VERSION = test_language.py test_documents.py test_tutorials.py library/test_notebooks.py \
+	export/test_in_browser.py
 test-oldest: .venv-oldest/.installed ## run the tests on the oldest supported dependencies (jax 0.5.0)
-	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(ARGS)
+	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(ANY_VERSION:%=--ignore=tests/%) $(ARGS)
 
 test-versions: ## run a short part of the tests on Python 3.11 to 3.14, newest and oldest jax (needs uv)
 	@.ci/versions $(ARGS)
