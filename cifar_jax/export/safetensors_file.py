@@ -1,6 +1,6 @@
 """Write a network's tensors with PyTorch's names and layouts, and the code that loads them."""
 
-import types
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,8 @@ def load(path: Path, network: PlainNetwork) -> Reader:
         name = f"cifar_jax; {CODE} was not run, because PyTorch is not installed"
         program = jax.jit(replace(network, variables=_read(path, network)))
         return Reader(name, lambda images: np.asarray(program(images)))
-    code = types.ModuleType("load_torch")
-    code.__file__ = str(path.parent / CODE)
-    exec(compile((path.parent / CODE).read_text(), CODE, "exec"), code.__dict__)
-    return torch_reader(torch, code.load(path))
+    code = runpy.run_path(str(path.parent / CODE))  # We just wrote it.
+    return torch_reader(torch, code["load"](path))
 
 
 def _read(path: Path, network: PlainNetwork) -> dict[str, Any]:
