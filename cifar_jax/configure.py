@@ -1,4 +1,4 @@
-"""Set up JAX, and make the config of a parsed command line."""
+"""Set up JAX, and read what a parsed command line asks for."""
 
 import argparse
 import sys
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from cifar_jax import libraries
 from cifar_jax.config import tables
 from cifar_jax.config.settings import Config
-from cifar_jax.errors import UserError, printable
+from cifar_jax.errors import UserError, printable, shown
 from cifar_jax.flags import PROGRAM, flag_of
+from cifar_jax.names import PARTS, PARTS_WITH_FLAGS
 
 
 def _warn(line: str) -> None:
@@ -106,3 +107,22 @@ def given_flags(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the given flags of the config, by setting."""
     destinations = (name for name in vars(arguments) if "." in name)
     return {name: flag_of(*name.split(".")) for name in destinations}
+
+
+def chosen_parts(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the parts that `--only` names, in the page's order; without it all.
+
+    A part that needs a flag is only among all if the flag is given.
+    """
+    if arguments.only is None:
+        lacking = [
+            name
+            for name, flags in PARTS_WITH_FLAGS.items()
+            if not any(getattr(arguments, flag) for flag in flags)
+        ]
+        return tuple(name for name in PARTS if name not in lacking)
+    names = [name.strip() for name in arguments.only.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in names)

@@ -65,6 +65,17 @@ def add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) ->
                 )
 
 
+def add_path(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    flag: str,
+    metavar: str,
+    help: str,
+    **options: Any,
+) -> None:
+    """Add a flag that takes a path. Other arguments are those of `add_argument`."""
+    parser.add_argument(flag, type=path_of(flag), metavar=metavar, help=help, **options)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
@@ -82,12 +93,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=path_of("--config"),
-        metavar="FILE",
-        help="TOML file of the experiment; flags override it",
-    )
+    add_path(parser, "--config", "FILE", "TOML file of the experiment; flags override it")
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:

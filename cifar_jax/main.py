@@ -16,6 +16,7 @@ from cifar_jax.config.settings import Config
 from cifar_jax.configure import (
     check_file,
     check_kind,
+    chosen_parts,
     given_flags,
     prepare_jax,
     read_config,
@@ -26,7 +27,6 @@ from cifar_jax.flags import PROGRAM, flag_of
 from cifar_jax.names import STANDARD_INPUT
 from cifar_jax.parsers import (
     analyse_parser,
-    chosen_parts,
     compare_parser,
     evaluate_parser,
     export_parser,

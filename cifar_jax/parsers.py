@@ -5,7 +5,6 @@ import argparse
 import cifar_jax
 from cifar_jax.arguments import Parser, above_zero, count_of, name_of, path_of, picture, share_of
 from cifar_jax.config.settings import WITHOUT_FLAGS
-from cifar_jax.errors import UserError, shown
 from cifar_jax.flags import (
     PROGRAM,
     add_config_file,
@@ -14,10 +13,11 @@ from cifar_jax.flags import (
     add_device,
     add_file,
     add_moved_data,
+    add_path,
     add_processes,
     add_saving,
 )
-from cifar_jax.names import CORRUPTION_IMAGES, EXPORTS, PARTS, PARTS_WITH_FLAGS
+from cifar_jax.names import CORRUPTION_IMAGES, EXPORTS, PARTS
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +41,11 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
     add_config_file(parser)
-    parser.add_argument(
+    add_path(
+        parser,
         "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the run (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
+        "DIR",
+        "directory of the run (default: runs/<dataset>-<model>-<norm>-seed<seed>)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue from the newest checkpoint in --workdir"
@@ -73,11 +73,8 @@ def study_parser() -> argparse.ArgumentParser:
     )
     add_file(parser)
     add_config_file(parser)
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the study (default: runs/study-<dataset>-<model>)",
+    add_path(
+        parser, "--workdir", "DIR", "directory of the study (default: runs/study-<dataset>-<model>)"
     )
     parser.add_argument(
         "--plan",
@@ -112,13 +109,7 @@ def report_parser() -> argparse.ArgumentParser:
         description="Write the report of a study, or the page of a run, again without training.",
     )
     add_file(parser)
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        required=True,
-        metavar="DIR",
-        help="a study's directory, or a run's",
-    )
+    add_path(parser, "--workdir", "DIR", "a study's directory, or a run's", required=True)
     _add_demo(parser)
     add_moved_data(parser)
     return parser
@@ -132,19 +123,14 @@ def evaluate_parser() -> argparse.ArgumentParser:
     )
     add_file(parser)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    add_path(
+        which,
         "--checkpoint",
-        type=path_of("--checkpoint"),
-        metavar="DIR|FILE",
-        help="directory of a run, or its checkpoints directory; or a torchvision ResNet, a "
+        "DIR|FILE",
+        "directory of a run, or its checkpoints directory; or a torchvision ResNet, a "
         ".safetensors file",
     )
-    which.add_argument(
-        "--onnx",
-        type=path_of("--onnx"),
-        metavar="FILE",
-        help="an ONNX file with one image input, run by ONNX Runtime",
-    )
+    add_path(which, "--onnx", "FILE", "an ONNX file with one image input, run by ONNX Runtime")
     add_moved_data(parser)
     add_device(parser)
     return parser
@@ -165,23 +151,18 @@ def predict_parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="files, folders of images, or - for standard input",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--run",
-        type=path_of("--run"),
-        required=True,
-        metavar="DIR",
-        help="directory of a run, or of a study, whose seeds form an ensemble; or a network file: "
+        "DIR",
+        "directory of a run, or of a study, whose seeds form an ensemble; or a network file: "
         "a torchvision ResNet (.safetensors) or .onnx",
+        required=True,
     )
     parser.add_argument(
         "--arm", type=name_of("--arm"), metavar="NAME", help="arm of the study, such as batch"
     )
-    parser.add_argument(
-        "--file",
-        type=path_of("--file"),
-        metavar="FILE",
-        help="the run's Python file, if it has one; its code is run",
-    )
+    add_path(parser, "--file", "FILE", "the run's Python file, if it has one; its code is run")
     parser.add_argument(
         "--top",
         type=count_of("--top"),
@@ -189,12 +170,7 @@ def predict_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="number of classes to name (default: %(default)s)",
     )
-    parser.add_argument(
-        "--montage",
-        type=path_of("--montage"),
-        metavar="PNG",
-        help="also draw the first 24 images with their answers",
-    )
+    add_path(parser, "--montage", "PNG", "also draw the first 24 images with their answers")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument(
         "--traceback", action="store_true", help="print the traceback of an error in --file"
@@ -251,9 +227,7 @@ def _add_shift(parser: Parser) -> None:
         ("--cifar10-c", "CIFAR-10-C: gaussian_noise.npy and 14 more, labels.npy"),
         ("--cifar10-1", "CIFAR-10.1: cifar10.1_v6_data.npy, cifar10.1_v6_labels.npy"),
     ):
-        parser.add_argument(
-            flag, type=path_of(flag), metavar="DIR", help=f"directory with the files of {what}"
-        )
+        add_path(parser, flag, "DIR", f"directory with the files of {what}")
 
 
 def export_parser() -> argparse.ArgumentParser:
@@ -263,9 +237,7 @@ def export_parser() -> argparse.ArgumentParser:
         "reads the format checks the file on test images. A wrong file is not written.",
     )
     add_file(parser)
-    parser.add_argument(
-        "--run", type=path_of("--run"), required=True, metavar="DIR", help="directory of the run"
-    )
+    add_path(parser, "--run", "DIR", "directory of the run", required=True)
     parser.add_argument(
         "--format",
         choices=tuple(EXPORTS),
@@ -282,11 +254,11 @@ def export_parser() -> argparse.ArgumentParser:
         help="pixels that the file takes: uint8, from 0 to 255, or float32, from 0 to 1 (default: "
         "uint8)",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--output",
-        type=path_of("--output"),
-        metavar="FILE",
-        help=f"file to write (default: network{', network'.join(EXPORTS.values())} in DIR)",
+        "FILE",
+        f"file to write (default: network{', network'.join(EXPORTS.values())} in DIR)",
     )
     add_moved_data(parser)
     add_device(parser)
@@ -306,13 +278,13 @@ def seeds_parser() -> argparse.ArgumentParser:
         ("--std", "standard deviation of the paired differences, one difference a seed"),
     ):
         parser.add_argument(flag, type=above_zero(flag), metavar="X", help=text)
-    parser.add_argument(
+    add_path(
+        parser,
         "--from",
-        dest="study",
-        type=path_of("--from"),
-        metavar="STUDY",
-        help="directory of a study that gives the standard deviation; alone, it says how many "
+        "STUDY",
+        "directory of a study that gives the standard deviation; alone, it says how many "
         "seeds decide each claim of the study",
+        dest="study",
     )
     return parser
 
@@ -345,11 +317,8 @@ def compare_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="arm that the others are compared with (default: the first)",
     )
-    parser.add_argument(
-        "--workdir",
-        type=path_of("--workdir"),
-        metavar="DIR",
-        help="directory of the comparison (default: runs/compare-<file>)",
+    add_path(
+        parser, "--workdir", "DIR", "directory of the comparison (default: runs/compare-<file>)"
     )
     return parser
 
@@ -364,22 +333,3 @@ def init_parser() -> argparse.ArgumentParser:
         "directory", type=path_of("init"), metavar="DIR", help="created if it is missing"
     )
     return parser
-
-
-def chosen_parts(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the parts that `--only` names, in the page's order; without it all.
-
-    A part that needs a flag is only among all if the flag is given.
-    """
-    if arguments.only is None:
-        lacking = [
-            name
-            for name, flags in PARTS_WITH_FLAGS.items()
-            if not any(getattr(arguments, flag) for flag in flags)
-        ]
-        return tuple(name for name in PARTS if name not in lacking)
-    names = [name.strip() for name in arguments.only.split(",")]
-    for name in names:
-        if name not in PARTS:
-            raise UserError(f"--only: {shown(name)} is not a part; allowed: {', '.join(PARTS)}")
-    return tuple(name for name in PARTS if name in names)
