@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("CIFAR_JAX_CACHE", str(root / "cache"))
-        for name in ("cifar_jax.main", "cifar_jax.configure"):
+        for name in ("cifar_jax.dispatch", "cifar_jax.configure"):
             patch.setattr(f"{name}.prepare_jax", lambda device: None)
         for module in (run, run_study):
             patch.setattr(module, "open_data", accept)
