@@ -2,8 +2,8 @@
 
 A config has the tables `[data]`, `[model]`, `[training]`, `[transfer]` and `[study]`, all
 optional, and an optional `name`. The defaults are the report's protocol.
-`flags.py` makes the flags from the fields. `tables.py` reads and checks TOML and flags by them. This
-module imports nothing slow, so that `--help` and a wrong flag answer at once.
+`flags.py` makes the flags from the fields. `tables.py` reads and checks TOML and flags by them.
+This module imports nothing slow, so that `--help` and a wrong flag answer at once.
 """
 
 import dataclasses
