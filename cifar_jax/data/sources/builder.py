@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -70,25 +71,27 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        contents = self._spec.read(self._spec, self._paths)
-        total = len(contents.train_labels) + len(contents.test_labels)
+        found = self._spec.read(self._spec, self._paths)
+        return {
+            "train": self._generate_examples(found.train_images, found.train_labels, 0),
+            "test": self._generate_examples(
+                found.test_images, found.test_labels, len(found.train_labels)
+            ),
+        }
 
-        def examples(split: str, before: int) -> Iterator[tuple[int, dict[str, Any]]]:
-            images = getattr(contents, f"{split}_images")
-            labels = getattr(contents, f"{split}_labels")
-            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                if index % 500 == 0:
-                    self._progress(f"preparing {self._spec.title}", before + index, total)
-                png = io.BytesIO()
-                plain = image[..., 0] if image.shape[-1] == 1 else image
-                Image.fromarray(plain).save(png, "PNG", compress_level=1)
-                png.seek(0)
-                yield index, {"image": png, "label": int(label)}
-
-        return {"train": examples("train", 0), "test": examples("test", len(contents.train_labels))}
-
-    def _generate_examples(self, **kwargs: Any) -> Any:
-        raise NotImplementedError("the examples come from `_split_generators`")
+    def _generate_examples(
+        self, images: np.ndarray, labels: np.ndarray, before: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the examples of a split, after `before` images of other splits."""
+        total = sum(self._spec.counts)
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            if index % 500 == 0:
+                self._progress(f"preparing {self._spec.title}", before + index, total)
+            png = io.BytesIO()
+            plain = image[..., 0] if image.shape[-1] == 1 else image
+            Image.fromarray(plain).save(png, "PNG", compress_level=1)
+            png.seek(0)
+            yield index, {"image": png, "label": int(label)}
 
 
 def make_builder(

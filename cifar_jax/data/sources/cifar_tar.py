@@ -12,14 +12,14 @@ import io
 import tarfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from cifar_jax.data.sources.contents import Contents
-from cifar_jax.data.sources.spec import Published
+from cifar_jax.data.sources.spec import Published, check_labels
 from cifar_jax.errors import UserError, shown
 
 _PIXELS = 32 * 32 * 3
@@ -53,9 +53,13 @@ CIFAR10 = Layout(
     pickled="cifar-10-batches-py",
 )
 COARSE = Layout(
-    ("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), 2, 0, "cifar-100-python"
+    ("cifar-100-binary/train.bin",),
+    ("cifar-100-binary/test.bin",),
+    labels=2,
+    label=0,
+    pickled="cifar-100-python",
 )
-FINE = Layout(COARSE.train, COARSE.test, 2, 1, "cifar-100-python")
+FINE = replace(COARSE, label=1)
 
 
 class _Limited(io.RawIOBase):
@@ -141,8 +145,6 @@ def read(layout: Layout, spec: Published, paths: Sequence[Path]) -> Contents:
     sizes = {name: n // len(names) * record for _, names, n in splits for name in names}
     try:
         found = _batches(path, sizes, layout.pickled)
-    except UserError:
-        raise
     # tarfile also raises ValueError and similar errors for extended headers.
     except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped tar ({error})") from None
@@ -152,11 +154,7 @@ def read(layout: Layout, spec: Published, paths: Sequence[Path]) -> Contents:
             raise UserError(f"{path}: {lacking[0]} is missing in it")
         records = np.concatenate([found[name] for name in names]).reshape(-1, record)
         labels = records[:, layout.label].astype(np.int32)
-        if labels.max() >= len(spec.classes):
-            raise UserError(
-                f"{path}: it has the label {labels.max()}; {spec.title} has 0 to "
-                f"{len(spec.classes) - 1}"
-            )
+        check_labels(path, labels, spec)
         planes = records[:, layout.labels :].reshape(-1, 3, 32, 32)
         arrays[f"{split}_images"] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
         arrays[f"{split}_labels"] = labels

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cifar_jax.data.sources.contents import Contents
-from cifar_jax.data.sources.spec import Published
+from cifar_jax.data.sources.spec import Published, check_labels
 from cifar_jax.errors import UserError
 
 
@@ -46,10 +46,6 @@ def read(spec: Published, paths: Sequence[Path]) -> Contents:
     for split, count in enumerate(spec.counts):
         images = read_idx(paths[2 * split], (count, *spec.shape[:2]))
         labels = read_idx(paths[2 * split + 1], (count,)).astype(np.int32)
-        if labels.max() >= len(spec.classes):
-            raise UserError(
-                f"{paths[2 * split + 1]}: it has the label {labels.max()}; {spec.title} has 0 to "
-                f"{len(spec.classes) - 1}"
-            )
+        check_labels(paths[2 * split + 1], labels, spec)
         arrays += [images[..., None], labels]
-    return Contents(arrays[0], arrays[1], arrays[2], arrays[3], spec.classes)
+    return Contents(*arrays, spec.classes)

@@ -30,7 +30,6 @@ _FEATURES = (
     f"{_TFDS}.tensor_feature.Tensor",
     f"{_TFDS}.sequence_feature.Sequence",
     f"{_TFDS}.bounding_boxes.BBoxFeature",
-    f"{_TFDS}.bbox_feature.BBoxFeature",
 )
 
 

@@ -5,6 +5,7 @@ tensorflow-datasets (array_record files); the authors' files; the network.
 """
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,27 +18,30 @@ from cifar_jax.data.sources.spec import File, Published
 from cifar_jax.errors import UserError
 from cifar_jax.storage import remove
 
-_HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-_CITATION = "Krizhevsky: Learning multiple layers of features from tiny images. 2009."
+_CIFAR = "https://www.cs.toronto.edu/~kriz/"
 _DIGITS = tuple("0123456789")
-# The published file names of MNIST and Fashion-MNIST, in the order of `idx.read`.
-_IDX = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
 
 
 def _files(address: str, *rows: tuple[str, int, str]) -> tuple[File, ...]:
     return tuple(File(address + name, size, sha256) for name, size, sha256 in rows)
 
 
+def _idx_files(address: str, *rows: tuple[int, str]) -> tuple[File, ...]:
+    """Return the files of MNIST or Fashion-MNIST, in the order of `idx.read`."""
+    names = (
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    )
+    return _files(address, *((name, *row) for name, row in zip(names, rows, strict=True)))
+
+
 CIFAR10 = Published(
     name="cifar10",
     title="CIFAR-10",
     files=_files(
-        "https://www.cs.toronto.edu/~kriz/",
+        _CIFAR,
         (
             "cifar-10-binary.tar.gz",
             170_052_171,
@@ -51,22 +55,21 @@ CIFAR10 = Published(
     ),
     read=partial(cifar_tar.read, cifar_tar.CIFAR10),
     prepared=("cifar10",),
-    homepage=_HOMEPAGE,
-    citation=_CITATION,
+    homepage=_CIFAR + "cifar.html",
+    citation="Krizhevsky: Learning multiple layers of features from tiny images. 2009.",
 )  # fmt: skip
-CIFAR100 = Published(
+CIFAR100 = replace(
+    CIFAR10,
     name="cifar100",
     title="CIFAR-100",
     files=_files(
-        "https://www.cs.toronto.edu/~kriz/",
+        _CIFAR,
         (
             "cifar-100-binary.tar.gz",
             168_513_733,
             "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         ),
     ),
-    counts=(50_000, 10_000),
-    shape=(32, 32, 3),
     classes=(
         "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
         "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
@@ -83,15 +86,11 @@ CIFAR100 = Published(
     ),
     read=partial(cifar_tar.read, cifar_tar.FINE),
     prepared=("cifar100",),
-    homepage=_HOMEPAGE,
-    citation=_CITATION,
 )  # fmt: skip
-CIFAR100_COARSE = Published(
+CIFAR100_COARSE = replace(
+    CIFAR100,
     name="cifar100_coarse",
     title="CIFAR-100 (coarse classes)",
-    files=CIFAR100.files,
-    counts=CIFAR100.counts,
-    shape=CIFAR100.shape,
     classes=(
         "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
         "household_electrical_devices", "household_furniture", "insects", "large_carnivores",
@@ -100,10 +99,7 @@ CIFAR100_COARSE = Published(
         "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
     ),
     read=partial(cifar_tar.read, cifar_tar.COARSE),
-    prepared=("cifar100",),
     label="coarse_label",
-    homepage=_HOMEPAGE,
-    citation=_CITATION,
 )  # fmt: skip
 SVHN = Published(
     name="svhn",
@@ -134,16 +130,12 @@ SVHN = Published(
 MNIST = Published(
     name="mnist",
     title="MNIST",
-    files=_files(
+    files=_idx_files(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        (
-            _IDX[0],
-            9_912_422,
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        ),
-        (_IDX[1], 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-        (_IDX[2], 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-        (_IDX[3], 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
     ),
     counts=(60_000, 10_000),
     shape=(28, 28, 1),
@@ -154,27 +146,21 @@ MNIST = Published(
     folders=("mnist", "MNIST/raw"),
     prepared=("mnist",),
 )
-FASHION_MNIST = Published(
+FASHION_MNIST = replace(
+    MNIST,
     name="fashion_mnist",
     title="Fashion-MNIST",
-    files=_files(
+    files=_idx_files(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        (
-            _IDX[0],
-            26_421_880,
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        ),
-        (_IDX[1], 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
-        (_IDX[2], 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-        (_IDX[3], 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ),
-    counts=(60_000, 10_000),
-    shape=(28, 28, 1),
     classes=(
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
         "Ankle boot",
     ),
-    read=idx.read,
     homepage="https://github.com/zalandoresearch/fashion-mnist",
     citation="Xiao, Rasul, Vollgraf: Fashion-MNIST. 2017, arXiv 1708.07747.",
     folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),

@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cifar_jax.data.sources.contents import Contents
+from cifar_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class Published:
             return f"{self.name}-{self.files[0].sha256[:16]}"
         sums = "".join(file.sha256 for file in self.files)
         return f"{self.name}-{hashlib.sha256(sums.encode()).hexdigest()[:16]}"
+
+
+def check_labels(path: Path, labels: np.ndarray, spec: Published) -> None:
+    """Check the labels, integers (N,), that a file has.
+
+    Raises:
+        UserError: one has no class.
+    """
+    if labels.max() >= len(spec.classes):
+        raise UserError(
+            f"{path}: it has the label {labels.max()}; {spec.title} has 0 to "
+            f"{len(spec.classes) - 1}"
+        )
 
 
 def damage(path: Path, file: File) -> str | None:
