@@ -124,7 +124,7 @@ def _answers(
     sources = find_sources(images, sys.stdin.buffer)
     previews = MOST_DRAWN if wanted.montage else 0
     found: list[Answer] = []
-    for pictures in decode_sources(sources, predictor.options, predictor.side, previews, PREVIEW):
+    for pictures in decode_sources(sources, predictor.options, previews, PREVIEW):
         read = [picture for picture in pictures if picture.decoded]
         pixels = [picture.decoded.pixels for picture in read if picture.decoded]
         predictions = predictor.predict(np.stack(pixels)) if pixels else None

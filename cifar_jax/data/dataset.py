@@ -1,12 +1,14 @@
 """Load a dataset by name, as a `Dataset` of uint8 arrays.
 
-Slow steps report to a `progress` callable. Sources are imported when used.
+Slow steps report to a `progress` callable.
 """
 
 import dataclasses
 import os
 from pathlib import Path
 
+from cifar_jax.data.sources import published
+from cifar_jax.data.sources.archives import reject_pickled
 from cifar_jax.data.sources.cache import cache_root
 from cifar_jax.data.sources.contents import PLAIN, Dataset, FolderOptions, Progress, silent
 from cifar_jax.data.subset import parse_classes, select_classes
@@ -14,14 +16,10 @@ from cifar_jax.errors import MachineError, UserError
 
 __all__ = ["Dataset", "FolderOptions", "Progress", "cache_root", "load"]
 
-NAMES = (
-    "auto", "cifar10", "cifar100", "cifar100_coarse", "svhn", "mnist", "fashion_mnist", "synthetic"
-)  # fmt: skip
+NAMES = ("auto", *published.PUBLISHED, "synthetic")
 
 
 def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Dataset:
-    from cifar_jax.data.sources import published, synthetic
-
     try:
         return published.load(published.CIFAR10, root, data_dir=data_dir, progress=progress)
     except MachineError:
@@ -33,23 +31,21 @@ def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Datase
         "images are used instead. No accuracy on them says anything about CIFAR-10. "
         f"Reason: {reason}."
     )
-    return dataclasses.replace(synthetic.load(root, progress=progress), notice=notice)
+    return dataclasses.replace(_synthetic(root, progress), notice=notice)
 
 
-def _named(
-    name: str, data_dir: str | Path | None, root: Path, progress: Progress
-) -> Dataset | None:
-    """Load one of `NAMES`, or return None."""
+def _synthetic(root: Path, progress: Progress) -> Dataset:
+    from cifar_jax.data.sources import synthetic
+
+    return synthetic.load(root, progress=progress)
+
+
+def _named(name: str, data_dir: str | Path | None, root: Path, progress: Progress) -> Dataset:
+    """Load one of `NAMES`."""
     if name == "auto":
         return _auto(data_dir, root, progress)
     if name == "synthetic":
-        from cifar_jax.data.sources import synthetic
-
-        return synthetic.load(root, progress=progress)
-    if name not in NAMES:
-        return None
-    from cifar_jax.data.sources import published
-
+        return _synthetic(root, progress)
     return published.load(published.PUBLISHED[name], root, data_dir=data_dir, progress=progress)
 
 
@@ -81,30 +77,27 @@ def load(
         UserError: the images cannot be used.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else cache_root()
+    path = Path(os.path.expanduser(name))
     if name in NAMES:
         _check_options(options)
-    dataset = _named(name, data_dir, root, progress)
-    if dataset is not None:
-        if classes is None:
-            return dataset
-        return select_classes(dataset, parse_classes(classes, dataset.classes))
-    from cifar_jax.data.sources import archives
+        dataset = _named(name, data_dir, root, progress)
+    else:
+        reject_pickled(path, "--dataset")
+        if path.suffix.lower() == ".csv" or (path / "dataset_info.json").exists():
+            dataset = _other(path, root, options, progress)
+        elif name and path.is_dir():
+            from cifar_jax.data.sources import folder
 
-    path = Path(os.path.expanduser(name))
-    archives.reject_pickled(path, "--dataset")
-    if path.suffix.lower() == ".csv" or (path / "dataset_info.json").exists():
-        dataset = _other(path, root, options, progress)
-        if classes is None:
-            return dataset
-        return select_classes(dataset, parse_classes(classes, dataset.classes))
-    if not name or not path.is_dir():
-        raise UserError(
-            f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, a CSV "
-            "table, a prepared dataset, or an image folder with train/<class>/ and test/<class>/"
-        )
-    from cifar_jax.data.sources import folder
-
-    return folder.load(name, root, options=options, classes=classes, progress=progress)
+            return folder.load(name, root, options=options, classes=classes, progress=progress)
+        else:
+            raise UserError(
+                f"--dataset {name}: no such dataset or folder; allowed: {', '.join(NAMES)}, a CSV "
+                "table, a prepared dataset, or an image folder with train/<class>/ and "
+                "test/<class>/"
+            )
+    if classes is None:
+        return dataset
+    return select_classes(dataset, parse_classes(classes, dataset.classes))
 
 
 def _check_options(options: FolderOptions) -> None:

@@ -25,8 +25,8 @@ def train_val_split(
     """
     if n_val >= n:
         raise UserError(f"--val-examples {n_val}: must be below the {n} images of the training set")
+    rng = np.random.Generator(np.random.PCG64(seed))
     if own:
-        order = np.random.Generator(np.random.PCG64(seed)).permutation(n - n_val)
-        return order, np.arange(n - n_val, n)
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(n)
+        return rng.permutation(n - n_val), np.arange(n - n_val, n)
+    order = rng.permutation(n)
     return order[n_val:], order[:n_val]

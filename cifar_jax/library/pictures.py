@@ -63,12 +63,12 @@ def _read(file: BinaryIO) -> Source:
 
 
 def decode_sources(
-    sources: Sequence[Source], options: FolderOptions, side: int, previews: int, preview: int
+    sources: Sequence[Source], options: FolderOptions, previews: int, preview: int
 ) -> Iterator[list[Picture]]:
     """Decode pictures in parallel, and yield them in order, up to `CHUNK` together.
 
     Args:
-        options, side, preview: see `decode.decode`.
+        options, preview: see `decode.decode`.
         previews: number of pictures, from the first, that get a preview.
     """
 
@@ -78,7 +78,7 @@ def decode_sources(
             return Picture(source.name, None, source.error)
         try:
             size = preview if number < previews else 0
-            return Picture(source.name, decode.decode(source.content, options, side, size))
+            return Picture(source.name, decode.decode(source.content, options, size))
         except Unusable as error:
             return Picture(source.name, None, str(error))
 

@@ -166,7 +166,7 @@ class Predictor:
         """How image files are read: as the run's own files, and resized."""
         record = self.networks[0].record
         white = record.settings.data.white_level if record else None
-        return FolderOptions(resize=True, white_level=white)
+        return FolderOptions(resize=True, white_level=white, size=self.side)
 
     def __repr__(self) -> str:
         what = f"{len(self.networks)} networks" if len(self.networks) > 1 else "network"
@@ -201,7 +201,7 @@ class Predictor:
         if not isinstance(several, Sequence):
             raise InputError(f"images: {shown(paths)} is neither an array nor a path")
         names = [str(path) for path in several]
-        found, _ = decode.decode_files("", names, self.options, lambda done: None, self.side)
+        found, _ = decode.decode_files("", names, self.options, lambda done: None)
         return found
 
 

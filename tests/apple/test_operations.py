@@ -61,9 +61,9 @@ def _walk(operation: Any, found: set[str]) -> None:
                 _walk(inner.operation, found)
 
 
-def operations(experiment: Experiment, runs: int = 1, side: int = 32) -> set[str]:
+def operations(experiment: Experiment, runs: int = 1) -> set[str]:
     """The operations of all programs of a training, lowered for the platform of jax-mps."""
-    shape = (side, side, 3)
+    shape = (32, 32, 3)
     images, labels = np.zeros((N, *shape), np.uint8), np.zeros(N, np.int32)
     data, state = Data(images, labels, images, labels), _state(experiment, runs, shape)
     hyper = jax.tree.map(

@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import hashlib
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,19 +23,6 @@ from cifar_jax.data.streaming import stream_batches
 from cifar_jax.errors import UserError
 
 COUNTS = (7, 5)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data directory, and no network."""
-    monkeypatch.setattr(archives, "unreachable", lambda url: "no connection")
-
-    def connect(*_: object) -> None:
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
 
 
 def drawn(spec: Published, split: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import http.server
 import io
 import json
 import os
-import socket
 import sys
 import tarfile
 import tempfile
@@ -94,20 +93,6 @@ def check(data: Contents | Dataset) -> None:
     np.testing.assert_array_equal(data.test_images, parts[5][1])
     assert data.classes[3] == "cat"
     assert len(data.classes) == 10
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data directory, and no network."""
-    monkeypatch.setattr(archives, "unreachable", lambda url: "no connection")
-
-    def connect(*_: object) -> None:
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setattr(socket, "getaddrinfo", connect)
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
 
 
 def load(home: Path, archive: Published, **options: object) -> Dataset:

@@ -53,8 +53,7 @@ def reject_pickled(path: Path, what: str) -> None:
         UserError: beginning with `what`. Reading a pickle can run any program.
     """
     for *pickled, allowed in _PICKLED:
-        near = [path.parent / path.name, *(path / name for name in pickled)]
-        for found in near:
+        for found in (path, *(path / name for name in pickled)):
             if found.name in pickled and os.path.exists(found):
                 raise UserError(
                     f"{what} {found}: pickled batches are not read, because a pickle can run any "
@@ -123,22 +122,22 @@ def find_file(directory: Path, spec: Published, file: File) -> Path | None:
     """
     downloads = _downloads(directory, spec)
     folders = [*(directory / name for name in spec.folders), directory, downloads]
-    for found in (folder / file.name for folder in folders):
-        if found.exists():
-            try:
-                difference = damage(found, file)
-            except OSError as error:
-                difference = error.strerror or str(error)
-            if difference:
-                if found.parent == downloads and unreachable(file.url) is None:
-                    return None  # `_download` replaces it.
-                what = "archive" if len(spec.files) == 1 else "file"
-                raise UserError(
-                    f"{found}: not {spec.title}'s {what}, or damaged ({difference}); get it from "
-                    f"{file.url}, or remove the file"
-                )
-            return found
-    return None
+    found = next((path for folder in folders if (path := folder / file.name).exists()), None)
+    if found is None:
+        return None
+    try:
+        difference = damage(found, file)
+    except OSError as error:
+        difference = error.strerror or str(error)
+    if not difference:
+        return found
+    if found.parent == downloads and unreachable(file.url) is None:
+        return None  # `_download` replaces it.
+    what = "archive" if len(spec.files) == 1 else "file"
+    raise UserError(
+        f"{found}: not {spec.title}'s {what}, or damaged ({difference}); get it from "
+        f"{file.url}, or remove the file"
+    )
 
 
 def _download(directory: Path, spec: Published, file: File, progress: Progress) -> Path:

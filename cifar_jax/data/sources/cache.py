@@ -8,6 +8,7 @@ partial entry, and two processes cannot mix their files.
 import dataclasses
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -121,23 +122,21 @@ def read(entry: Path, name: str, train_images: Any = None) -> Dataset | None:
         name: of the dataset.
         train_images: see `open_or_build`.
     """
+    whole = train_images is None
+    stored = ARRAYS if whole else _LIGHT
     try:
         record = read_sealed(entry / _RECORD)
         if record["format"] != FORMAT:
             return None
-        arrays = {
-            array: np.load(entry / f"{array}.npy", mmap_mode="r", allow_pickle=False)
-            for array in (ARRAYS if train_images is None else _LIGHT)
-        }
-        if train_images is not None:
-            arrays["train_images"] = train_images
+        arrays: dict[str, Any] = {} if whole else {"train_images": train_images}
+        for array in stored:
+            arrays[array] = np.load(entry / f"{array}.npy", mmap_mode="r", allow_pickle=False)
         notes = tuple(record.get("notes", ()))
         contents = Contents(
             **arrays, classes=tuple(record["classes"]), notes=notes, n_val=record.get("n_val", 0)
         )
-        whole = train_images is None
         known = record["fingerprint" if whole else "light"]
-        if not _valid(contents) or fingerprint(contents, ARRAYS if whole else _LIGHT) != known:
+        if not _valid(contents) or fingerprint(contents, stored) != known:
             return None
         dataset = as_dataset(name, contents, record["fingerprint"])
         return dataclasses.replace(dataset, repeats=_repeats(record, contents))
@@ -200,6 +199,11 @@ def _check_writable(root: Path) -> None:
         tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
         raise _unwritable(root, error) from None
+
+
+def safe_name(text: str) -> str:
+    """Return text as a part of a dataset's name: at most 64 letters, digits, `.` and `_`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._")[:64] or "images"
 
 
 def open_or_build(

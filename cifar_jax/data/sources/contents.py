@@ -106,9 +106,7 @@ class Contents:
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
-_BLOCK = 1000
+_BLOCK = 1000  # images that are hashed together
 
 
 def fingerprint(contents: Contents, names: Sequence[str] = ARRAYS) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_jax.data.sources import pixels
-from cifar_jax.data.sources.contents import IMAGE_SHAPE, FolderOptions
+from cifar_jax.data.sources.contents import FolderOptions
 from cifar_jax.data.sources.pixels import Unusable
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import MachineError, UserError, counted, one_line
@@ -57,7 +57,6 @@ NOTES = {
     "cropped": "{} not square, cropped to the centred square",
     "resized": "{} resized to {side}x{side}",
 }
-_SIDE = IMAGE_SHAPE[0]  # pixels of width and height, by default
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Decoded:
     """One decoded file.
 
     Attributes:
-        pixels: uint8 (side, side, 3).
+        pixels: uint8 (size, size, 3).
         changes: keys of `NOTES` that apply to it.
         size: width and height before the crop, in pixels.
         preview: the whole picture, at most as large as asked; None if not asked for.
@@ -118,8 +117,9 @@ def _attempt(read: Callable[[], _T], default: _T) -> _T:
         return default
 
 
-def _convert(image: Image.Image, options: FolderOptions, side: int, preview: int) -> Decoded:
+def _convert(image: Image.Image, options: FolderOptions, preview: int) -> Decoded:
     """Decode an opened file. Arguments as in `decode`."""
+    side = options.size
     layout = pixels.stored(image)
     turn = _attempt(lambda: image.getexif().get(_ORIENTATION), None)
     image.load()
@@ -144,22 +144,20 @@ def _convert(image: Image.Image, options: FolderOptions, side: int, preview: int
     return Decoded(array, frozenset(changes), size, small)
 
 
-def decode(
-    source: str | bytes, options: FolderOptions, side: int = _SIDE, preview: int = 0
-) -> Decoded:
+def decode(source: str | bytes, options: FolderOptions, preview: int = 0) -> Decoded:
     """Decode one file.
 
     Args:
         source: its path or its content.
-        options: `resize` resamples (Lanczos) the largest centred square of images of another
-            size.
-        side: width and height of the result, in pixels.
+        options: `size` is that of the result. `resize` resamples (Lanczos) the largest centred
+            square of images of another size.
         preview: largest width and height of the preview, in pixels; 0 for none.
 
     Raises:
         Unusable: the file is not a whole image, or has another size without `resize`.
         MachineError: out of memory.
     """
+    side = options.size
     try:
         content = source if isinstance(source, bytes) else read_bytes(source, MOST_BYTES)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -174,7 +172,7 @@ def decode(
                     raise Unusable(
                         f"{width}x{height} pixels; at most {MOST_PIXELS:,} can be resized"
                     )
-            return _convert(image, options, side, preview)
+            return _convert(image, options, preview)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -202,9 +200,7 @@ def pillow_warnings() -> Iterator[None]:
         yield
 
 
-def change_notes(
-    names: Sequence[str], changes: Sequence[frozenset[str]], side: int = _SIDE
-) -> list[str]:
+def change_notes(names: Sequence[str], changes: Sequence[frozenset[str]], side: int) -> list[str]:
     """Return a line for each kind of change, with the number of files and the first."""
     notes = []
     for kind, text in NOTES.items():
@@ -219,23 +215,23 @@ def decode_files(
     names: Sequence[str],
     options: FolderOptions,
     progress: Callable[[int], None],
-    side: int = _SIDE,
 ) -> tuple[np.ndarray, list[str]]:
     """Decode files in parallel.
 
     Args:
         folder: of the files.
         names: their paths in it.
-        options, side: see `decode`.
+        options: see `decode`.
         progress: receives the number of decoded files.
 
     Returns:
-        uint8 (len(names), side, side, 3), in their order, and notes on changes.
+        uint8 (len(names), size, size, 3), in their order, and notes on changes.
 
     Raises:
         UserError: files cannot be used; the message names them.
         MachineError: out of memory.
     """
+    side = options.size
     images = np.empty((len(names), side, side, 3), np.uint8)
     changes: list[frozenset[str]] = [frozenset()] * len(names)
     problems: dict[int, str] = {}
@@ -244,7 +240,7 @@ def decode_files(
         chunk = names[start : start + _CHUNK]
         for row, name in enumerate(chunk, start):
             try:
-                decoded = decode(os.path.join(folder, name), options, side)
+                decoded = decode(os.path.join(folder, name), options)
             except Unusable as error:
                 problems[row] = str(error)
                 continue

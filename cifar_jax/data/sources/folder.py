@@ -35,8 +35,7 @@ def dataset_name(folder: Path) -> str:
 
 def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
     """Return a digest that changes when a file is added, removed, renamed or edited."""
-    settings = dataclasses.replace(options, stream=False)
-    digest = hashlib.sha256(f"{decode.VERSION} {settings}".encode())
+    digest = hashlib.sha256(f"{decode.VERSION} {options}".encode())
     digest.update(os.fsencode(folder))
     for classes in listing.files.values():
         for name, files in classes.items():
@@ -49,7 +48,6 @@ def _key(folder: Path, listing: Listing, options: FolderOptions) -> str:
 
 def _family(folder: Path, options: FolderOptions, classes: str | None) -> str:
     """Return the name prefix of the cache entries that a new one replaces."""
-    options = dataclasses.replace(options, stream=False)
     chosen = f"\0{options}\0{classes}"
     default = classes is None and options == FolderOptions(resize=options.resize)
     where = hashlib.sha256(os.fsencode(folder) + os.fsencode("" if default else chosen))
@@ -93,11 +91,10 @@ def _decode_listing(
         names,
         options,
         lambda done: progress("decoding images", done, len(names)),
-        options.size,
     )
     return Contents(
         images[:n],
-        np.concatenate([labels["train"], *(labels["val"] for _ in val[:1])]),
+        np.concatenate([labels[split] for split in ("train", "val") if split in labels]),
         images[n:],
         labels["test"],
         classes,
@@ -129,6 +126,7 @@ def load(
         MachineError: memory or disk do not suffice.
     """
     folder = Path(os.path.expanduser(folder)).resolve()
+    options = dataclasses.replace(options, stream=False)
     listing = list_folder(folder, options, classes)
     name, family = dataset_name(folder), _family(folder, options, classes)
     dataset = open_or_build(

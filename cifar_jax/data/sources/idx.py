@@ -48,4 +48,4 @@ def read(spec: Published, paths: Sequence[Path]) -> Contents:
         labels = read_idx(paths[2 * split + 1], (count,)).astype(np.int32)
         check_labels(paths[2 * split + 1], labels, spec)
         arrays += [images[..., None], labels]
-    return Contents(*arrays, spec.classes)
+    return Contents(arrays[0], arrays[1], arrays[2], arrays[3], spec.classes)

@@ -4,18 +4,19 @@ It needs the features `image` (uint8, one or three channels) and `label` (of a c
 images can stay in their files: `RecordImages` decodes only the rows that are read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from cifar_jax.data.sources.cache import NotCached, only_cached, open_or_build
+from cifar_jax.data.sources.cache import NotCached, only_cached, open_or_build, safe_name
 from cifar_jax.data.sources.contents import (
     PLAIN,
     Contents,
@@ -64,7 +65,7 @@ class RecordImages:
         for at, row in enumerate(numbers):
             images[at] = self._one(int(row))
         if isinstance(rows, slice) and len(numbers):
-            self.progress("reading training images", int(numbers[-1]) + 1, len(self))
+            self.progress("reading images", int(numbers[-1]) + 1, len(self))
         return images
 
     def _one(self, row: int) -> np.ndarray:
@@ -154,16 +155,15 @@ class _Opened:
     def read(self, stream: bool) -> Contents:
         """Read labels and images, with the training images in memory or, streamed, in files."""
         labels = {ours: _labels(self.builder, name) for ours, name in self.splits.items()}
-        n_val = len(labels.get("val", ()))
         train: Any = self.images["train"]
         return Contents(
             train if stream else train[:],
-            np.concatenate([labels["train"], *([labels["val"]] if n_val else [])]),
+            np.concatenate([labels[split] for split in ("train", "val") if split in labels]),
             self.images["test"][:],
             labels["test"],
             tuple(self.builder.info.features["label"].names),
             (_STREAMED,) if stream else (),
-            n_val=n_val,
+            n_val=len(labels.get("val", ())),
         )
 
 
@@ -182,9 +182,12 @@ def _open(directory: Path, options: FolderOptions, progress: Progress) -> _Opene
     return _Opened(builder, splits, {"train": images("train", "val"), "test": images("test")})
 
 
-def _attempt(directory: Path, work: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _reading(directory: Path, progress: Progress) -> Iterator[Progress]:
+    """Silence tfds, see `quiet`, and turn its errors into a `UserError`."""
     try:
-        return work()
+        with quiet(progress) as report:
+            yield report
     except (UserError, MemoryError):
         raise
     except Exception as error:  # tfds and array_record raise many types on damaged files.
@@ -222,24 +225,20 @@ def load(
     """
     directory = Path(os.path.expanduser(directory)).resolve()
     part = next(p for p in (*directory.parts[:-1][::-1], "images") if not re.match(r"\d", p))
-    safe = re.sub(r"[^A-Za-z0-9._]+", "_", part).strip("._")[:64] or "images"
-    family = f"tfds-{safe}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}-"
-
+    name = f"tfds-{safe_name(part)}"
+    where = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
+    entry = f"{name}-{where}-{_key(directory, options)}"
     if options.stream and only_cached.get():
         raise NotCached  # tensorflow_datasets is too slow to import for this.
 
     def opened() -> _Opened:
-        with quiet(progress) as report:
-            found: _Opened = _attempt(directory, lambda: _open(directory, options, report))
-        return found
+        with _reading(directory, progress) as report:
+            return _open(directory, options, report)
 
     def build(found: _Opened) -> Contents:
-        with quiet(silent):
-            contents: Contents = _attempt(directory, lambda: found.read(options.stream))
-        return contents
+        with _reading(directory, silent):
+            return found.read(options.stream)
 
-    entry = f"{family}{_key(directory, options)}"
-    name = f"tfds-{safe}"
     if not options.stream:
         return open_or_build(root, entry, name, lambda: build(opened()))
     found = opened()

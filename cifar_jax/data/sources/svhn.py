@@ -41,4 +41,4 @@ def read(spec: Published, paths: Sequence[Path]) -> Contents:
             np.ascontiguousarray(images.transpose(3, 0, 1, 2)),
             (digits[:, 0] % 10).astype(np.int32),
         ]
-    return Contents(*arrays, spec.classes)
+    return Contents(arrays[0], arrays[1], arrays[2], arrays[3], spec.classes)

@@ -9,13 +9,12 @@ import dataclasses
 import hashlib
 import io
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 
 from cifar_jax.data.sources import decode
-from cifar_jax.data.sources.cache import open_or_build
+from cifar_jax.data.sources.cache import open_or_build, safe_name
 from cifar_jax.data.sources.contents import (
     PLAIN,
     Contents,
@@ -31,6 +30,8 @@ from cifar_jax.inputs import is_name, read_bytes
 LARGEST = 256 << 20  # bytes
 COLUMNS = ("file", "label", "split")
 SPLITS = ("train", "val", "test")
+Row = tuple[str, str, str]
+"""File, label and split."""
 
 
 def _text(path: Path) -> str:
@@ -41,8 +42,8 @@ def _text(path: Path) -> str:
         raise UserError(f"--dataset {path}: cannot be read ({reason})") from None
 
 
-def _checked(row: dict[str, str | None], where: str) -> tuple[str, str, str]:
-    """Return file, label and split of a row.
+def _checked(row: dict[str, str | None], where: str) -> Row:
+    """Return a row of the table.
 
     Raises:
         UserError: beginning with `where`: a value is not allowed.
@@ -57,8 +58,8 @@ def _checked(row: dict[str, str | None], where: str) -> tuple[str, str, str]:
     return file, label, split
 
 
-def _rows(path: Path) -> list[tuple[str, str, str]]:
-    """Read the table: file, label and split of each row.
+def _rows(path: Path) -> list[Row]:
+    """Read the table.
 
     Raises:
         UserError: it is not such a table.
@@ -82,7 +83,7 @@ def _rows(path: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _classes(path: Path, rows: list[tuple[str, str, str]]) -> tuple[str, ...]:
+def _classes(path: Path, rows: list[Row]) -> tuple[str, ...]:
     """Return the class names, sorted, numbers by value.
 
     Raises:
@@ -103,8 +104,7 @@ def _classes(path: Path, rows: list[tuple[str, str, str]]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
 
 
-def _decoded(path: Path, options: FolderOptions, progress: Progress) -> Contents:
-    rows = _rows(path)
+def _decoded(path: Path, rows: list[Row], options: FolderOptions, progress: Progress) -> Contents:
     classes = _classes(path, rows)
     by_split = {name: [row for row in rows if row[2] == name] for name in SPLITS}
     ordered = [row for name in SPLITS for row in by_split[name]]
@@ -115,7 +115,6 @@ def _decoded(path: Path, options: FolderOptions, progress: Progress) -> Contents
         files,
         options,
         lambda done: progress("decoding images", done, len(files)),
-        options.size,
     )
     number = {name: label for label, name in enumerate(classes)}
     labels = np.array([number[row[1]] for row in ordered], np.int32)
@@ -131,10 +130,10 @@ def _decoded(path: Path, options: FolderOptions, progress: Progress) -> Contents
     )
 
 
-def _key(path: Path, options: FolderOptions) -> str:
+def _key(path: Path, rows: list[Row], options: FolderOptions) -> str:
     """Return a digest that changes when the table or a file is edited."""
     digest = hashlib.sha256(f"{decode.VERSION} {options}".encode())
-    for file, label, split in _rows(path):
+    for file, label, split in rows:
         try:
             status = os.stat(path.parent / file)
         except OSError as error:
@@ -165,13 +164,14 @@ def load(
     """
     path = Path(os.path.expanduser(path)).resolve()
     options = dataclasses.replace(options, stream=False)
-    safe = re.sub(r"[^A-Za-z0-9._]+", "_", path.stem).strip("._")[:64] or "images"
+    rows = _rows(path)
+    name = f"table-{safe_name(path.stem)}"
     where = hashlib.sha256(os.fsencode(path) + f"\0{options}".encode()).hexdigest()[:12]
-    family = f"table-{safe}-{where}-"
+    family = f"{name}-{where}-"
     return open_or_build(
         root,
-        family + _key(path, options),
-        f"table-{safe}",
-        lambda: _decoded(path, options, progress),
+        family + _key(path, rows, options),
+        name,
+        lambda: _decoded(path, rows, options, progress),
         family=family,
     )
