@@ -1,6 +1,6 @@
 """The gallery of examples, made from what their studies left.
 
-    python docs/gallery.py add STUDY --images "CIFAR-10 re-encoded as JPEG"
+    python docs/gallery.py STUDY --images "CIFAR-10 re-encoded as JPEG"
 
 reads a finished study of an example. It keeps a few numbers as docs/gallery/NAME.json, and draws
 NAME.png. Every call writes docs/gallery.md anew, with all examples.
@@ -153,11 +153,11 @@ def page() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("add", nargs="*", metavar="add STUDY", help="directory of a study")
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help="directory of a study")
     parser.add_argument("--images", default="its own", help="what the images are, in words")
     parser.add_argument("--note", default="", help="about the cost, such as ', beside other work'")
     arguments = parser.parse_args()
-    for study in map(Path, arguments.add[1:]):
+    for study in map(Path, arguments.studies):
         found = kept(study, arguments.images, arguments.note)
         name = study.resolve().name
         (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -4,7 +4,6 @@ https://chromedevtools.github.io/devtools-protocol: JSON messages that end with 
 reads them from descriptor 3 and writes to descriptor 4.
 """
 
-import base64
 import itertools
 import json
 import os
@@ -157,15 +156,3 @@ class Browser:
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
-
-    def picture(self, selector: str = "") -> bytes:
-        """Return a PNG of the window, or of one element with all of its height."""
-        clip = {}
-        if selector:
-            box = self.evaluate(
-                f"(() => {{ const b = document.querySelector('{selector}').getBoundingClientRect();"
-                " return {x: 0, y: b.y + scrollY, width: innerWidth, height: b.height, scale: 1}"
-                "})()"
-            )
-            clip = {"clip": box, "captureBeyondViewport": True}
-        return base64.b64decode(self.call("Page.captureScreenshot", **clip)["data"])

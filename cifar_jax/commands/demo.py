@@ -72,8 +72,8 @@ def _tests(runs: Sequence[Run]) -> np.ndarray:
 
 def _arm(
     study: Study, arm: str, runs: Sequence[Run], file: ExperimentFile | None, rows: np.ndarray
-) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Return the shape of an arm's images, and the arm as JSON, see `report.demo`.
+) -> dict[str, Any]:
+    """Return an arm as JSON, see `report.demo`.
 
     Raises:
         UserError: a network cannot be restored, or the page cannot run it.
@@ -86,7 +86,7 @@ def _arm(
         }
         for of, run in zip(networks, runs, strict=True)
     ]
-    return networks[0].image_shape, {
+    return {
         "label": study.label(arm),
         "what": _what(runs),
         "colour": arm_style(study.arms, arm)[0],
@@ -146,10 +146,9 @@ def make_demo(study: Study, images: Dataset | None, file: ExperimentFile | None 
         return Demo(reason="its networks are too large for a page")
     rows = _tests([run for row in chosen.values() for run in row])
     try:
-        made = [_arm(study, arm, row, file, rows) for arm, row in chosen.items()]
+        arms = [_arm(study, arm, row, file, rows) for arm, row in chosen.items()]
     except Exception as error:  # Of a user's module too. It costs nothing else of the page.
         return Demo(reason=reason(error))
-    arms = [arm for _, arm in made]
     calibrated = all(arm["temperature"] for arm in arms)
     for arm in arms:
         arm["temperature"] = arm["temperature"] if calibrated else None
@@ -161,5 +160,6 @@ def make_demo(study: Study, images: Dataset | None, file: ExperimentFile | None 
             "labels": label[rows].tolist(),
             "numbers": rows.tolist(),
         }
-    data = {"size": made[0][0][:2], "classes": study.dataset.classes, "arms": arms, "tests": tests}
+    of = study.dataset
+    data = {"size": of.image_shape[:2], "classes": of.classes, "arms": arms, "tests": tests}
     return Demo(data, _notes(study, chosen, calibrated))

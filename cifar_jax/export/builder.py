@@ -26,10 +26,6 @@ _SMALL = 64  # values; smaller constants are kept once
 Sizes = tuple[int, ...]
 
 
-class Unsupported(UserError):
-    """An operation of the network has no operator here. The message names its layer."""
-
-
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """A value of the traced program.
@@ -90,10 +86,10 @@ class Builder:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     _known: dict[Any, str] = field(default_factory=dict)
 
-    def unsupported(self, what: str) -> Unsupported:
+    def unsupported(self, what: str) -> UserError:
         """Return the error for an operation, in the field's words."""
         where = f"layer {self.layer}" if self.layer else "the network's inputs"
-        return Unsupported(f"{where}: {what} has no operator in this format")
+        return UserError(f"{where}: {what} has no operator in this format")
 
     def size(self, size: int) -> int:
         """Return a size as a graph has it: -1 for the number of images."""

@@ -34,7 +34,6 @@ node has one output. Semantics are those of ONNX, opset 17, with these conventio
 the axes from the third on, `pads` of `Pad` for all axes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,8 +81,3 @@ class Graph:
     constants: Mapping[str, np.ndarray]
     output: str
     pixels: str = "uint8"
-
-    @property
-    def parameters(self) -> int:
-        """Number of values of all constants."""
-        return sum(math.prod(value.shape) for value in self.constants.values())

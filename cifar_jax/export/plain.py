@@ -64,7 +64,7 @@ class PlainNetwork:
         """The network as a list of operators.
 
         Raises:
-            Unsupported: an operation has no operator; the message names its layer.
+            UserError: an operation has no operator; the message names its layer.
         """
         return trace(self, self.image_shape, self.pixels)
 

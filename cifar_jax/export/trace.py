@@ -36,7 +36,7 @@ def trace(
         pixels: dtype of the images, "uint8" or "float32".
 
     Raises:
-        Unsupported: an operation has no operator; the message names its layer.
+        UserError: an operation has no operator; the message names its layer.
     """
     images = jax.ShapeDtypeStruct((BATCH, *image_shape), jnp.dtype(pixels))
     closed = jax.make_jaxpr(function)(images)
@@ -82,7 +82,7 @@ def _translate(
             found = _translate(builder, body, own, operands, here)
         else:
             found = [_one(builder, eqn, operands)]
-        known |= dict(zip(eqn.outvars, found, strict=False))
+        known |= dict(zip(eqn.outvars, found, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -25,7 +25,6 @@ from markupsafe import Markup
 from cifar_jax.errors import UserError, counted
 from cifar_jax.export.graph import Graph
 
-LARGEST_PAGE = 6_000_000  # bytes
 _LARGEST_HALF = 65504.0  # of float16
 _OF_IMAGES = ("Conv", "MaxPool", "AveragePool")
 _FEW = 256  # values; a smaller constant keeps float32

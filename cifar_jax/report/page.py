@@ -20,7 +20,7 @@ from cifar_jax.data.dataset import NAMES, Dataset
 from cifar_jax.errors import UserError, one_line, printable
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
-from cifar_jax.report.demo import LARGEST_PAGE, Demo
+from cifar_jax.report.demo import Demo
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.figures import reason
@@ -45,6 +45,7 @@ from cifar_jax.storage import check_inside, write_json, write_text
 from cifar_jax.study.collect import Study
 
 LARGEST_SOURCE = 1 << 20  # bytes
+LARGEST_PAGE = 6_000_000  # bytes, with its networks
 
 Build = Callable[[], Figure]
 Warn = Callable[[str], None]
@@ -191,6 +192,18 @@ def _show(figure: StudyFigure, directory: Path, warn: Warn) -> PageFigure:
     return attempt(figure, draw, warn)
 
 
+def draw_all(
+    figures: Sequence[StudyFigure],
+    sections: Sequence[Section],
+    draw: Callable[[StudyFigure], PageFigure],
+) -> tuple[list[PageFigure], list[PageSection], float]:
+    """Draw a page's figures and those of its sections. Also return the seconds that it took."""
+    begun = time.perf_counter()
+    shown = [draw(figure) for figure in figures]
+    added = [PageSection(section, list(map(draw, section.figures))) for section in sections]
+    return shown, added, time.perf_counter() - begun
+
+
 def write_pages(
     study: Study,
     summary: dict[str, Any],
@@ -230,13 +243,9 @@ def write_pages(
     missing = font_warning([dataset_name(study), *study.dataset.classes])
     if missing:
         warn(f"warning: {missing}")
-    begun = time.perf_counter()
-    shown = [_show(figure, directory, warn) for figure in figures]
-    added = [
-        PageSection(section, [_show(figure, directory, warn) for figure in section.figures])
-        for section in values.get("sections", ())
-    ]
-    drawing = time.perf_counter() - begun
+    shown, added, drawing = draw_all(
+        figures, values.get("sections", ()), lambda figure: _show(figure, directory, warn)
+    )
     shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]
     values = {

@@ -1,6 +1,5 @@
 """Write the page of one run: `report.html` with curves, confusions, mistakes and origin."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from cifar_jax.report.naming import data_notes, dataset_name
 from cifar_jax.report.page import (
     Build,
     PageFigure,
-    PageSection,
     Warn,
     attempt,
+    draw_all,
     embed,
     portable_config,
     read_source,
@@ -225,13 +224,7 @@ def write_run_page(
     config.pop("experiment", None)
     # A run of a study has its file in the study's directory.
     source = run.directory if (run.directory / SOURCE).exists() else study_of(run.directory)
-    begun = time.perf_counter()
-    figures = [draw(figure) for figure in run_figures(run, images)]
-    sections = [
-        PageSection(section, [draw(figure) for figure in section.figures])
-        for section in analysed.sections
-    ]
-    drawing = time.perf_counter() - begun
+    figures, sections, drawing = draw_all(run_figures(run, images), analysed.sections, draw)
     values: dict[str, Any] = {
         "title": f"{dataset_name(study)}, {run.results.model}, {study.label(run.arm)}, "
         f"seed {run.seed}",

@@ -145,6 +145,7 @@
       problem.textContent = `The camera cannot be used: ${error.message}.`;
       return;
     }
+    stopCamera();  // A second click, before the browser allowed the first, made another stream.
     video = element;
     camera.setAttribute("aria-pressed", "true");
     camera.textContent = "Stop the camera";
@@ -159,10 +160,15 @@
     frame();
   }
 
-  function addTests() {
-    const all = bytesOf(tests.pixels), length = rows * columns * 3;
-    tests.numbers.forEach((number, i) => {
-      const pixels = new Uint8ClampedArray(all.buffer, i * length, length), label = tests.labels[i];
+  // Returns the pixels of each test image.
+  function testPictures() {
+    const {buffer} = bytesOf(tests.pixels), length = rows * columns * 3;
+    return tests.numbers.map((_, i) => new Uint8ClampedArray(buffer, i * length, length));
+  }
+
+  function addTests(pictures) {
+    pictures.forEach((pixels, i) => {
+      const number = tests.numbers[i], label = tests.labels[i];
       const from = `test image ${number}`, radio = element("input", {type: "radio", name: "demo-test"});
       radio.setAttribute("aria-label", `${from}, ${classes[label]}`);
       radio.addEventListener("change", () => {
@@ -178,8 +184,7 @@
   }
 
   // Compares the logits of the test images with the recorded ones, one network at a time.
-  function check() {
-    const all = bytesOf(tests.pixels), length = rows * columns * 3;
+  function check(pictures) {
     const work = arms.flatMap(arm => arm.networks);
     let largest = 0, spent = 0;
     const next = k => {
@@ -191,8 +196,7 @@
       }
       const begun = performance.now();
       work[k].logits.forEach((expected, i) => {
-        const pixels = new Uint8Array(all.buffer, i * length, length);
-        const found = logitsOf(work[k], pixels, size);
+        const found = logitsOf(work[k], pictures[i], size);
         expected.forEach((x, j) => { largest = Math.max(largest, Math.abs(x - found[j])); });
       });
       spent += performance.now() - begun;
@@ -238,7 +242,8 @@
   find(".ask").hidden = false;
   answer();
   if (tests) {
-    addTests();
-    setTimeout(check, 0);
+    const pictures = testPictures();
+    addTests(pictures);
+    setTimeout(check, 0, pictures);
   }
 }
