@@ -136,6 +136,21 @@ def test_the_camera_is_used_and_stopped(opened):
     assert opened.console == []
 
 
+def test_two_quick_clicks_leave_one_stream_of_the_camera(opened):
+    opened.evaluate(
+        "(() => { const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media);"
+        "window.streams = [];"
+        "media.getUserMedia = async wanted => {"
+        "const stream = await ask(wanted); streams.push(stream); return stream; }; })()"
+    )
+    click = "document.querySelector('.camera').click();"
+    opened.evaluate(click + click)
+    opened.wait("streams.length === 2 && streams.filter(one => one.active).length === 1")
+    opened.wait("document.querySelector('.from').textContent.startsWith('camera')")
+    opened.evaluate(click)
+    assert opened.evaluate("streams.some(one => one.active)") is False
+
+
 def test_it_fits_a_telephone(opened):
     opened.look(390, 844, dark=True)
     try:
