@@ -5,14 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cifar_jax.config.changes import changes
-from cifar_jax.config.settings import (
-    FILE_SETTINGS,
-    Config,
-    DataConfig,
-    FileConfig,
-    Fitted,
-    is_free,
-)
+from cifar_jax.config.fields import Fitted
+from cifar_jax.config.settings import FILE_SETTINGS, Config, DataConfig, FileConfig, is_free
 from cifar_jax.errors import UserError
 from cifar_jax.study.file import ExperimentFile, load_file
 from cifar_jax.study.grid import Arm

@@ -6,9 +6,9 @@ optional, and an optional `name`. The defaults are the report's protocol.
 This module imports nothing slow, so that `--help` and a wrong flag answer at once.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+
+from cifar_jax.config.fields import Fitted, field
 
 NORMS = ("none", "batch", "layer", "instance", "group")
 MODELS = (
@@ -22,108 +22,80 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 KERNELS = ("auto", "plain")
 
 
-class Fitted(int):
-    """Default size that `sizes.fit_defaults` lowers for a small dataset."""
-
-
-class _Limits(TypedDict, total=False):
-    """What a setting allows, and its flag.
-
-    Attributes:
-        low, high: closed limits; open with `low_open` or `high_open`.
-        choices: the allowed texts.
-        flag: its name on the command line, if it is not the field's.
-    """
-
-    low: float
-    high: float
-    low_open: bool
-    high_open: bool
-    choices: tuple[str, ...]
-    flag: str
-
-
-def _field(default: Any, help: str, **limits: Unpack[_Limits]) -> Any:
-    """Make a dataclass field with its help text and limits."""
-    unset = {"low": None, "high": None, "low_open": False, "high_open": False}
-    metadata = {"help": help, "choices": None, "flag": None, **unset, **limits}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class DataConfig:
     """Images, their split, and how they reach the device."""
 
-    dataset: str = _field(
+    dataset: str = field(
         "auto",
         "auto, cifar10, cifar100, cifar100_coarse, svhn, mnist, fashion_mnist, synthetic, a CSV "
         "table of files and labels, a directory prepared by tensorflow-datasets, or an image "
         "folder with train/<class>/ and test/<class>/",
     )
-    data_dir: str | None = _field(
+    data_dir: str | None = field(
         None, "directory of published datasets: a tfds directory, or one for their files"
     )
-    classes: str | None = _field(
+    classes: str | None = field(
         None,
         "use only these classes of the dataset, separated by commas (default: all); a name with "
         "a comma may be in double quotes",
     )
-    train_examples: int | None = _field(
+    train_examples: int | None = field(
         None, "train on the first N images of the training split (default: all)", low=2
     )
-    val_examples: int = _field(
+    val_examples: int = field(
         Fitted(5000),
         "training images to split off for validation; the default is at most a fifth of them",
         low=1,
         flag="val-examples",
     )
-    split_seed: int = _field(
+    split_seed: int = field(
         42, "seed of the train/validation split, the same for every run", low=0, high=2**32 - 1
     )
-    augment: bool = _field(True, "random flip and crop of the training images")
-    flip: bool | None = _field(
+    augment: bool = field(True, "random flip and crop of the training images")
+    flip: bool | None = field(
         None, "flip in --augment (default: yes, but no for the digits of svhn and mnist)"
     )
-    mean: str | None = _field(
+    mean: str | None = field(
         None,
         "mean of each channel, of pixels in [0, 1], such as 0.49,0.48,0.45 (default: CIFAR-10's "
         "for cifar10, synthetic, folders and CSV tables; else computed from training images)",
     )
-    std: str | None = _field(None, "standard deviation of each channel, see --mean")
-    folder_is_cifar10: bool = _field(
+    std: str | None = field(None, "standard deviation of each channel, see --mean")
+    folder_is_cifar10: bool = field(
         False,
         "the image folder has CIFAR-10's images: reports compare with its published numbers",
     )
-    resize: bool = _field(
+    resize: bool = field(
         False,
         "in files: crop other images to their centred square and resize it to --image-size",
     )
-    image_size: int | None = _field(
+    image_size: int | None = field(
         None,
         "in files: height and width of the images, in pixels (default: 32)",
         low=8,
         high=1024,
     )
-    test_split: str = _field(
+    test_split: str = field(
         "test", "in an image folder: name of the folder with the test images, for example val"
     )
-    val_split: str | None = _field(
+    val_split: str | None = field(
         None,
         "in an image folder: name of the folder with the validation images, for example val "
         "(default: --val-examples training images)",
     )
-    white_level: float | None = _field(
+    white_level: float | None = field(
         None,
         "grey value of white in files of more than 8 bits (default: the format's, for example "
         "65535)",
         low=1e-6,
         high=2**32 - 1,
     )
-    drop_duplicates: bool = _field(
+    drop_duplicates: bool = field(
         False,
         "drop training images that are also in the test set, have two labels, or repeat another",
     )
-    pipeline: str = _field(
+    pipeline: str = field(
         "device",
         "device: all images stay on the device; stream: the host sends the same batches",
         choices=PIPELINES,
@@ -134,34 +106,34 @@ class DataConfig:
 class ModelConfig:
     """The network."""
 
-    name: str = _field(
+    name: str = field(
         "cnn",
         "network: cnn is the report's; resnet: a residual network; plain: it without shortcuts",
         choices=MODELS,
         flag="model",
     )
-    norm: str = _field("none", "normalisation after each layer but the last", choices=NORMS)
-    norm_groups: int = _field(
+    norm: str = field("none", "normalisation after each layer but the last", choices=NORMS)
+    norm_groups: int = field(
         8, "groups of --norm group; divides the channels of the first layer", low=1, high=64
     )
-    norm_momentum: float = _field(
+    norm_momentum: float = field(
         0.9,
         "weight of the old running statistics of --norm batch; PyTorch's momentum is 1 minus this",
         low=0.0,
         high=1.0,
         high_open=True,
     )
-    dropout: float = _field(
+    dropout: float = field(
         0.5,
         "dropout rate before the last layer; residual networks are usually trained with 0",
         low=0.0,
         high=1.0,
         high_open=True,
     )
-    zero_init_residual: bool = _field(
+    zero_init_residual: bool = field(
         False, "the last norm of each residual block starts at scale 0"
     )
-    num_classes: int | None = _field(
+    num_classes: int | None = field(
         None, "number of classes (default: the dataset's)", low=2, high=1000
     )
 
@@ -170,17 +142,17 @@ class ModelConfig:
 class TrainingConfig:
     """How the network is trained. The defaults are the report's."""
 
-    seed: int = _field(
+    seed: int = field(
         42, "seed of initial values, order, augmentation, dropout", low=0, high=2**32 - 1
     )
-    epochs: int = _field(30, "passes over the training images", low=1, high=100_000)
-    batch_size: int = _field(
+    epochs: int = field(30, "passes over the training images", low=1, high=100_000)
+    batch_size: int = field(
         Fitted(128),
         "images per step; the default is at most the number of training images",
         low=1,
         high=65_536,
     )
-    learning_rate: float = _field(
+    learning_rate: float = field(
         0.01,
         "initial learning rate; about 0.01 suits sgd, 0.001 adamw, 0.02 muon; the peak of onecycle",
         low=0.0,
@@ -188,82 +160,80 @@ class TrainingConfig:
         high=1e6,
         flag="lr",
     )
-    momentum: float = _field(
+    momentum: float = field(
         0.9, "momentum of SGD and of Muon, beta1 of AdamW", low=0.0, high=1.0, high_open=True
     )
-    weight_decay: float = _field(
+    weight_decay: float = field(
         5e-4,
         "weight decay on every parameter: coupled (L2) for SGD, decoupled for AdamW and Muon",
         low=0.0,
         high=1e3,
     )
-    decay_every: int = _field(
-        10, "epochs between two drops of --schedule step", low=1, high=100_000
-    )
-    decay_factor: float = _field(
+    decay_every: int = field(10, "epochs between two drops of --schedule step", low=1, high=100_000)
+    decay_factor: float = field(
         0.1,
         "factor of each drop of --schedule step and multistep",
         low=0.0,
         low_open=True,
         high=1.0,
     )
-    optimizer: str = _field(
+    optimizer: str = field(
         "sgd",
         "sgd with momentum, nesterov (SGD with Nesterov's momentum), adamw, or muon (adamw for "
         "biases, norms and the last layer)",
         choices=OPTIMIZERS,
     )
-    schedule: str = _field(
+    schedule: str = field(
         "step",
         "learning rate schedule: step (drops every --decay-every epochs), multistep (drops at "
         "--milestones), constant; cosine and onecycle change it every step",
         choices=SCHEDULES,
     )
-    milestones: str | None = _field(
+    milestones: str | None = field(
         None,
         "epochs after which --schedule multistep drops the rate: 82,123 (in a sweep 82+123)",
     )
-    final_fraction: float = _field(
+    final_fraction: float = field(
         0.0, "final rate of --schedule cosine, as a fraction of --lr", low=0.0, high=1.0
     )
-    warmup_epochs: float = _field(
+    warmup_epochs: float = field(
         0.0, "epochs of linear warm-up of the learning rate, may be a fraction", low=0.0, high=1e5
     )
-    lr_scaling: str = _field(
+    lr_scaling: str = field(
         "none", "linear: --lr is for batches of 128 and scales with the batch", choices=LR_SCALINGS
     )
-    label_smoothing: float = _field(
+    label_smoothing: float = field(
         0.0, "share of each label spread over all classes", low=0.0, high=1.0, high_open=True
     )
-    cutout: int = _field(
+    cutout: int = field(
         0, "side in pixels of a square of the mean colour in every training image", low=0, high=32
     )
-    random_erasing: float = _field(
+    random_erasing: float = field(
         0.0, "probability that a rectangle of a training image becomes noise", low=0.0, high=1.0
     )
-    erasing_area_low: float = _field(
+    erasing_area_low: float = field(
         0.02, "smallest share that --random-erasing erases", low=0.0, low_open=True, high=1.0
     )
-    erasing_area_high: float = _field(
+    erasing_area_high: float = field(
         0.4, "largest share that --random-erasing erases", low=0.0, low_open=True, high=1.0
     )
-    erasing_ratio: float = _field(
+    erasing_ratio: float = field(
         0.3,
         "smallest height over width that --random-erasing erases; the largest is its inverse",
         low=0.0,
         low_open=True,
         high=1.0,
     )
-    mixup: float = _field(
+    mixup: float = field(
         0.0, "alpha of mixup, the blend of two training images; 0 is off", low=0.0, high=1000.0
     )
-    precision: str = _field(
+    precision: str = field(
         "float32",
         "float32: full float32, on GPUs too; tf32: products of 10-bit mantissas, on NVIDIA GPUs; "
         "bfloat16: activations and products; parameters, statistics and loss stay float32",
         choices=PRECISIONS,
     )
-    kernels: str = _field(
+    kernels: str = field(
         "auto",
         "auto: faster code for the layers that have it; plain: Flax's own layers",
         choices=KERNELS,
@@ -274,15 +244,15 @@ class TrainingConfig:
 class TransferConfig:
     """Initial values, and the learning rate of each layer."""
 
-    init_from: str | None = _field(
+    init_from: str | None = field(
         None,
         "initial values from a run's directory or from torchvision's names in a .safetensors file; "
         "{seed} in the path is the run's seed; none: from scratch",
     )
-    freeze: str | None = _field(
+    freeze: str | None = field(
         None, "parameters not to train, as patterns: 'conv*,norm1'; none: train all"
     )
-    lr_multipliers: str | None = _field(
+    lr_multipliers: str | None = field(
         None, "factors of the learning rate of some parameters: 'dense*=10,conv1=0.1'"
     )
 
@@ -295,19 +265,19 @@ class StudyConfig:
     swept setting.
     """
 
-    arms: str | None = _field(
+    arms: str | None = field(
         None,
         "arms to compare, separated by commas: norms (default: none,batch), or arms of FILE "
         "(default: all)",
     )
-    sweep: str | None = _field(
+    sweep: str | None = field(
         None,
         "another setting to vary, with its values: learning_rate=0.01,0.05,0.1; any of data, "
         "model, training or transfer; several together as "
         "optimizer+learning_rate=sgd:0.01,adamw:0.001",
     )
-    seeds: int = _field(5, "number of seeds, counted up from --seed", low=1, high=1000)
-    half_width: float | None = _field(
+    seeds: int = field(5, "number of seeds, counted up from --seed", low=1, high=1000)
+    half_width: float | None = field(
         None,
         "add seeds until the 95 % interval of the difference of test accuracy is at most this many "
         "points wide on each side; --seeds is the first stage (Stein's two stages)",
@@ -315,7 +285,7 @@ class StudyConfig:
         low_open=True,
         high=100.0,
     )
-    seed_parallelism: str = _field(
+    seed_parallelism: str = field(
         "auto", "runs trained together in one program: a number, or auto (1 on the CPU)"
     )
 
@@ -327,10 +297,10 @@ class FileConfig:
     Without a file, the other tables define them.
     """
 
-    file: str | None = _field(None, "name of the file, without its directory")
-    sha256: str | None = _field(None, "digest of the file, in hex")
-    arm: str | None = _field(None, "name of the arm in the file")
-    hyper: str | None = _field(None, "swept hyper-parameters of the file: gamma=2.0")
+    file: str | None = field(None, "name of the file, without its directory")
+    sha256: str | None = field(None, "digest of the file, in hex")
+    arm: str | None = field(None, "name of the arm in the file")
+    hyper: str | None = field(None, "swept hyper-parameters of the file: gamma=2.0")
 
 
 # Settings that an experiment file leaves to the config, besides the images. All others are its own.

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cifar_jax.config.settings import Config, Fitted
+from cifar_jax.config.fields import Fitted
+from cifar_jax.config.settings import Config
 from cifar_jax.errors import counted
 
 _MOST_NAMED = 10

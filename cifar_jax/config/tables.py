@@ -10,7 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.config.settings import SECTIONS, Config, Fitted, is_free
+from cifar_jax.config.fields import Fitted
+from cifar_jax.config.settings import SECTIONS, Config, is_free
 from cifar_jax.errors import UserError, shown
 from cifar_jax.inputs import is_name, read_bytes
 

@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
+from cifar_jax.config.fields import Fitted
 from cifar_jax.config.normalisation import parse_channels, statistics
-from cifar_jax.config.settings import Config, DataConfig, Fitted
+from cifar_jax.config.settings import Config, DataConfig
 from cifar_jax.config.sizes import fit_defaults, split_notes
 from cifar_jax.core.train import Data
 from cifar_jax.data.dataset import Dataset
