@@ -61,10 +61,9 @@ def load(
     """Open a dataset. The first call prepares and caches it; later ones memory-map it.
 
     Args:
-        name: one of `NAMES`, or the path of an image folder with `train/<class>/*` and
-            `test/<class>/*`, of a CSV table (`sources.table`) or of a prepared dataset
-            (`sources.records`). "auto" is CIFAR-10 if it is found or can be
-            downloaded, else the synthetic images, with a `Dataset.notice`.
+        name: one of `NAMES`, or the path of an image folder (`sources.folder`), of a CSV table
+            (`sources.table`) or of a prepared dataset (`sources.records`). "auto" is CIFAR-10 if
+            it is found or can be downloaded, else the synthetic images, with a `Dataset.notice`.
         data_dir: directory of published datasets: that of tensorflow-datasets, or one with the
             authors' files, such as `cifar-10-binary.tar.gz`; None means $TFDS_DATA_DIR, else
             ~/tensorflow_datasets.

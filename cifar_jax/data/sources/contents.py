@@ -19,14 +19,14 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """Options of reading an image folder.
+    """Options of reading images in files.
 
     Attributes:
         resize: allow images of another size.
-        test_split: name of the folder with the test images.
+        test_split: name of the folder or split with the test images.
         white_level: grey value of white in files of more than 8 bits; None: the format's.
         size: height and width of the images, in pixels.
-        val_split: name of the folder with the validation images, or None.
+        val_split: name of the folder or split with the validation images, or None.
         stream: leave training images of prepared datasets in their files.
     """
 

@@ -2,9 +2,9 @@
 
 An image has a background of two smooth random colour fields, one coarse and one fine. Up to two
 small figures of random kinds are drawn on it as distractors. The larger figure on top gives the
-label. It has a random centre, size, rotation, stretch, colours, edge blur and one parameter of its
-kind (the size of a ring's hole, the roundness of a square's corners, ...). Then come sometimes a
-bar that hides part of the figure, a change of brightness, sometimes grey, and pixel noise.
+label. Its centre, size, rotation, stretch, colours and edge blur are random. So is one parameter of
+its kind: the size of a ring's hole, the roundness of a square's corners, ... Some images get a bar
+that hides part of the figure, and some become grey. All get a change of brightness and pixel noise.
 
 Figures may be faint, cut by the bar, or like another kind. A ring with a tiny hole and a square
 with round corners are almost disks. A cross with broad arms is almost a square. Labels are always
