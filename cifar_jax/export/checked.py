@@ -8,9 +8,10 @@ import numpy as np
 
 from cifar_jax.errors import UserError
 from cifar_jax.export.formats import FORMATS
-from cifar_jax.export.plain import PlainNetwork, in_batches
+from cifar_jax.export.plain import BATCH, PlainNetwork
 from cifar_jax.names import EXPORTS
 from cifar_jax.storage import write_bytes
+from cifar_jax.study.network import in_batches
 
 CHECKED = 1_000  # images
 # Of the largest logit, or of 1 if that is larger. float32 in another order of sums differs by less
@@ -110,7 +111,7 @@ def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) 
         for name, content in files.items():
             (Path(directory) / name).write_bytes(content)
         reader = chosen.load(Path(directory) / path.name, network)
-        found = in_batches(reader.logits, network.given(images))
+        found = in_batches(reader.logits, network.given(images), BATCH)
     agreement = compare_logits(reader.name, found, network.logits(images))
     if not agreement.holds:
         raise UserError(f"{kind}: nothing is written, because the file is wrong: {agreement}")

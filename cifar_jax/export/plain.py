@@ -17,7 +17,7 @@ from cifar_jax.export.builder import Sizes
 from cifar_jax.export.graph import Graph
 from cifar_jax.export.trace import trace
 from cifar_jax.kernels import FastModel, fast
-from cifar_jax.study.network import Network, compiled, forward
+from cifar_jax.study.network import Network, compiled, forward, in_batches
 
 BATCH = 100  # images in a forward pass
 PIXELS = {"uint8": "0 to 255", "float32": "0 to 1"}
@@ -57,7 +57,7 @@ class PlainNetwork:
         """Return the logits of uint8 images as they were in training, with the faster layers."""
         model = cast(nn.Module, fast(self.experiment.model))
         program = compiled(replace(self.experiment, model=model))
-        return in_batches(partial(program, self.variables), images)
+        return in_batches(partial(program, self.variables), images, BATCH)
 
     @property
     def graph(self) -> Graph:
@@ -92,15 +92,6 @@ class Reader(NamedTuple):
 
     name: str
     logits: Callable[[np.ndarray], np.ndarray]
-
-
-def in_batches(function: Any, images: np.ndarray) -> np.ndarray:
-    """Return the logits of images, computed in batches of one size: float32 (N, classes)."""
-    found = []
-    for start in range(0, len(images), BATCH):
-        rows = np.minimum(np.arange(start, start + BATCH), len(images) - 1)
-        found.append(np.asarray(function(images[rows]), np.float32))
-    return np.concatenate(found)[: len(images)]
 
 
 def in_float32(experiment: Experiment) -> Experiment:

@@ -86,14 +86,23 @@ class Network:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images, uint8 (N, H, W, C), N > 0: float32 (N, classes)."""
-        size, program = self.experiment.eval_batch_size, compiled(self.experiment)
-        size = FEW if len(images) <= FEW else size
-        found = []
-        for start in range(0, len(images), size):
-            # Repeats of the last image fill the last batch. No image changes another's logits.
-            rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-            found.append(program(self.variables, images[rows]))
-        return np.concatenate([np.asarray(part, np.float32) for part in found])[: len(images)]
+        size = FEW if len(images) <= FEW else self.experiment.eval_batch_size
+        return in_batches(partial(compiled(self.experiment), self.variables), images, size)
+
+
+def in_batches(
+    logits: Callable[[np.ndarray], np.ndarray | jax.Array], images: np.ndarray, size: int
+) -> np.ndarray:
+    """Return the logits of images, computed in batches of one size: float32 (N, classes).
+
+    Args:
+        logits: computes those of a batch, float (size, classes). No image changes another's.
+        images: (N, H, W, C), N > 0.
+        size: images in a batch. Repeats of the last image fill the last batch.
+    """
+    rows = (np.arange(start, start + size) for start in range(0, len(images), size))
+    found = [logits(images[np.minimum(of, len(images) - 1)]) for of in rows]
+    return np.concatenate([np.asarray(part, np.float32) for part in found])[: len(images)]
 
 
 def forward(

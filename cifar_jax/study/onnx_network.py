@@ -17,7 +17,7 @@ from cifar_jax.core.inputs import Inputs
 from cifar_jax.errors import UserError, one_line, shown
 from cifar_jax.runner.pretrained import LARGEST_FILE, class_names
 from cifar_jax.storage import sha256
-from cifar_jax.study.network import Network
+from cifar_jax.study.network import Network, in_batches
 from cifar_jax.study.network_files import IMAGENET, SAFETENSORS, numbered, open_safetensors_network
 
 ONNX = ".onnx"
@@ -57,22 +57,21 @@ class OnnxNetwork:
                 images = (images - mean) / std
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2) if self.first else images)
 
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        name = self.session.get_inputs()[0].name
+        try:
+            logits: np.ndarray = self.session.run(None, {name: self._inputs(images)})[0]
+        except Exception as error:  # ONNX Runtime raises many types.
+            raise UserError(f"{self.path}: cannot be run ({one_line(error)})") from None
+        return logits
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images, uint8 (N, H, W, C), N > 0: float32 (N, classes).
 
         Raises:
             UserError: ONNX Runtime cannot compute them, or the output has another shape.
         """
-        name, found = self.session.get_inputs()[0].name, []
-        for start in range(0, len(images), self.batch):
-            # Repeats of the last image fill the last batch.
-            rows = np.minimum(np.arange(start, start + self.batch), len(images) - 1)
-            try:
-                out = self.session.run(None, {name: self._inputs(images[rows])})[0]
-            except Exception as error:  # ONNX Runtime raises many types.
-                raise UserError(f"{self.path}: cannot be run ({one_line(error)})") from None
-            found.append(np.asarray(out, np.float32))
-        logits = np.concatenate(found)[: len(images)]
+        logits = in_batches(self._run, images, self.batch)
         if logits.shape != (len(images), len(self.classes)):
             raise UserError(f"{self.path}: its output is {logits.shape}; needed: (N, classes)")
         return logits
