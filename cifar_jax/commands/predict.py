@@ -1,5 +1,6 @@
 """The command `predict`: what trained networks answer for pictures, as a table, JSON or figure."""
 
+import itertools
 import json
 import os
 import sys
@@ -125,13 +126,13 @@ def _answers(
     previews = MOST_DRAWN if wanted.montage else 0
     found: list[Answer] = []
     for pictures in decode_sources(sources, predictor.options, previews, PREVIEW):
-        read = [picture for picture in pictures if picture.decoded]
-        pixels = [picture.decoded.pixels for picture in read if picture.decoded]
+        pixels = [picture.decoded.pixels for picture in pictures if picture.decoded]
         predictions = predictor.predict(np.stack(pixels)) if pixels else None
-        rows = {id(picture): row for row, picture in enumerate(read)}
-        for picture in pictures:
-            row = rows.get(id(picture))
-            found.append(Answer(picture) if row is None else Answer(picture, predictions, row))
+        rows = itertools.count()
+        found += [
+            Answer(picture, predictions, next(rows)) if picture.decoded else Answer(picture)
+            for picture in pictures
+        ]
         if len(sources) > len(pictures):
             display.progress("predicting", len(found), len(sources), plain=False)
     display.end_progress()

@@ -9,6 +9,7 @@ kernels from N(0, 2 / fan_out) (He et al. 2015, arXiv 1502.01852, equation 14). 
 convolutions, which only networks without norms have, start at zero.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar
@@ -95,19 +96,24 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks "0", "1", ... of the same width; the first has the stride."""
+    """Blocks "0", "1", ... of the same width; the first has the stride.
+
+    Attributes:
+        block: makes a block of layers, features, stride and name.
+    """
 
     layers: Layers
     blocks: int
     features: int
     stride: int
+    block: Callable[..., nn.Module] = Block
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Apply the blocks: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
-            x = Block(self.layers, self.features, stride, name=str(i))(x, train=train)
+            x = self.block(self.layers, self.features, stride, name=str(i))(x, train=train)
         return x
 
 

@@ -59,17 +59,17 @@ class Predictions:
         )
         return found
 
-    @property
+    @functools.cached_property
     def labels(self) -> np.ndarray:
         """The most probable class of each image, integers (N,)."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Its name, for each image."""
         return [self.classes[label] for label in self.labels]
 
-    @property
+    @functools.cached_property
     def confidence(self) -> np.ndarray:
         """Its probability, float64 (N,)."""
         return self.probabilities.max(axis=1)
@@ -79,7 +79,7 @@ class Predictions:
         """Energy score, float64 (N,): larger for images like the training images."""
         return energy(self.logits)
 
-    @property
+    @functools.cached_property
     def unlike(self) -> np.ndarray | None:
         """Whether an image is unlike the training images, bool (N,); None without a threshold.
 
@@ -89,12 +89,12 @@ class Predictions:
             return None
         return self.energy < self.fitted.threshold
 
-    @property
+    @functools.cached_property
     def votes(self) -> np.ndarray:
         """The class that each network alone answers, integers (networks, N)."""
         return self.logits.argmax(axis=2)
 
-    @property
+    @functools.cached_property
     def agree(self) -> np.ndarray:
         """Number of networks that alone give the answer, integers (N,)."""
         return (self.votes == self.labels).sum(axis=0)

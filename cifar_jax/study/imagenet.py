@@ -4,28 +4,30 @@ He et al. 2016 (arXiv 1512.03385), table 1. As in torchvision, the stride of a b
 its 3x3 convolution. Modules have torchvision's names, see `resnet`.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from cifar_jax.core.model import torch_init
 from cifar_jax.core.norms import wide
-from cifar_jax.core.resnet import Downsample, Layers, Stage
+from cifar_jax.core.resnet import Block, Downsample, Layers, Stage
 
 
 class Bottleneck(nn.Module):
     """Convolutions of 1x1, 3x3 and 1x1 with their norms, and the shortcut around them.
 
     Attributes:
-        inner: channels of the first two convolutions.
         features: output channels.
         stride: of the 3x3 convolution.
+        inner: channels of the first two convolutions.
     """
 
     layers: Layers
-    inner: int
     features: int
     stride: int
+    inner: int
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -41,25 +43,6 @@ class Bottleneck(nn.Module):
             project = Downsample(layers, self.features, self.stride, name="downsample")
             x = project(x, train=train)
         return nn.relu(y + x)
-
-
-class BottleneckStage(nn.Module):
-    """Bottlenecks "0", "1", ... of the same widths; the first has the stride."""
-
-    layers: Layers
-    blocks: int
-    inner: int
-    features: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Apply the blocks: (N, H, W, C) -> (N, H / stride, W / stride, features)."""
-        for i in range(self.blocks):
-            stride = self.stride if i == 0 else 1
-            block = Bottleneck(self.layers, self.inner, self.features, stride, name=str(i))
-            x = block(x, train=train)
-        return x
 
 
 class ImageNetResNet(nn.Module):
@@ -87,12 +70,8 @@ class ImageNetResNet(nn.Module):
         x = nn.relu(layers.normalise(self, "norm1", x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for i, (blocks, features) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
-            name, stride = f"layer{i}", min(i, 2)
-            stage: nn.Module = (
-                BottleneckStage(layers, blocks, self.inner[i - 1], features, stride, name=name)
-                if self.inner
-                else Stage(layers, blocks, features, stride, name=name)
-            )
+            block = partial(Bottleneck, inner=self.inner[i - 1]) if self.inner else Block
+            stage = Stage(layers, blocks, features, min(i, 2), block, name=f"layer{i}")
             x = stage(x, train=train)
         x = jnp.mean(wide(x), axis=(1, 2))
         return nn.Dense(self.num_classes, name="fc", **torch_init(x.shape[-1]))(x)
