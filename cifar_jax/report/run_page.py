@@ -29,7 +29,7 @@ from cifar_jax.report.page import (
     render_page,
 )
 from cifar_jax.report.section import NOTHING, Analysed
-from cifar_jax.report.study_figures import StudyFigure, missing_images
+from cifar_jax.report.study_figures import StudyFigure, missing_images, planned
 from cifar_jax.report.study_plots import curves, reliability
 from cifar_jax.report.tables import Table, protocol_table
 from cifar_jax.report.text import NONE, interval, percent
@@ -66,9 +66,7 @@ def run_figures(run: Run, images: Dataset | None) -> list[StudyFigure]:
     def entry(
         title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
     ) -> StudyFigure:
-        build = None if reason else lambda: draw(f"{title}: {where}")
-        stem = title.lower().replace(" ", "_")
-        return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
+        return planned(where, title.lower().replace(" ", "_"), title, caption, draw, reason)
 
     dropout = "The training values include augmentation and dropout."
     no_epoch = "" if run.results.history else "No epoch was finished."

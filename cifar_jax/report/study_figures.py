@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -64,6 +65,33 @@ class StudyFigure:
     reason: str = ""
 
 
+def planned(
+    where: str,
+    stem: str,
+    title: str,
+    caption: str,
+    draw: Callable[[str], Figure],
+    reason: str = "",
+) -> StudyFigure:
+    """Return a figure of a dataset.
+
+    Args:
+        where: name of the dataset, for caption and title.
+        stem, title, caption: see `StudyFigure`.
+        draw: draws the figure under a title.
+        reason: why it cannot be drawn, or "".
+    """
+    build = None if reason else partial(draw, f"{title}: {where}")
+    return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
+
+
+def with_images(
+    images: Dataset | None, draw: Callable[[Dataset, str], Figure]
+) -> Callable[[str], Figure]:
+    """Return a function that draws with images. `missing_images` says why it cannot."""
+    return lambda title: draw(images, title)  # type: ignore[arg-type]
+
+
 def missing_images(study: Study, images: Dataset | None) -> str:
     """Return why figures with images cannot be drawn, or ""."""
     if images is None:
@@ -94,20 +122,7 @@ def study_figures(
     data = study_config(study)["data"]
     device = summary["device"] or "an unknown device"
 
-    def entry(
-        stem: str, title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
-    ) -> StudyFigure:
-        return StudyFigure(
-            stem,
-            title,
-            f"{where}: {caption}",
-            None if reason else lambda: draw(f"{title}: {where}"),
-            reason,
-        )
-
-    def with_images(draw: Callable[[Dataset, str], Figure]) -> Callable[[str], Figure]:
-        return lambda title: draw(images, title)  # type: ignore[arg-type]
-
+    entry = partial(planned, where)
     difference = summary["paired"] or {}
     published = is_cifar10(study) and is_reports_pair(study)
     seed = f"seed {pairs[0][0].seed}" if pairs else ""
@@ -119,14 +134,14 @@ def study_figures(
             "01_samples",
             "One image a class",
             samples_caption(classes),
-            with_images(samples),
+            with_images(images, samples),
             no_images,
         ),
         entry(
             "02_class_counts",
             "Class counts",
             counts_caption(classes),
-            with_images(lambda found, title: class_counts(found, data, title)),
+            with_images(images, lambda found, title: class_counts(found, data, title)),
             no_images,
         ),
         entry(
@@ -171,7 +186,7 @@ def study_figures(
             f"with {seed}, {b} gets {gained:,} test images right that {a} gets wrong, and "
             f"{lost:,} wrong that {a} gets right. Up to {MOST_OF_EACH} of each are shown, spread "
             "over the classes. Images on which this is true for most seeds come first.",
-            with_images(lambda found, title: disagreement_images(study, found, title)),
+            with_images(images, lambda found, title: disagreement_images(study, found, title)),
             no_pair or no_images,
         ),
         entry(

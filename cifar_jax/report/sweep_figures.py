@@ -1,7 +1,7 @@
 """Draw the figures of a study with a swept setting."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from cifar_jax.report.drawing import (
 )
 from cifar_jax.report.image_plots import samples, samples_caption
 from cifar_jax.report.naming import dataset_name, listed, study_config
-from cifar_jax.report.study_figures import StudyFigure, missing_images
+from cifar_jax.report.study_figures import StudyFigure, missing_images, planned, with_images
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.values import Value
@@ -287,21 +287,13 @@ def sweep_figures(
     device = summary["device"] or "an unknown device"
     data = study_config(first)["data"]
 
-    def entry(
-        stem: str, title: str, caption: str, draw: Callable[[str], Figure], reason: str = ""
-    ) -> StudyFigure:
-        build = None if reason else partial(draw, f"{title}: {where}")
-        return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
-
-    def with_images(draw: Callable[[Dataset, str], Figure]) -> Callable[[str], Figure]:
-        return lambda title: draw(images, title)  # type: ignore[arg-type]
-
+    entry = partial(planned, where)
     counted = [
         entry(
             "02_class_counts",
             "Class counts",
             counts_caption(first.dataset.classes),
-            with_images(lambda found, title: class_counts(found, data, title)),
+            with_images(images, lambda found, title: class_counts(found, data, title)),
             no_images,
         )
     ]
@@ -310,7 +302,7 @@ def sweep_figures(
             "01_samples",
             "One image a class",
             samples_caption(first.dataset.classes),
-            with_images(samples),
+            with_images(images, samples),
             no_images,
         ),
         *([] if "data." in study.sweep.field else counted),
