@@ -61,8 +61,9 @@ def run(argv: list[str]) -> int:
         import jax
 
         note("cifar_jax.commands.train", {"open_data": "split images", "_show": "print and draw"})
+        note("cifar_jax.runner.starts", {"first_state": "initial values"})
         training = "cifar_jax.runner.training"
-        note(training, {"first_state": "initial values", "stack_runs": "initial values"})
+        note(training, {"stack_runs": "initial values"})
         note(training, {"evaluate": "evaluate", "finish": "write results"})
         note("cifar_jax.libraries", {"import_late": "import the others"})
         note("cifar_jax.runner.hooks", {"Saves.save": "save a checkpoint"})

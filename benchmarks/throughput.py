@@ -43,11 +43,11 @@ from benchmarks import _roofline
 from benchmarks._cli import add_precision, make_parser, parse, positive
 from benchmarks._problem import CLASSES, Problem, forward_flops, make_problem, training_flops
 from benchmarks._timing import Timing, show_progress, table, time_interleaved, write_json
-from cifar_jax.core.train import TrainState, epoch_order, train_step
+from cifar_jax.core.train import TrainState, epoch_order, predict, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
 from cifar_jax.kernels import fast, jit
-from cifar_jax.runner.programs import compile_device_epoch, compile_predict, compile_stream_epoch
+from cifar_jax.runner.programs import compile_device_epoch, compile_stream_epoch
 
 NO_JIT_STEPS = 2
 
@@ -152,8 +152,8 @@ def evaluation_candidates(problem: Problem) -> Candidates:
     """Return our evaluation of the training images."""
     images = problem.data.train_images
     state = problem.state()
-    predict = compile_predict(problem.experiment, state, images)
-    return {"predict": Candidate(partial(predict, state, images), len(images))}
+    compiled = jit(partial(predict, problem.experiment)).lower(state, images).compile()
+    return {"predict": Candidate(partial(compiled, state, images), len(images))}
 
 
 def set_torch_precision(tf32: bool) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
+from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.group import EPOCH, Group, Run
-from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries
+from cifar_jax.runner.programs import CompiledEpoch
 
 
 def group_of(

@@ -24,10 +24,11 @@ from cifar_jax.library.predictor import Predictor, runs_predictor
 from cifar_jax.library.progress import progress_bar
 from cifar_jax.names import IN_PYTHON
 from cifar_jax.runner import outcome
+from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.ending import common_fields
 from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import EPOCH, Group, Run, from_rows
-from cifar_jax.runner.programs import Boundary, boundaries, first_state, stack_runs
+from cifar_jax.runner.programs import first_state, stack_runs
 from cifar_jax.runner.results import Diverged, DivergedAt, Results, Training
 from cifar_jax.runner.session import compiled_epoch
 from cifar_jax.study.definition import described

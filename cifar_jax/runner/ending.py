@@ -10,11 +10,12 @@ from msgspec import structs
 from cifar_jax.core.train import TrainState
 from cifar_jax.device import peak_device_memory_bytes, peak_memory_bytes
 from cifar_jax.runner import outcome, provenance
+from cifar_jax.runner.boundaries import Boundary
 from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import Divergence, Group
 from cifar_jax.runner.hooks import Saves
 from cifar_jax.runner.nonfinite import replay
-from cifar_jax.runner.programs import Boundary, unstack_run
+from cifar_jax.runner.programs import unstack_run
 from cifar_jax.runner.results import Diverged, DivergedAt, Finished
 from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import in_thread

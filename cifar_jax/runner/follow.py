@@ -3,11 +3,11 @@
 import numpy as np
 
 from cifar_jax.runner import outcome
+from cifar_jax.runner.boundaries import boundaries
 from cifar_jax.runner.ending import common_fields
 from cifar_jax.runner.evaluation import evaluate_logits
 from cifar_jax.runner.group import Group
 from cifar_jax.runner.hooks import Interrupted, is_stop
-from cifar_jax.runner.programs import boundaries
 from cifar_jax.runner.results import DivergedAt, Results
 from cifar_jax.runner.session import Session
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread

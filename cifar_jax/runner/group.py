@@ -16,9 +16,10 @@ from cifar_jax.config.settings import Config
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment
 from cifar_jax.kernels import FastModel
+from cifar_jax.runner.boundaries import Boundary
 from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.locate import run_name, study_of
-from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.programs import CompiledEpoch
 from cifar_jax.runner.results import EpochRow, GroupRecord, RunRecord, Spent, Training, Unfinished
 
 # One epoch of a run's history, see `results.EpochRow`. `seconds` is the time that the compiled

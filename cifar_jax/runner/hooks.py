@@ -14,11 +14,11 @@ from msgspec import structs
 
 from cifar_jax.errors import MachineError, counted
 from cifar_jax.names import CHECKPOINTS, METRICS, TENSORBOARD
+from cifar_jax.runner.boundaries import Boundary
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display, epoch_line
 from cifar_jax.runner.group import Divergence, Group, position_of
 from cifar_jax.runner.processes import of_any
-from cifar_jax.runner.programs import Boundary
 from cifar_jax.runner.remaining import Remaining
 from cifar_jax.runner.results import EpochRow
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status

@@ -1,11 +1,9 @@
 """Train a group of runs: start or resume, compile, train, evaluate, write the results."""
 
 import contextlib
-import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,13 +15,12 @@ from cifar_jax.config.checks import check_batches
 from cifar_jax.core.train import init_state
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
-from cifar_jax.runner import pretrained, provenance
 from cifar_jax.runner.background import Background
+from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.checkpoint import Checkpoints
-from cifar_jax.runner.console import Display
-from cifar_jax.runner.devices import describe, spread
+from cifar_jax.runner.devices import spread
 from cifar_jax.runner.directory import holds_run, make_directory
-from cifar_jax.runner.ending import count_parameters, evaluate, finish, report_divergence
+from cifar_jax.runner.ending import evaluate, finish, report_divergence
 from cifar_jax.runner.follow import follow
 from cifar_jax.runner.group import Divergence, Group, Run, from_rows, position_of
 from cifar_jax.runner.hooks import (
@@ -38,13 +35,14 @@ from cifar_jax.runner.hooks import (
     TensorBoard,
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
-from cifar_jax.runner.processes import is_first, of_any, of_first
-from cifar_jax.runner.programs import Boundary, CompiledEpoch, boundaries, first_state, stack_runs
+from cifar_jax.runner.processes import is_first
+from cifar_jax.runner.programs import CompiledEpoch, stack_runs
 from cifar_jax.runner.remaining import Planned, Remaining
-from cifar_jax.runner.results import Origin, Results, Spent, Training
-from cifar_jax.runner.resume import Start, progress_text, resume_run
+from cifar_jax.runner.results import Results, Spent, Training
+from cifar_jax.runner.resume import Start
 from cifar_jax.runner.session import Session, compiled_epoch
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
+from cifar_jax.runner.starts import find_starts, say_starts
 from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines, write_text
 
@@ -97,8 +95,8 @@ def train_group(
         remaining = Remaining([only], session.prepared.evaluation, DRAWING)
     remaining.begin()
     begun = time.perf_counter()
-    starts = _starts(session, runs)
-    _say_starts(session, runs, starts)
+    starts = find_starts(session, runs)
+    say_starts(session, runs, starts)
     group = _compile(session, runs, starts, begun)
     meanwhile()
     if not is_first():
@@ -118,92 +116,6 @@ def train_group(
     finally:
         session.display.end_progress()
     return [written[i] for i in range(len(runs))]
-
-
-def _starts(session: Session, runs: Sequence[Run]) -> list[Start]:
-    """Return the start of each run."""
-    with contextlib.ExitStack() as stack:
-
-        @functools.cache
-        def open_checkpoints(directory: Path) -> Checkpoints:
-            return stack.enter_context(contextlib.closing(Checkpoints(directory, create=False)))
-
-        starts = [_start(session, run, open_checkpoints) for run in runs]
-    steps = int(starts[0].state.step)
-    if of_any(of_first(steps) != steps):
-        raise UserError(
-            f"--workdir {runs[0].workdir}: the processes see different checkpoints in it; give a "
-            "directory that all of them share"
-        )
-    return starts
-
-
-def _start(session: Session, run: Run, open_checkpoints: Callable[[Path], Checkpoints]) -> Start:
-    """Return the start of a run: its newest checkpoint, or new initial values."""
-    dataset, config = session.prepared.dataset, run.config
-    shape, seen = dataset.train_images.shape[1:], run.experiment.init_images
-    images = session.prepared.first_images(seen)
-    state = first_state(run.experiment, config.training.seed, shape, images)
-    if session.resume:
-        found = resume_run(state, run, dataset.fingerprint, open_checkpoints)
-        if found is not None:
-            return found
-    source = pretrained.source_path(config)
-    if source is None:
-        return Start(state, (), 0.0)
-    opened = pretrained.open_source(source)
-    state, origin = pretrained.start_from(opened, config, state, dataset.classes)
-    return Start(state, (), 0.0, origin)
-
-
-def _say_starts(session: Session, runs: Sequence[Run], starts: Sequence[Start]) -> None:
-    """Print data, model and device, and where each run resumes."""
-    prepared, display, computing = session.prepared, session.display, session.computing
-    first = starts[0]
-    parameters = count_parameters(first.state)
-    if not runs[0].label:
-        if not (first.history or first.unfinished):
-            _say_origin(first.origin, display)
-        display.say(
-            f"{prepared.dataset.name}: {len(prepared.train_rows):,} training, "
-            f"{len(prepared.val_rows):,} validation, {len(prepared.dataset.test_labels):,} test "
-            f"images; {_network(runs[0])}, {parameters:,} parameters; "
-            f"{provenance.describe_device(session.device.device_kind, session.device.platform)}"
-        )
-        if session.mesh:
-            state = jax.tree.map(jax.numpy.asarray, (first.state.params, first.state.opt_state))
-            display.say(describe(session.mesh, (prepared.data, state)))
-    for start, run in zip(starts, runs, strict=True):
-        if start.damaged:
-            display.say(f"{start.damaged[0]}; resuming from the one before")
-        if start.history or start.unfinished:
-            done = progress_text(start.history, start.unfinished)
-            display.say(f"resuming {run.workdir} after {done}")
-        if start.computed_on and computing != start.computed_on[-1]:
-            display.say(
-                f"begun on {start.computed_on[-1]}, resuming on {computing}: the last bits may "
-                "differ from an uninterrupted run"
-            )
-
-
-def _network(run: Run) -> str:
-    """Return the network of a run in words."""
-    file = run.config.experiment
-    if file.file is not None:
-        return f"arm {file.arm} of {file.file}, {run.model_name}"
-    return f"{run.model_name}, norm {run.config.model.norm}"
-
-
-def _say_origin(origin: Origin | None, display: Display) -> None:
-    """Print the source of the initial values, and a line for each tensor that was not taken."""
-    if origin is None:
-        return
-    display.say(
-        f"starting from {origin.source} (digest {origin.digest[:12]}): "
-        f"{origin.parameters_taken:,} parameters and statistics taken"
-    )
-    for line in origin.left:
-        display.say(f"  {line}")
 
 
 def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start], begun: float) -> Group:

@@ -28,7 +28,8 @@ from runs import (
 from cifar_jax.errors import UserError, counted
 from cifar_jax.main import main
 from cifar_jax.runner import resume, training
-from cifar_jax.runner.programs import CompiledEpoch, boundaries
+from cifar_jax.runner.boundaries import boundaries
+from cifar_jax.runner.programs import CompiledEpoch
 from cifar_jax.runner.results import Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
 

@@ -19,6 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
 from cifar_jax.errors import MachineError
+from cifar_jax.runner.boundaries import Boundary
 from cifar_jax.runner.checkpoint_files import Position
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.group import EPOCH, Divergence, Group, Run, from_rows, to_rows
@@ -32,7 +33,7 @@ from cifar_jax.runner.hooks import (
     Stops,
     TensorBoard,
 )
-from cifar_jax.runner.programs import Boundary, CompiledEpoch
+from cifar_jax.runner.programs import CompiledEpoch
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated

@@ -23,13 +23,11 @@ from cifar_jax.core.train import (
     run_epoch,
 )
 from cifar_jax.kernels import jit
+from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.programs import (
-    Boundary,
     CompiledEpoch,
     HostData,
-    boundaries,
     compile_device_epoch,
-    compile_predict,
     compile_stream_epoch,
     stack_runs,
     unstack_run,
@@ -273,7 +271,7 @@ def test_predictions_are_those_of_predict(n: int) -> None:
     """The program of an epoch's end takes 12 images a call. It predicts what `evaluate` does."""
     experiment, state, images = experiment_of("batch"), start("batch"), noise().train_images[:n]
     found = compiled("batch", "device").predict(HYPER, state, np.asarray(images))
-    alone = np.asarray(compile_predict(experiment, state, images)(state, images))
+    alone = np.asarray(jit(functools.partial(predict, experiment))(state, images))
     np.testing.assert_allclose(alone, predict(experiment, state, images), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-7)
     assert found.shape == (n, 10)
