@@ -45,6 +45,7 @@ from cifar_jax.core.train import Data, Experiment, count_correct, predict, train
 from cifar_jax.data.dataset import Dataset, load
 from cifar_jax.errors import one_line
 from cifar_jax.kernels import fast, jit
+from cifar_jax.study.statistics import estimate
 
 TARGET = 0.94
 MODES = ("eager", "default", "reduce-overhead", "max-autotune")
@@ -71,7 +72,10 @@ def recipe(args: argparse.Namespace, classes: int) -> tuple[Experiment, Hyper]:
     """Return the recipe. A narrow network has smaller rates, as its channels weigh more."""
     widths = tuple(args.widths)
     share = widths[-1] / 256
-    optimizer = airbench94.AirOptimizer(bias_rate=0.053 * share, head_rate=0.67 * share)
+    usual = airbench94.AirOptimizer()
+    optimizer = dataclasses.replace(
+        usual, bias_rate=usual.bias_rate * share, head_rate=usual.head_rate * share
+    )
     model: Any = airbench94.AirNet(widths=widths, classes=classes)
     experiment = dataclasses.replace(
         airbench94.RECIPE,
@@ -239,10 +243,7 @@ def measure(args: argparse.Namespace, data: Dataset) -> dict[str, Any]:
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the mean and the ends of its 95 % t interval."""
     mean = float(np.mean(values))
-    if len(values) < 2 or not np.std(values):
-        return mean, mean, mean
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
-    return mean, float(low), float(high)
+    return mean, *(estimate(values).interval or (mean, mean))
 
 
 def summarise(results: dict[str, Any]) -> list[list[str]]:

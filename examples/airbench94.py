@@ -9,9 +9,9 @@ arXiv 2404.00498 describes its tricks). It reaches 94 % on CIFAR-10 in 8 epochs.
 lists the tricks, and `airbench94_ablation.py` turns each of them off.
 
 Many fields of an `Experiment` work together here. A layer starts from the first training images
-(`init_images`), an augmentation knows the epoch, groups of parameters have optimisers of their
-own, and the model averages several views of a test image. On a CPU it computes in float32, which
-is faster there than bfloat16.
+(`init_images`). An augmentation knows the epoch. Groups of parameters have optimisers of their
+own. The model averages several views of a test image. On a CPU it computes in float32, which is
+faster there than bfloat16.
 """
 
 from collections.abc import Callable

@@ -21,6 +21,8 @@ import cifar_jax as cj
 WIDTHS = (64, 256, 256)
 # Each channel of a narrow network weighs more in the logits, so its rates are smaller.
 SHARE = WIDTHS[-1] / 256
+BIAS_RATE = airbench94.AirOptimizer.bias_rate * SHARE
+HEAD_RATE = airbench94.AirOptimizer.head_rate * SHARE
 
 
 def model(**changes):
@@ -28,7 +30,7 @@ def model(**changes):
 
 
 def optimizer(**changes):
-    rates = {"bias_rate": 0.053 * SHARE, "head_rate": 0.67 * SHARE}
+    rates = {"bias_rate": BIAS_RATE, "head_rate": HEAD_RATE}
     return airbench94.AirOptimizer(**{**rates, **changes})
 
 
@@ -49,7 +51,7 @@ def inputs(*augment):
 
 FULL = replace(RECIPE, model=model(), optimizer=optimizer())
 SGD = cj.Hyper(0.0015, weight_decay=HYPER.weight_decay)
-EQUAL = optimizer(bias_rate=0.053 / 64 * SHARE)
+EQUAL = optimizer(bias_rate=BIAS_RATE / 64)
 
 without = {
     "whitening": replace(FULL, model=model(whitened=False)),

@@ -26,6 +26,7 @@ DECAY = 0.99  # of the running mean of the parameters, and of BatchNorm's statis
 DTYPE = "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
+# The code of `ema.py`. A study keeps a copy of this file, not of what it imports.
 class WithMean(NamedTuple):
     sgd: optax.OptState
     mean: optax.Params

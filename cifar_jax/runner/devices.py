@@ -81,12 +81,21 @@ def describe(mesh: Mesh, copied: Any) -> str:
     runs, data = mesh.shape[RUNS], mesh.shape[DATA]
     if runs > 1:
         return f"{runs} devices train different runs; each has all images, {size:,.0f} MiB"
-    processes = jax.process_count()
-    where = f" of {processes} processes" if processes > 1 else ""
     return (
-        f"{data} devices{where} train one run and divide each batch; each has all images, network "
+        f"{_in_words(data)} train one run and divide each batch; each has all images, network "
         f"and optimiser, {size:,.0f} MiB"
     )
+
+
+def describe_division(mesh: Mesh | None) -> str:
+    """Say which devices divide each batch, or return "" if a batch is on one device."""
+    devices = mesh.shape[DATA] if mesh else 1
+    return f"{_in_words(devices)} divide each batch" if devices > 1 else ""
+
+
+def _in_words(devices: int) -> str:
+    processes = jax.process_count()
+    return f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
 def mesh_of(array: Any) -> Mesh | None:
@@ -184,13 +193,9 @@ def own_share(mesh: Mesh | None, size: int) -> slice:
     sharding = batch_sharding(mesh, size)
     if sharding is None:
         return slice(0, size)
-    parts = [index[0].indices(size) for index in _indices(sharding, size)]
+    found: Any = sharding.addressable_devices_indices_map((size,)).values()
+    parts = [index[0].indices(size) for index in found]
     return slice(min(part[0] for part in parts), max(part[1] for part in parts))
-
-
-def _indices(sharding: NamedSharding, size: int) -> list[Any]:
-    """Return the part of a batch on each device of this process."""
-    return list(sharding.addressable_devices_indices_map((size,)).values())
 
 
 def of_shares(shares: tuple[np.ndarray, ...], mesh: Mesh | None, size: int) -> tuple[Any, ...]:

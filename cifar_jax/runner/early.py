@@ -20,12 +20,12 @@ def open_named(data: DataConfig, progress: Progress = silent) -> Dataset:
         data_dir=data.data_dir,
         classes=data.classes,
         options=FolderOptions(
-            data.resize,
-            data.test_split,
-            data.white_level,
-            data.image_size or FolderOptions.size,
-            data.val_split,
-            data.pipeline == "stream",
+            resize=data.resize,
+            test_split=data.test_split,
+            white_level=data.white_level,
+            size=data.image_size or FolderOptions.size,
+            val_split=data.val_split,
+            stream=data.pipeline == "stream",
         ),
         progress=progress,
     )

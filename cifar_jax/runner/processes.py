@@ -169,14 +169,16 @@ class _Watch:
 
     def leave(self) -> None:
         """Wait until the others have also ended their work. The first process is the last."""
-        if not is_first():
-            self._lines[0].send("bye")
-        deadline = time.monotonic() + END
-        for line in self._lines:
-            line.ended.wait(max(0.0, deadline - time.monotonic()) if is_first() else None)
         if is_first():
+            deadline = time.monotonic() + END
+            for line in self._lines:
+                line.ended.wait(max(0.0, deadline - time.monotonic()))
             for line in self._lines:
                 line.send("bye")
+        else:
+            (first,) = self._lines
+            first.send("bye")
+            first.ended.wait()
         self._over.set()
 
 

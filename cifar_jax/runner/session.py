@@ -13,7 +13,7 @@ from cifar_jax.kernels import slow_layers
 from cifar_jax.runner import provenance
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.devices import DATA, mesh_of
+from cifar_jax.runner.devices import describe_division, mesh_of
 from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.programs import (
     CompiledEpoch,
@@ -75,10 +75,7 @@ class Session:
     def computing(self) -> str:
         """The devices and versions in words, see `provenance.describe_computing`."""
         found = provenance.describe_computing(self.device.device_kind, self.device.platform)
-        parts = self.mesh.shape[DATA] if self.mesh else 1
-        processes = jax.process_count()
-        where = f" of {processes} processes" if processes > 1 else ""
-        return found + (f", {parts} devices{where} divide each batch" if parts > 1 else "")
+        return ", ".join(filter(None, [found, describe_division(self.mesh)]))
 
 
 def compiled_epoch(

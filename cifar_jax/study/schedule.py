@@ -69,8 +69,8 @@ def seed_parallelism(config: Config, platform: str, devices: int = 1) -> int:
     """Return the largest number of runs to train together.
 
     On a CPU one run uses all cores, and several would share its cache. One small CNN leaves most
-    of an accelerator idle, so there all runs train together, or as many as `forms.json` has the
-    least time a run for. Several devices train several times as many.
+    of an accelerator idle. There all runs train together, or as many as take the least time a run
+    by `forms.json`. Several devices train several times as many.
 
     Args:
         platform: JAX's name of the backend.
