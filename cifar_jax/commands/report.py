@@ -6,11 +6,11 @@ from cifar_jax.analysis.sections import read_sections
 from cifar_jax.commands.demo import make_demo
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError, counted
-from cifar_jax.names import METRICS, STUDY
+from cifar_jax.names import METRICS
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.run_page import as_study, write_run_page
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.directory import holds_run, lock_directory
+from cifar_jax.runner.directory import holds_run, holds_study, lock_directory
 from cifar_jax.runner.moved import Moved, find_images
 from cifar_jax.runner.results import Finished
 from cifar_jax.study.collect import Run, read_ended
@@ -27,7 +27,7 @@ def is_run(workdir: Path, flag: str = "--workdir") -> bool:
     Raises:
         UserError: it holds neither.
     """
-    if (workdir / STUDY).exists() or any(workdir.glob("*/seed*")):
+    if holds_study(workdir):
         return False
     if not holds_run(workdir):
         raise UserError(f"{flag} {workdir}: holds neither a study nor a run")

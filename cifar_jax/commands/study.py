@@ -48,6 +48,11 @@ from cifar_jax.study.schedule import (
 )
 from cifar_jax.study.values import set_values
 
+# Seconds that the report of a study takes on a slow machine, for the estimate of the time left.
+DRAWING = 5.0
+# Seconds that a share waits for the others to begin, or to write the report.
+LONGEST_BEGIN = 600.0
+
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
     """Check each arm's network, precision, layers and batches, before anything is written."""
@@ -65,12 +70,6 @@ def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | 
         elif (arm.name, experiment, n_train) not in traced:
             check_arm(file, config, Problem(shape, classes, n_train))
             traced.add((arm.name, experiment, n_train))
-
-
-# Seconds that the report of a study takes on a slow machine, for the estimate of the time left.
-DRAWING = 5.0
-# Seconds that a share waits for the others to begin, or to write the report.
-LONGEST_BEGIN = 600.0
 
 
 def study_run(

@@ -8,12 +8,17 @@ from pathlib import Path
 from cifar_jax.errors import UserError
 from cifar_jax.failures import FULL
 from cifar_jax.lock import locked
-from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS, RESULTS
+from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS, RESULTS, STUDY
 
 
 def holds_run(workdir: Path) -> bool:
     """Return whether a directory holds a run, finished or not."""
     return any((workdir / name).exists() for name in (CONFIG, METRICS, RESULTS, CHECKPOINTS))
+
+
+def holds_study(workdir: Path) -> bool:
+    """Return whether a directory holds a study, or runs of one that lost its plan."""
+    return (workdir / STUDY).exists() or any(workdir.glob("*/seed*"))
 
 
 def check_workdir(workdir: Path, resume: bool) -> None:

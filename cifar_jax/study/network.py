@@ -22,10 +22,9 @@ from cifar_jax.core.train import Experiment
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.kernels import FastModel, jit
-from cifar_jax.names import STUDY
 from cifar_jax.runner.checkpoint import Checkpoints
 from cifar_jax.runner.console import Display
-from cifar_jax.runner.directory import holds_run
+from cifar_jax.runner.directory import holds_run, holds_study
 from cifar_jax.runner.locate import find_checkpoints
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import open_dataset
@@ -202,7 +201,7 @@ def find_runs(directory: Path, arm: str | None = None, flag: str = "--run") -> l
     Raises:
         UserError: there is neither, no such arm, or no finished run.
     """
-    if not (directory / STUDY).exists() and not any(directory.glob("*/seed*")):
+    if not holds_study(directory):
         if not holds_run(directory):
             raise UserError(f"{flag} {directory}: holds neither a run nor a study")
         if arm is not None:
