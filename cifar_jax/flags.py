@@ -13,6 +13,21 @@ from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
 PROGRAM = "cifar_jax"
+# How help shows the value of a setting that is text. For others the type says it.
+_FORMS = {
+    "dataset": "NAME|PATH",
+    "data_dir": "DIR",
+    "classes": "NAME,...",
+    "mean": "X,...",
+    "std": "X,...",
+    "milestones": "N,...",
+    "init_from": "DIR|FILE",
+    "freeze": "PATTERN,...",
+    "lr_multipliers": "PATTERN=X,...",
+    "arms": "NAME,...",
+    "sweep": "FIELD=VALUE,...",
+    "seed_parallelism": "N|auto",
+}
 
 
 def flag_of(section: str, name: str) -> str:
@@ -50,7 +65,8 @@ def add_config_flags(parser: argparse.ArgumentParser, without: Sequence[str]) ->
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
                 continue
             choices = field.metadata["choices"]
-            metavar = "|".join(choices) if choices else {int: "N", float: "X", str: "NAME"}[plain]
+            form = _FORMS.get(field.name) or {int: "N", float: "X", str: "NAME"}[plain]
+            metavar = "|".join(choices) if choices else form
             group.add_argument(
                 flag, type=_converter(kind, field.name, flag), metavar=metavar, **options
             )
@@ -115,7 +131,7 @@ def add_saving(parser: argparse.ArgumentParser) -> None:
         type=seconds("--checkpoint-every"),
         default=CHECKPOINT_EVERY,
         metavar="SECONDS",
-        help="time between two checkpoints (default: %(default)g); a kill loses the epochs since "
+        help="time between two checkpoints (default: %(default)g); a kill loses what came after "
         "the last one",
     )
     parser.add_argument(
@@ -142,7 +158,8 @@ def add_data_parallel(parser: argparse.ArgumentParser) -> None:
 def add_processes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "several processes",
-        "One a host, which train one run together. Slurm, Kubernetes and Cloud TPU need no flag.",
+        "Processes on several hosts, one on each, train one run together. Under Slurm, Kubernetes "
+        "and Cloud TPU, JAX sets these values.",
     )
     group.add_argument(
         "--coordinator",
@@ -161,8 +178,13 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_moved_data(parser: argparse.ArgumentParser) -> None:
+def add_moved_data(parser: argparse.ArgumentParser, of_file: str = "") -> None:
+    """Add the flags for images that were moved. `of_file` says what they are for a network file."""
     parser.add_argument(
-        "--dataset", metavar="NAME", help="where the images are now, if they were moved"
+        "--dataset",
+        metavar="NAME|PATH",
+        help=f"where the images are now, if they were moved{of_file}",
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is now, if it was moved")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where the published dataset is now, if it was moved"
+    )

@@ -32,8 +32,9 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def train_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} [train]",
-        description="Train the report's CNN on CIFAR-10, with or without Batch Normalization, "
-        "evaluate it, and save everything in a directory.",
+        description="Train one network, evaluate it on the test images, and write everything into "
+        "a directory. The defaults are those of a course report: a small CNN on CIFAR-10, without "
+        "Batch Normalization.",
         epilog="Other commands: study, report, evaluate, predict, analyse, export, seeds, compare, "
         "init (each has its own --help).",
     )
@@ -68,8 +69,8 @@ def study_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} study",
         description="Train every arm with every seed, paired, and write the report with its "
-        "statistics. An arm is a norm, or an experiment of FILE; with --sweep, it is one at one "
-        "value of the setting. The same command continues an interrupted study.",
+        "statistics. An arm is a norm, or an experiment of FILE. With --sweep, each is trained at "
+        "each value of the setting. After a stop, the same command continues.",
     )
     add_file(parser)
     add_config_file(parser)
@@ -131,7 +132,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         ".safetensors file",
     )
     add_path(which, "--onnx", "FILE", "an ONNX file with one image input, run by ONNX Runtime")
-    add_moved_data(parser)
+    add_moved_data(parser, "; for a network file, the test images")
     add_device(parser)
     return parser
 
@@ -154,7 +155,7 @@ def predict_parser() -> argparse.ArgumentParser:
     add_path(
         parser,
         "--run",
-        "DIR",
+        "DIR|FILE",
         "directory of a run, or of a study, whose seeds form an ensemble; or a network file: "
         "a torchvision ResNet (.safetensors) or .onnx",
         required=True,
@@ -175,7 +176,7 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--traceback", action="store_true", help="print the traceback of an error in --file"
     )
-    add_moved_data(parser)
+    add_moved_data(parser, "; for a network file, the dataset that names its classes")
     add_device(parser)
     return parser
 
@@ -205,8 +206,8 @@ def analyse_parser() -> argparse.ArgumentParser:
         type=name_of("--unknown"),
         default=[],
         metavar="NAME|DIR",
-        help="images of none of the classes, for the part unknown: synthetic, cifar10, or a folder "
-        "of images, which may have any folders; may be given several times",
+        help="images of none of the classes, for the part unknown: a dataset such as svhn, or a "
+        "folder of images, subfolders included; may be given several times",
     )
     _add_shift(parser)
     _add_demo(parser)
@@ -309,7 +310,7 @@ def compare_parser() -> argparse.ArgumentParser:
         ("--metric", "column of the score"),
     ):
         parser.add_argument(
-            flag, type=name_of(flag), metavar="NAME", help=f"{what} (default: by its name)"
+            flag, type=name_of(flag), metavar="NAME", help=f"{what} (default: found by its name)"
         )
     parser.add_argument(
         "--control",

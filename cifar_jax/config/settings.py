@@ -108,7 +108,8 @@ class ModelConfig:
 
     name: str = field(
         "cnn",
-        "network: cnn is the report's; resnet: a residual network; plain: it without shortcuts",
+        "cnn: three convolutions and two dense layers; resnet: a residual network; plain: the same "
+        "without shortcuts",
         choices=MODELS,
         flag="model",
     )
