@@ -155,7 +155,7 @@ def picture(text: str) -> str:
     """Check the name of a picture: a file, a folder, or "-" for standard input."""
     if re.match("[A-Za-z][A-Za-z0-9+.-]*://", text):
         raise UserError(
-            f"IMAGE {shown(text)}: addresses are not fetched; download the picture, and give its "
+            f"IMAGE {shown(text)}: addresses are not fetched; download the image, and give its "
             "file, or - to read it from a pipe"
         )
     return text

@@ -235,7 +235,7 @@ def _predict(argv: list[str]) -> int:
     arguments = predict_parser().parse_args(argv)
     check_file(arguments)
     if arguments.images.count(STANDARD_INPUT) > 1:
-        raise UserError(f"IMAGE {STANDARD_INPUT}: is given twice; standard input is one picture")
+        raise UserError(f"IMAGE {STANDARD_INPUT}: is given twice; standard input is one image")
     prepare_jax(arguments)
     from cifar_jax.commands.predict import Source, Wanted, predict_run
 
@@ -245,7 +245,7 @@ def _predict(argv: list[str]) -> int:
     wanted = Wanted(arguments.top, arguments.json, arguments.montage)
     failed = predict_run(arguments.images, source, wanted)
     if failed:
-        text = f"{PROGRAM}: {counted(failed, 'picture')} could not be read"
+        text = f"{PROGRAM}: {counted(failed, 'image')} could not be read"
         print(text, file=sys.stderr)
     return EXIT_FAILED if failed else 0
 

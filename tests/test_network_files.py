@@ -124,8 +124,8 @@ def test_it_is_evaluated_and_predicts(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     argv = ["predict", str(folder / "test"), "--run", str(path), "--json"]
     assert main(argv) == 0
-    pictures = json.loads(capsys.readouterr().out)["pictures"]
-    right = sum(f"/{picture['answer']}/" in picture["picture"] for picture in pictures)
+    pictures = json.loads(capsys.readouterr().out)["images"]
+    right = sum(f"/{picture['answer']}/" in picture["image"] for picture in pictures)
     assert f"({right} of 15)" in said
     assert {picture["unlike_training"] for picture in pictures} == {None}
     save_file(made.tensors, path)
@@ -213,8 +213,8 @@ def test_an_onnx_file_is_evaluated_by_the_names_of_its_classes(folder, tmp_path,
     assert main(["evaluate", "--onnx", str(path), "--dataset", str(folder)]) == 0
     said = capsys.readouterr().out
     assert main(["predict", str(folder / "test"), "--run", str(path), "--json"]) == 0
-    pictures = json.loads(capsys.readouterr().out)["pictures"]
-    right = sum(f"/{picture['answer']}/" in picture["picture"] for picture in pictures)
+    pictures = json.loads(capsys.readouterr().out)["images"]
+    right = sum(f"/{picture['answer']}/" in picture["image"] for picture in pictures)
     assert f"({right} of 15)" in said
 
 

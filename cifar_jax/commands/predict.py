@@ -142,7 +142,7 @@ def _answers(
 def _table(answers: Sequence[Answer], predictor: Predictor, top: int) -> list[str]:
     """Return the lines of a table, and notes below it."""
     several = len(predictor.networks) > 1
-    heads = ["picture", "answer", *["next"] * (min(top, len(predictor.classes)) - 1)]
+    heads = ["image", "answer", *["next"] * (min(top, len(predictor.classes)) - 1)]
     rows = [[*heads, *(["seeds that agree"] if several else []), ""]]
     for answer in answers:
         name = printable(answer.picture.name)
@@ -185,7 +185,7 @@ def _explained(fitted: Fitted, answers: Sequence[Answer]) -> list[str]:
     unlike = sum(bool(answer.unlike) for answer in answers)
     if unlike:
         lines.append(
-            f"{counted(unlike, 'picture')} {UNLIKE}: a lower energy score than 95 % of the "
+            f"{counted(unlike, 'image')} {UNLIKE}: a lower energy score than 95 % of the "
             f"validation images (threshold {fitted.threshold:.2f}); do not rely on the answer"
         )
     return lines
@@ -204,7 +204,7 @@ def _to_json(answers: Sequence[Answer], predictor: Predictor, top: int) -> dict[
         "energy_threshold": fitted.threshold,
         "validation_images": fitted.images,
         "notes": list(predictor.notes),
-        "pictures": [_picture(answer, top) for answer in answers],
+        "images": [_picture(answer, top) for answer in answers],
     }
 
 
@@ -212,10 +212,10 @@ def _picture(answer: Answer, top: int) -> dict[str, Any]:
     """Return one answer as plain data."""
     picture, found, row = answer.picture, answer.predictions, answer.row
     if found is None or picture.decoded is None:
-        return {"picture": picture.name, "error": picture.error}
+        return {"image": picture.name, "error": picture.error}
     width, height = picture.decoded.size
     return {
-        "picture": picture.name,
+        "image": picture.name,
         "width": width,
         "height": height,
         "changes": sorted(picture.decoded.changes),
@@ -246,8 +246,8 @@ def _draw(path: Path, answers: Sequence[Answer], top: int) -> None:
         best = found.top(answer.row, min(top, 3))
         drawn.append(Answered(name, whole, decoded.pixels, best, agree, bool(answer.unlike)))
     if not drawn:
-        raise UserError(f"--montage {path}: no picture could be read, so there is no figure")
-    title = "The whole picture, what the network sees, and its answer"
+        raise UserError(f"--montage {path}: no image could be read, so there is no figure")
+    title = "The whole image, what the network sees, and its answer"
     if len(answers) > MOST_DRAWN:
-        title += f"; the first {MOST_DRAWN} of {len(answers):,} pictures"
+        title += f"; the first {MOST_DRAWN} of {len(answers):,} images"
     write_bytes(path, render(lambda: montage(drawn, title), "png")[0])

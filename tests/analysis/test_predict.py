@@ -45,9 +45,9 @@ def test_a_run_answers_as_it_did_in_its_test(study, capsys):
     found = answers(capsys, asked(study, study.images / "test", "--run", run, "--top", 2))
     assert found["classes"] == ["left", "right", "top"]
     logits = logits_of(run)
-    assert len(found["pictures"]) == len(logits) == 15
+    assert len(found["images"]) == len(logits) == 15
     scaled = special.softmax(logits.astype(float) / found["temperature"], axis=1)
-    for picture, row, own in zip(found["pictures"], scaled, logits, strict=True):
+    for picture, row, own in zip(found["images"], scaled, logits, strict=True):
         assert picture["answer"] == found["classes"][row.argmax()]
         np.testing.assert_allclose(picture["probabilities"], row, atol=1e-5)
         assert picture["confidence"] == max(picture["probabilities"])
@@ -68,12 +68,12 @@ def test_the_seeds_of_an_arm_are_an_ensemble(study, capsys):
     mean = np.mean([special.softmax(of, axis=1) for of in each], axis=0)
     power = mean ** (1 / found["temperature"])
     expected = power / power.sum(axis=1, keepdims=True)
-    for row, picture in enumerate(found["pictures"]):
+    for row, picture in enumerate(found["images"]):
         np.testing.assert_allclose(picture["probabilities"], expected[row], atol=1e-5)
         votes = [found["classes"][of[row].argmax()] for of in each]
         assert picture["answer_of_each_network"] == votes
         assert picture["networks_that_agree"] == votes.count(picture["answer"])
-    assert any(picture["disagreement_nats"] > 1e-4 for picture in found["pictures"])
+    assert any(picture["disagreement_nats"] > 1e-4 for picture in found["images"])
 
 
 def test_the_table_names_answers_and_agreement(study, capsys):
@@ -81,7 +81,7 @@ def test_the_table_names_answers_and_agreement(study, capsys):
     argv = asked(study, one, "--run", study.directory, "--arm", "wide")
     assert main(argv) == 0
     head, row, *notes = capsys.readouterr().out.splitlines()
-    assert head.split() == ["picture", "answer", "next", "next", "seeds", "that", "agree"]
+    assert head.split() == ["image", "answer", "next", "next", "seeds", "that", "agree"]
     assert row.startswith(f"{one}  ")
     assert row.count("%") == 3
     assert " of 2" in row
@@ -127,7 +127,7 @@ def test_what_was_fitted_is_kept_for_the_same_networks(study, capsys):
     picture, gone = study.images / "test" / "left" / "01.png", ("--dataset", "no_such_folder")
     lacking = answers(capsys, asked(study, picture, "--run", run, *gone))
     assert lacking["temperature"] is None
-    assert lacking["pictures"][0]["unlike_training"] is None
+    assert lacking["images"][0]["unlike_training"] is None
     assert "not calibrated" in lacking["notes"][0]
     first = answers(capsys, asked(study, picture, "--run", run))
     assert answers(capsys, asked(study, picture, "--run", run, *gone)) == first
@@ -152,7 +152,7 @@ def test_a_photograph_is_turned_cropped_and_resized(study, tmp_path, capsys):
     whole.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photo.png", exif=exif)
     seen.save(tmp_path / "seen.png")
     argv = asked(study, tmp_path / "photo.png", tmp_path / "seen.png", "--run", run)
-    photo, same = answers(capsys, argv)["pictures"]
+    photo, same = answers(capsys, argv)["images"]
     assert (photo["width"], photo["height"]) == (100, 60)
     assert photo["changes"] == ["cropped", "resized", "turned"]
     np.testing.assert_allclose(photo["probabilities"], same["probabilities"], atol=0.02)
@@ -166,13 +166,13 @@ def test_a_broken_file_is_a_line_and_the_others_are_answered(study, tmp_path, ca
     piped = SimpleNamespace(buffer=io.BytesIO(good.read_bytes()))
     monkeypatch.setattr(sys, "stdin", piped)
     names = [broken, good, "-", tmp_path / "absent.png", empty]
-    found = answers(capsys, asked(study, *names, "--run", run), status=1)["pictures"]
+    found = answers(capsys, asked(study, *names, "--run", run), status=1)["images"]
     assert ["error" in picture for picture in found] == [True, False, False, True, True]
     assert found[1]["probabilities"] == found[2]["probabilities"]
     assert main(asked(study, broken, good, "--run", run)) == 1
     written = capsys.readouterr()
     assert "cannot be read" in written.out.splitlines()[1]
-    assert written.err.splitlines()[-1] == "cifar_jax: 1 picture could not be read"
+    assert written.err.splitlines()[-1] == "cifar_jax: 1 image could not be read"
 
 
 def test_a_montage_has_a_cell_for_each_picture(study, tmp_path):
