@@ -16,7 +16,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -29,7 +32,7 @@ AXES = {
     "batch": "images a step",
     "seeds": "seeds trained together",
     "images": "training images",
-    "width": "channels of the first convolution",
+    "width": "first channels",
 }
 
 
@@ -99,21 +102,22 @@ def points(args: argparse.Namespace) -> dict[str, list[Point]]:
     }
 
 
-def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
+def draw(curves: dict[str, list[dict[str, Any]]], title: str) -> "Figure":
     """Draw time of an epoch, images a second, and memory, against each quantity.
 
     A dashed line is proportional to the quantity.
     """
-    os.environ["MPLBACKEND"] = "agg"  # Jupyter sets another backend for its children.
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
+
+    from cifar_jax.report.drawing import GREY, PALETTE
 
     quantities = {
         "seconds an epoch": lambda m: m["seconds"]["median"],
         "images/s": lambda m: m["images/s"],
         "peak resident MiB": lambda m: m["peak resident MiB"],
     }
-    figure = Figure(figsize=(max(3 * len(curves), 5), 7.5))
+    figure = Figure(figsize=(max(2.6 * len(curves), 5), 7))
     axes = figure.subplots(len(quantities), len(curves), squeeze=False, sharex="col")
     figure.suptitle(title)
     for column, (name, curve) in enumerate(curves.items()):
@@ -122,10 +126,10 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
         for row, (label, value) in enumerate(quantities.items()):
             panel = axes[row, column]
             ys = [value(entry) for entry in whole]
-            panel.plot(xs, ys, "o-", color="#0072b2")
+            panel.plot(xs, ys, "o-", color=PALETTE[0])
             if row == 0 and whole:
                 proportional = [ys[0] * x / xs[0] for x in xs]
-                panel.plot(xs, proportional, "--", color="#777777", label="in proportion")
+                panel.plot(xs, proportional, "--", color=GREY, label="in proportion")
                 panel.set_yscale("log")
                 panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 panel.yaxis.set_major_formatter("{x:g}")
@@ -134,13 +138,11 @@ def draw(curves: dict[str, list[dict[str, Any]]], title: str, path: Path) -> Non
             panel.set_xscale("log", base=2)
             panel.set_xticks(xs, [f"{x:,}" for x in xs])
             panel.minorticks_off()
-            panel.grid(alpha=0.3)
             if column == 0:
                 panel.set_ylabel(label)
         axes[-1, column].set_xlabel(AXES[name])
     axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    return figure
 
 
 def _device() -> str:
@@ -200,6 +202,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     from benchmarks._timing import show_progress, table, write_json
+    from cifar_jax.report.drawing import render
+    from cifar_jax.storage import write_bytes
 
     curves: dict[str, list[dict[str, Any]]] = {}
     for name, curve in points(args).items():
@@ -217,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.output, {"settings": settings, **curves})
     varied = f"where not varied: batch {args.batch}, 1 seed, {args.steps} steps, width 32"
     title = f"CNN, norm {args.norm}, {_device()}; {varied}"
-    draw(curves, title, args.output.with_suffix(".png"))
+    (png,) = render(lambda: draw(curves, title), "png")
+    write_bytes(args.output.with_suffix(".png"), png)
     print(f"written: {args.output} and {args.output.with_suffix('.png').name}")
 
 

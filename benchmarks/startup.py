@@ -32,6 +32,8 @@ if not __package__:
 
 from benchmarks._cli import make_parser, parse, positive
 from benchmarks._timing import Timing, show_progress, summary, table, write_json
+from cifar_jax.report.drawing import PALETTE, render
+from cifar_jax.storage import write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILED = "compiled in"
@@ -111,27 +113,26 @@ def measure_parts(arguments: list[str], cache: Path) -> list[Part]:
     return [(name, begin, end) for name, begin, end in json.loads(done.stdout.splitlines()[-1])]
 
 
-def draw_timelines(timelines: dict[str, list[Part]], path: Path) -> None:
+def draw_timelines(timelines: dict[str, list[Part]]) -> Figure:
     """Draw a bar for each part of each timeline, in the order of their beginnings."""
-    figure = Figure(figsize=(9, 9), layout="constrained")
+    figure = Figure(figsize=(8, 9))
     panels = figure.subplots(len(timelines), 1, squeeze=False)[:, 0]
     for axes, (name, parts) in zip(panels, timelines.items(), strict=True):
         *parts, (_, end, _) = sorted(parts, key=lambda part: part[1])
         names = list(dict.fromkeys(part for part, _, _ in parts))
         for part, begin, stop in parts:
             width = max(stop - begin, 0.003 * end)
-            axes.barh(names.index(part), width, left=begin, color="#0072B2")
+            axes.barh(names.index(part), width, left=begin, color=PALETTE[0])
         for row, part in enumerate(names):
             seconds = sum(stop - begin for other, begin, stop in parts if other == part)
             last = max(stop for other, _, stop in parts if other == part)
-            axes.text(last + 0.006 * end, row, f"{seconds:.2f} s", va="center", fontsize=8)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.08 * end))
+            axes.text(last + 0.006 * end, row, f"{seconds:.2f} s", va="center")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.1 * end))
         axes.set_xlabel("seconds after the command")
-        axes.set_title(f"{name}: {end:.1f} s", loc="left", fontsize=10)
-        axes.grid(axis="x", alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+        axes.set_title(f"{name}: {end:.1f} s")
+        axes.grid(axis="y", visible=False)
+    return figure
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Timing], dict[str, list[Part]]]:
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = {name: timing._asdict() for name, timing in measured.items()}
     write_json(args.output, {"seconds": seconds, "timelines": timelines})
     picture = args.output.with_suffix(".png")
-    draw_timelines(timelines, picture)
+    write_bytes(picture, render(lambda: draw_timelines(timelines), "png")[0])
     print(f"written: {args.output}, {picture}")
 
 

@@ -11,7 +11,10 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "gallery"
@@ -25,7 +28,7 @@ Each example is one idea in one file. The figures and numbers are from **short**
 show what an answer looks like. They have few images and epochs, so accuracies are low, and most
 verdicts are "undecided". Without the flags after the file's name, a command runs the full study.
 
-An orange dot is the difference of one seed, in points of test accuracy. A diamond is the mean over
+A small mark is the difference of one seed, in points of test accuracy. A diamond is the mean over
 the seeds, and the line its 95 % interval. With several claims, a verdict uses
 [adjusted p-values](statistics.md#several-comparisons-holm). So it can be "undecided" although the
 interval is above zero.
@@ -70,29 +73,26 @@ def kept(study: Path, images: str, note: str) -> dict[str, Any]:
     }
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(found: dict[str, Any]) -> "Figure":
     """Draw the differences of each arm from the control: seeds, mean and interval."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    from cifar_jax.report.drawing import GREY, WIDTH, arm_style
+    from cifar_jax.report.study_plots import seeds_and_mean
 
-    rows = list(found["differences"].items())
-    figure, axes = plt.subplots(figsize=(6, 1.0 + 0.6 * len(rows)), layout="constrained")
-    for y, (_, row) in enumerate(rows):
-        seeds = [100 * value for value in row["differences"]]
-        axes.scatter(seeds, [y - 0.18] * len(seeds), color="#d55e00", s=28, zorder=3)
-        if row["ci_t"]:
-            axes.plot([100 * value for value in row["ci_t"]], [y + 0.12] * 2, "k", linewidth=2)
-        axes.plot(100 * row["mean_difference"], y + 0.12, "kD", markersize=7, zorder=3)
-    axes.axvline(0, color="0.4", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), [f"{name} minus {found['control']}" for name, _ in rows])
+    rows, control = list(found["differences"].items()), found["control"]
+    arms = [control, *(name for name, _ in rows)]
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.5 * len(rows)))
+    axes = figure.subplots()
+    for y, (name, row) in enumerate(rows):
+        numbers = row["differences"], row["mean_difference"], row["ci_t"]
+        seeds_and_mean(axes, y, numbers, arm_style(arms, name))
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(rows)), [f"{name} minus {control}" for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("difference of test accuracy [points]")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    axes.grid(axis="y", visible=False)
+    return figure
 
 
 def answer(found: dict[str, Any]) -> list[str]:
@@ -152,6 +152,8 @@ def page() -> str:
 
 
 def main() -> None:
+    from cifar_jax.report.drawing import render
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="directory of a study")
     parser.add_argument("--images", default="its own", help="what the images are, in words")
@@ -161,7 +163,8 @@ def main() -> None:
         found = kept(study, arguments.images, arguments.note)
         name = study.resolve().name
         (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        draw(found, KEPT / f"{name}.png")
+        (png,) = render(lambda found=found: draw(found), "png")  # type: ignore[misc]
+        (KEPT / f"{name}.png").write_bytes(png)
     PAGE.write_text(page())
 
 

@@ -58,7 +58,7 @@ def _draw_arm(axes: Axes, records: list[Any], colour: str, marker: str) -> None:
             color=of_line,
             transform=axes.transAxes,
             va="top",
-            fontsize=7.5,
+            fontsize=8,
         )
     axes.set(xlim=(0, 100), ylim=(0, 100), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
 
@@ -77,8 +77,8 @@ def draw_reliability(findings: "Findings[Any]", title: str) -> Figure:
         _draw_arm(axes, findings.of(arm), colour, marker)
         if len(findings.study.arms) > 1:
             axes.set_title(short_name(findings.study.label(arm), 34))
-    figure.supxlabel("confidence [%]", fontsize=9)
-    figure.supylabel("accuracy [%]", fontsize=9)
+    figure.supxlabel("confidence [%]", fontsize="medium")
+    figure.supylabel("accuracy [%]", fontsize="medium")
     return figure
 
 

@@ -95,11 +95,11 @@ def draw_strengths(findings: "Findings[Any]", title: str) -> Figure:
             label = short_name(findings.study.label(arm), 34)
             mean_line(axes, x, values, colour, 100, label=label)
     for kind, axes in zip(KINDS, grid.flat, strict=True):
-        axes.set_title(kind.name, fontsize=8.5)
+        axes.set_title(kind.name, fontsize=9)
         axes.set_ylim(0, 100)
         axes.set_xticks(x)
     grid[-1, 1].set_xlabel("strength")
-    figure.supylabel("accuracy [%]", fontsize=9)
+    figure.supylabel("accuracy [%]", fontsize="medium")
     if len(arms) > 1:
         legend_below(figure, grid[0, 0], 3)
     return figure

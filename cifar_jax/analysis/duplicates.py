@@ -177,7 +177,7 @@ def draw_pairs(pairs: Sequence[Pair], images: Dataset, title: str) -> Figure:
         axes.imshow(np.concatenate([both[0], gap, both[1]], axis=1), **PIXELS)
         same = pair.label == pair.train_label
         words = pair.label if same else f"{pair.label}, {pair.train_label}"
-        axes.set_title(short_name(words, 22), loc="center", fontsize=7.5)
+        axes.set_title(short_name(words, 22), loc="center", fontsize=8)
     return figure
 
 

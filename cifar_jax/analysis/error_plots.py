@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cifar_jax.errors import counted
 from cifar_jax.report.drawing import arm_style, legend_below, new_figure
-from cifar_jax.report.image_plots import LINE_HEIGHT, Words, show_images
+from cifar_jax.report.image_plots import DARK_ORANGE, LINE_HEIGHT, Words, show_images
 from cifar_jax.report.labels import short_name
 from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.study_figures import StudyFigure, missing_images
@@ -44,13 +44,13 @@ def draw_agreement(findings: "Findings[Any]", title: str) -> Figure:
                 f"{values[row, column]:.0f}",
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=8,
                 color="white" if light else "black",
             )
     names = [f"{short_name(study.label(arm), 16)} {seed}" for arm, seed in runs]
     step = max(1, n // 20)
-    axes.set_xticks(range(0, n, step), names[::step], rotation=45, ha="right", fontsize=7.5)
-    axes.set_yticks(range(0, n, step), names[::step], fontsize=7.5)
+    axes.set_xticks(range(0, n, step), names[::step], rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(0, n, step), names[::step], fontsize=8)
     for at in range(1, n):
         if runs[at][0] != runs[at - 1][0]:
             axes.axhline(at - 0.5, color="white", linewidth=2)
@@ -72,7 +72,7 @@ def draw_counts(findings: "Findings[Any]", title: str) -> Figure:
         x = np.arange(len(shares)) + width * (number - (len(arms) - 1) / 2)
         bars = axes.bar(x, shares, width, color=colour, label=study.label(of.arm))
         if most * len(arms) <= 14:
-            axes.bar_label(bars, fmt="%.0f", fontsize=7.5, padding=1)
+            axes.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     axes.set_xticks(range(most))
     axes.set_xlabel("seeds that get the image wrong")
     axes.set_ylabel("share of the test images [%]")
@@ -90,7 +90,7 @@ def draw_pictures(findings: "Findings[Any]", pictures: Sequence[Any], title: str
     words: list[Words] = [
         [
             ("label", of.label, "black"),
-            ("predicted", of.predicted, "#A13D00"),
+            ("predicted", of.predicted, DARK_ORANGE),
             ("probability", f"{100 * of.confidence:.1f} %", "black"),
         ]
         for of in pictures

@@ -7,7 +7,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_jax.report.drawing import arm_style, legend_below, mean_line, new_figure
+from cifar_jax.report.drawing import (
+    GREY,
+    PALETTE,
+    arm_style,
+    legend_below,
+    mean_line,
+    new_figure,
+)
 from cifar_jax.report.labels import short_name
 from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.study_figures import StudyFigure
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_ARMS = 6
 MOST_SETS = 5
-COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#009E73", "#882255")
+COLOURS = PALETTE[1:6]
 _CONFIDENCES = "How confident on pictures of none of the classes"
 _DETECTION = "Known against unknown images"
 
@@ -33,11 +40,11 @@ def _draw_confidences(axes: Axes, records: Sequence[Any], names: Sequence[str]) 
 
     line([of.test for of in records], "black", "test images")
     wrong = [of.wrong for of in records if of.wrong is not None]
-    line(wrong, "#777777", "wrong test predictions", linestyle=":")
+    line(wrong, GREY, "wrong test predictions", linestyle=":")
     for name, colour in zip(names, COLOURS, strict=False):
         sets = [of.confidence for record in records for of in record.sets if of.name == name]
         line(sets, colour, f"unknown: {name}", linestyle="--")
-    axes.axvline(90, color="#999999", linewidth=0.8)
+    axes.axvline(90, color=GREY, linewidth=0.8)
     axes.set(xlim=(0, 100), ylim=(0, 101), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
 
 
@@ -56,7 +63,7 @@ def draw_confidences(findings: "Findings[Any]", names: Sequence[str], title: str
             axes.set_title(short_name(findings.study.label(arm), 34))
     for axes in grid[-1]:
         axes.set_xlabel("confidence [%]")
-    figure.supylabel("share above it [%]", fontsize=9)
+    figure.supylabel("share above it [%]", fontsize="medium")
     legend_below(figure, grid.flat[0], 3)
     return figure
 
@@ -86,7 +93,7 @@ def draw_detection(findings: "Findings[Any]", names: Sequence[str], title: str) 
                 if found["ci_t"] is not None:
                     ends = [100 * end for end in found["ci_t"]]
                     axes.plot(ends, [at + offset] * 2, color=colour, linewidth=1.4)
-        axes.axvline(50, color="#777777", linestyle=":", linewidth=1)
+        axes.axvline(50, color=GREY, linestyle=":", linewidth=1)
         axes.set_yticks(range(len(SCORES)), list(SCORES.values()))
         axes.set_ylim(len(SCORES) - 0.5, -0.5)
         axes.set_title(short_name(name, 60))

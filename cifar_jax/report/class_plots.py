@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.data.splits import train_val_split
-from cifar_jax.report.drawing import arm_style, drawn_arms, legend_below, new_figure
+from cifar_jax.report.drawing import PALETTE, arm_style, drawn_arms, legend_below, new_figure
 from cifar_jax.report.labels import MOST_NAMED, class_names, name_classes
 from cifar_jax.report.matrix import draw_matrix, write_cells
 from cifar_jax.report.naming import paired_runs
@@ -76,7 +76,7 @@ def class_counts(images: Dataset, data: dict[str, Any], title: str) -> Figure:
     figure = new_figure(3.4, title)
     axes = figure.subplots()
     for number, (name, which, hatch) in enumerate(sets):
-        colour, label = ("#0072B2", "#E69F00", "#009E73")[number], f"{name} ({len(which):,})"
+        colour, label = PALETTE[number], f"{name} ({len(which):,})"
         counts = np.bincount(which, minlength=n)
         if n > MOST_NAMED:
             _sorted_classes(axes, counts, colour, label)

@@ -1,15 +1,18 @@
 """Style and common parts of a study's figures.
 
-An arm has a colour (of Okabe and Ito's palette, safe for colour-blind readers) and a marker. A line
-is the mean over the seeds. Several seeds add its 95 % Student t interval, as a band or whisker.
+`figures.mplstyle` has the style, with colours that colour-blind readers can distinguish. An arm
+has a colour and a marker. A line is the mean over the seeds. Several seeds add its 95 % Student t
+interval, as a band or whisker.
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,44 +27,30 @@ from cifar_jax.report.labels import short_name, use_fonts, wrapped
 from cifar_jax.storage import write_bytes
 from cifar_jax.study.collect import Run, Study
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
+)
+PALETTE: tuple[str, ...] = tuple(_STYLE["axes.prop_cycle"].by_key()["color"])
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # How `imshow` draws uint8 images, colour or grey.
 PIXELS: dict[str, Any] = {"interpolation": "nearest", "cmap": "gray", "vmin": 0, "vmax": 255}
 GREY = "#666666"
 TITLE_LINE = 66  # characters
-LEGEND_LINE = 80
+LEGEND_LINE = 76
 DPI = 160
-WIDTH = 5.2  # inches; 9 pt stays legible in a column or on a telephone
+WIDTH = 5.2  # inches; 9.5 pt stays legible in a column or on a telephone
 MOST_ROWS = 40  # seeds, arms or classes in a column
-STYLE: dict[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.labelsize": 9,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.titlesize": 10,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-    "svg.hashsalt": "cifar_jax",
-    "text.parse_math": False,  # class names may contain a dollar sign
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-}
+
+
+def styled() -> AbstractContextManager[None]:
+    """Return a context that sets the style of the figures."""
+    return matplotlib.style.context(["default", "cifar_jax.report.figures"])
 
 
 def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
     """Draw a figure as "png", "svg" or both. The same input gives the same bytes."""
     files = []
-    with matplotlib.style.context(["default", STYLE]):
+    with styled():
         figure = build()
         use_fonts(figure)
         for kind in kinds:
@@ -118,8 +107,9 @@ def arm_style(arms: Sequence[str], arm: str) -> tuple[str, str]:
     order += [name for name in arms if name not in order]
     # BatchNorm has its colour also without a baseline.
     offset = 1 if "batch" in arms and "none" not in arms else 0
-    index = (order.index(arm) + offset) % len(PALETTE)
-    return PALETTE[index], MARKERS[index]
+    again, index = divmod(order.index(arm) + offset, len(PALETTE))
+    # A colour that comes again has another marker.
+    return PALETTE[index], MARKERS[(index + again) % len(MARKERS)]
 
 
 def drawn_arms(study: Study) -> list[tuple[str, str, str, list[Run]]]:

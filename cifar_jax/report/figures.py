@@ -2,40 +2,22 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax.errors import one_line
-from cifar_jax.report.labels import BASE_FONT, font_warning, use_fonts, wrapped
+from cifar_jax.report.drawing import GREY, PALETTE, render
+from cifar_jax.report.labels import font_warning, wrapped
 from cifar_jax.report.matrix import draw_matrix, write_cells
 from cifar_jax.runner.results import EpochRow, Finished
-from cifar_jax.storage import write_atomically
+from cifar_jax.storage import write_bytes
 
-# Class names are text, not TeX: they may contain a dollar sign.
-_plain_text = partial(
-    matplotlib.rc_context,
-    {"text.parse_math": False, "text.usetex": False, "font.family": [BASE_FONT]},
-)
-
-TRAIN, VALIDATION = "tab:blue", "tab:orange"
 MOST_COUNTED = 20  # classes; numbers in more cells would be too small
-WIDEST = 13  # inches
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
-    with _plain_text():
-        use_fonts(figure)
-        figure.set_dpi(130)
-        # `savefig` would draw twice, because of the layout.
-        write_atomically(path, lambda file: FigureCanvasAgg(figure).print_png(file))
+WIDEST = 10  # inches
 
 
 def reason(error: Exception) -> str:
@@ -66,7 +48,7 @@ def draw_run(workdir: Path, results: Finished, confusion: np.ndarray, title: str
     problems = [font_warning([title, *classes])]
     for name, build in figures.items():
         try:
-            save(build(), workdir / name)
+            write_bytes(workdir / name, render(build, "png")[0])
         except Exception as error:
             problems.append(
                 f"{workdir / name}: could not be drawn ({reason(error)}); the results are complete"
@@ -85,7 +67,6 @@ def rate_drops(history: Sequence[EpochRow]) -> list[float]:
     return [b.epoch - 0.5 for a, b in pairs if b.learning_rate < a.learning_rate * (1 - 1e-6)]
 
 
-@_plain_text()
 def training_curves(history: Sequence[EpochRow], title: str) -> Figure:
     """Draw loss and accuracy of training and validation over the epochs.
 
@@ -93,31 +74,29 @@ def training_curves(history: Sequence[EpochRow], title: str) -> Figure:
         history: one row an epoch. Dashed lines mark the epochs before which the rate drops.
         title: of the figure.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(7.8, 3.6))
     epochs = [row.epoch for row in history]
     marker = "o" if len(epochs) < 3 else None
     for axes, quantity, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
     ):
-        for split, colour in (("train", TRAIN), ("val", VALIDATION)):
+        for split, colour in zip(("train", "val"), PALETTE, strict=False):
             values = [scale * getattr(row, f"{split}_{quantity}") for row in history]
             label = "training (dropout and augmentation on)" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
         for number, drop in enumerate(rate_drops(history)):
             entry = "learning rate drops" if number == 0 else None
-            axes.axvline(drop, color="grey", linestyle="--", linewidth=1, label=entry)
+            axes.axvline(drop, color=GREY, linestyle="--", linewidth=1, label=entry)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(wrapped(title, 90))
     return figure
 
 
-@_plain_text()
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix of at most 14 x 13 inches. Colours are shares of the true class.
+    """Draw a confusion matrix of at most 11 x 10 inches. Colours are shares of the true class.
 
     Up to 20 classes have counts in the cells, up to 40 have names, more than 250 share cells.
 
@@ -128,7 +107,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
     """
     n = len(classes)
     side = min(max(5.0, 0.55 * n + 2.0), WIDEST)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(side + 1, side))
     axes = figure.subplots()
     totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     share = 100 * confusion / totals
@@ -136,5 +115,5 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
     image = draw_matrix(axes, share, classes, side - 2, label, cmap="Blues", norm=norm)
     if n <= MOST_COUNTED:
         write_cells(axes, image, share, lambda row, column: str(confusion[row, column]), 8)
-    figure.suptitle(wrapped(title, int(9 * side)))
+    figure.suptitle(wrapped(title, int(10 * side)))
     return figure

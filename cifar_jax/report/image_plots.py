@@ -16,6 +16,7 @@ MOST_OF_EACH = 9  # images that only one arm gets right
 MOST_MISTAKES = 15
 LINE_HEIGHT = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3
+DARK_ORANGE = "#A13D00"
 _WIDTH = 1.9  # of an image with its words, in widths of the image
 
 # Lines of text next to an image: label, value and colour.
@@ -34,7 +35,7 @@ def samples(images: Dataset, title: str) -> Figure:
         found = np.flatnonzero(labels == label)
         if label < len(names) and len(found):
             axes.imshow(images.train_images[found[0]], **PIXELS)
-            axes.set_title(names[label], loc="center", fontsize=8.5)
+            axes.set_title(names[label], loc="center", fontsize=9)
     return figure
 
 
@@ -95,7 +96,7 @@ def show_images(
                 f"{short_name(label)}\n{value}",
                 transform=axes.transAxes,
                 va="top",
-                fontsize=7,
+                fontsize=7.5,
                 color=colour,
             ).set_in_layout(False)
     if not len(images):
@@ -116,7 +117,7 @@ def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:
     ):
         a, b = (short_name(study.label(run.arm)) for run in (right, wrong))
         heading = f"right with {a}, wrong with {b}: {len(all_rows):,}"
-        part.suptitle(heading, x=0.01, ha="left", fontsize=9)
+        part.suptitle(heading, x=0.01, ha="left", fontsize=9.5)
         words: list[Words] = [
             [
                 ("true", names[label[row]], "black"),
@@ -154,7 +155,7 @@ def mistake_images(run: Run, images: Dataset, title: str) -> Figure:
     words: list[Words] = [
         [
             ("true", names[run.label[row]], "black"),
-            ("predicted", names[run.predicted[row]], "#A13D00"),
+            ("predicted", names[run.predicted[row]], DARK_ORANGE),
             ("confidence", f"{100 * sure:.1f} %", "black"),
         ]
         for row, sure in zip(rows, confidence, strict=True)

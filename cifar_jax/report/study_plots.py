@@ -137,7 +137,7 @@ def differences(
             ha="center",
             va="bottom",
             color=PALETTE[0],
-            fontsize=8.5,
+            fontsize=9,
         )
     for panel in panels[:, 0]:
         panel.axvline(0, color=GREY, linewidth=1)
@@ -151,7 +151,7 @@ def differences(
         omitted = sum(bool(paired.get(f"class:{name}")) for name in classes) - len(rows)
         if omitted:
             below.axhline(MOST_EXTREME - 0.5, color=GREY, linestyle=":", linewidth=1)
-            below.set_ylabel(f"{omitted:,} classes in between", fontsize=8)
+            below.set_ylabel(f"{omitted:,} classes in between", fontsize=8.5)
     panels[-1, 0].set_xlabel("difference of test accuracy [points]")
     within(panels[-1, 0], -100, 100, "x")
     return figure
@@ -169,7 +169,7 @@ def _seed_rows(axes: Axes, overall: dict[str, Any], seeds: Sequence[int]) -> Non
     axes.set_yticks(named, [*words, "mean"])
     axes.set_ylim(len(seeds) + 0.6, -0.6)
     if not few:
-        axes.set_ylabel(f"{len(seeds):,} seeds", fontsize=8)
+        axes.set_ylabel(f"{len(seeds):,} seeds", fontsize=8.5)
 
 
 def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:

@@ -206,14 +206,14 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
                 mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0], 100)
         lost = f", {len(one.diverged)} diverged" if one.diverged else ""
         name = study.sweep.value_name if "+" in study.sweep.field else study.sweep.at
-        axes.set_title(f"{name(value)}{lost}", fontsize=8.5)
+        axes.set_title(f"{name(value)}{lost}", fontsize=9)
         integer_epochs(axes)
         axes.tick_params(labelbottom=True)
     for axes in panels.flat[len(values) :]:
         axes.set_visible(False)
     for axes in panels.flat[: max(len(values) - 2, 0)]:
         axes.set_xlabel("")
-    figure.supylabel("validation accuracy [%]", fontsize=9)
+    figure.supylabel("validation accuracy [%]", fontsize="medium")
     _arm_legend(figure, summary["arms"], summary["labels"])
     return figure
 

@@ -1,5 +1,6 @@
 """Figures of one run: of limited size, readable, and never worth more than the results."""
 
+import io
 import tracemalloc
 import warnings
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cifar_jax.report import figures, labels, matrix
+from cifar_jax.report.drawing import render, styled
 from cifar_jax.runner.results import EpochRow
 
 TITLE = "folder-some long name of a folder, cnn, norm batch, seed 42: test accuracy 50.00 %"
@@ -36,14 +38,14 @@ def own_fonts_only(monkeypatch):
     monkeypatch.setattr(labels, "_font_of", {})
 
 
-def test_a_matrix_of_a_thousand_classes_takes_little_memory(tmp_path):
+def test_a_matrix_of_a_thousand_classes_takes_little_memory():
     names = [f"kind {number}" for number in range(1000)]
     tracemalloc.start()
-    figures.save(figures.confusion_matrix(confusion(1000), names, TITLE), tmp_path / "a.png")
+    (png,) = render(lambda: figures.confusion_matrix(confusion(1000), names, TITLE), "png")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200e6
-    with Image.open(tmp_path / "a.png") as image:
+    with Image.open(io.BytesIO(png)) as image:
         assert max(image.size) <= 1820
 
 
@@ -62,12 +64,14 @@ def test_names_and_counts_are_there_where_they_can_be_read(n, named, counted):
 
 @pytest.mark.parametrize("n", [2, 10, 100])
 def test_titles_are_not_cut(n):
-    drawn = [
-        figures.confusion_matrix(confusion(n), [f"kind {i}" for i in range(n)], TITLE),
-        figures.training_curves(rows(n), TITLE * 2),
-    ]
+    with styled():
+        drawn = [
+            figures.confusion_matrix(confusion(n), [f"kind {i}" for i in range(n)], TITLE),
+            figures.training_curves(rows(n), TITLE * 2),
+        ]
+        for figure in drawn:
+            FigureCanvasAgg(figure).draw()
     for figure in drawn:
-        FigureCanvasAgg(figure).draw()
         extent = figure._suptitle.get_window_extent()
         assert extent.x0 >= 0
         assert extent.x1 <= figure.bbox.x1

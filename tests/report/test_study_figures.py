@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib.style
 import numpy as np
 import pytest
 from fake_study import CLASSES, write_study
@@ -58,7 +57,7 @@ def test_all_figures_are_written(full, tmp_path):
 
 @pytest.mark.parametrize("title", ["Short", "A title of many words: " + "folder-with-a-name " * 6])
 def test_titles_stay_within_the_figure(title):
-    with matplotlib.style.context(["default", drawing.STYLE]):
+    with drawing.styled():
         figure = drawing.new_figure(3, title)
         FigureCanvasAgg(figure).draw()
     extent = figure._suptitle.get_window_extent()
