@@ -58,9 +58,9 @@ def _acquire(lock: SoftFileLease, directory: Path, wait: float) -> None:
 def locked(directory: Path, wait: float = 0.0) -> Iterator[None]:
     """Lock a directory against other processes, and remove unfinished files in it.
 
-    The lock is the file `lock`, which names the process. The lock of a process that was killed is
-    taken over: on the same machine at once, on another one when it expires, after `LEASE`. The
-    process that takes it over measures that time by its own clock.
+    The lock is the file `lock`, which names the process. If that process was killed, another one
+    takes the lock over: on the same machine at once, on another one when it expires. It expires
+    after `LEASE`, measured by the clock of the process that takes it over.
 
     The file system must create a file for one process alone, and show its time of change to all
     machines. Local ones and NFS do. Object stores that look like one do not.

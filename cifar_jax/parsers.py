@@ -55,7 +55,7 @@ def train_parser() -> argparse.ArgumentParser:
         "--debug-nans",
         action="store_true",
         help="if training diverges, find the operation and layer of the first non-finite value; "
-        "costs one copy of the state an epoch",
+        "costs one copy of the state per epoch",
     )
     add_saving(parser)
     add_device(parser)
@@ -276,7 +276,7 @@ def seeds_parser() -> argparse.ArgumentParser:
     for flag, text in (
         ("--difference", "true difference between two arms that the study has to show"),
         ("--half-width", "wanted half-width of the 95 %% interval of the difference"),
-        ("--std", "standard deviation of the paired differences, one difference a seed"),
+        ("--std", "standard deviation of the paired differences, one difference per seed"),
     ):
         parser.add_argument(flag, type=above_zero(flag), metavar="X", help=text)
     add_path(

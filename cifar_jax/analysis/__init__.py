@@ -25,7 +25,7 @@ To add a part:
    `compare_sentences` and `numbers_table`, so that words follow from intervals.
 6. End the module with `PART = Part(name=..., title=..., record=..., ...)`.
 
-A flag of a part is a field of `Request` (trained.py), a flag in `parsers.analyse_parser`, and an
-entry of `Part.options`, so that another value means a new measurement. Raise `Part.version` if the
-same run gives another record.
+A flag of a part is a field of `Request` (trained.py) and a flag in `parsers.analyse_parser`. It is
+also an entry of `Part.options`: then another value means a new measurement. Raise `Part.version` if
+the same run gives another record.
 """

@@ -45,13 +45,13 @@ def calibrated_variance(predicted: np.ndarray, classes: int) -> float | None:
 
     Let p_i(k) be the share of all possible seeds that predict class k for image i. If the ensemble
     is calibrated, the label of image i is k with this chance. A run is right on an image of label
-    k with chance p_i(k), so that its variance is p_i(k) (1 - p_i(k)). Runs err independently on
+    k with chance p_i(k), so its variance is p_i(k) (1 - p_i(k)). Runs err independently on
     different images (Jordan 2023, arXiv 2304.01910). So the accuracy on N images has the variance
 
         sum over i and k of p_i(k)^2 (1 - p_i(k)) / N^2.
 
-    For two classes this is the error rate / (2 N), the formula of that paper. With S seeds, of
-    which n predict class k, n (n - 1) / (S (S - 1)) estimates p^2 without bias, and
+    For two classes this is the error rate / (2 N), the formula of that paper. Let n of S seeds
+    predict class k. Then n (n - 1) / (S (S - 1)) estimates p^2 without bias, and
     n (n - 1) (n - 2) / (S (S - 1) (S - 2)) estimates p^3.
 
     Args:

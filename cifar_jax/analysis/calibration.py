@@ -5,12 +5,12 @@ arXiv 1706.04599, section 4.2), so it never sees a test image. It changes no pre
 
 Confidence is the largest softmax probability p. The errors, in bins m with n_m of N images:
 
-- equal width: bin m has confidences in ((m - 1) / M, m / M]; the error is
+- equal width: bin m has confidences in ((m - 1) / M, m / M]. The error is
   sum over m of n_m / N * |accuracy - mean confidence| (Guo et al. 2017, equation 3).
-- equal mass: the same, but the images, sorted by confidence, are split into M bins of equal size
-  (Nguyen and O'Connor 2015, arXiv 1508.05154). Bins of equal confidence follow the images' order.
-- classwise: the error of equal width of the probability of class k against "the class is k", mean
-  over the classes (Kull et al. 2019, arXiv 1910.12656, equation 3).
+- equal mass: the same, with M bins of equally many images, sorted by confidence (Nguyen and
+  O'Connor 2015, arXiv 1508.05154). Images of equal confidence keep their order.
+- classwise: the mean over the classes k of the error of equal width, for the probability of k and
+  whether the label is k (Kull et al. 2019, arXiv 1910.12656, equation 3).
 - Brier: mean over the images of the squared distance of p to the one-hot label, from 0 to 2.
 - negative log-likelihood, in nats.
 """

@@ -1,7 +1,7 @@
 """Curvature at the end of training: the Hessian's largest eigenvalues, and pictures of the loss.
 
-The loss is the mean over stated training images in evaluation mode: without augmentation and
-dropout, and with BatchNorm's running statistics, which do not change with the parameters.
+The loss is the mean over stated training images in evaluation mode, without augmentation and
+dropout. BatchNorm uses its running statistics, which do not change with the parameters.
 
 - The largest eigenvalues of the Hessian, of every run (`loss_surface.largest_eigenvalues`).
 - The loss in a plane of two random, filter-normalised directions, for one seed of each arm (Li et

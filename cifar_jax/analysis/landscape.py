@@ -1,19 +1,20 @@
 """The loss landscape along the gradient, during the first epochs of training.
 
-Santurkar et al. 2018, arXiv 1805.11604, section 3.1 and figure 4: at chosen steps, take steps of
-several sizes along the gradient of the batch's loss, and measure there, on the same batch, in
-training mode, with the same augmentation and dropout
+Santurkar et al. 2018, arXiv 1805.11604, section 3.1 and figure 4. At chosen steps, take steps of
+several sizes along the gradient of the batch's loss. Measure there, on the same batch, in training
+mode, with the same augmentation and dropout:
 
-- the loss; its range over the step sizes says how much it varies: also by falling fast,
-- how far the gradient moves, in the l2 norm: the smaller, the better it predicts ("gradient
-  predictiveness"),
-- the effective beta-smoothness: the largest ratio of that change to the distance.
+- The loss. Its range over the step sizes says how much it varies. It is also large if the loss
+  falls fast.
+- How far the gradient moves, in the l2 norm. The smaller, the better it predicts ("gradient
+  predictiveness").
+- The effective beta-smoothness: the largest ratio of that change to the distance.
 
 The step sizes are fixed multiples of the step's learning rate, the same for every arm.
 
-Training is repeated from its beginning with the recorded settings, and measured on the way:
-training is deterministic, so any finished run can be measured. Checkpoints kept while training
-would save these epochs, but would need a flag before training, and a state for each of the steps.
+Training is repeated from its beginning with the recorded settings, and measured on the way. It is
+deterministic, so any finished run can be measured. Checkpoints of the measured steps would save
+these epochs. But they would need a flag before training, and a state for each step.
 """
 
 from collections.abc import Callable, Iterator

@@ -32,7 +32,7 @@ def evaluate_file(
 
     Args:
         network: from `open_file` or `open_onnx_network`.
-        flag: with which the user gave the file, for messages.
+        flag: the user's flag for the file, for messages.
         moved: names the dataset.
         display: shows the result.
 

@@ -22,7 +22,7 @@ def is_run(workdir: Path, flag: str = "--workdir") -> bool:
 
     Args:
         workdir: the directory.
-        flag: with which the user gave it, for the message.
+        flag: the user's flag for it, for the message.
 
     Raises:
         UserError: it holds neither.

@@ -35,7 +35,7 @@ def statistics(images: np.ndarray) -> tuple[str, str]:
         images: uint8 (N, H, W, C). Of more than 10,000, as many evenly spread ones are read.
 
     Returns:
-        Four decimals a channel, in the form of --mean and --std. A deviation is at least 0.0001.
+        Four decimals per channel, in the form of --mean and --std. A deviation is at least 0.0001.
     """
     rows = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(int)
     total = np.zeros((2, images.shape[-1]))

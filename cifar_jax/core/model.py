@@ -29,8 +29,8 @@ def torch_init(fan_in: int) -> dict[str, Any]:
 class CNN(nn.Module):
     """Three blocks of [convolution, (norm), activation, 2x2 max pooling], then two dense layers.
 
-    Layers have explicit names. A parameter's initial value depends only on its name and the key,
-    so networks with different norms share the initial values of their common layers.
+    Layers have explicit names. A parameter's initial value depends only on its name and the key.
+    So networks with different norms share the initial values of their common layers.
 
     Attributes:
         num_classes: width of the last layer.

@@ -29,7 +29,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Normalise each channel of x, float (..., C); the result has its shape and dtype.
 
-        Training uses the batch's statistics, of at least 2 values a channel, and updates the
+        Training uses the batch's statistics, of at least 2 values per channel, and updates the
         running ones. Evaluation uses the running ones.
         """
         shape = x.shape[-1:]
@@ -54,10 +54,10 @@ def norm_layer(
 ) -> Callable[..., Array]:
     """Return the norm layer `name`, a function of (x, train=...) like `BatchNorm.__call__`.
 
-    `norm` is "batch", which alone has a momentum, or a Group Normalization (Wu & He 2018, arXiv
-    1803.08494, equations 1 to 7): "layer" with one group, "instance" with a group a channel, or
-    "group" with `groups` groups of neighbouring channels. These are the same in training and
-    evaluation. All have a scale and a bias a channel.
+    `norm` is "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7).
+    "layer" has one group, "instance" one per channel, and "group" has `groups` groups of
+    neighbouring channels. These three are the same in training and evaluation. All four have a
+    scale and a bias per channel. Only "batch" has a momentum.
     """
     if norm == "batch":
         return BatchNorm(momentum, scale_init, name=name)

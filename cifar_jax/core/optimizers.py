@@ -32,9 +32,9 @@ def adamw(hyper: Hyper, schedule: optax.Schedule) -> optax.GradientTransformatio
 class Muon:
     """Muon for the kernels of hidden layers, AdamW for all other parameters.
 
-    Jordan et al. 2024, kellerjordan.github.io/posts/muon: the momentum of a kernel, as a matrix of
-    inputs by outputs, is replaced by the nearest orthogonal one (roughly: five Newton-Schulz
-    steps), times sqrt(max(1, outputs / inputs)). optax corrects the bias of momentum and gradient
+    Jordan et al. 2024, kellerjordan.github.io/posts/muon. The momentum of a kernel is a matrix of
+    inputs by outputs. Five Newton-Schulz steps make it nearly orthogonal. The update is that
+    matrix times sqrt(max(1, outputs / inputs)). optax corrects the bias of momentum and gradient
     before it adds them; PyTorch's Muon does not. About 20 steps later the two agree.
 
     Attributes:

@@ -106,8 +106,8 @@ class RandomErasing:
 class Mixup:
     """Blend every image and its label with another of the batch, in `Inputs.mix`.
 
-    Zhang et al. 2018 (arXiv 1710.09412). As in the paper's code, a batch has one weight, from
-    Beta(alpha, alpha), and one random permutation, which may pair an image with itself.
+    Zhang et al. 2018 (arXiv 1710.09412). As in the paper's code, a batch has one weight from
+    Beta(alpha, alpha) and one random permutation. It may pair an image with itself.
 
     Attributes:
         num_classes: of the labels.

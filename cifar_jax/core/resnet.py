@@ -128,7 +128,7 @@ class ResNet(nn.Module):
             each halves height and width.
         shortcut: "pad" (He et al.'s option A: skip positions, add zero channels), "project"
             (option B) or "none" (a plain net).
-        zero_init: start the scale of each block's last norm at 0, so that the block starts as its
+        zero_init: start the scale of each block's last norm at 0. Then the block starts as its
             shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
         dropout: rate before the last layer.
         norm_groups: see `CNN`.

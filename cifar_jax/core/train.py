@@ -54,7 +54,7 @@ class Experiment:
             `hyper` gets the hyper-parameters too.
         optimizer, schedule: see `optim.py`.
         evaluated: from a state to the parameters and running statistics to evaluate.
-        batch_size: images a step.
+        batch_size: images per step.
         epochs: passes over the training images.
         precision: of float32 products: "highest" for full float32, "tensorfloat32", or None for
             the device's default.

@@ -54,7 +54,7 @@ def stream_batches(
         images: uint8 (N, H, W, 3), usually memory-mapped: only a batch's rows are read.
         labels: int32 (N,).
         order: rows to visit, integers (n,).
-        batch_size: rows a batch; the last batch may have fewer.
+        batch_size: rows per batch; the last batch may have fewer.
 
     Yields:
         uint8 (B, H, W, 3) and int32 (B,).

@@ -2,8 +2,8 @@
 
 A traced program has its own order of axes, such as (N, H, W, C). `Conv` and `MaxPool` want
 (N, C, H, W). So a `Tensor` says which of the program's axes each axis of its data is. A transpose
-changes only this order. Data move when an operator needs another order, which is rare: a network
-of convolutions moves them once at its start and once at its end.
+changes only this order. Data move when an operator needs another order. That is rare: a network of
+convolutions moves them once at its start and once at its end.
 
 The program is traced with `BATCH` images. This number is a prime, so a size that is a multiple of
 it depends on the number of images.

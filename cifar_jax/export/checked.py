@@ -14,8 +14,8 @@ from cifar_jax.storage import write_bytes
 from cifar_jax.study.network import in_batches
 
 CHECKED = 1_000  # images
-# Of the largest logit, or of 1 if that is larger. float32 in another order of sums differs by less
-# than a hundredth of it.
+# Relative to the largest logit, or to 1 if that is larger. Another order of sums in float32 changes
+# a logit by less than a hundredth of this.
 TOLERANCE = 1e-4
 
 

@@ -15,8 +15,8 @@ _LINEAR = ("Add", "Mul")
 def simplified(graph: Graph) -> Graph:
     """Return an equal graph with fewer nodes, up to rounding.
 
-    Constant factors and terms of each channel become a convolution's or dense layer's weights:
-    so does Batch Normalization. Others merge. Computed in float64, rounded once.
+    Constant factors and terms of each channel become part of the weights of a convolution or dense
+    layer. So does Batch Normalization. Others merge. It computes in float64, and rounds once.
     """
     work = _Work(dict(graph.constants), Counter())
     work.uses.update(name for node in graph.nodes for name in node.inputs)

@@ -22,13 +22,13 @@ _PARTS = 16
 def _moments(x: jax.Array, platform: str) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance over all axes but the last, in float32 or x's wider dtype.
 
-    On a CPU the variance is the mean square of x minus its mean (two passes): the difference of
-    mean square and squared mean loses digits where the mean is large. Elsewhere both moments are of
-    x minus its first row, in one pass. Their difference is exact enough, because that row is a few
-    standard deviations from the mean.
+    On a CPU the variance is the mean square of x minus its mean, in two passes. The difference of
+    mean square and squared mean would lose digits if the mean is large. Elsewhere both moments are
+    of x minus its first row, in one pass. Their difference is exact enough, because that row is a
+    few standard deviations from the mean.
     """
-    # As rows: in the shape of x the difference would be the one that is normalised, and XLA would
-    # keep it in memory for both.
+    # As rows: in the shape of x, this difference would be the same as the one that is normalised.
+    # Then XLA would keep it in memory for both.
     rows = wide(x).reshape(-1, x.shape[-1])
     if platform == "cpu":
         mean = jnp.mean(rows, 0)
@@ -154,8 +154,8 @@ def batch_norm_relu_max_pool_windows(
 ) -> _Triple:
     """ReLU and maximum over windows of `batch_norm`, values and gradients, in fewer passes.
 
-    The normalised x is never stored. At most one element of each window has a gradient from the
-    pooling, so the sums of the backward pass run over a quarter of the data.
+    The normalised x is never stored. The pooling gives a gradient to at most one element of each
+    window. So the sums of the backward pass run over a quarter of the data.
 
     Args:
         x: (..., C), with two axes of size 2.

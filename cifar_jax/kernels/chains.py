@@ -29,7 +29,7 @@ class Chain(NamedTuple):
         conv: 3x3 convolution, stride 1, same padding, NHWC, even height and width.
         layers: elementwise operations from its result to the pooling's input, in order.
         pool: maximum over 2x2 windows, stride 2.
-        others: what the layers read besides, one value a channel or one alone.
+        others: what the layers read besides, one value per channel or one alone.
     """
 
     conv: JaxprEqn

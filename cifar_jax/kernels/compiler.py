@@ -9,15 +9,15 @@ import jax
 
 _OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {
-        # By default YNNPACK also takes the matrix products, and a batch of small ones, such as
-        # Winograd's, runs on a single thread there: a step takes up to 1.2 times as long.
+        # By default YNNPACK also takes the matrix products. There, a batch of small ones, such as
+        # Winograd's, runs on a single thread, and a step takes up to 1.2 times as long.
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION",
     },
 }
 
-# For a program of several runs. Its products are batches of them, and cuBLAS is as fast with these
-# as Triton's kernels, whose tuning takes most of the compilation (benchmarks/README.md).
+# For a program of several runs. It multiplies batches of matrices. There cuBLAS is as fast as
+# Triton's kernels, whose tuning takes most of the compilation (benchmarks/README.md).
 _SEVERAL: dict[str, dict[str, str | bool]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 
 # For a program that runs once. It compiles in a third of the time, and computes the same bits.
@@ -27,8 +27,8 @@ _ONCE: dict[str, dict[str, str | bool | int]] = {"cpu": {"xla_backend_optimizati
 def known_options(options: Mapping[str, str | bool]) -> dict[str, str | bool]:
     """Those of the options that this version of XLA knows.
 
-    In a program's own options an unknown one is an error that can be caught, while one in the
-    environment variable `XLA_FLAGS` ends the process.
+    An unknown one in a program's own options is an error that can be caught. One in the environment
+    variable `XLA_FLAGS` ends the process.
     """
     lowered = jax.jit(lambda x: x).lower(0.0)
 

@@ -1,7 +1,7 @@
 """Convolutions of any rank, channels last, in the fastest form for a platform.
 
 On a CPU wide 3x3 kernels use Winograd's products, others the forms of direct.py. Under `jax.vmap`
-with one kernel a run, XLA makes a grouped convolution, which on GPUs is slower than separate ones
+with one kernel per run, XLA makes a grouped convolution, which on GPUs is slower than separate ones
 (jax issue 26568). Here it becomes a product. benchmarks/layers.py measures the forms.
 """
 
@@ -91,9 +91,9 @@ def patches(
 def _pairs(x: jax.Array) -> jax.Array:
     """The 4x4 inputs that each 2x2 block of outputs reads: (N, H, W, C) -> (N, H/2, W/2, 16 * C).
 
-    They are copied in pairs of neighbours, 2x2 pairs of rows and columns a patch: for few channels
-    what a copy costs is the number of its runs. The four are stacked at once, since a loop of XLA's
-    over nested concatenations is several times slower.
+    They are copied in pairs of neighbours, 2x2 pairs of rows and columns per patch. With few
+    channels, the time of a copy depends on the number of contiguous parts. The four are stacked at
+    once, because XLA's loop over nested concatenations is several times slower.
     """
     n, h, w, c = x.shape
     rows, cols = h // _BLOCK, w // _BLOCK

@@ -18,7 +18,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: _Shape, dilation: _Shape) -> 
 
     Args:
         x: (N, ..., C), padded.
-        kernel: (..., M * C), M kernels a channel, the dtype of x.
+        kernel: (..., M * C), M kernels per channel, the dtype of x.
         strides: one a spatial axis.
         dilation: one a spatial axis.
 

@@ -1,7 +1,7 @@
 """Convolutions in the one layout that XLA's CPU libraries are fast in, and their gradients.
 
 The libraries compute (N, ..., C) with (..., C, K), and want many output channels. XLA converts
-other layouts only at the outermost level of a program, so in a loop its own gradients take up to
+other layouts only at the outermost level of a program. So in a loop, its own gradients take up to
 a hundred times as long. Here each gradient is a convolution in that layout.
 """
 

@@ -75,7 +75,7 @@ def fastest(times: Mapping[str, Mapping[str, float]], runs: int) -> str:
 
 
 def group_size(times: Mapping[str, Mapping[str, float]]) -> int | None:
-    """Return how many runs should train together, the measured number with the least time a run.
+    """Return how many runs should train together, the measured number with the least time per run.
 
     None means as many as there are: the largest measured number is the best, or none was measured.
 

@@ -1,8 +1,8 @@
 """Max pooling with an elementwise backward pass instead of a select-and-scatter.
 
-The functions that end in `_windows` take an array of any layout with two axes of size 2: the row
-and the column in a window. So a convolution need not transpose the output of its matrix products,
-the largest arrays of the network.
+The functions that end in `_windows` take an array of any layout. Two of its axes have size 2: the
+row and the column in a window. So a convolution need not transpose the output of its matrix
+products, the largest arrays of the network.
 """
 
 import functools
@@ -62,8 +62,9 @@ def _first_max(x: jax.Array, largest: jax.Array, axes: tuple[int, int]) -> jax.A
 def _stored_root(square: jax.Array) -> jax.Array:
     """The position itself (roots of small squares are exact), computed in the forward pass.
 
-    XLA on the CPU prefers repeating cheap arithmetic to keeping its result, here four times over
-    for the four elements of a window, and ignores `optimization_barrier`. It never repeats a root.
+    XLA on the CPU repeats cheap arithmetic instead of storing its result. Here it would do so for
+    each of the four elements of a window. It ignores `optimization_barrier`. It never repeats a
+    root.
     """
     return jnp.sqrt(square)
 

@@ -1,7 +1,7 @@
 """ReLU that is computed once.
 
-XLA's CPU backend prefers repeating cheap arithmetic to keeping its result: a network's residual
-stream it would compute again from its beginning in each loop that reads it, forwards and backwards.
+XLA's CPU backend repeats cheap arithmetic instead of storing its result. So each loop that reads a
+network's residual stream would compute it again from its beginning, forwards and backwards.
 """
 
 import jax

@@ -1,7 +1,7 @@
 """Winograd's minimal filtering: a 3x3 convolution as matrix products with 4x fewer multiplications.
 
 Lavin & Gray 2016 (arXiv 1509.09308), equation 8: Y = A^T [(G g G^T) * (B^T d B)] A, summed over
-input channels, for each 4x4 tile of outputs and the 6x6 inputs d that it reads.
+input channels. Y is a 4x4 tile of outputs, d the 6x6 inputs that it reads, g the kernel.
 
 The inputs' transform is a sum of slices, over rows and then over columns. XLA makes one loop of
 each, which reads the image itself, so the overlapping tiles are never stored. The gradient of the
@@ -21,7 +21,7 @@ from jax import lax
 from cifar_jax.core.norms import wide
 
 TILE = 4
-"""Outputs a side of one tile."""
+"""Outputs per side of one tile."""
 
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 """Interpolation points (and infinity): a fifth less rounding error than the usual 0, +-1, +-2;
@@ -127,8 +127,8 @@ def tiled_conv3x3(
 ) -> jax.Array:
     """`conv3x3` that leaves its result in tiles: (4, 4, N, H/4, W/4, Cout); 4 divides H and W.
 
-    The first two axes are row and column in a tile. bfloat16 is computed in float32: the transforms
-    would make its rounding error about ten times larger.
+    The first two axes are row and column in a tile. It computes bfloat16 in float32, because the
+    transforms would make its rounding error about ten times larger.
     """
     n, h, w, _ = x.shape
     dtype = x.dtype

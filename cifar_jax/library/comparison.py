@@ -46,7 +46,7 @@ class Comparison:
         summary: every number, as in the file `summary.json`.
         block: the rows of the table.
         notices: what a reader must know before the numbers.
-        csv: one row a run, as in the file `runs.csv`.
+        csv: one row per run, as in the file `runs.csv`.
         write: writes the page and its files into a directory.
     """
 

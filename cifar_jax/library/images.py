@@ -135,7 +135,7 @@ def load(
 ) -> Images:
     """Open a dataset, and split it as the command line does.
 
-    The first call downloads, decodes or draws the images into the cache; later ones only open it.
+    The first call downloads, decodes or draws the images into the cache. Later ones only open it.
 
     >>> import cifar_jax as cj
     >>> data = cj.load("synthetic", classes=["disk", "ring"], train_examples=256, val_examples=64)
@@ -145,10 +145,10 @@ def load(
     ((256, 32, 32, 3), dtype('uint8'))
 
     Args:
-        name: "cifar10", "cifar100", "cifar100_coarse", "svhn", "mnist", "fashion_mnist",
-            "synthetic", or the path of an image folder with `train/<class>/*` and `test/<class>/*`,
-            of a CSV table or of a prepared dataset: docs/data.md. "auto" is CIFAR-10, else with a
-            warning the synthetic images.
+        name: "cifar10", "cifar100", "cifar100_coarse", "svhn", "mnist", "fashion_mnist" or
+            "synthetic"; or the path of an image folder with `train/<class>/*` and
+            `test/<class>/*`, of a CSV table, or of a prepared dataset (docs/data.md). "auto" is
+            CIFAR-10. If it is not available, it is the synthetic images, with a warning.
         classes: use only these; None for all.
         train_examples: training images; None for all but those of validation.
         val_examples: training images to split off for validation; None for 5,000, at most a fifth.
@@ -208,7 +208,7 @@ def _checked(pair: Labelled, what: str) -> tuple[np.ndarray, np.ndarray]:
     if labels.dtype.kind not in "iu":
         raise InputError(f"{what} labels: have type {labels.dtype}, must be integers")
     if labels.shape != images.shape[:1]:
-        wanted = f"({len(images)},), one label an image"
+        wanted = f"({len(images)},), one label per image"
         raise InputError(f"{what} labels: have shape {labels.shape}, must be {wanted}")
     return images, labels
 
@@ -247,8 +247,8 @@ def from_arrays(
     Args:
         train: images, uint8 (N, H, W, C), and labels, integers (N,), from 0.
         test: such a pair.
-        val: such a pair, or a number of training images to split off, at random but the same for
-            every seed of `run`; None for 5,000, at most a fifth.
+        val: such a pair, or a number of training images to split off. They are random, but the
+            same for every seed of `run`. None for 5,000, at most a fifth.
         classes: names of the classes; None for their numbers.
         name: of the dataset; it gets the prefix "arrays-".
 

@@ -216,8 +216,8 @@ def load_predictor(
 ) -> Predictor:
     """Restore the networks of a run, of all finished seeds of a study's arm, or of a file.
 
-    Temperature and threshold are fitted at the first use, on the validation images, and kept in
-    `predict.json` in the directory of the run or the arm. Without these images the confidences are
+    The first use fits temperature and threshold on the validation images. It keeps them in
+    `predict.json`, in the directory of the run or the arm. Without these images the confidences are
     as trained; a note says so.
 
     Args:

@@ -42,7 +42,7 @@ METRICS = tuple(name for name in EPOCH.names or () if name != "epoch")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Runs:
-    """Trained runs of an experiment, one a seed. Rows of a run that diverged are NaN.
+    """Trained runs of an experiment, one per seed. Rows of a run that diverged are NaN.
 
     Attributes:
         experiment: what was trained.

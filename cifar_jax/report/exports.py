@@ -1,6 +1,6 @@
 """Write tables to use elsewhere: `runs.csv`, `table.tex` and `table.md`.
 
-`runs.csv` has one row a run. The two tables have one row an arm: number of runs, mean, sample
+`runs.csv` has one row per run. The two tables have one row per arm: number of runs, mean, sample
 standard deviation, difference to the control and its 95 % interval.
 """
 

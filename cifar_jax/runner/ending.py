@@ -73,7 +73,7 @@ def evaluate(session: Session, group: Group, saves: Saves) -> tuple[np.ndarray, 
     """Evaluate the runs on the test images, and save their last checkpoints meanwhile.
 
     Returns:
-        Logits, float (runs, N, classes), and seconds a run.
+        Logits, float (runs, N, classes), and seconds per run.
     """
     begun = time.perf_counter()
     saves.save_runs(group, group.alive, group.at)

@@ -93,8 +93,9 @@ class Divergences:
 class Saves:
     """Saves checkpoints by a thread: of the group by the clock, of single runs at their end.
 
-    A checkpoint of the group is due `every` seconds after the last one: at the end of an epoch, or
-    within an epoch that takes longer. If the thread still writes, it is due at the next boundary.
+    A checkpoint of the group is due `every` seconds after the last one, at the end of an epoch. It
+    is due within an epoch that takes longer. If the thread still writes, it is due at the next
+    boundary.
 
     Args:
         checkpoints: of the group.

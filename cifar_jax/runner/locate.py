@@ -91,7 +91,7 @@ def find_checkpoints(path: Path, flag: str = "--checkpoint") -> Location:
 
     Args:
         path: the run's directory, or the directory `checkpoints` in it.
-        flag: with which the user gave the path, for the message.
+        flag: the user's flag for the path, for the message.
 
     Raises:
         UserError: there is no checkpoint, or it is of several runs.

@@ -150,7 +150,7 @@ def open_safetensors(path: Path, flag: str = "--init-from") -> Source:
 
     Args:
         path: of the file.
-        flag: with which the user gave the path, for messages.
+        flag: the user's flag for the path, for messages.
 
     Raises:
         UserError: it cannot be read, or a tensor is not of floats.

@@ -1,7 +1,7 @@
-"""Several processes, usually one a host, that train one run.
+"""Several processes, usually one per host, that train one run.
 
 Each process runs the same commands on its own devices. The first one writes all files. `joined`
-watches the others over TCP: a process that ends or falls silent stops all of them, because none can
+watches the others over TCP. If one ends or does not answer, it stops all of them, because none can
 train on without it.
 """
 

@@ -102,8 +102,8 @@ class CompiledEpoch:
             returns the state after `stop` batches.
         finish: takes hyper-parameters and the state after all full batches; trains on the partial
             batch and validates.
-        predict: takes hyper-parameters, a state and images on the host, uint8 (N, H, W, C);
-            returns logits, float (N, classes), with the state's leading axis of runs.
+        predict: takes hyper-parameters, a state and images on the host, uint8 (N, H, W, C).
+            Returns logits, float (N, classes), with the state's leading axis of runs.
         slow_layers: layers that would be slow in a loop, so that a step is a call.
     """
 

@@ -1,8 +1,8 @@
 """Runs of a study: arms x values of one swept setting x seeds.
 
 An arm is a name with settings: a norm, or an arm of an experiment file. Settings that belong
-together, such as an optimiser and its learning rate, are swept as one: `+` joins their fields, and
-`:` joins the texts of their values. All runs of a seed are paired: they have the same split,
+together, such as an optimiser and its learning rate, are swept as one. `+` joins their fields, and
+`:` joins the texts of their values. All runs of a seed are paired. They have the same split,
 initial values, order and augmentation, unless the arm or the setting changes these.
 """
 

@@ -91,9 +91,9 @@ def area_under_curve(values: ArrayLike) -> float:
 def oscillation(losses: ArrayLike, learning_rates: ArrayLike) -> float | None:
     """Estimate the noise of a loss curve: sqrt(mean(second differences^2) / 6).
 
-    The second difference, l[t-1] - 2 l[t] + l[t+1], ignores a linear trend, so a steeper curve
-    does not count as rougher. For a line with independent noise of standard deviation s its
-    variance is 6 s^2, so the result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika
+    The second difference, l[t-1] - 2 l[t] + l[t+1], ignores a linear trend. So a steeper curve
+    does not count as rougher. For a line with independent noise of standard deviation s, its
+    variance is 6 s^2. So the result estimates s (Gasser, Sroka and Jennen-Steinmetz, Biometrika
     73 (1986)). Windows with two learning rates do not count, because the loss falls there. Nor do
     the first three epochs, where the curve is steep.
 

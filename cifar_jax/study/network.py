@@ -141,7 +141,7 @@ def restore(
     Args:
         path: the run's directory, or the directory `checkpoints` in it.
         file: the run's experiment file, if it has one.
-        flag, how: with which the user gives the path and the file, for messages.
+        flag, how: how the user gives the path and the file, for messages.
 
     Raises:
         UserError: there is no intact checkpoint, or the file is not the run's.
@@ -196,7 +196,7 @@ def find_runs(directory: Path, arm: str | None = None, flag: str = "--run") -> l
         directory: of a run or a study.
         arm: name of the arm; of the directory in the study, with a sweep. None for a run, and for
             a study of one arm.
-        flag: with which the user gave the directory, for messages.
+        flag: the user's flag for the directory, for messages.
 
     Raises:
         UserError: there is neither, no such arm, or no finished run.

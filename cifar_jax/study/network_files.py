@@ -65,7 +65,7 @@ def open_safetensors_network(path: Path, flag: str) -> Network:
     Args:
         path: of the safetensors file. Class names are the JSON list `classes` of its metadata;
             without it they are "class 0", "class 1", ...
-        flag: with which the user gave the path, for messages.
+        flag: the user's flag for the path, for messages.
 
     Raises:
         UserError: it cannot be read, or is another network.

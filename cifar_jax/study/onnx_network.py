@@ -83,7 +83,7 @@ def open_onnx_network(path: Path, flag: str) -> OnnxNetwork:
     Args:
         path: of the file. Class names are the JSON list `classes` of its metadata; without it they
             are "class 0", "class 1", ...
-        flag: with which the user gave the path, for messages.
+        flag: the user's flag for the path, for messages.
 
     Raises:
         UserError: it cannot be read, has no image input, or ONNX Runtime is missing.
@@ -164,7 +164,7 @@ def class_order(network: AnyNetwork, classes: Sequence[str], flag: str) -> list[
     Args:
         network: of a file.
         classes: of the dataset.
-        flag: with which the user gave the file, for messages.
+        flag: the user's flag for the file, for messages.
 
     Raises:
         UserError: it has other classes.

@@ -1,6 +1,6 @@
 """How many seeds a study needs, and what a number of seeds can show.
 
-Everything is about paired differences, one a seed, that are normal with standard deviation `std`.
+Everything is about paired differences, one per seed, that are normal with standard deviation `std`.
 Amounts and deviations have one unit, whatever it is.
 
 **Stein's two-stage procedure** (C. Stein, "A two-sample test for a linear hypothesis whose power
@@ -131,7 +131,7 @@ def largest_likely_std(std: float, seeds: int, level: float = POWER) -> float:
     """Return the upper limit of the true deviation, one-sided, from that of `seeds` seeds.
 
     R. H. Browne, "On the use of a pilot sample for sample size determination", Statistics in
-    Medicine 14 (1995), 1933-1940: a plan with this limit has its power with probability `level`.
+    Medicine 14 (1995), 1933-1940. A plan with this limit has its power with probability `level`.
     """
     freedom = seeds - 1
     return float(std * math.sqrt(freedom / stats.chi2.ppf(1 - level, freedom)))
@@ -149,7 +149,7 @@ def next_seeds(
     only the first `first_stage` differences decide it.
 
     Args:
-        differences_so_far: one a seed pair, in the order of the study's seeds.
+        differences_so_far: one per seed pair, in the order of the study's seeds.
         first_stage: seeds of the first stage, at least 2. Five or more are wise: with two,
             N is about 40 times the seeds that a known deviation would need; with five, twice.
         half_width: wanted half-width of the interval, in the unit of the differences, above 0.
@@ -184,7 +184,7 @@ def stein_interval(
     """Return the interval for the mean after both stages of Stein's procedure.
 
     Args:
-        differences: one a seed pair, in the order of the study's seeds.
+        differences: one per seed pair, in the order of the study's seeds.
         first_stage: see `next_seeds`.
         level: of confidence.
 

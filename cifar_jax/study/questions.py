@@ -1,12 +1,12 @@
-"""Turn claims into questions about the mean of one number a seed pair.
+"""Turn claims into questions about the mean of one number per seed pair.
 
 The verdict is "supported" if the study shows the claim, "not supported" if it shows the opposite,
-and "undecided" if it shows neither: a small study that finds no difference is undecided.
+and "undecided" if it shows neither. A small study that finds no difference is undecided.
 
-`Better` compares the 95 % interval of `cifar_jax.study.statistics` with the claim's amount.
-`Equivalent` is decided by two one-sided tests (D. J. Schuirmann, Journal of Pharmacokinetics and
-Biopharmaceutics 15 (1987), 657-680): supported if the 90 % interval is within the claim's amount,
-not supported if the 95 % interval is outside.
+`Better` compares the 95 % interval of `cifar_jax.study.statistics` with the claim's amount. Two
+one-sided tests decide `Equivalent` (D. J. Schuirmann, Journal of Pharmacokinetics and
+Biopharmaceutics 15 (1987), 657-680). It is supported if the 90 % interval is within the claim's
+amount, and not supported if the 95 % interval is outside.
 """
 
 import functools
@@ -70,7 +70,7 @@ class Question:
     Attributes:
         text: the claim in words.
         subject: what the sample is, for the rule.
-        sample: one value a seed pair, in `unit`; empty if the runs cannot answer.
+        sample: one value per seed pair, in `unit`; empty if the runs cannot answer.
         measured: the answer in words.
         bound: what the mean is compared with; for an equivalence, how far it may be from 0.
         sign: 1 if the claim says above the bound, -1 if below, 0 if within.

@@ -1,4 +1,4 @@
-"""Samples to compare: one number a seed, and for test metrics one number an image."""
+"""Samples to compare: one number per seed, and for test metrics one number per image."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Sample:
 
     Attributes:
         values: (seeds,).
-        images: float64 (N,), the quantity of each test image, averaged over the seeds; None
+        images: float64 (N,), the quantity of each test image, averaged over the seeds. None
             if it does not depend on test images.
         least, most: the range of its mean.
         resolution: change of a value by one test image; 0 if it may be arbitrarily small.

@@ -69,7 +69,7 @@ def seed_parallelism(config: Config, platform: str, devices: int = 1) -> int:
     """Return the largest number of runs to train together.
 
     On a CPU one run uses all cores, and several would share its cache. One small CNN leaves most
-    of an accelerator idle. There all runs train together, or as many as take the least time a run
+    of an accelerator idle. There all runs train together, or as many as take the least time per run
     by `forms.json`. Several devices train several times as many.
 
     Args:

@@ -1,4 +1,4 @@
-"""Read scores from a table with one row a run.
+"""Read scores from a table with one row per run.
 
 A row without a score counts as a run without a result. It is left out and counted. So is a run that
 Weights & Biases does not call finished.
@@ -197,7 +197,7 @@ def _twice(table: Table, row: int, before: int, what: str) -> UserError:
     ]
     hint = f"; the rows differ in {_names(table, differ)}" if differ else ""
     return table.wrong(
-        row, f"{what} is also in row {table.numbers[before]}; a table has one row a run{hint}"
+        row, f"{what} is also in row {table.numbers[before]}; a table has one row per run{hint}"
     )
 
 
@@ -207,10 +207,10 @@ def read_scores(
     seed_column: str | None = None,
     metric: str | None = None,
 ) -> Scores:
-    """Read a table with one row a run.
+    """Read a table with one row per run.
 
     Args:
-        path: CSV with a head, such as the export of Weights & Biases, or JSON lines.
+        path: CSV with a header line, such as the export of Weights & Biases, or JSON lines.
         arm_column: name of the column of arms; None to guess.
         seed_column: name of the column of seeds; None to guess.
         metric: name of the column of scores; None to guess.

@@ -63,7 +63,7 @@ def _text(path: Path) -> str:
         row = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path}: row {row}: has a null character, so it is not a text table")
     if not text.strip():
-        raise UserError(f"{path}: is empty; it needs a head and one row a run")
+        raise UserError(f"{path}: is empty; it needs a header line and one row per run")
     return text
 
 
@@ -156,12 +156,14 @@ def read_table(path: Path) -> Table:
     """
     text = _text(path)
     if text.lstrip().startswith("["):
-        raise UserError(f"{path}: is a JSON array; allowed: JSON lines, one object a line, or CSV")
+        raise UserError(
+            f"{path}: is a JSON array; allowed: JSON lines, one object per line, or CSV"
+        )
     found = (_json if text.lstrip().startswith("{") else _csv)(path, text)
     if any(name.endswith("__MIN") for name in found.head):
         raise UserError(f"{path}: is a chart of Weights & Biases; export its table of runs")
     if not found.numbers:
-        raise UserError(f"{path}: has a head, but no row")
+        raise UserError(f"{path}: has a header line, but no row")
     if len(found.numbers) > MOST_ROWS:
         raise UserError(f"{path}: has more than {MOST_ROWS:,} rows")
     return found

@@ -1,12 +1,12 @@
-"""Compare scores of runs from anywhere: one number a run, by arm and seed.
+"""Compare scores of runs from anywhere: one number per run, by arm and seed.
 
 Runs of two arms with the same seed are pairs. Differences over pairs have a study's statistics.
 Arms whose seeds do not match are compared without pairs, by Welch's interval (B. L. Welch, "The
 generalization of 'Student's' problem when several different population variances are involved",
 Biometrika 34 (1947), 28-35).
 
-The rule does not look at the scores: a pair of arms is paired if the two share at least half of the
-seeds of each. If a seed sets nothing in common, pairs are still valid, but gain nothing.
+Two arms are paired if they share at least half of the seeds of each. This rule does not look at
+the scores. If a seed sets nothing in common, pairs are still valid, but gain nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -168,8 +168,8 @@ def compare_scores(scores: Scores, control: str | None = None) -> dict[str, Any]
     """Return every number of a comparison, as data for JSON.
 
     `per_arm` describes each arm. `against_control` has a row for each other arm: its scores minus
-    the control's, with the keys of `compare`, p-values adjusted by Holm's method for the number of
-    rows, and whether it is `paired`.
+    the control's, with the keys of `compare`. A row also has the p-values that Holm's method
+    adjusts for the number of rows, and whether it is `paired`.
 
     Args:
         scores: of at least two arms.

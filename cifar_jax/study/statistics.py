@@ -1,25 +1,30 @@
 """What a study may conclude: intervals, tests and effect sizes. Pure functions of arrays.
 
-The sample is one value a seed, or one difference a seed pair, so n is small: 3 to 20. Where a
+The sample is one value per seed, or one difference per seed pair, so n is small: 3 to 20. Where a
 sample is too small for a statistic, or has no spread, the answer is None, never zero.
 
-**The interval rule.** The 95 % interval is Student's t interval over the seeds (paired, for a
-difference): it says how the mean would change if the networks were trained again and tested on
+**The interval rule.** The 95 % interval is Student's t interval over the seeds, paired for a
+difference. It says how the mean would change with networks that are trained again and tested on
 these images. The seeds alone decide if there are at least 1,000 test images and the seeds differ.
-With fewer images, or with seeds that all give the same value, the error of the test images is
-added, by Banerjee's conservative interval for sums of means (S. K. Banerjee, "Approximate
+With fewer images, or with seeds that all give the same value, the error of the test images counts
+too. Banerjee's conservative interval for sums of means adds it (S. K. Banerjee, "Approximate
 confidence interval for linear functions of means of k populations when the population variances
 are not equal", Sankhya 22 (1960), 357-358):
 
     half width^2 = t(n - 1)^2 s_seeds^2 / n + t(N - 1)^2 s_images^2 / N
 
 Here n is the number of seeds and s_seeds the standard deviation of their values. N is the number
-of test images, and s_images the standard deviation of the values of the images, each averaged
-over the seeds. N images cannot show a spread of the seeds below one image. So seeds that all give
-the same accuracy count as if one of them had one image more right: s_seeds = 1 / (N sqrt(n)).
+of test images. s_images is the standard deviation of the values of the images, each averaged over
+the seeds. N images cannot show a spread of the seeds below one image. So seeds that all give the
+same accuracy count as if one of them had one image more right: s_seeds = 1 / (N sqrt(n)).
 Otherwise two seeds that happen to agree would give a narrower interval than two that nearly do.
-There is no interval, and the answer is "undecided", in three cases: there is one seed; neither
-seeds nor images have a spread; a value without images, such as a time, has none.
+
+There is no interval, and the answer is "undecided", in three cases:
+
+- There is one seed.
+- Neither seeds nor images have a spread.
+- A value without images, such as a time, has none.
+
 `benchmarks/coverage.py` measures how often the interval covers the truth.
 """
 
@@ -159,11 +164,11 @@ def estimate(
     resolution: float = 0.0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The mean of one value a seed, with its interval by the rule of this module.
+    """The mean of one value per seed, with its interval by the rule of this module.
 
     Args:
-        values: (n,), one a seed, or one difference a seed pair.
-        images: (N,), the same of each test image, averaged over the seeds; None for a value
+        values: (n,), one per seed, or one difference per seed pair.
+        images: (N,), the same of each test image, averaged over the seeds. None for a value
             that no test images decide.
         least, most: what the mean cannot be below or above. The interval is cut there.
         resolution: by how much one test image changes a value.

@@ -75,8 +75,8 @@ def claim_rows(study: Study, claims: Sequence[Claim]) -> list[dict[str, Any]]:
     """Decide claims. Return a row of plain data for each, without those that have no seed pair.
 
     Keys of a row: `id`, `claim`, `published`, `measured`, `interval` (95 %, not adjusted), `unit`,
-    `verdict`, `rule`, `published_inside_interval`, and `p_holm`: the p-value adjusted for the
-    study's claims of the kinds better and equivalent, or None for other kinds.
+    `verdict`, `rule`, `published_inside_interval` and `p_holm`. The last is the p-value adjusted
+    for the study's claims of the kinds better and equivalent. It is None for other kinds.
     """
     found = asked(study, claims)
     family = [

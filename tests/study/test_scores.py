@@ -79,14 +79,14 @@ def test_thousands_of_columns(tmp_path):
     ("content", "said"),
     [
         ("", "is empty"),
-        ("model,seed,acc\n", "has a head, but no row"),
+        ("model,seed,acc\n", "has a header line, but no row"),
         ("model,seed,acc\na,0,1\na,1,nan\nb,0,1", "row 3: acc is nan, not a finite number"),
         ("model,seed,acc\na,0,inf\nb,0,1", "row 2: acc is inf, not a finite number"),
         ("model,seed,acc\na,0,0.5\nb,0,91 %", "row 3: acc is '91 %', not a number"),
         ("model,seed,acc\na,0,1e400\nb,0,1", "row 2: acc is '1e400', beyond"),
         (
             "model,seed,acc,game\na,0,1,x\nb,0,1,x\n\na,0,2,y",
-            "row 5: arm 'a' with seed '0' is also in row 2; a table has one row a run; the rows "
+            "row 5: arm 'a' with seed '0' is also in row 2; a table has one row per run; the rows "
             "differ in 'acc', 'game'",
         ),
         ("model,seed,acc\na,0,1,7\nb,0,1", "row 2: has 4 cells, but the head in row 1 has 3"),

@@ -32,7 +32,7 @@ def elastic(x: np.ndarray, parameters: tuple[float, float, float], draws: Draws)
 
     Args:
         parameters: size of the field, its smoothness (standard deviation of a Gaussian), and
-            largest movement of the three points; as fractions of the shorter side.
+            largest movement of the three points. All are fractions of the shorter side.
     """
     height, width = x.shape[1:3]
     side = min(height, width)

@@ -4,7 +4,7 @@
 section 4.1. The parameters are those of the authors' program for 32x32 images, from their
 repository hendrycks/robustness. Our images are not their data set CIFAR-10-C:
 
-- Their random numbers are lost. Ours come from a seed for each kind, strength and image, so an
+- Their random numbers are lost. Ours come from a seed for each kind, strength and image. So an
   image does not depend on the number or the order of the images.
 - Frost needs photographs. We draw a texture with about their brightness and contrast instead.
 - We round pixels to the nearest of 256 values. Their program rounds down.
@@ -25,8 +25,8 @@ from cifar_jax.analysis.lacking import Lacking
 NAME = "our corruptions, after Hendrycks & Dietterich 2019"
 SEED = 1903_12261
 STRENGTHS = (1, 2, 3, 4, 5)
-DESIGNED_FOR = 32  # pixels a side
-SMALLEST = 8  # pixels a side: smaller ones have no room for the larger blurs
+DESIGNED_FOR = 32  # pixels per side
+SMALLEST = 8  # pixels per side: smaller ones have no room for the larger blurs
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Kind:
     Attributes:
         name: as in the paper's table 1, in lower case.
         group: noise, blur, weather or digital.
-        function: takes images, float32 (N, H, W, 3) from 0 to 1, parameters and random numbers;
-            returns images of the same shape, which may leave this range.
+        function: takes images, float32 (N, H, W, 3) from 0 to 1, parameters and random numbers.
+            Returns images of the same shape, which may leave this range.
         parameters: of the five strengths, weakest first.
     """
 

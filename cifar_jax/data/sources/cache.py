@@ -1,8 +1,8 @@
 """Cache of decoded images: memory-mapped .npy files, checked by their fingerprint.
 
-An entry is a directory `<cache root>/<source>-<key>/` with one .npy file an array and
-`contents.json`. It is written under a temporary name and renamed, so that readers never see a
-partial entry, and two processes cannot mix their files.
+An entry is a directory `<cache root>/<source>-<key>/` with one .npy file per array and
+`contents.json`. It is written under a temporary name and renamed. So readers never see a partial
+entry, and two processes cannot mix their files.
 """
 
 import dataclasses

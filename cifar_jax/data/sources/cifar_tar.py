@@ -1,7 +1,8 @@
 """Read the binary archives of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009).
 
-Each is a gzipped tar of files of records. A record has one byte of label, CIFAR-100's two (coarse,
-then fine), and 3072 bytes of pixels: a 32x32 plane each of red, green and blue, by rows.
+Each is a gzipped tar of files of records. A record of CIFAR-10 has one byte of label, one of
+CIFAR-100 has two: coarse, then fine. Then come 3072 bytes of pixels: a 32x32 plane each of red,
+green and blue, by rows.
 
 The SHA-256 is checked before reading. The reader does not rely on it: it writes no file, and reads
 no more bytes than the dataset can have.

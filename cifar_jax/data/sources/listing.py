@@ -1,8 +1,8 @@
 """List the files of an image folder, `train/<class>/*` and `test/<class>/*`, without opening them.
 
-Files without the name of an image are skipped and counted in a note: those of desktops, servers
-and archives (`.DS_Store`, `__MACOSX`, `@eaDir`, ...), tables, texts. An image that cannot be used
-is an error.
+Files without the name of an image are skipped and counted in a note. Examples are tables, texts,
+and what desktops, servers and archives add (`.DS_Store`, `__MACOSX`, `@eaDir`, ...). An image that
+cannot be used is an error.
 """
 
 import os

@@ -1,7 +1,11 @@
 """Published datasets: their files, and how they are loaded, without TensorFlow.
 
-The sources, in this order: the cache of decoded images; a directory prepared by this project or by
-tensorflow-datasets (array_record files); the authors' files; the network.
+`load` takes the first of these that has the images:
+
+1. the cache of decoded images
+2. array_record files that this project or tensorflow-datasets prepared
+3. the authors' files
+4. the network
 """
 
 import os

@@ -11,7 +11,7 @@ with round corners are almost disks. A cross with broad arms is almost a square.
 true.
 
 Flips and shifts by a few pixels, as in training, do not change a figure's kind. The kinds are
-balanced. The pixels are the same on all machines and for any number of threads: each chunk has its
+balanced. The pixels are the same on all machines and for any number of threads. Each chunk has its
 own PCG64 generator, and the operations are exactly rounded float32. Only the sine and cosine of
 each figure's rotation are not; they are computed in float64.
 """
