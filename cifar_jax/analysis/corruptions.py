@@ -1,9 +1,10 @@
 """Corruptions: how accurate is a network on noisy, blurred, or otherwise spoilt test images?
 
-The images are made by `common_corruptions`: fifteen kinds at five strengths. They are ours, after
+The images are made by `common_corruptions`: fifteen kinds at five severities. They are ours, after
 Hendrycks & Dietterich 2019, arXiv 1903.12261, and not their data set CIFAR-10-C. For that one see
-`published_sets`. The mean corruption accuracy is the mean over all kinds and strengths. The paper's
-mean corruption error divides by the errors of another network, AlexNet; we compare the arms.
+`published_sets`. The mean corruption accuracy is the mean over all kinds and severities. The
+paper's mean corruption error divides by the errors of another network, AlexNet. We compare the
+arms.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from cifar_jax.analysis.common_corruptions.table import (
     NAME,
     NAMES,
     SEED,
-    STRENGTHS,
+    SEVERITIES,
     check_images,
     corrupt,
 )
@@ -53,7 +54,7 @@ class Corruptions(Struct, frozen=True):
     Attributes:
         images: number of test images.
         clean: without corruption.
-        accuracy: of each kind, in the order of `table.NAMES`, and strength, weakest first.
+        accuracy: of each kind, in the order of `table.NAMES`, and severity, weakest first.
         sha256: of all corrupted images, in hex. Other versions of NumPy, scipy or Pillow could
             make other images.
     """
@@ -79,17 +80,17 @@ class Corrupted:
 
     def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:
         self._images, self._indices = images[indices], indices
-        self._keep = len(KINDS) * len(STRENGTHS) * self._images.nbytes <= KEPT
+        self._keep = len(KINDS) * len(SEVERITIES) * self._images.nbytes <= KEPT
         self._made: dict[int, np.ndarray] = {}
         self._sha256 = hashlib.sha256()
         self._hashed = 0
 
     def get(self, number: int) -> np.ndarray:
-        """Return the images of `KINDS[number]` at all strengths, uint8 (strengths * N, H, W, 3)."""
+        """Return the images of `KINDS[number]` at all S severities, uint8 (S * N, H, W, 3)."""
         if number in self._made:
             return self._made[number]
         indices = cast(Sequence[int], self._indices)
-        sets = [corrupt(self._images, KINDS[number], s, indices) for s in STRENGTHS]
+        sets = [corrupt(self._images, KINDS[number], s, indices) for s in SEVERITIES]
         made = np.concatenate(sets)
         if number == self._hashed:
             self._sha256.update(made.data)
@@ -122,7 +123,7 @@ def measure(trained: TrainedRun) -> Corruptions:
     program = shared.program(trained.run, trained.state, False)
 
     def accuracy(pixels: np.ndarray) -> np.ndarray:
-        """Return the accuracy of each strength."""
+        """Return the accuracy of each severity."""
         predicted = compute(program, trained.state, pixels).logits.argmax(axis=1)
         right: np.ndarray = np.mean(predicted.reshape(-1, len(labels)) == labels, axis=1)
         return right
@@ -189,8 +190,8 @@ def kinds_sentence(study: Study, rows: Sequence[Compared]) -> str:
     return " ".join(words)
 
 
-def strengths_table(findings: Findings[Corruptions]) -> Table:
-    """Return each arm's mean accuracy for each kind and strength."""
+def severities_table(findings: Findings[Corruptions]) -> Table:
+    """Return each arm's mean accuracy for each kind and severity."""
     study = findings.study
     rows = []
     for arm in findings.arms:
@@ -202,9 +203,9 @@ def strengths_table(findings: Findings[Corruptions]) -> Table:
         ]
     arm_head = ("arm",) if len(findings.arms) > 1 else ()
     return Table(
-        "Accuracy by kind and strength",
-        "Means over the seeds. Strength 1 is the weakest.",
-        ("", *arm_head, *(f"strength {strength}" for strength in STRENGTHS)),
+        "Accuracy by kind and severity",
+        "Means over the seeds. Severity 1 is the weakest.",
+        ("", *arm_head, *(f"severity {severity}" for severity in SEVERITIES)),
         rows,
     )
 
@@ -213,7 +214,7 @@ def source_sentence(findings: Findings[Corruptions]) -> str:
     """Say which images these are."""
     record = findings.runs[0].record
     text = (
-        f"The images are {NAME}: {len(KINDS)} kinds at {len(STRENGTHS)} strengths of "
+        f"The images are {NAME}: {len(KINDS)} kinds at {len(SEVERITIES)} severities of "
         f"{record.images:,} test images, chosen at random, the same for every run. They are not "
         "the data set CIFAR-10-C."
     )
@@ -221,14 +222,14 @@ def source_sentence(findings: Findings[Corruptions]) -> str:
     if images is not None and images.test_images.shape[1:3] != (DESIGNED_FOR, DESIGNED_FOR):
         height, width = images.test_images.shape[1:3]
         text += (
-            f" The strengths were chosen for {DESIGNED_FOR}x{DESIGNED_FOR} pixels; these images "
+            f" The severities were chosen for {DESIGNED_FOR}x{DESIGNED_FOR} pixels; these images "
             f"have {height}x{width}."
         )
     return text
 
 
 def section(findings: Findings[Corruptions]) -> Section:
-    """Return the section: which arm is more robust, by kind and strength."""
+    """Return the section: which arm is more robust, by kind and severity."""
     study = findings.study
     clean, mean, lost, *kinds = findings.compared
     sentences = [
@@ -250,7 +251,7 @@ def section(findings: Findings[Corruptions]) -> Section:
         tuple(corruption_figures(findings, kinds)),
         (
             numbers_table(study, [clean, mean, lost, *kinds], "Accuracy on corrupted images"),
-            strengths_table(findings),
+            severities_table(findings),
         ),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_jax.analysis.common_corruptions.table import KINDS, NAME, NAMES, STRENGTHS, corrupt
+from cifar_jax.analysis.common_corruptions.table import KINDS, NAME, NAMES, SEVERITIES, corrupt
 from cifar_jax.analysis.numbers import Compared
 from cifar_jax.report.drawing import (
     GREY,
@@ -80,12 +80,12 @@ def draw_kinds(findings: "Findings[Any]", rows: Sequence[Compared], title: str) 
     return figure
 
 
-def draw_strengths(findings: "Findings[Any]", title: str) -> Figure:
-    """Draw accuracy against strength, a small panel for each kind. Strength 0: no corruption."""
+def draw_severities(findings: "Findings[Any]", title: str) -> Figure:
+    """Draw accuracy against severity, a small panel for each kind. Severity 0: no corruption."""
     arms = findings.arms[:MOST_ARMS]
     figure = new_figure(6.8, title)
     grid = figure.subplots(5, 3, sharex=True, sharey=True)
-    x = np.arange(len(STRENGTHS) + 1)
+    x = np.arange(len(SEVERITIES) + 1)
     for arm in arms:
         colour, _ = arm_style(findings.study.arms, arm)
         clean = np.array([[of.clean] for of in findings.of(arm)])
@@ -98,7 +98,7 @@ def draw_strengths(findings: "Findings[Any]", title: str) -> Figure:
         axes.set_title(kind.name, fontsize=9)
         axes.set_ylim(0, 100)
         axes.set_xticks(x)
-    grid[-1, 1].set_xlabel("strength")
+    grid[-1, 1].set_xlabel("severity")
     figure.supylabel("accuracy [%]", fontsize="medium")
     if len(arms) > 1:
         legend_below(figure, grid[0, 0], 3)
@@ -111,10 +111,10 @@ def draw_pictures(image: np.ndarray, index: int, title: str) -> Figure:
     gap = max(1, height // 16)
     cell = height + gap, width + gap
     # One picture of all cells: 90 axes take seconds to draw.
-    shape = (len(KINDS) * cell[0] - gap, (len(STRENGTHS) + 1) * cell[1] - gap, 3)
+    shape = (len(KINDS) * cell[0] - gap, (len(SEVERITIES) + 1) * cell[1] - gap, 3)
     mosaic = np.full(shape, 255, np.uint8)
     for i, kind in enumerate(KINDS):
-        made = [corrupt(image[None], kind, strength, [index])[0] for strength in STRENGTHS]
+        made = [corrupt(image[None], kind, severity, [index])[0] for severity in SEVERITIES]
         for j, pixels in enumerate([image, *made]):
             top, left = i * cell[0], j * cell[1]
             mosaic[top : top + height, left : left + width] = pixels
@@ -122,8 +122,8 @@ def draw_pictures(image: np.ndarray, index: int, title: str) -> Figure:
     axes = figure.subplots()
     axes.imshow(mosaic, **PIXELS)
     axes.set_yticks([i * cell[0] + height / 2 for i in range(len(KINDS))], NAMES)
-    columns = [j * cell[1] + width / 2 for j in range(len(STRENGTHS) + 1)]
-    axes.set_xticks(columns, ["image", *map(str, STRENGTHS)])
+    columns = [j * cell[1] + width / 2 for j in range(len(SEVERITIES) + 1)]
+    axes.set_xticks(columns, ["image", *map(str, SEVERITIES)])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.grid(visible=False)
@@ -154,19 +154,19 @@ def corruption_figures(findings: "Findings[Any]", rows: Sequence[Compared]) -> l
         entry(
             "24_corruption_kinds",
             "Accuracy by kind of corruption",
-            f"mean over five strengths. The images are {NAME}.{seeds}{dots}{more}",
+            f"mean over five severities. The images are {NAME}.{seeds}{dots}{more}",
             lambda title: draw_kinds(findings, rows, title),
         ),
         entry(
-            "25_corruption_strengths",
-            "Accuracy by strength of corruption",
-            f"strength 0 is the image without corruption.{bands}{more}",
-            lambda title: draw_strengths(findings, title),
+            "25_corruption_severities",
+            "Accuracy by severity of corruption",
+            f"severity 0 is the image without corruption.{bands}{more}",
+            lambda title: draw_severities(findings, title),
         ),
         entry(
             "26_corruption_pictures",
             "One test image with every corruption",
-            f"the {len(NAMES)} kinds at five strengths, {NAME}.",
+            f"the {len(NAMES)} kinds at five severities, {NAME}.",
             lambda title: draw_pictures(images.test_images[0], 0, title),  # type: ignore[union-attr]
             missing_images(study, images),
         ),

@@ -1,7 +1,7 @@
 """Published test sets for networks that were trained on CIFAR-10: CIFAR-10-C and CIFAR-10.1.
 
 - CIFAR-10-C (Hendrycks & Dietterich 2019, arXiv 1903.12261): the test images with fifteen kinds of
-  corruption. A file of each kind has the 10,000 images at strength 1, then at strength 2, to 5.
+  corruption. A file of each kind has the 10,000 images at severity 1, then at severity 2, to 5.
 - CIFAR-10.1, version 6 (Recht et al. 2018, arXiv 1806.00451): 2,000 new images of the same classes.
 
 The user has the files. They are read without unpickling, and their digests are recorded.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from cifar_jax.analysis.common_corruptions.table import NAMES, STRENGTHS
+from cifar_jax.analysis.common_corruptions.table import NAMES, SEVERITIES
 from cifar_jax.analysis.corruptions import chosen, kinds_sentence
 from cifar_jax.analysis.lacking import Lacking
 from cifar_jax.analysis.numbers import (
@@ -33,7 +33,7 @@ from cifar_jax.report.section import Section
 from cifar_jax.storage import sha256
 from cifar_jax.study.summary import is_cifar10
 
-EACH = 10_000  # images at each strength
+EACH = 10_000  # images at each severity
 SHAPE = 32, 32, 3
 LABELS = "labels.npy"
 NEW = "cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy"
@@ -47,7 +47,7 @@ class PublishedSets(Struct, frozen=True):
     """Accuracy of one run, as fractions. None: the user did not give this set.
 
     Attributes:
-        corrupted: on CIFAR-10-C, of each kind, in the order of `table.NAMES`, and strength.
+        corrupted: on CIFAR-10-C, of each kind, in the order of `table.NAMES`, and severity.
         images: number of test images of which CIFAR-10-C was used.
         new: on CIFAR-10.1.
     """
@@ -102,9 +102,9 @@ def read_corrupted(directory: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     Raises:
         UserError: a file cannot be used.
     """
-    labels = read_labels(directory / LABELS, EACH * len(STRENGTHS)).reshape(len(STRENGTHS), EACH)
+    labels = read_labels(directory / LABELS, EACH * len(SEVERITIES)).reshape(len(SEVERITIES), EACH)
     if (labels != labels[0]).any():
-        raise UserError(f"{directory / LABELS}: must have the same labels at each strength")
+        raise UserError(f"{directory / LABELS}: must have the same labels at each severity")
     found = {}
     for name in NAMES:
         images = read_array(directory / FILES[name], SHAPE, "images")
@@ -186,7 +186,7 @@ def measure(trained: TrainedRun) -> PublishedSets:
         kinds, labels = read_corrupted(corrupted)
         rows = chosen(EACH, most)
         for number, images in enumerate(kinds.values(), 1):
-            parts = [images[EACH * (strength - 1) + rows] for strength in STRENGTHS]
+            parts = [images[EACH * (severity - 1) + rows] for severity in SEVERITIES]
             table.append(tuple(accuracy(part, labels[rows]) for part in parts))
             trained.progress(number / len(kinds))
     return PublishedSets(

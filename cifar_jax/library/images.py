@@ -68,7 +68,7 @@ class Images:
 
     @functools.cached_property
     def train_labels(self) -> np.ndarray:
-        """Their labels, int32 (N,)."""
+        """Labels of the training images, int32 (N,)."""
         return self.dataset.train_labels[self.train_rows]
 
     @functools.cached_property
@@ -78,7 +78,7 @@ class Images:
 
     @functools.cached_property
     def val_labels(self) -> np.ndarray:
-        """Their labels, int32 (M,)."""
+        """Labels of the validation images, int32 (M,)."""
         return self.dataset.train_labels[self.val_rows]
 
     @property
@@ -88,7 +88,7 @@ class Images:
 
     @property
     def test_labels(self) -> np.ndarray:
-        """Their labels, int32 (K,)."""
+        """Labels of the test images, int32 (K,)."""
         return self.dataset.test_labels
 
     @functools.cached_property

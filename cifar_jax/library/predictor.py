@@ -66,12 +66,12 @@ class Predictions:
 
     @functools.cached_property
     def names(self) -> list[str]:
-        """Its name, for each image."""
+        """Name of the most probable class of each image."""
         return [self.classes[label] for label in self.labels]
 
     @functools.cached_property
     def confidence(self) -> np.ndarray:
-        """Its probability, float64 (N,)."""
+        """Probability of the most probable class of each image, float64 (N,)."""
         return self.probabilities.max(axis=1)
 
     @functools.cached_property

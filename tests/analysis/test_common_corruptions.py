@@ -13,7 +13,7 @@ from cifar_jax.analysis.common_corruptions.draws import Draws
 from cifar_jax.analysis.common_corruptions.table import (
     KINDS,
     NAMES,
-    STRENGTHS,
+    SEVERITIES,
     check_images,
     corrupt,
 )
@@ -33,8 +33,8 @@ def smooth_images(n: int, size: int = 32) -> np.ndarray:
 IMAGES = smooth_images(24)
 
 
-def corrupted(name: str, strength: int, images: np.ndarray = IMAGES) -> np.ndarray:
-    return corrupt(images, BY_NAME[name], strength, range(len(images)))
+def corrupted(name: str, severity: int, images: np.ndarray = IMAGES) -> np.ndarray:
+    return corrupt(images, BY_NAME[name], severity, range(len(images)))
 
 
 def draws(n: int) -> Draws:
@@ -44,9 +44,9 @@ def draws(n: int) -> Draws:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_depends_neither_on_batch_nor_order(name: str) -> None:
     at = [5, 2, 17]
-    for strength in (1, 5):
-        all_of_them = corrupted(name, strength)
-        some = corrupt(IMAGES[at], BY_NAME[name], strength, at)
+    for severity in (1, 5):
+        all_of_them = corrupted(name, severity)
+        some = corrupt(IMAGES[at], BY_NAME[name], severity, at)
         assert all_of_them.dtype == np.uint8
         assert all_of_them.shape == IMAGES.shape
         np.testing.assert_array_equal(some, all_of_them[at])
@@ -58,16 +58,16 @@ NOT_MONOTONE = {"glass blur", "elastic", "frost"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_distance_from_the_image_grows_with_strength(name: str) -> None:
+def test_distance_from_the_image_grows_with_severity(name: str) -> None:
     distances = [
-        np.sqrt(np.mean((corrupted(name, s).astype(float) - IMAGES) ** 2)) for s in STRENGTHS
+        np.sqrt(np.mean((corrupted(name, s).astype(float) - IMAGES) ** 2)) for s in SEVERITIES
     ]
     assert distances[0] > 0
     if name not in NOT_MONOTONE:
         assert distances == sorted(distances), distances
 
 
-def test_other_images_and_strengths_have_other_random_numbers() -> None:
+def test_other_images_and_severities_have_other_random_numbers() -> None:
     grey = np.full((2, 32, 32, 3), 128, np.uint8)
     weak, strong = corrupted("gaussian noise", 4, grey), corrupted("gaussian noise", 5, grey)
     assert (weak[0] != weak[1]).any()
@@ -79,18 +79,18 @@ def test_noise_has_the_moments_of_its_formula() -> None:
     """Within four standard errors of 200 x 3,072 values."""
     grey = np.full((200, 32, 32, 3), 102, np.uint8)  # 0.4, far from both ends
     values = 200 * 32 * 32 * 3
-    for strength, sigma in zip(STRENGTHS, (0.04, 0.06, 0.08, 0.09, 0.10), strict=True):
-        noise = corrupted("gaussian noise", strength, grey) / 255 - 0.4
+    for severity, sigma in zip(SEVERITIES, (0.04, 0.06, 0.08, 0.09, 0.10), strict=True):
+        noise = corrupted("gaussian noise", severity, grey) / 255 - 0.4
         assert abs(noise.mean()) < 4 * sigma / np.sqrt(values)
         assert noise.std() == pytest.approx(sigma, rel=4 / np.sqrt(2 * values) + 1e-3)
-    for strength, photons in zip(STRENGTHS, (500, 250, 100, 75, 50), strict=True):
-        shot = corrupted("shot noise", strength, grey) / 255
+    for severity, photons in zip(SEVERITIES, (500, 250, 100, 75, 50), strict=True):
+        shot = corrupted("shot noise", severity, grey) / 255
         sigma = np.sqrt(0.4 / photons)
         assert abs(shot.mean() - 0.4) < 4 * sigma / np.sqrt(values) + 1e-4
         # One of 250 photons is 1.02 pixel levels: rounding to levels takes up to 2 % off.
         assert shot.std() == pytest.approx(sigma, rel=0.025)
-    for strength, share in zip(STRENGTHS, (0.01, 0.02, 0.03, 0.05, 0.07), strict=True):
-        impulse = corrupted("impulse noise", strength, grey)
+    for severity, share in zip(SEVERITIES, (0.01, 0.02, 0.03, 0.05, 0.07), strict=True):
+        impulse = corrupted("impulse noise", severity, grey)
         error = 4 * np.sqrt(share / 2 / values)
         assert (impulse == 0).mean() == pytest.approx(share / 2, abs=error)
         assert (impulse == 255).mean() == pytest.approx(share / 2, abs=error)
@@ -98,33 +98,33 @@ def test_noise_has_the_moments_of_its_formula() -> None:
 
 def test_contrast_is_its_formula() -> None:
     x = IMAGES / 255
-    for strength, factor in zip(STRENGTHS, (0.75, 0.5, 0.4, 0.3, 0.15), strict=True):
+    for severity, factor in zip(SEVERITIES, (0.75, 0.5, 0.4, 0.3, 0.15), strict=True):
         mean = x.mean((1, 2), keepdims=True)
         wanted = 255 * ((x - mean) * factor + mean)
-        assert np.abs(corrupted("contrast", strength) - wanted).max() < 0.501
+        assert np.abs(corrupted("contrast", severity) - wanted).max() < 0.501
 
 
 def test_brightness_adds_to_the_value_of_hsv() -> None:
     """Against matplotlib's conversion, to the rounding of a pixel."""
     images = IMAGES.copy()
     images[0, :4] = 0
-    for strength, added in zip(STRENGTHS, (0.05, 0.1, 0.15, 0.2, 0.3), strict=True):
+    for severity, added in zip(SEVERITIES, (0.05, 0.1, 0.15, 0.2, 0.3), strict=True):
         hsv = colors.rgb_to_hsv(images / 255)
         hsv[..., 2] = np.minimum(hsv[..., 2] + added, 1)
         wanted = 255 * colors.hsv_to_rgb(hsv)
-        assert np.abs(corrupted("brightness", strength, images) - wanted).max() < 0.501
+        assert np.abs(corrupted("brightness", severity, images) - wanted).max() < 0.501
 
 
 def test_jpeg_and_pixelate_are_pillows() -> None:
     image = Image.fromarray(IMAGES[0])
-    for strength, quality in zip(STRENGTHS, (80, 65, 58, 50, 40), strict=True):
+    for severity, quality in zip(SEVERITIES, (80, 65, 58, 50, 40), strict=True):
         content = io.BytesIO()
         image.save(content, "JPEG", quality=quality)
-        np.testing.assert_array_equal(corrupted("jpeg", strength)[0], Image.open(content))
-    for strength, size in zip(STRENGTHS, (30, 28, 27, 24, 20), strict=True):
+        np.testing.assert_array_equal(corrupted("jpeg", severity)[0], Image.open(content))
+    for severity, size in zip(SEVERITIES, (30, 28, 27, 24, 20), strict=True):
         box = Image.Resampling.BOX
         wanted = image.resize((size, size), box).resize((32, 32), box)
-        np.testing.assert_array_equal(corrupted("pixelate", strength)[0], wanted)
+        np.testing.assert_array_equal(corrupted("pixelate", severity)[0], wanted)
 
 
 def test_defocus_is_a_convolution_with_a_smooth_disk() -> None:
@@ -166,7 +166,7 @@ def test_enlarging_equals_scipys_zoom(factor: float) -> None:
 
 
 def test_glass_blur_moves_pixels_by_at_most_the_number_of_passes() -> None:
-    """Strength 1 hardly blurs. Each pixel is a neighbour above or left, or itself."""
+    """Severity 1 hardly blurs. Each pixel is a neighbour above or left, or itself."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
     found = corrupted("glass blur", 1, images)[0]
@@ -212,8 +212,8 @@ def test_frost_has_the_brightness_and_contrast_of_the_photographs() -> None:
 def test_elastic_moves_smooth_images_by_little_and_does_not_change_their_colours() -> None:
     ramp = np.zeros((4, 32, 32, 3), np.uint8)
     ramp[:] = 100 + 2 * np.arange(32)[:, None]
-    for strength, largest in zip(STRENGTHS, (0.08, 0.07, 0.06, 0.05, 0.03), strict=True):
-        moved = corrupted("elastic", strength, ramp).astype(int) - ramp
+    for severity, largest in zip(SEVERITIES, (0.08, 0.07, 0.06, 0.05, 0.03), strict=True):
+        moved = corrupted("elastic", severity, ramp).astype(int) - ramp
         # Corners move more than the three points: at most 4.2 times; plus the field of 3.2 pixels.
         assert np.abs(moved[:, 4:-4, 4:-4]).max() <= 2 * (4.2 * 32 * largest + 3.3)
         assert (np.ptp(moved, axis=-1) == 0).all()

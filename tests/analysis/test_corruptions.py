@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cifar_jax.analysis import published_sets
-from cifar_jax.analysis.common_corruptions.table import KINDS, NAMES, STRENGTHS, corrupt
+from cifar_jax.analysis.common_corruptions.table import KINDS, NAMES, SEVERITIES, corrupt
 from cifar_jax.analysis.corruptions import Corruptions, chosen, numbers
 from cifar_jax.analysis.published_sets import FILES, read_corrupted, read_new
 from cifar_jax.config.settings import DataConfig
@@ -27,7 +27,7 @@ def record_of(directory: Path, part: str) -> dict:
     return found["parts"][part]
 
 
-def test_numbers_are_means_over_kinds_and_strengths() -> None:
+def test_numbers_are_means_over_kinds_and_severities() -> None:
     table = np.random.default_rng(0).uniform(size=(15, 5))
     record = Corruptions(20, 0.9, tuple(map(tuple, table.tolist())), "")
     found = {number.quantity.key: number.value for number in numbers(record)}
@@ -58,8 +58,8 @@ def test_accuracies_are_those_of_the_corrupted_images(analysed) -> None:
     images = load_dataset(DataConfig(dataset=str(analysed.images))).test_images
     indices, digest = chosen(15, 1000), hashlib.sha256()
     for kind in KINDS:
-        for strength in STRENGTHS:
-            digest.update(corrupt(images[indices], kind, strength, indices).tobytes())
+        for severity in SEVERITIES:
+            digest.update(corrupt(images[indices], kind, severity, indices).tobytes())
     assert part["runs"][0]["record"]["sha256"] == digest.hexdigest()
 
 
@@ -81,7 +81,7 @@ def test_wrong_flags_are_one_line(trained, capsys, flags, said) -> None:
 
 @pytest.fixture
 def published(tmp_path, monkeypatch) -> Path:
-    """Files of CIFAR-10-C with 12 images at each strength, and of CIFAR-10.1 with 20."""
+    """Files of CIFAR-10-C with 12 images at each severity, and of CIFAR-10.1 with 20."""
     monkeypatch.setattr(published_sets, "EACH", 12)
     rng = np.random.default_rng(0)
     directory = tmp_path / "published"
@@ -104,7 +104,7 @@ def published(tmp_path, monkeypatch) -> Path:
         ("fog.npy", np.zeros((9, 32, 32, 3), np.uint8), "must have 60 images"),
         ("fog.npy", np.array([{}]), "is not a NumPy file ("),
         ("labels.npy", np.full(60, 10), "must have 60 labels from 0 to 9"),
-        ("labels.npy", np.arange(60) % 10, "must have the same labels at each strength"),
+        ("labels.npy", np.arange(60) % 10, "must have the same labels at each severity"),
         ("cifar10.1_v6_labels.npy", np.zeros(9, int), "must have 20 labels from 0 to 9"),
         ("cifar10.1_v6_labels.npy", np.zeros(20), "labels are integers of shape (N,)"),
     ],

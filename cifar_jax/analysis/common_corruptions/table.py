@@ -1,10 +1,10 @@
-"""Corrupt images: fifteen kinds at five strengths, after Hendrycks & Dietterich 2019.
+"""Corrupt images: fifteen kinds at five severities, after Hendrycks & Dietterich 2019.
 
 "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", arXiv 1903.12261,
 section 4.1. The parameters are those of the authors' program for 32x32 images, from their
 repository hendrycks/robustness. Our images are not their data set CIFAR-10-C:
 
-- Their random numbers are lost. Ours come from a seed for each kind, strength and image. So an
+- Their random numbers are lost. Ours come from a seed for each kind, severity and image. So an
   image does not depend on the number or the order of the images.
 - Frost needs photographs. We draw a texture with about their brightness and contrast instead.
 - We round pixels to the nearest of 256 values. Their program rounds down.
@@ -24,7 +24,7 @@ from cifar_jax.analysis.lacking import Lacking
 
 NAME = "our corruptions, after Hendrycks & Dietterich 2019"
 SEED = 1903_12261
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 DESIGNED_FOR = 32  # pixels per side
 SMALLEST = 8  # pixels per side: smaller ones have no room for the larger blurs
 
@@ -38,7 +38,7 @@ class Kind:
         group: noise, blur, weather or digital.
         function: takes images, float32 (N, H, W, 3) from 0 to 1, parameters and random numbers.
             Returns images of the same shape, which may leave this range.
-        parameters: of the five strengths, weakest first.
+        parameters: of the five severities, weakest first.
     """
 
     name: str
@@ -107,17 +107,17 @@ def check_images(shape: Sequence[int], dataset: str) -> None:
         )
 
 
-def corrupt(images: np.ndarray, kind: Kind, strength: int, indices: Sequence[int]) -> np.ndarray:
+def corrupt(images: np.ndarray, kind: Kind, severity: int, indices: Sequence[int]) -> np.ndarray:
     """Return corrupted images, uint8 (N, H, W, 3).
 
     Args:
         images: uint8 (N, H, W, 3).
         kind: one of `KINDS`.
-        strength: 1, the weakest, to 5.
+        severity: 1, the weakest, to 5.
         indices: of the images in their data set, (N,). They choose the random numbers.
     """
-    key = SEED, NAMES.index(kind.name), strength
+    key = SEED, NAMES.index(kind.name), severity
     draws = Draws([np.random.default_rng([*key, int(index)]) for index in indices])
     x = images.astype(np.float32) / 255
-    corrupted = kind.function(x, kind.parameters[strength - 1], draws)
+    corrupted = kind.function(x, kind.parameters[severity - 1], draws)
     return np.rint(255 * np.clip(corrupted, 0, 1)).astype(np.uint8)
