@@ -20,6 +20,7 @@ from cifar_jax.data.dataset import NAMES, Dataset
 from cifar_jax.errors import UserError, one_line, printable
 from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
+from cifar_jax.report.contents import Contents
 from cifar_jax.report.demo import Demo
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
@@ -113,10 +114,10 @@ def environment(markdown: bool) -> Environment:
 def render_page(template: str, values: dict[str, Any]) -> str:
     """Return a page. If its networks make it too large, it says so instead of having them."""
     page = environment(False).get_template(template)
-    html = page.render(values)
+    html = page.render(values, contents=Contents())
     if values.get("demo") and (size := len(html.encode())) > LARGEST_PAGE:
         reason = f"with the networks it would have {size / 1e6:.1f} MB, and 6 MB are allowed"
-        html = page.render({**values, "demo": Demo(reason=reason)})
+        html = page.render({**values, "demo": Demo(reason=reason)}, contents=Contents())
     return html
 
 

@@ -17,7 +17,7 @@ from cifar_jax.report.exports import (
 )
 from cifar_jax.report.labels import font_warning, short_name
 from cifar_jax.report.naming import listed
-from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, environment, to_stderr
+from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, render_page, to_stderr
 from cifar_jax.report.study_figures import StudyFigure
 from cifar_jax.report.study_plots import seeds_and_mean
 from cifar_jax.report.tables import Table
@@ -309,5 +309,5 @@ def write_scores_report(
         "facts": facts_table(summary),
         "command": command,
     }
-    write_text(page, environment(False).get_template("scores.html").render(values))
+    write_text(page, render_page("scores.html", values))
     return [page, workdir / SUMMARY, *written]

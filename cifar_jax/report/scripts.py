@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-SCRIPTS = ("heatmap.js", "network.js", "operators.js", "picture.js", "demo.js")
+SCRIPTS = ("page.js", "heatmap.js", "network.js", "operators.js", "picture.js", "demo.js")
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
 from cifar_jax.report.model_card import write_model_card
+from cifar_jax.report.scripts import scripts
 from cifar_jax.runner.checkpoint import FORMAT, Checkpoints
 from cifar_jax.runner.checkpoint_files import Position, seal
 from cifar_jax.runner.console import Display
@@ -69,7 +70,8 @@ def _redraw(study: Path) -> None:
     if status:
         assert str(study) in said
         return
-    tags = _Tags((study / "report.html").read_text(encoding="utf-8")).found
+    html = (study / "report.html").read_text(encoding="utf-8")
+    tags = _Tags(html.replace(str(scripts("page.js")), "")).found
     assert not {t for t in tags if t in ("script", "iframe", "img") or t.startswith("on")}
     for written in (*study.glob("*.html"), *study.rglob("*.md")):
         for line in written.read_text(encoding="utf-8").split("\n"):
