@@ -1,6 +1,7 @@
 """Set up JAX, and read what a parsed command line asks for."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 
@@ -101,6 +102,16 @@ def check_file(arguments: argparse.Namespace) -> None:
     """Check that the experiment file exists, before slow imports."""
     if arguments.file is not None and not arguments.file.is_file():
         raise UserError(f"FILE {arguments.file}: there is no such file")
+
+
+def check_engine(engine: str) -> None:
+    """Check that the package of an engine is installed, before slow imports.
+
+    Args:
+        engine: of `--engine`, or empty.
+    """
+    if engine and importlib.util.find_spec(engine) is None:
+        raise UserError(f"--engine {engine}: is not installed: pip install 'cifar_jax[{engine}]'")
 
 
 def given_flags(arguments: argparse.Namespace) -> dict[str, str]:

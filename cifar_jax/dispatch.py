@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_jax import libraries
 from cifar_jax.config.settings import Config
 from cifar_jax.configure import (
+    check_engine,
     check_file,
     check_kind,
     chosen_parts,
@@ -141,6 +142,7 @@ def _plan(workdir: Path | None) -> int:
 def _study(argv: list[str]) -> int:
     arguments = study_parser().parse_args(argv)
     check_file(arguments)
+    check_engine(arguments.engine)
     given = vars(arguments)
     if arguments.plan:
         return _plan(arguments.workdir)
@@ -188,7 +190,9 @@ def _study(argv: list[str]) -> int:
             workdir=arguments.workdir,
             grace=arguments.grace,
             checkpoint_every=arguments.checkpoint_every,
-            spread=Spread(arguments.data_parallel, *arguments.share),
+            spread=Spread(arguments.data_parallel, *arguments.share)._replace(
+                engine=arguments.engine
+            ),
         )
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)

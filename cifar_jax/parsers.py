@@ -83,7 +83,8 @@ def study_parser() -> argparse.ArgumentParser:
         help="only say how many seeds decide each claim of the study in --workdir; train nothing",
     )
     _add_demo(parser)
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--share",
         type=share_of("--share"),
         default=(0, 1),
@@ -91,11 +92,18 @@ def study_parser() -> argparse.ArgumentParser:
         help="train every N-th seed, from the I-th on, counted from 0; other processes or machines "
         "with the same --workdir train the others",
     )
-    parser.add_argument(
+    where.add_argument(
         "--slurm",
         type=count_of("--slurm"),
         metavar="N",
         help="only write the script of a Slurm job array; each of N tasks has a share of the seeds",
+    )
+    where.add_argument(
+        "--engine",
+        choices=("ray",),
+        default="",
+        metavar="ray",
+        help="let the machines of a Ray cluster train the runs; all must see --workdir",
     )
     add_saving(parser)
     add_device(parser)

@@ -109,7 +109,7 @@ def study_run(
         config = dataclasses.replace(config, training=first.training)
     seeds = seeds or study_seeds(config)
     arms = grid(named, sweep)
-    group_size, mesh = _devices(config, len(arms) * len(spread.own(seeds)), spread.data_parallel)
+    group_size, mesh = _devices(config, len(arms) * len(spread.own(seeds)), spread)
     check_all([arm.config(config, 0).training for arm in arms])
     if sweep:  # No run uses the value in the config, so it need not fit the data.
         config = set_values(config, sweep.field, sweep.values[0])
@@ -143,27 +143,29 @@ def study_run(
         return failed + _second_stage(work, requested, config.study.half_width)
 
 
-def _devices(config: Config, runs: int, data_parallel: int) -> tuple[int, Mesh | None]:
+def _devices(config: Config, runs: int, spread: Spread) -> tuple[int, Mesh | None]:
     """Return how many runs train together, and the devices if there are several.
 
     Args:
         runs: of the study.
-        data_parallel: number of devices that divide each batch.
+        spread: over devices and processes. A task of an engine has one device.
     """
     devices = local_devices()
-    if data_parallel > 1:
+    if spread.data_parallel > 1:
+        if spread.engine:
+            raise UserError(f"--engine {spread.engine}: cannot be combined with --data-parallel")
         if seed_parallelism(config, "cpu") > 1:
             raise UserError("--seed-parallelism: must be 1 with --data-parallel")
-        return 1, data_mesh(data_parallel)
-    if config.data.pipeline == "stream":
-        return seed_parallelism(config, devices[0].platform), None
+        return 1, data_mesh(spread.data_parallel)
+    if config.data.pipeline == "stream" or spread.engine:
+        return min(runs, seed_parallelism(config, devices[0].platform)), None
     size = min(runs, seed_parallelism(config, devices[0].platform, len(devices)))
     return size, runs_mesh(size)
 
 
 def _run_share(work: Work, requested: Plan) -> list[str]:
     """Train a share of a study. The process that ends the last run of all writes the report."""
-    part, parts = work.spread[1:]
+    part, parts = work.spread.part, work.spread.parts
     if parts > len(requested.seeds) or work.prepared.config.study.half_width:
         raise UserError(
             f"--share {part}/{parts}: needs at least {parts} --seeds, and no --half-width"
@@ -297,7 +299,12 @@ def _train(work: Work, requested: Plan) -> list[str]:
     planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
     left = Remaining(planned, prepared.evaluation, DRAWING)
     try:
-        failed += train_groups(work, groups, left)
+        if work.spread.engine:
+            from cifar_jax.commands import ray_engine  # It imports Ray.
+
+            failed += ray_engine.train_groups(work, groups)
+        else:
+            failed += train_groups(work, groups, left)
     except TooManyRuns as error:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
             raise

@@ -18,7 +18,7 @@ from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.memory import TooManyRuns
 from cifar_jax.runner.prepare import Prepared, split_dataset
 from cifar_jax.runner.remaining import Remaining
-from cifar_jax.runner.results import Finished
+from cifar_jax.runner.results import Finished, Results
 from cifar_jax.runner.session import Options, Session
 from cifar_jax.runner.training import compile_ahead, train_group
 from cifar_jax.study.collect import divergence_line
@@ -55,7 +55,7 @@ class Work:
     spread: Spread = ALONE
 
 
-def _sessions(work: Work, runs: int) -> Sessions:
+def sessions_of(work: Work, runs: int) -> Sessions:
     """Return a function that makes one session for each `[data]` table, and reuses it.
 
     Args:
@@ -77,7 +77,7 @@ def _sessions(work: Work, runs: int) -> Sessions:
 
 def train_groups(work: Work, groups: Sequence[Group], left: Remaining) -> list[str]:
     """Train groups one after the other. Return a line for each run that failed."""
-    sessions = _sessions(work, sum(len(group.runs) for group in groups))
+    sessions = sessions_of(work, sum(len(group.runs) for group in groups))
     failed = []
     for number in range(len(groups)):
         if not (work.workdir / STUDY).exists():
@@ -107,14 +107,38 @@ def _runs_of(work: Work, group: Group) -> list[Run]:
     ]
 
 
+def train_together(
+    work: Work,
+    group: Group,
+    sessions: Sessions,
+    left: Remaining | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[Results]:
+    """Train one group, in the locked directories of its runs; see `train_group`."""
+    with contextlib.ExitStack() as stack:
+        for arm, seed in group.runs:
+            stack.enter_context(lock_directory(run_path(work.workdir, arm.directory, seed)))
+        return train_group(sessions(_data_of(work, group)), _runs_of(work, group), left, meanwhile)
+
+
+def say_outcomes(work: Work, group: Group, outcomes: Sequence[Results]) -> list[str]:
+    """Print a line for each run of a group. Return those of runs that diverged."""
+    failed = []
+    for (arm, seed), label, outcome in zip(group.runs, group.labels, outcomes, strict=True):
+        if isinstance(outcome, Finished):
+            work.display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
+        else:
+            path = run_path(work.workdir, arm.directory, seed)
+            failed.append(divergence_line(outcome.diverged, path))
+            work.display.say(f"{label}: {failed[-1]}")
+    return failed
+
+
 def _train_group(
     work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
 ) -> list[str]:
     """Train the first of some groups. Return a line for each run that failed."""
     group, *later = groups
-    paths = [run_path(work.workdir, arm.directory, seed) for arm, seed in group.runs]
-    session = sessions(_data_of(work, group))
-    display = session.display
 
     def compile_next() -> None:
         if later:
@@ -123,20 +147,10 @@ def _train_group(
                 left.ahead()
 
     try:
-        with contextlib.ExitStack() as stack:
-            for path in paths:
-                stack.enter_context(lock_directory(path))
-            outcomes = train_group(session, _runs_of(work, group), left, compile_next)
+        outcomes = train_together(work, group, sessions, left, compile_next)
     except (MachineError, TooManyRuns):  # The other runs would fail too.
         raise
     except UserError as error:  # For example a damaged checkpoint. Train the other runs.
-        display.say(str(error))
+        work.display.say(str(error))
         return [str(error)]
-    failed = []
-    for path, label, outcome in zip(paths, group.labels, outcomes, strict=True):
-        if isinstance(outcome, Finished):
-            display.say(f"{label}: test accuracy {100 * outcome.test_accuracy:.2f} %")
-        else:
-            failed.append(divergence_line(outcome.diverged, path))
-            display.say(f"{label}: {failed[-1]}")
-    return failed
+    return say_outcomes(work, group, outcomes)

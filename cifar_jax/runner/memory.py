@@ -20,6 +20,9 @@ class TooManyRuns(UserError):
         super().__init__(message)
         self.fits = fits
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.fits)  # Another process can raise it again.
+
 
 def check_memory(
     programs: Iterable[Any], runs: int, shared: Any, device: jax.Device, devices: int = 1

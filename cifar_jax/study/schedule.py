@@ -34,11 +34,13 @@ class Spread(NamedTuple):
             its own.
         part, parts: this process trains every `parts`-th seed, from number `part` on. Other
             processes train the others.
+        engine: "ray" lets a cluster train the groups; empty: this process trains them.
     """
 
     data_parallel: int = 1
     part: int = 0
     parts: int = 1
+    engine: str = ""
 
     def own(self, seeds: Sequence[int]) -> Sequence[int]:
         """Return the seeds that this process trains."""
