@@ -24,6 +24,7 @@ _HOMES = {
     "CNN": "cifar_jax.core.model.CNN",
     "ResNet": "cifar_jax.core.resnet.ResNet",
     "BatchNorm": "cifar_jax.core.norms.BatchNorm",
+    "Ghost": "cifar_jax.core.ghost.Ghost",
     "Inputs": "cifar_jax.core.inputs.Inputs",
     "random_crop_and_flip": "cifar_jax.core.inputs.random_crop_and_flip",
     "Cutout": "cifar_jax.core.regularise.Cutout",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from jax import nn as nn
 
     from cifar_jax.config.layer_rates import LayerRates as LayerRates
+    from cifar_jax.core.ghost import Ghost as Ghost
     from cifar_jax.core.inputs import Inputs as Inputs
     from cifar_jax.core.inputs import random_crop_and_flip as random_crop_and_flip
     from cifar_jax.core.model import CNN as CNN

@@ -25,6 +25,7 @@ from cifar_jax.config.settings import (
     TransferConfig,
 )
 from cifar_jax.core import optimizers, schedules
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Optimizer, Schedule, StepDecay, sgd
@@ -72,13 +73,16 @@ def test_auto_kernels_change_the_model_alone() -> None:
 def test_the_model_has_the_configs_settings(norm: str) -> None:
     settings = {
         "norm": norm,
+        "norm_parts": 3,
         "norm_groups": 4,
         "norm_momentum": 0.8,
         "dropout": 0.25,
         "num_classes": 7,
     }
-    assert build_model(config(model=settings)) == CNN(**settings)
-    residual = ResNet(blocks=(3, 3, 3), zero_init=True, **settings)
+    own = {key: value for key, value in settings.items() if key != "norm_parts"}
+    own |= {"norm": Ghost(3)} if norm == "ghost" else {}
+    assert build_model(config(model=settings)) == CNN(**own)
+    residual = ResNet(blocks=(3, 3, 3), zero_init=True, **own)
     settings |= {"name": "resnet20", "zero_init_residual": True}
     assert build_model(config(model=settings)) == residual
 

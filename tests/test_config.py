@@ -47,7 +47,13 @@ def test_defaults_are_the_protocol():
     )
     assert Config().data.val_examples == 5000
     assert Config().model == ModelConfig(
-        name="cnn", norm="none", norm_groups=8, norm_momentum=0.9, dropout=0.5, num_classes=None
+        name="cnn",
+        norm="none",
+        norm_groups=8,
+        norm_parts=8,
+        norm_momentum=0.9,
+        dropout=0.5,
+        num_classes=None,
     )
 
 

@@ -197,21 +197,24 @@ class _Tasks:
         return failed
 
     def _collect(self, group: Group, task: Any) -> list[str] | None:
-        """Return a line for each failed run of a group. None: its worker has died."""
-        names, say = "; ".join(group.labels), self._work.display.say
+        """Return a line for each failed run of a group. None: it lost its worker."""
+        names, say, why = "; ".join(group.labels), self._work.display.say, "it was stopped"
         try:
             found = self._ray.get(task)
         except self._ray.exceptions.RayTaskError:
             raise
-        except self._ray.exceptions.RayError:  # The worker or its machine has died.
-            found = None
+        except self._ray.exceptions.RayError as error:  # The worker or its machine has died.
+            found, why = None, type(error).__name__
         if isinstance(found, MachineError | TooManyRuns):  # The other runs would fail too.
             raise found
         if found is None and self._tries[group] < MOST_TRIES:
-            say(f"{names}: the worker has died; another one resumes")
+            say(f"{names}: lost its worker ({why}); another one resumes")
             return None
         if found is None:
-            found = UserError(f"{names}: {MOST_TRIES} workers have died")
+            found = UserError(
+                f"{names}: lost {MOST_TRIES} workers, the last by {why}; Ray's logs say more; all "
+                "machines need this package"
+            )
         if isinstance(found, UserError):
             say(str(found))
             return [str(found)]

@@ -14,6 +14,7 @@ from cifar_jax.config.layerwise import Rates, parse_patterns, parse_rates
 from cifar_jax.config.normalisation import parse_channels
 from cifar_jax.config.settings import Config, TrainingConfig, TransferConfig
 from cifar_jax.core import optimizers, schedules
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
@@ -92,7 +93,7 @@ def build_model(config: Config) -> nn.Module:
     model = network(
         settings.name,
         num_classes=settings.num_classes,
-        norm=settings.norm,
+        norm=Ghost(settings.norm_parts) if settings.norm == "ghost" else settings.norm,
         dropout=settings.dropout,
         norm_groups=settings.norm_groups,
         norm_momentum=settings.norm_momentum,

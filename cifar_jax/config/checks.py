@@ -6,6 +6,7 @@ from cifar_jax.config.build import build_model, first_width, layer_rates, parame
 from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.layerwise import check_patterns
 from cifar_jax.config.settings import Config, ModelConfig, TrainingConfig
+from cifar_jax.core.ghost import equal_parts
 from cifar_jax.core.optim import sgd
 from cifar_jax.errors import UserError
 
@@ -67,15 +68,22 @@ def check_batches(config: Config, n_train: int) -> None:
     """Check the batch size.
 
     Raises:
-        UserError: the batch is larger than `n_train`, or BatchNorm would have a batch of one.
+        UserError: the batch is larger than `n_train`, BatchNorm would have a batch of one, or
+            `norm_parts` does not divide it.
     """
     batch = config.training.batch_size
     if batch > n_train:
         raise UserError(f"--batch-size {batch}: must be at most the {n_train} training images")
-    if config.model.norm == "batch" and (batch == 1 or n_train % batch == 1):
+    if config.model.norm in ("batch", "ghost") and (batch == 1 or n_train % batch == 1):
         raise UserError(
             f"--batch-size {batch}: the last batch of {n_train} images would be a single one, "
             "which has no batch variance; change it or --train-examples"
             if batch > 1
-            else "--norm batch: a batch of one image has no variance; give --batch-size 2 or more"
+            else f"--norm {config.model.norm}: a batch of one image has no variance; give "
+            "--batch-size 2 or more"
+        )
+    parts = config.model.norm_parts
+    if config.model.norm == "ghost" and equal_parts(batch, parts) != parts:
+        raise UserError(
+            f"--norm-parts {parts}: must divide --batch-size {batch} into parts of 2 images or more"
         )

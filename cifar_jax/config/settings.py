@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cifar_jax.config.fields import Fitted, field
 
-NORMS = ("none", "batch", "layer", "instance", "group")
+NORMS = ("none", "batch", "layer", "instance", "group", "ghost")
 MODELS = (
     "cnn", "resnet20", "resnet32", "resnet56", "resnet18", "plain20", "plain32", "plain56"
 )  # fmt: skip
@@ -117,9 +117,17 @@ class ModelConfig:
     norm_groups: int = field(
         8, "groups of --norm group; divides the channels of the first layer", low=1, high=64
     )
+    norm_parts: int = field(
+        8,
+        "of --norm ghost: equal parts of a batch, each with statistics of its own; with as many "
+        "devices of --data-parallel, each device has its own statistics",
+        low=1,
+        high=1024,
+    )
     norm_momentum: float = field(
         0.9,
-        "weight of the old running statistics of --norm batch; PyTorch's momentum is 1 minus this",
+        "weight of the old running statistics of --norm batch and ghost; PyTorch's momentum is 1 "
+        "minus this",
         low=0.0,
         high=1.0,
         high_open=True,

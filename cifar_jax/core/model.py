@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cifar_jax.core.norms import norm_layer, wide
+from cifar_jax.core.norms import Norm, norm_layer, wide
 
 
 def torch_init(fan_in: int) -> dict[str, Any]:
@@ -34,8 +34,7 @@ class CNN(nn.Module):
 
     Attributes:
         num_classes: width of the last layer.
-        norm: "none", "batch", "layer", "instance" or "group". With "instance" the dense layer,
-            which has no positions, has no norm.
+        norm: "none", or as in `norm_layer`. The dense layer has no positions, so no "instance".
         activation: after each norm, elementwise.
         dropout: rate before the last layer.
         widths: channels of the convolutions.
@@ -46,7 +45,7 @@ class CNN(nn.Module):
     """
 
     num_classes: int = 10
-    norm: str = "none"
+    norm: Norm = "none"
     activation: Callable[[Array], Array] = nn.relu
     dropout: float = 0.5
     widths: tuple[int, ...] = (32, 64, 128)

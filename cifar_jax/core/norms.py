@@ -8,6 +8,7 @@ from flax.linen.initializers import Initializer, ones, zeros
 from jax import Array, lax
 
 EPSILON = 1e-5
+Norm = str | Callable[..., Callable[..., Array]]  # see `norm_layer`
 
 
 def wide(x: Array) -> Array:
@@ -50,17 +51,17 @@ class BatchNorm(nn.Module):
 
 
 def norm_layer(
-    norm: str, name: str, groups: int = 8, momentum: float = 0.9, scale_init: Initializer = ones
+    norm: Norm, name: str, groups: int = 8, momentum: float = 0.9, scale_init: Initializer = ones
 ) -> Callable[..., Array]:
     """Return the norm layer `name`, a function of (x, train=...) like `BatchNorm.__call__`.
 
-    `norm` is "batch", or a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7).
-    "layer" has one group, "instance" one per channel, and "group" has `groups` groups of
-    neighbouring channels. These three are the same in training and evaluation. All four have a
-    scale and a bias per channel. Only "batch" has a momentum.
+    `norm` is "batch", a function of (momentum, scale_init, name) that makes the layer, or a Group
+    Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7). "layer" has one group,
+    "instance" one per channel, and "group" has `groups` groups of neighbouring channels. These
+    three are the same in training and evaluation. All have a scale and a bias per channel.
     """
-    if norm == "batch":
-        return BatchNorm(momentum, scale_init, name=name)
+    if callable(norm := BatchNorm if norm == "batch" else norm):
+        return norm(momentum=momentum, scale_init=scale_init, name=name)
     number, size = {"layer": (1, None), "instance": (None, 1), "group": (groups, None)}[norm]
     # The fast variance, mean(x^2) - mean(x)^2, loses digits.
     layer = nn.GroupNorm(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cifar_jax.core.model import torch_init
-from cifar_jax.core.norms import norm_layer, wide
+from cifar_jax.core.norms import Norm, norm_layer, wide
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -28,7 +28,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Layers:
     """What all blocks of a network share; attributes as in `ResNet`."""
 
-    norm: str
+    norm: Norm
     shortcut: str
     zero_init: bool
     norm_groups: int
@@ -122,7 +122,7 @@ class ResNet(nn.Module):
 
     Attributes:
         num_classes: width of the last layer.
-        norm: after each convolution: "none", "batch", "layer", "instance" or "group".
+        norm: after each convolution, see `CNN`.
         blocks: of each stage.
         widths: channels of each stage; the stem has those of the first. From the second stage on,
             each halves height and width.
@@ -138,7 +138,7 @@ class ResNet(nn.Module):
     """
 
     num_classes: int = 10
-    norm: str = "batch"
+    norm: Norm = "batch"
     blocks: tuple[int, ...] = (3, 3, 3)
     widths: tuple[int, ...] = (16, 32, 64)
     shortcut: str = "pad"

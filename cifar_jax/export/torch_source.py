@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.errors import UserError
@@ -164,10 +165,13 @@ def torch_source(network: PlainNetwork, file: str) -> str:
 
 
 def _norm(model: Any, channels: str | int, kind: str = "2d") -> str:
-    """Return the code of a norm layer. Both libraries add 1e-5 to the variance."""
+    """Return the code of a norm layer. Both libraries add 1e-5 to the variance.
+
+    A `Ghost` becomes a BatchNorm, which evaluates alike.
+    """
     if model.norm == "none":
         return "nn.Identity()"
-    if model.norm == "batch":
+    if model.norm == "batch" or isinstance(model.norm, Ghost):
         momentum = "" if model.norm_momentum == 0.9 else f", momentum={1 - model.norm_momentum:g}"
         return f"nn.BatchNorm{kind}({channels}{momentum})"
     if model.norm == "instance" and kind == "1d":

@@ -126,6 +126,7 @@ NORM_LABELS = {
     "layer": "LayerNorm",
     "instance": "InstanceNorm",
     "group": "GroupNorm",
+    "ghost": "Ghost BatchNorm",
 }
 
 

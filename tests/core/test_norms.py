@@ -10,7 +10,8 @@ import pytest
 from jax.test_util import check_grads
 from x64 import enable_x64
 
-from cifar_jax.core.norms import EPSILON, BatchNorm, norm_layer
+from cifar_jax.core.ghost import Ghost
+from cifar_jax.core.norms import EPSILON, BatchNorm, Norm, norm_layer
 
 pytestmark = pytest.mark.optimised
 
@@ -31,7 +32,7 @@ SHAPES = [(2, CHANNELS), (7, CHANNELS), (3, 4, 2, CHANNELS)]
 class Layer(nn.Module):
     """One norm layer, called "norm"."""
 
-    norm: str
+    norm: Norm
     groups: int = 2
 
     @nn.compact
@@ -195,9 +196,9 @@ def test_statistics_are_of_each_image_and_group(norm: str, groups: int, train: b
     np.testing.assert_allclose(y, standard.reshape(shape), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("norm", ["batch", "layer", "instance", "group", Ghost(2)])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_the_result_has_the_dtype_of_the_input(norm: str, dtype: Any) -> None:
+def test_the_result_has_the_dtype_of_the_input(norm: Norm, dtype: Any) -> None:
     x = jnp.ones((2, 4, 4, 8), dtype)
     variables = Layer(norm).init(jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

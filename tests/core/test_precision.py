@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
+from cifar_jax.core.norms import Norm
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state, predict, train_step
@@ -86,7 +88,7 @@ def test_the_default_is_float32_in_full_and_two_precisions_do_not_mix(shapes, ti
     assert tf32 != EXPERIMENT  # The key of the programs that are kept.
 
 
-def small(network: str, norm: str) -> CNN | ResNet:
+def small(network: str, norm: Norm) -> CNN | ResNet:
     if network == "cnn":
         return CNN(norm=norm, widths=(16,), hidden=32, dropout=0.0, norm_groups=4)
     return ResNet(norm=norm, blocks=(1, 1), widths=(8, 16), norm_groups=4)
@@ -98,10 +100,10 @@ def momenta(state: TrainState) -> list[jax.Array]:
 
 @pytest.mark.parametrize(
     ("network", "norm"),
-    [("cnn", "batch"), ("cnn", "group"), ("resnet", "batch")],
+    [("cnn", "batch"), ("cnn", "group"), ("cnn", Ghost(2)), ("resnet", "batch")],
 )
 def test_bfloat16_step_is_near_that_of_float32_and_its_state_is_float32(
-    network: str, norm: str
+    network: str, norm: Norm
 ) -> None:
     """In the first step the momentum's buffer is the gradient.
 

@@ -11,6 +11,7 @@ import pytest
 from networks import SHAPE, Own, Unknown, images, made_up
 from PIL import Image
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment
@@ -77,6 +78,7 @@ def test_a_file_gives_the_runs_logits(run, folder, kind, tmp_path, capsys):
     "model",
     [
         *(CNN(4, norm, widths=(8,), hidden=16) for norm in ("none", "layer", "instance", "group")),
+        CNN(4, Ghost(2), widths=(8,), hidden=16),
         CNN(4, "batch", nn.gelu, widths=(8,), hidden=16, norm_momentum=0.8),
         ResNet(4, "batch", blocks=(1, 2), widths=(8, 16)),
         ResNet(4, "group", blocks=(1, 1), widths=(8, 16), shortcut="project"),

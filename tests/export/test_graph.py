@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from networks import SHAPE, Own, Unknown, images, made_up
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.errors import UserError
@@ -17,6 +18,7 @@ NETWORKS = {
     "pad": ResNet(4, "batch", blocks=(1, 1), widths=(8, 16)),
     "project": ResNet(4, "group", blocks=(1, 1), widths=(8, 16), shortcut="project"),
     "plain": ResNet(4, "none", blocks=(1, 1), widths=(8, 16), shortcut="none"),
+    "ghost": CNN(4, Ghost(2), widths=(8, 16), hidden=16),
     "own": Own(),
 }
 

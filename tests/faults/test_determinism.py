@@ -11,6 +11,7 @@ import runs
 from commands import last_of_each
 from runs import bits, results_of, train
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
@@ -104,7 +105,7 @@ def epoch_of(norm: str, pipeline: str, n: int) -> list[bytes]:
 
 
 @pytest.mark.faults_long
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group", Ghost(4)])
 def test_full_size_epochs_are_the_same_on_both_pipelines(norm):
     n = 128 + 72
     device = epoch_of(norm, "device", n)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from x64 import enable_x64
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
@@ -26,7 +27,7 @@ TIMES = {
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+    with enable_x64(True):
         yield
 
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from x64 import enable_x64
 
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
-from cifar_jax.core.norms import BatchNorm
+from cifar_jax.core.norms import BatchNorm, Norm
 from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.kernels import convolution, fast, slow_layers
 from cifar_jax.kernels.rewrite import operations
@@ -89,7 +91,7 @@ class Chain(nn.Module):
         return pooled + y[:, ::2, ::2] if self.shared else pooled
 
 
-def small(norm: str, **more: Any) -> CNN:
+def small(norm: Norm, **more: Any) -> CNN:
     return CNN(norm=norm, widths=(4,), hidden=6, norm_groups=2, dropout=0.0, **more)
 
 
@@ -141,6 +143,7 @@ CASES = {
         f"cnn {norm}": (small(norm), (3, 8, 8, 3))
         for norm in ("none", "batch", "layer", "instance", "group")
     },
+    "cnn ghost": (small(Ghost(2)), (4, 8, 8, 3)),
     "chain silu": (Chain(nn.silu), (2, 6, 8, 3)),
     "chain relu, tiled": (Chain(nn.relu), (2, 8, 8, 16)),
     "chain, leaky": (Chain(nn.leaky_relu), (2, 4, 6, 3)),
@@ -198,7 +201,7 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+    with enable_x64(True):
         yield
 
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from cifar_jax.config.build import for_device
 from cifar_jax.core import train as core
+from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
+from cifar_jax.core.norms import Norm
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state
@@ -30,9 +32,10 @@ LABELS = RNG.integers(0, 10, N + 20, np.int32)
 DATA = Data(IMAGES[:N], LABELS[:N], IMAGES[N:], LABELS[N:])
 
 
-def experiment(dtype: str) -> Experiment:
-    model = CNN(norm="batch", widths=(8,), hidden=16)
-    return for_device(Experiment(model, inputs=Inputs(dtype=dtype), batch_size=8))
+def experiment(dtype: str, norm: Norm = "batch") -> Experiment:
+    model = CNN(norm=norm, widths=(8,), hidden=16)
+    size = 8 if norm == "batch" else 64  # Parts of two images would make rounding errors grow.
+    return for_device(Experiment(model, inputs=Inputs(dtype=dtype), batch_size=size))
 
 
 def begin(dtype: str, seeds: int, mesh: Any) -> tuple[Hyper, TrainState]:
@@ -45,10 +48,10 @@ def begin(dtype: str, seeds: int, mesh: Any) -> tuple[Hyper, TrainState]:
     return spread(hyper, mesh), spread(jax.tree.map(cast, states), mesh)
 
 
-def trained(dtype: str, seeds: int, mesh: Any) -> list[np.ndarray]:
+def trained(dtype: str, seeds: int, mesh: Any, norm: Norm = "batch") -> list[np.ndarray]:
     """Parameters, statistics and metrics after an epoch, without the repeats of the last run."""
     hyper, state = begin(dtype, seeds, mesh)
-    run = compile_device_epoch(experiment(dtype), hyper, state, on_all(DATA, mesh))
+    run = compile_device_epoch(experiment(dtype, norm), hyper, state, on_all(DATA, mesh))
     state, metrics = run(hyper, state)
     if mesh is not None:
         assert len(state.step.sharding.device_set) == mesh.size, "no longer on all devices"
@@ -79,6 +82,40 @@ def gathered_convolutions(model: Any) -> int:
     grouped = re.findall(r" convolution\(.*(?:feature|batch)_group_count=", text)
     gathered = re.findall(r" all-gather\(.*op_name=\"[^\"]*conv_general_dilated", text)
     return len(grouped) + len(gathered)
+
+
+def reductions(norm: Norm) -> int:
+    """Count the all-reduces of a loss and its gradients, with each batch on 8 devices."""
+    mesh = data_mesh(8)
+    one = divided(experiment("float32", norm), mesh)
+    state = on_all(init_state(one, jax.random.key(0), (8, 8, 3)), mesh)
+
+    def gradients(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(params: Any) -> jax.Array:
+            return core.step_loss(params, one, Hyper(), N, state, images, labels)[0]
+
+        return jax.value_and_grad(loss)(state.params)
+
+    batch = on_all((IMAGES[:64], LABELS[:64]), mesh)
+    text = jax.jit(gradients).lower(state, *batch).compile().as_text()
+    moved = re.findall(r" (all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
+    assert not (moved and norm == Ghost(8)), moved
+    return len(re.findall(r" all-reduce(?:-start)?\(", text))
+
+
+def ghost() -> dict[str, float]:
+    """Compare statistics of each device with those of 8 parts of a batch on one device."""
+    norm = Ghost(8)
+    found: dict[str, float] = {}
+    for dtype in ("float32", "float64"):
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        pair = trained(dtype, 1, None, norm), trained(dtype, 1, data_mesh(8), norm)
+        found[dtype] = difference(*pair)
+    jax.config.update("jax_enable_x64", False)
+    return found | {name: reductions(kind) for name, kind in NORMS.items()}
+
+
+NORMS: dict[str, Norm] = {"ghost": Ghost(8), "layer": "layer", "batch": "batch"}
 
 
 def programs() -> dict[str, float]:
@@ -123,4 +160,5 @@ def commands(root: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     work, root = sys.argv[1:]
-    print(json.dumps(programs() if work == "programs" else commands(Path(root))))
+    works = {"programs": programs, "ghost": ghost, "commands": lambda: commands(Path(root))}
+    print(json.dumps(works[work]()))

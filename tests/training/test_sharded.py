@@ -42,6 +42,18 @@ def test_programs_on_several_devices(tmp_path: Path) -> None:
 
 
 @divides
+def test_statistics_of_each_device(tmp_path: Path) -> None:
+    """Ghost norm on 8 devices is that of 8 parts on one, and moves no statistics between them.
+
+    LayerNorm has equal parameters and no statistics of a batch, so only gradients are added up.
+    """
+    found, _ = compare("ghost", tmp_path)
+    assert 0 < found["float32"] < 1e-5
+    assert 0 < found["float64"] < 1e-9
+    assert found["ghost"] == found["layer"] < found["batch"]
+
+
+@divides
 @pytest.mark.usefixtures("cache", "blank_figures")
 def test_commands_on_several_devices(tmp_path: Path) -> None:
     found, said = compare("commands", tmp_path)
