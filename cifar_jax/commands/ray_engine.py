@@ -33,7 +33,7 @@ from cifar_jax.device import (
     select_device,
     use_compilation_cache,
 )
-from cifar_jax.errors import MachineError, UserError, counted
+from cifar_jax.errors import MachineError, UserError, counted, one_line
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
@@ -146,8 +146,12 @@ def train_groups(work: Work, groups: Sequence[Group]) -> list[str]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # Before a worker imports JAX, it removes the variables that would change results.
     start = {"worker_process_setup_hook": "cifar_jax.libraries.start"}
-    ray.init(log_to_driver=False, logging_level="ERROR", runtime_env=start)
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it.
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", runtime_env=start)
+    except ConnectionError as error:
+        raise UserError(f"--engine ray: the cluster does not answer ({one_line(error)})") from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it.
     tasks = _Tasks(ray, work, _job(work, sum(len(group.runs) for group in groups)))
     try:
         failed = tasks.finish(groups)

@@ -21,16 +21,10 @@ def resolve(extra: str) -> dict[str, str]:
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed")
-    target = [
-        "--no-annotate",
-        "--python-platform",
-        "aarch64-apple-darwin",
-        "--python-version",
-        "3.12",
-    ]
+    target = ["--python-platform", "aarch64-apple-darwin", "--python-version", "3.12"]
     try:
         done = subprocess.run(
-            [uv, "pip", "compile", "--quiet", "--no-header", *target, "--extra", extra, PROJECT],
+            [uv, "pip", "compile", "--no-annotate", *target, "--extra", extra, PROJECT],
             env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"},
             capture_output=True,
             text=True,
