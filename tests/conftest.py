@@ -15,6 +15,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from counting import counts
 from filelock import FileLock
+from jax._src import compiler as jax_compiler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
@@ -39,8 +40,9 @@ def pytest_xdist_auto_num_workers() -> int:
 os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
 
 # XLA's newer emitters of loops take as long as all the rest of a fast compilation.
-_FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": "2"}
+_FASTER = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": "1"}
 _users_flags = os.environ.get("XLA_FLAGS", "")
+_options: dict[str, str | bool] = {}  # of all programs of this process
 
 
 @functools.cache
@@ -48,19 +50,35 @@ def _faster() -> dict[str, str | bool]:
     return compiler.known_options(_FASTER)
 
 
+def _compile_with_options() -> None:
+    """Let JAX use `_options` too. XLA reads its flags in the environment only once."""
+    get = jax_compiler.get_compile_options
+
+    def get_compile_options(*args: Any, **options: Any) -> Any:
+        overrides = options.pop("env_options_overrides", None) or {}
+        return get(*args, env_options_overrides={**_options, **overrides}, **options)
+
+    jax_compiler.get_compile_options = get_compile_options
+
+
+_compile_with_options()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile fast, in child processes too, except for tests marked `optimised`."""
+    global _options
     fast = item.get_closest_marker("optimised") is None
-    # XLA reads its flags once: what is set here is for child processes.
     flags = [f"--{name}={str(value).lower()}" for name, value in _faster().items()]
     os.environ["XLA_FLAGS"] = " ".join([_users_flags, *flags]) if fast else _users_flags
     if fast:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     else:
         os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+    if _options != (options := _faster() if fast else {}):
+        _options = options
+        jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", fast)
-    compiler.more_options.set(_faster() if fast else {})
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

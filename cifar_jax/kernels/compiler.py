@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -54,13 +53,9 @@ def compiler_options(platform: str, several: bool = False) -> dict[str, str | bo
     return known_options(options)
 
 
-# More options for the programs of a context, for example to compile them faster.
-more_options: ContextVar[Mapping[str, str | bool]] = ContextVar("more_options", default={})  # noqa: B039
-
-
 def jit(function: Callable[..., Any], *, several: bool = False, **options: Any) -> Any:
-    """`jax.jit` with `compiler_options` for the default backend, and `more_options`."""
-    chosen = {**compiler_options(jax.default_backend(), several), **more_options.get()}
+    """`jax.jit` with `compiler_options` for the default backend."""
+    chosen = compiler_options(jax.default_backend(), several)
     return jax.jit(function, compiler_options=chosen, **options)
 
 
