@@ -9,8 +9,8 @@ Confidence is the largest softmax probability p. The errors, in bins m with n_m 
   sum over m of n_m / N * |accuracy - mean confidence| (Guo et al. 2017, equation 3).
 - equal mass: the same, with M bins of equally many images, sorted by confidence (Nguyen and
   O'Connor 2015, arXiv 1508.05154). Images of equal confidence keep their order.
-- classwise: the mean over the classes k of the error of equal width, for the probability of k and
-  whether the label is k (Kull et al. 2019, arXiv 1910.12656, equation 3).
+- classwise: the error of equal width of the probability of one class, where right means that the
+  label is this class. Mean over the classes (Kull et al. 2019, arXiv 1910.12656, equation 3).
 - Brier: mean over the images of the squared distance of p to the one-hot label, from 0 to 2.
 - negative log-likelihood, in nats.
 """

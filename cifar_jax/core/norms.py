@@ -55,8 +55,8 @@ def norm_layer(
 ) -> Callable[..., Array]:
     """Return the norm layer `name`, a function of (x, train=...) like `BatchNorm.__call__`.
 
-    `norm` is "batch", a function of (momentum, scale_init, name) that makes the layer, or a Group
-    Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7). "layer" has one group,
+    `norm` is "batch", or a function of (momentum, scale_init, name) that makes the layer. Or it is
+    a Group Normalization (Wu & He 2018, arXiv 1803.08494, equations 1 to 7): "layer" has one group,
     "instance" one per channel, and "group" has `groups` groups of neighbouring channels. These
     three are the same in training and evaluation. All have a scale and a bias per channel.
     """

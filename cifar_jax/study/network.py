@@ -141,7 +141,7 @@ def restore(
     Args:
         path: the run's directory, or the directory `checkpoints` in it.
         file: the run's experiment file, if it has one.
-        flag, how: how the user gives the path and the file, for messages.
+        flag, how: say how the user gives the path and the file, for messages.
 
     Raises:
         UserError: there is no intact checkpoint, or the file is not the run's.

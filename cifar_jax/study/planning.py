@@ -150,8 +150,9 @@ def next_seeds(
 
     Args:
         differences_so_far: one per seed pair, in the order of the study's seeds.
-        first_stage: seeds of the first stage, at least 2. Five or more are wise: with two,
-            N is about 40 times the seeds that a known deviation would need; with five, twice.
+        first_stage: seeds of the first stage, at least 2. Five or more are wise. With
+            two, N is about 40 times the seeds that a known deviation would need. With five, it is
+            twice as many.
         half_width: wanted half-width of the interval, in the unit of the differences, above 0.
         level: of the interval.
 

@@ -270,8 +270,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted so that the chance of any false discovery among them stays below alpha.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6 (1979): the k-th smallest of m is multiplied by m - k + 1, made increasing and
-    cut at 1. It holds whatever the dependence, so also for differences that share an arm.
+    Statistics 6 (1979). The k-th smallest of m is multiplied by m - k + 1. The results are made
+    increasing and cut at 1. This holds for any dependence, so also for differences that share an
+    arm.
 
     Args:
         p_values: None where there was no test; these do not count.

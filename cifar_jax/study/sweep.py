@@ -1,7 +1,7 @@
 """Compute all numbers of a study with a swept setting, as plain data.
 
-A run that diverged has no test accuracy. Its arm would look too good without it, so it counts as
-chance, 1 / classes, the accuracy of a network that learns nothing. This applies to test accuracy,
+A run that diverged has no test accuracy. Its arm would look too good without it. So it counts as
+chance, 1 / classes: the accuracy of a network that learns nothing. This applies to test accuracy,
 and to validation accuracy when it chooses a value. No other number includes a diverged run.
 """
 
