@@ -78,7 +78,7 @@ def draw(found: dict[str, Any]) -> "Figure":
     from matplotlib.figure import Figure
 
     from cifar_jax.report.drawing import GREY, WIDTH, arm_style
-    from cifar_jax.report.study_plots import seeds_and_mean
+    from cifar_jax.report.estimation_plots import seeds_and_mean
 
     rows, control = list(found["differences"].items()), found["control"]
     arms = [control, *(name for name, _ in rows)]

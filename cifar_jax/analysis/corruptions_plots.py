@@ -18,10 +18,10 @@ from cifar_jax.report.drawing import (
     new_figure,
     within,
 )
+from cifar_jax.report.estimation_plots import seeds_and_mean
 from cifar_jax.report.labels import short_name
 from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.study_figures import StudyFigure, missing_images
-from cifar_jax.report.study_plots import seeds_and_mean
 
 if TYPE_CHECKING:
     from cifar_jax.analysis.part import Findings

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 from scipy import stats
 
+from cifar_jax.report.direct_labels import separate
 from cifar_jax.report.labels import short_name, use_fonts, wrapped
 from cifar_jax.storage import write_bytes
 from cifar_jax.study.collect import Run, Study
@@ -53,16 +54,20 @@ def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
     with styled():
         figure = build()
         use_fonts(figure)
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        # One layout for all kinds: `savefig` would make it twice.
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+        separate(figure)
         for kind in kinds:
             content = io.BytesIO()
-            # `savefig` would draw twice, because of the layout.
             if kind == "png":
-                figure.set_dpi(DPI)
-                FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+                canvas.print_png(content, metadata={"Software": None})
             else:
                 FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
             files.append(content.getvalue())
-            figure.set_layout_engine("none")  # The next kind has the same layout.
     return files
 
 

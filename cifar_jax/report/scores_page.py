@@ -1,5 +1,6 @@
 """Write the page of a comparison of scores: `report.html`, its numbers and its tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ from matplotlib.figure import Figure
 
 from cifar_jax.errors import counted
 from cifar_jax.names import REPORT, SUMMARY
-from cifar_jax.report.drawing import GREY, MOST_ROWS, arm_style, new_figure, render, within
+from cifar_jax.report.drawing import MOST_ROWS, arm_style, new_figure, render
+from cifar_jax.report.estimation_plots import Arm, cumming, gardner_altman
 from cifar_jax.report.exports import (
     Block,
     scores_block,
@@ -19,7 +21,6 @@ from cifar_jax.report.labels import font_warning, short_name
 from cifar_jax.report.naming import listed
 from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, render_page, to_stderr
 from cifar_jax.report.study_figures import StudyFigure
-from cifar_jax.report.study_plots import seeds_and_mean
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability, undecided
 from cifar_jax.storage import check_inside, write_json, write_text
@@ -199,43 +200,47 @@ def runs_table(scores: Scores, summary: dict[str, Any], block: Block) -> Table:
 
 
 def _draw(summary: dict[str, Any], block: Block, title: str) -> Figure:
-    """Draw the scores of every arm, and the differences to the control."""
-    arms, others = summary["arms"], summary["against_control"]
-    figure = new_figure(1.9 + 0.3 * (len(arms) + len(others)), title)
-    above, below = figure.subplots(2, 1, height_ratios=(len(arms), len(others)))
-    for y, arm in enumerate(arms):
-        row = summary["per_arm"][arm]
-        found = row["values"], row["mean"], row["ci_t"]
-        seeds_and_mean(above, y, found, arm_style(arms, arm), block.scale)
-    for y, row in enumerate(others):
-        found = row["differences"], row["mean_difference"], row["ci_t"]
-        seeds_and_mean(below, y, found, arm_style(arms, row["arms"][1]), block.scale)
-    below.axvline(0, color=GREY, linewidth=1)
-    if block.percent:
-        within(above, 0, 100, "x")
-        within(below, -100, 100, "x")
-    names = [f"{short_name(row['arms'][1])}{'' if row['paired'] else ' *'}" for row in others]
-    for axes, labels in ((above, [short_name(arm) for arm in arms]), (below, names)):
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-    unit, points = (" [%]", " [points]") if block.percent else ("", "")
-    above.set_xlabel(f"{short_name(summary['metric'])}{unit}")
-    below.set_xlabel(f"difference to {short_name(summary['control'])}{points}")
+    """Draw an estimation plot: Gardner-Altman for two arms, Cumming for more."""
+    gains = {row["arms"][1]: row for row in summary["against_control"]}
+    arms = [
+        Arm(arm, arm_style(summary["arms"], arm), summary["per_arm"][arm], gains.get(arm))
+        for arm in summary["arms"]
+    ]
+    percent, points = (" [%]", " [points]") if block.percent else ("", "")
+    metric = f"{short_name(summary['metric'])}{percent}"
+    if len(arms) > 2:
+        figure = new_figure(1.0 + 0.42 * len(arms), title)
+        against = f"difference to {short_name(summary['control'])}{points}"
+        cumming(figure, arms, block.scale, (metric, against))
+        return figure
+    seeds = gains[arms[1].name]["seeds"]
+    if seeds:
+        arms = [arm._replace(row=_of_seeds(arm.row, seeds)) for arm in arms]
+    figure = new_figure(3.6, title)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    gardner_altman(left, right, (arms[0], arms[1]), seeds, block.scale)
+    left.set_ylabel(metric)
+    right.set_ylabel(f"difference{points}")
     return figure
+
+
+def _of_seeds(row: dict[str, Any], seeds: Sequence[str]) -> dict[str, Any]:
+    """Return values and mean of some of an arm's seeds."""
+    found = dict(zip(row["seeds"], row["values"], strict=True))
+    values = [found[seed] for seed in seeds]
+    return {"values": values, "mean": sum(values) / len(values)}
 
 
 def figure_of(summary: dict[str, Any], block: Block) -> StudyFigure:
     """Return the figure of all arms."""
     title = f"{summary['metric']} of every arm"
     caption = (
-        "the upper part shows every arm, a small mark a run. The lower part shows the difference "
-        f"to {summary['control']}, a small mark a pair of runs with the same seed. Diamonds are "
-        "means, bars 95 % intervals as in the tables. They are not adjusted for the number of "
-        "arms."
+        "left, every arm, a small mark a run. Right, the difference to "
+        f"{summary['control']}. Diamonds are means, bars 95 % intervals as in the tables, not "
+        "adjusted for the number of arms. A grey curve is the t distribution of a mean difference."
     )
-    if not all(row["paired"] for row in summary["against_control"]):
-        caption += " A star marks an unpaired difference. It has no mark for pairs."
+    if len(summary["arms"]) > 2 and not all(row["paired"] for row in summary["against_control"]):
+        caption += " A star marks an unpaired difference. It has no curve and no marks for pairs."
     many = len(summary["arms"]) > MOST_ROWS
     return StudyFigure(
         "arms",

@@ -17,6 +17,7 @@ from cifar_jax.report.class_plots import (
     per_class,
     sorted_note,
 )
+from cifar_jax.report.estimation_plots import curve
 from cifar_jax.report.image_plots import (
     MOST_OF_EACH,
     disagreement_images,
@@ -123,8 +124,11 @@ def study_figures(
     device = summary["device"] or "an unknown device"
 
     entry = partial(planned, where)
-    difference = summary["paired"] or {}
     published = is_cifar10(study) and is_reports_pair(study)
+    difference = summary["paired"] or {}
+    bars = ", bars 95 % intervals as in the tables" if several else ""
+    shape = bool(difference) and curve(difference["test_accuracy"], 1)
+    of_mean = " The grey curve is the t distribution of the mean difference." if shape else ""
     seed = f"seed {pairs[0][0].seed}" if pairs else ""
     gained, lost = map(len, disagreements(study)) if pairs else (0, 0)
     many = bool(sorted_note(classes))
@@ -199,10 +203,10 @@ def study_figures(
         entry(
             "10_paired_differences",
             "Paired differences",
-            f"test accuracy of {b} minus that of {a}, with each seed, over all test images and for "
-            f"each class. {shared_draws(study)} Diamonds are means over the seeds"
-            f"{', bars 95 % intervals as in the tables' if len(pairs) > 1 else ''}."
-            f"{extremes}",
+            f"test accuracy of {a} and {b}; a line is a seed. {shared_draws(study)} The right axis "
+            f"has the difference: {b} minus {a}. Zero is at the mean of {a}. Below is the "
+            "difference for each class. Diamonds are means over the seeds"
+            f"{bars * (len(pairs) > 1)}.{of_mean}{extremes}",
             lambda title: differences(study, difference, classes, published, title),
             no_pair,
         ),
@@ -225,15 +229,13 @@ def study_figures(
     others = summary["against_first"]
     if len(others) > 1:
         against = study.label(others[0]["arms"][0])
-        bars = ", bars 95 % intervals as in the tables" if several else ""
         figures.append(
             entry(
                 "13_all_arms",
                 "All arms",
-                "the upper part shows the test accuracy of every arm, a small mark a seed. The "
-                f"lower part shows its difference to {against} with the same seed. Diamonds are "
-                f"means{bars}. They are not adjusted for the number of arms. The table has "
-                "adjusted p-values.",
+                "left, the test accuracy of every arm, a small mark a seed. Right, its difference "
+                f"to {against} with the same seed. Diamonds are means{bars}. They are not adjusted "
+                "for the number of arms; the table has adjusted p-values.",
                 lambda title: all_arms(study, summary["per_arm"], others, title),
             )
         )

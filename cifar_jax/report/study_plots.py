@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from cifar_jax.experiments.published import PUBLISHED_GAIN
+from cifar_jax.report.direct_labels import MOST_DIRECT, label_ends, name_lines
 from cifar_jax.report.drawing import (
     GREY,
-    MOST_ROWS,
-    PALETTE,
     arm_style,
     drawn_arms,
     histories,
@@ -23,12 +23,18 @@ from cifar_jax.report.drawing import (
     time_unit,
     within,
 )
+from cifar_jax.report.estimation_plots import (
+    LONGEST_ARM,
+    Arm,
+    cumming,
+    gardner_altman,
+    mean_row,
+)
 from cifar_jax.report.figures import rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Study
 
-LONGEST_ARM = 26  # columns of an arm's name beside an axis
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
 
 
@@ -67,10 +73,32 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
     integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
     within(axes, 0, most)
-    entries = len(axes.get_legend_handles_labels()[1])
-    # A column for each arm; of more than three, as many as fit.
-    legend_below(figure, axes, 2 if len(drawn_arms(study)) > 3 else min(3, -(-entries // 2)))
+    _name_curves(figure, axes, drawn_arms(study))
     return figure
+
+
+def _name_curves(figure: Figure, axes: Axes, arms: Sequence[tuple[str, str, str, Any]]) -> None:
+    """Name the lines of up to three arms at their ends, of more in a legend."""
+    lines = {str(line.get_label()): line for line in axes.lines}
+    if len(arms) > MOST_DIRECT:
+        legend_below(figure, axes, 2)
+        return
+
+    def end(name: str, split: str) -> float:
+        return float(np.asarray(lines[f"{name}, {split}"].get_ydata(), np.float64)[-1])
+
+    if len(arms) == 1:
+        ((name, colour, _, _),) = arms
+        label_ends(
+            axes, [(split, end(name, split), colour) for split in ("training", "validation")]
+        )
+        return
+    label_ends(axes, [(name, end(name, "validation"), colour) for name, colour, _, _ in arms])
+    styles = [
+        Line2D([], [], color=GREY, linestyle="-", label="validation"),
+        Line2D([], [], color=GREY, linestyle="--", label="training"),
+    ]
+    figure.legend(handles=styles, loc="outside lower center", ncols=2)
 
 
 def times(study: Study, title: str) -> Figure:
@@ -84,24 +112,15 @@ def times(study: Study, title: str) -> Figure:
         seconds = histories(runs, "seconds")
         epochs = np.arange(1, seconds.shape[1] + 1)
         mean_line(above, epochs, seconds, colour, label=name)
-        mean_line(below, epochs, totals[name] / divisor, colour)
+        mean_line(below, epochs, totals[name] / divisor, colour, label=name)
     above.set_ylabel("time of an epoch [s]")
     below.set_ylabel(f"time from the start [{unit}]")
     for axes in (above, below):
         axes.set_ylim(bottom=0)
     integer_epochs(below)
-    legend_below(figure, above, min(len(arms), 3))
+    if not (name_lines(above) and name_lines(below)):
+        legend_below(figure, above, 3)
     return figure
-
-
-def _interval_row(
-    axes: Axes, y: float, mean: float, interval: Sequence[float] | None, scale: float = 100
-) -> None:
-    """Draw a mean and its interval; fractions in per cent or points."""
-    if interval:
-        ends = [scale * end for end in interval]
-        axes.plot(ends, [y, y], color="black", linewidth=2, solid_capstyle="butt")
-    axes.plot([scale * mean], [y], "D", color="black", markersize=6)
 
 
 def _named_rows(paired: dict[str, Any], classes: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -121,117 +140,80 @@ def _named_rows(paired: dict[str, Any], classes: Sequence[str]) -> list[tuple[st
 def differences(
     study: Study, paired: dict[str, Any], classes: Sequence[str], published: bool, title: str
 ) -> Figure:
-    """Draw the difference of test accuracy of each seed pair, its mean, and that of each class."""
-    overall, rows = paired["test_accuracy"], _named_rows(paired, classes)
-    shown = min(len(overall["differences"]) + 1.0, MOST_ROWS)
-    heights = [shown, *([len(rows)] if rows else [])]
-    figure = new_figure(1.5 + 0.24 * sum(heights), title)
-    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
-    _seed_rows(panels[0, 0], overall, [first.seed for first, _ in paired_runs(study)])
-    if published:
-        panels[0, 0].axvline(PUBLISHED_GAIN, color=PALETTE[0], linestyle=":", linewidth=1.6)
-        panels[0, 0].annotate(
-            "published",
-            (PUBLISHED_GAIN, 1),
-            xycoords=panels[0, 0].get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            color=PALETTE[0],
-            fontsize=9,
-        )
-    for panel in panels[:, 0]:
-        panel.axvline(0, color=GREY, linewidth=1)
-        panel.grid(axis="y", visible=False)
+    """Draw a Gardner-Altman plot of the two compared arms, and the difference of each class."""
+    rows, pairs = _named_rows(paired, classes), paired_runs(study)
+    height = 3.0
+    figure = new_figure(0.9 + height + 0.24 * len(rows), title)
+    grid = figure.add_gridspec(
+        2 if rows else 1,
+        2,
+        height_ratios=[height, *([0.24 * len(rows)] if rows else [])],
+        width_ratios=(3, 2),
+    )
+    left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    arms = []
+    for arm, runs in zip(paired["arms"], zip(*pairs, strict=True), strict=True):
+        values = [run.tested.test_accuracy for run in runs]
+        row = {"values": values, "mean": float(np.mean(values))}
+        arms.append(Arm(study.label(arm), arm_style(study.arms, arm), row))
+    both = arms[0], arms[1]._replace(difference=paired["test_accuracy"])
+    seeds = [first.seed for first, _ in pairs]
+    reference = PUBLISHED_GAIN if published else None
+    gardner_altman(left, right, both, seeds, reference=reference)
+    left.set_ylabel("test accuracy [%]")
+    right.set_ylabel("difference [points]")
     if rows:
-        below = panels[1, 0]
-        for number, (_, row) in enumerate(rows):
-            _row(below, number, row)
-        below.set_yticks(range(len(rows)), [name for name, _ in rows])
-        below.set_ylim(len(rows) - 0.4, -0.6)
-        omitted = sum(bool(paired.get(f"class:{name}")) for name in classes) - len(rows)
-        if omitted:
-            below.axhline(MOST_EXTREME - 0.5, color=GREY, linestyle=":", linewidth=1)
-            below.set_ylabel(f"{omitted:,} classes in between", fontsize=8.5)
-    panels[-1, 0].set_xlabel("difference of test accuracy [points]")
-    within(panels[-1, 0], -100, 100, "x")
+        _class_rows(figure.add_subplot(grid[1, :]), paired, classes, rows)
     return figure
 
 
-def _seed_rows(axes: Axes, overall: dict[str, Any], seeds: Sequence[int]) -> None:
-    """Draw a dot for each seed pair, and their mean below. Up to 40 seeds are named."""
-    y = np.arange(len(seeds))
-    few = len(seeds) <= MOST_ROWS
-    size = 6 if few else 3
-    axes.plot(100 * np.array(overall["differences"]), y, "o", color=PALETTE[1], markersize=size)
-    _row(axes, len(seeds), overall)
-    named = [*y, len(seeds)] if few else [len(seeds)]
-    words = [f"seed {seed}" for seed in seeds] if few else []
-    axes.set_yticks(named, [*words, "mean"])
-    axes.set_ylim(len(seeds) + 0.6, -0.6)
-    if not few:
-        axes.set_ylabel(f"{len(seeds):,} seeds", fontsize=8.5)
-
-
-def _row(axes: Axes, y: float, statistic: dict[str, Any]) -> None:
-    _interval_row(axes, y, statistic["mean_difference"], statistic["ci_t"])
+def _class_rows(
+    axes: Axes,
+    paired: dict[str, Any],
+    classes: Sequence[str],
+    rows: Sequence[tuple[str, dict[str, Any]]],
+) -> None:
+    """Draw the difference of each class with its interval."""
+    for y, (_, row) in enumerate(rows):
+        mean_row(axes, y, row["mean_difference"], row["ci_t"])
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.grid(axis="y", visible=False)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    omitted = sum(bool(paired.get(f"class:{name}")) for name in classes) - len(rows)
+    if omitted:
+        axes.axhline(MOST_EXTREME - 0.5, color=GREY, linestyle=":", linewidth=1)
+        axes.set_ylabel(f"{omitted:,} classes in between", fontsize=8.5)
+    axes.set_xlabel("difference of test accuracy [points]")
+    within(axes, -100, 100, "x")
 
 
 def all_arms(
     study: Study, per_arm: dict[str, Any], others: Sequence[dict[str, Any]], title: str
 ) -> Figure:
-    """Draw the test accuracy of every arm, and its difference to the first arm.
+    """Draw a Cumming plot of the test accuracy of every arm.
 
     Args:
         study: with its arms.
         per_arm, others: `per_arm` and `against_first` of the summary.
         title: of the figure.
     """
-    arms = [arm for arm in study.arms if study.runs[arm]]
-    figure = new_figure(1.9 + 0.27 * (len(arms) + len(others)), title)
-    above, below = figure.subplots(2, 1, height_ratios=(len(arms), len(others)))
-    for y, arm in enumerate(arms):
-        row = per_arm[arm]["test_accuracy"]
-        style = arm_style(study.arms, arm)
-        seeds_and_mean(above, y, (row["values"], row["mean"], row["ci_t"]), style)
-    for y, row in enumerate(others):
-        style = arm_style(study.arms, row["arms"][1])
-        found = row["differences"], row["mean_difference"], row["ci_t"]
-        seeds_and_mean(below, y, found, style)
-    below.axvline(0, color=GREY, linewidth=1)
-    within(above, 0, 100, "x")
-    within(below, -100, 100, "x")
-    for axes, names in ((above, arms), (below, [row["arms"][1] for row in others])):
-        axes.set_yticks(
-            range(len(names)), [short_name(study.label(name), LONGEST_ARM) for name in names]
+    gains = {row["arms"][1]: row for row in others}
+    control = others[0]["arms"][0]
+    names = [control, *(arm for arm in study.arms if study.runs[arm] and arm != control)]
+    arms = [
+        Arm(
+            study.label(arm),
+            arm_style(study.arms, arm),
+            per_arm[arm]["test_accuracy"],
+            gains.get(arm),
         )
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-    above.set_xlabel("test accuracy [%]")
-    control = short_name(study.label(others[0]["arms"][0]), LONGEST_ARM)
-    below.set_xlabel(f"difference to {control} [points]")
+        for arm in names
+    ]
+    figure = new_figure(1.0 + 0.42 * len(arms), title)
+    against = short_name(study.label(control), LONGEST_ARM)
+    cumming(figure, arms, 100, ("test accuracy [%]", f"difference to {against} [points]"))
     return figure
-
-
-def seeds_and_mean(
-    axes: Axes,
-    y: float,
-    found: tuple[Sequence[float], float, Sequence[float] | None],
-    style: tuple[str, str],
-    scale: float = 100,
-) -> None:
-    """Draw a row: a mark a seed, and below them the mean with its interval.
-
-    Args:
-        y: of the row.
-        found: values of the seeds, their mean and its interval.
-        style: colour and marker of the seeds.
-        scale: factor of all values; 100 for fractions.
-    """
-    values, mean, interval = found
-    colour, marker = style
-    at = np.full(len(values), y - 0.25)
-    axes.plot(scale * np.array(values), at, marker, color=colour, markersize=4, alpha=0.8)
-    _interval_row(axes, y, mean, interval, scale)
 
 
 def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
@@ -288,5 +270,6 @@ def accuracy_over_time(study: Study, title: str) -> Figure:
     axes.set_ylabel("validation accuracy [%]")
     axes.set_xlim(left=0)
     within(axes, 0, 100)
-    legend_below(figure, axes, min(len(arms), 3))
+    if not name_lines(axes):
+        legend_below(figure, axes, 3)
     return figure
