@@ -39,8 +39,8 @@ def _share(flags: NDArray[np.bool_]) -> float:
 def equivalence(studies: int) -> list[dict[str, Any]]:
     """Return how often "equivalent within a margin" is wrongly and rightly supported.
 
-    "wrongly supported" is the larger share of true differences of plus and minus the margin;
-    "wrongly not supported" that of differences just inside it.
+    "wrongly supported" is for true differences of plus or minus the margin, whichever share is
+    larger. "wrongly not supported" is for differences just inside it.
     """
     rows = []
     for name, draw in DIFFERENCES.items():

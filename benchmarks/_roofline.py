@@ -1,7 +1,7 @@
 """Compare a program with its device's limits: a roofline (Williams et al. 2009).
 
-The two ceilings are measured: operations a second of one large matrix product, and bytes a second
-of one sweep over a large array. A program of F operations and B bytes takes at least
+The two ceilings are measured: operations per second of one large matrix product, and bytes per
+second of one sweep over a large array. A program of F operations and B bytes takes at least
 max(F / ceiling, B / ceiling) seconds, unless some bytes stay in caches.
 """
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.deviceless --platform cuda --runs 1,5,10
 
-It shows whether XLA compiles them, how many kernels a step launches and how much memory they need,
-for one run and for several in one program. It runs no program, so it measures no speed. On the
-device itself XLA may choose other kernels, by timing them.
+It shows whether XLA compiles them, how many kernels a step launches, and how much memory they need.
+It does so for one run, and for several in one program. It runs no program, so it measures no speed.
+On the device itself XLA may choose other kernels, by timing them.
 
     cuda    an H100, by NVIDIA's compiler; needs the extra `cuda`
     tpu     one chip of a v5e; needs the package libtpu

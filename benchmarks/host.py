@@ -2,8 +2,8 @@
 
     python -m benchmarks.host
 
-A study of ten seeds trains a network so small that an epoch takes about 0.2 s on 2 CPU cores:
-first one seed after the other, then all in one program, with a tenth of the images.
+A study of ten seeds trains a small network. Its epochs take about 0.2 s on 2 CPU cores. First it
+trains one seed after the other, then all in one program, with a tenth of the images.
 
     command    all of it, with loading, compiling, last checkpoints, evaluation and figures
     loop       from the begin of a group's training to the end of its last epoch

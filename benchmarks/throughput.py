@@ -1,15 +1,15 @@
-"""Measure images a second in training and evaluation, for both arms, compared with PyTorch.
+"""Measure images per second in training and evaluation, for both arms, compared with PyTorch.
 
     python -m benchmarks.throughput --peer torch
     python -m benchmarks.throughput --model benchmarks/models.py:SiluCNN --peer torch
 
 Training is the whole step: augmentation, normalisation, forward and backward pass, update,
-metrics. All candidates train on the same number of images a repeat, in turns ("no jit" only on
+metrics. All candidates train on the same number of images per repeat, in turns ("no jit" only on
 two batches).
 
-    epoch           one compiled program an epoch, images on the device, as in a run
-    step            the same step, one call a batch
-    stream          one call a batch, images from the host: --pipeline stream
+    epoch           one compiled program per epoch, images on the device, as in a run
+    step            the same step, one call per batch
+    stream          one call per batch, images from the host: --pipeline stream
     no jit          the same step, not compiled
     torch eager     PyTorch, NCHW
     torch compiled  torch.compile of normalisation, forward and backward pass, and loss; on a GPU
@@ -19,9 +19,9 @@ two batches).
 With --model only "epoch" runs beside PyTorch.
 
 A second table compares a step of "epoch" with the device's measured ceilings. It has the
-operations of the network's definition, those that XLA counts in the compiled step, the bytes that
-its loops read and write, and their shares of the ceilings. A share of "defined" can be above
-100 %: Winograd's products need fewer operations.
+operations of the network's definition, and those that XLA counts in the compiled step. It has the
+bytes that the step's loops read and write. All have their share of the ceilings. A share of
+"defined" can be above 100 %: Winograd's products need fewer operations.
 """
 
 import argparse
