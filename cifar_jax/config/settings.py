@@ -1,7 +1,7 @@
 """Settings of an experiment: frozen dataclasses, with help text and limits in each field.
 
 A config has the tables `[data]`, `[model]`, `[training]`, `[transfer]` and `[study]`, all
-optional, and an optional `name`. The defaults are the report's protocol.
+optional, and an optional `name`. The defaults are the course report's protocol.
 `flags.py` makes the flags from the fields. `tables.py` reads and checks TOML and flags by them.
 This module imports nothing slow, so that `--help` and a wrong flag answer at once.
 """
@@ -149,7 +149,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the network is trained. The defaults are the report's."""
+    """How the network is trained. The defaults are the course report's."""
 
     seed: int = field(
         42, "seed of initial values, order, augmentation, dropout", low=0, high=2**32 - 1
