@@ -1,6 +1,7 @@
 """Errors for the user, and text that is safe to print."""
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 _LONGEST_LINE = 1500
@@ -46,6 +47,11 @@ def counted(n: int, noun: str) -> str:
     """Return a number with its noun: `1 epoch`, `2 epochs`, `1 class`, `1,000 classes`."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{n:,} {noun}{plural if n != 1 else ''}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 class UserError(Exception):

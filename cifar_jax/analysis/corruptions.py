@@ -37,8 +37,8 @@ from cifar_jax.analysis.numbers import (
 from cifar_jax.analysis.outputs import compute
 from cifar_jax.analysis.part import Findings, Part
 from cifar_jax.analysis.trained import Shared, TrainedRun
+from cifar_jax.errors import listed
 from cifar_jax.report.model_card import CORRUPTIONS
-from cifar_jax.report.naming import listed
 from cifar_jax.report.section import Section
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import percent

@@ -9,12 +9,12 @@ import numpy as np
 
 from cifar_jax.analysis.fitted import measured_temperature, read_fitted
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import listed
 from cifar_jax.export.trace import trace
 from cifar_jax.names import IN_PYTHON
 from cifar_jax.report.demo import Demo, encode, pack
 from cifar_jax.report.drawing import arm_style
 from cifar_jax.report.figures import reason
-from cifar_jax.report.naming import listed
 from cifar_jax.report.text import percent
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.file import ExperimentFile

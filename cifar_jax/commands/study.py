@@ -19,7 +19,7 @@ from cifar_jax.config.checks import check_batches, check_layers, check_norm, che
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
 from cifar_jax.device import local_devices
-from cifar_jax.errors import UserError, counted
+from cifar_jax.errors import UserError, counted, listed
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.devices import check_batch, data_mesh, describe, mesh_of, runs_mesh
 from cifar_jax.runner.directory import check_workdir, lock_directory
@@ -52,6 +52,7 @@ from cifar_jax.study.values import set_values
 DRAWING = 5.0
 # Seconds that a share waits for the others to begin, or to write the report.
 LONGEST_BEGIN = 600.0
+_MOST_NAMED = 5  # arms that the first line names
 
 
 def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
@@ -277,9 +278,10 @@ def _train(work: Work, requested: Plan) -> list[str]:
     arms = grid(requested.grid_arms, sweep)
     remaining, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
-    what = " and ".join(requested.names) + (
-        f" by {counted(len(sweep.values), 'value')}" if sweep else ""
-    )
+    names = requested.names
+    what = listed(names) if len(names) <= _MOST_NAMED else counted(len(names), "arm")
+    if sweep:
+        what += f" by {counted(len(sweep.values), 'value')}"
     display.say(
         f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
         f"{total - len(remaining)} finished; {workdir}"

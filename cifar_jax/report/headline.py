@@ -4,8 +4,8 @@ from typing import Any
 
 from cifar_jax.data.sources.published import CIFAR10, PUBLISHED
 from cifar_jax.data.subset import is_synthetic
-from cifar_jax.errors import counted
-from cifar_jax.report.naming import dataset_name, listed
+from cifar_jax.errors import counted, listed
+from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.study.cautions import cautions
 from cifar_jax.study.collect import Study

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cifar_jax.data.subset import is_synthetic
-from cifar_jax.errors import counted
+from cifar_jax.errors import counted, listed
 from cifar_jax.names import IN_PYTHON, MODEL_CARD
 from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
-from cifar_jax.report.naming import dataset_name, listed
+from cifar_jax.report.naming import dataset_name
 from cifar_jax.report.page import environment
 from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.tables import INTERVAL_NOTE, Table

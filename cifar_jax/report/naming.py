@@ -1,6 +1,5 @@
 """Names of a study's arms, dataset and runs in text."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from cifar_jax.data.sources.published import PUBLISHED
@@ -50,11 +49,6 @@ def shared_draws(study: Study) -> str:
             "draws that they do not share."
         )
     return "Both runs of a seed share split, initial values, data order and augmentation."
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words: `a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def study_config(study: Study) -> dict[str, Any]:

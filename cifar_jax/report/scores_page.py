@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from cifar_jax.errors import counted
+from cifar_jax.errors import counted, listed
 from cifar_jax.names import REPORT, SUMMARY
 from cifar_jax.report.drawing import MOST_ROWS, arm_style, new_figure, render
 from cifar_jax.report.estimation_plots import Arm, cumming, gardner_altman
@@ -18,7 +18,6 @@ from cifar_jax.report.exports import (
     write_tables,
 )
 from cifar_jax.report.labels import font_warning, short_name
-from cifar_jax.report.naming import listed
 from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, render_page, to_stderr
 from cifar_jax.report.study_figures import StudyFigure
 from cifar_jax.report.tables import Table

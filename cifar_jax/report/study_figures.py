@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import counted
+from cifar_jax.errors import counted, listed
 from cifar_jax.report.class_plots import (
     class_counts,
     confusion_difference,
@@ -26,13 +26,7 @@ from cifar_jax.report.image_plots import (
     samples_caption,
 )
 from cifar_jax.report.matrix import cells_note
-from cifar_jax.report.naming import (
-    dataset_name,
-    listed,
-    paired_runs,
-    shared_draws,
-    study_config,
-)
+from cifar_jax.report.naming import dataset_name, paired_runs, shared_draws, study_config
 from cifar_jax.report.study_plots import (
     MOST_EXTREME,
     accuracy_over_time,

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cifar_jax.data.dataset import Dataset
+from cifar_jax.errors import listed
 from cifar_jax.report.class_plots import class_counts, counts_caption
 from cifar_jax.report.drawing import (
     GREY,
@@ -25,7 +26,7 @@ from cifar_jax.report.drawing import (
     within,
 )
 from cifar_jax.report.image_plots import samples, samples_caption
-from cifar_jax.report.naming import dataset_name, listed, study_config
+from cifar_jax.report.naming import dataset_name, study_config
 from cifar_jax.report.study_figures import StudyFigure, missing_images, planned, with_images
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep

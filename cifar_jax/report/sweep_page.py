@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax.data.dataset import Dataset
-from cifar_jax.errors import counted
+from cifar_jax.errors import counted, listed
 from cifar_jax.report.exports import study_runs, sweep_block, write_tables
 from cifar_jax.report.headline import data_notices
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.report.naming import dataset_name, listed, study_title
+from cifar_jax.report.naming import dataset_name, study_title
 from cifar_jax.report.page import Warn, config_toml, to_stderr, write_pages
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.sweep_tables import (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cifar_jax.report.naming import listed
+from cifar_jax.errors import listed
 from cifar_jax.report.number_tables import HOLM_NOTE, METRICS, TESTED_HEAD, tested_cells
 from cifar_jax.report.tables import INTERVAL_NOTE, Table, origins, protocol_table
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, percent, probability

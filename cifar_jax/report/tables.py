@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
-from cifar_jax.errors import counted
+from cifar_jax.errors import counted, listed
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import dataset_name, listed, study_config
+from cifar_jax.report.naming import dataset_name, study_config
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ENOUGH_IMAGES

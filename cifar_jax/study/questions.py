@@ -16,6 +16,7 @@ from typing import Literal, assert_never
 
 import numpy as np
 
+from cifar_jax.errors import listed
 from cifar_jax.study.claims import (
     QUANTITIES,
     Better,
@@ -248,7 +249,7 @@ def _gains_most(claim: GainsMost, both: Comparison) -> Question:
         )
         top = sorted(gains, key=lambda name: -float(np.mean(gains[name].values)))
         measured = f"{_mean(sample, 'points')}; {', '.join(top[: len(named)])} gain most"
-    text = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    text = listed(named)
     return Question(
         f"With {both.arm}, {text} gain most",
         f"mean gain of {text} minus mean gain of the other classes",
