@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cifar_jax.report.direct_labels import name_lines
 from cifar_jax.report.drawing import (
     arm_style,
     integer_epochs,
@@ -52,7 +53,8 @@ def draw_landscape(findings: "Findings[Any]", title: str) -> Figure:
     for axes in (middle, below):
         axes.set_ylim(bottom=0)
     integer_epochs(below)
-    legend_below(figure, above, 2)
+    if not name_lines(below):
+        legend_below(figure, above, 2)
     return figure
 
 

@@ -66,7 +66,7 @@ def label_ends(
 
 
 def name_lines(axes: Axes) -> bool:
-    """Name the lines of `axes` at their right ends, if there are at most three.
+    """Name the lines of `axes` at their right ends, if there are at most three, all with values.
 
     Returns:
         Whether it did. Otherwise they need a legend.
@@ -77,8 +77,10 @@ def name_lines(axes: Axes) -> bool:
     entries = []
     for line in lines:
         values = np.asarray(line.get_ydata(), np.float64)
-        last = values[np.isfinite(values)][-1]
-        entries.append((str(line.get_label()), float(last), str(line.get_color())))
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return False
+        entries.append((str(line.get_label()), float(values[-1]), str(line.get_color())))
     label_ends(axes, entries)
     return True
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax.errors import one_line
+from cifar_jax.report.direct_labels import name_lines
 from cifar_jax.report.drawing import GREY, PALETTE, render
 from cifar_jax.report.labels import font_warning, wrapped
 from cifar_jax.report.matrix import draw_matrix, write_cells
@@ -67,6 +69,22 @@ def rate_drops(history: Sequence[EpochRow]) -> list[float]:
     return [b.epoch - 0.5 for a, b in pairs if b.learning_rate < a.learning_rate * (1 - 1e-6)]
 
 
+def mark_drops(axes: Axes, drops: Sequence[float]) -> None:
+    """Draw dashed lines where the learning rate drops, and say so above the first."""
+    for drop in drops:
+        axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
+    if drops:
+        axes.annotate(
+            "learning rate drops",
+            (drops[0], 1),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            color=GREY,
+            fontsize=8.5,
+        )
+
+
 def training_curves(history: Sequence[EpochRow], title: str) -> Figure:
     """Draw loss and accuracy of training and validation over the epochs.
 
@@ -82,15 +100,13 @@ def training_curves(history: Sequence[EpochRow], title: str) -> Figure:
     ):
         for split, colour in zip(("train", "val"), PALETTE, strict=False):
             values = [scale * getattr(row, f"{split}_{quantity}") for row in history]
-            label = "training (dropout and augmentation on)" if split == "train" else "validation"
+            label = "training" if split == "train" else "validation"
             axes.plot(epochs, values, color=colour, label=label, marker=marker)
-        for number, drop in enumerate(rate_drops(history)):
-            entry = "learning rate drops" if number == 0 else None
-            axes.axvline(drop, color=GREY, linestyle="--", linewidth=1, label=entry)
+        mark_drops(axes, rate_drops(history))
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.legend()
+        name_lines(axes)
     figure.suptitle(wrapped(title, 90))
     return figure
 

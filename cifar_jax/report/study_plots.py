@@ -30,7 +30,7 @@ from cifar_jax.report.estimation_plots import (
     gardner_altman,
     mean_row,
 )
-from cifar_jax.report.figures import rate_drops
+from cifar_jax.report.figures import mark_drops, rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Study
@@ -47,14 +47,6 @@ def common_drops(study: Study) -> list[float]:
     return first if all(drops == first for drops in others) else []
 
 
-def _drop_lines(axes: Axes, study: Study) -> None:
-    """Draw dashed lines where the learning rate drops."""
-    label: str | None = "learning rate drops"
-    for drop in common_drops(study):
-        axes.axvline(drop, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
-        label = None
-
-
 def curves(study: Study, quantity: str, title: str) -> Figure:
     """Draw training and validation loss or accuracy of every arm over the epochs."""
     figure = new_figure(3.7, title)
@@ -69,7 +61,7 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
             epochs = np.arange(1, values.shape[1] + 1)
             label = f"{name}, {word}"
             mean_line(axes, epochs, values, colour, most, linestyle=style, label=label)
-    _drop_lines(axes, study)
+    mark_drops(axes, common_drops(study))
     integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
     within(axes, 0, most)

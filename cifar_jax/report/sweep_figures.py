@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import listed
 from cifar_jax.report.class_plots import class_counts, counts_caption
+from cifar_jax.report.direct_labels import name_lines
 from cifar_jax.report.drawing import (
     GREY,
     arm_style,
@@ -144,7 +145,8 @@ def accuracy_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) 
     axes.set_ylabel("test accuracy [%]")
     within(axes, 0, 100)
     _mark_diverged(axes, bool(summary["diverged"]))
-    legend_below(figure, axes, 3)
+    if not (joined_up and name_lines(axes)):
+        legend_below(figure, axes, 3)
     return figure
 
 
@@ -255,7 +257,8 @@ def time_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) -> F
         )
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"training time [{unit}]")
-    legend_below(figure, axes, 3)
+    if not name_lines(axes):
+        legend_below(figure, axes, 3)
     return figure
 
 
