@@ -110,7 +110,8 @@ def check_engine(engine: str) -> None:
     Args:
         engine: of `--engine`, or empty.
     """
-    if engine and importlib.util.find_spec(engine) is None:
+    found = importlib.util.find_spec(engine) if engine else None
+    if engine and (found is None or found.origin is None):  # A directory has no origin.
         raise UserError(f"--engine {engine}: is not installed: pip install 'cifar_jax[{engine}]'")
 
 
