@@ -25,6 +25,7 @@ from cifar_jax.commands.study_groups import (
     sessions_of,
     train_together,
 )
+from cifar_jax.config.settings import Config
 from cifar_jax.data.sources.cache import cache_root
 from cifar_jax.device import (
     DEVICES,
@@ -46,6 +47,7 @@ from cifar_jax.study.schedule import Group
 
 # How often the task of a group may begin; its worker may die each time.
 MOST_TRIES = 4
+POLL = 0.2  # seconds
 
 
 class _Job(NamedTuple):
@@ -59,7 +61,7 @@ class _Job(NamedTuple):
         device, threads: for `select_device`.
     """
 
-    config: Any
+    config: Config
     workdir: Path
     options: tuple[tuple[str, Any], ...]
     fingerprint: str
@@ -188,8 +190,9 @@ class _Tasks:
                 self._running[train.remote(self._job, group)] = group
             left = (time.monotonic() - begun) * (self._job.runs / done - 1) if done else None
             self._work.display.progress("runs", done, self._job.runs, left=left)
-            ended, _ = self._ray.wait(list(self._running), timeout=1.0)
-            to_do = []
+            ended, to_do = self._ray.wait(list(self._running), timeout=0)[0], []
+            if not ended:
+                time.sleep(POLL)  # Inside `wait`, each signal would become KeyboardInterrupt.
             for task in ended:
                 group = self._running.pop(task)
                 lines = self._collect(group, task)
