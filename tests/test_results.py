@@ -20,7 +20,7 @@ from cifar_jax.runner.results import (
     validate,
     write_results,
 )
-from cifar_jax.study.collect import damage, divergence_line, read_ended
+from cifar_jax.study.collect import divergence_line, read_ended, read_intact
 from cifar_jax.study.grid import norm_arm
 from cifar_jax.study.record import read_plan, write_plan
 
@@ -81,7 +81,7 @@ def test_stored_runs_are_whole():
     assert len(found.label) == 0
     line = divergence_line(found.results.diverged, Path("run"))
     assert line.startswith("run: training diverged in epoch 1, step 3: the loss is not finite; ")
-    assert not damage(STORED / "finished")
+    assert read_intact(STORED / "finished") == run.results
 
 
 def test_unknown_fields_are_of_a_newer_version_and_ignored(finished):
@@ -121,7 +121,7 @@ def test_a_wrong_field_is_named_in_one_line(finished, where, entries, said):
     assert str(caught.value).startswith(f"{path}: cannot be used: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert damage(finished) == str(caught.value)
+    assert read_intact(finished) is None
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,14 @@ def test_what_is_no_record_is_said(finished, content, said):
 def test_other_predictions_are_named(finished):
     path = finished / "predictions.npz"
     path.write_bytes(path.read_bytes()[:-1])
-    assert damage(finished) == f"{path}: cannot be used: results.json has another digest of it"
+    with pytest.raises(Damaged) as caught:
+        read_ended(finished)
+    assert str(caught.value) == f"{path}: cannot be used: results.json has another digest of it"
+    assert read_intact(finished) is None
     path.unlink()
-    assert damage(finished).startswith(f"{path}: cannot be used: ")
+    with pytest.raises(Damaged, match=f"{path}: cannot be used: "):
+        read_ended(finished)
+    assert read_intact(finished) is None
 
 
 RECORD = {"name": "study/batch"} | {

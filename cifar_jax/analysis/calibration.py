@@ -36,7 +36,7 @@ from cifar_jax.runner.evaluation import cross_entropy
 from cifar_jax.runner.results import Count, Share
 from cifar_jax.runner.results import Number as Finite
 from cifar_jax.study.collect import Study
-from cifar_jax.study.measures import CALIBRATION_BINS, calibration
+from cifar_jax.study.measures import CALIBRATION_BINS, bin_rows, bin_sums, calibration_error
 
 LIMITS = (0.05, 20.0)  # of the temperature
 
@@ -139,10 +139,11 @@ def errors_of(logits: np.ndarray, labels: np.ndarray, bins: int) -> Errors:
     """Return the calibration errors of logits (N, classes)."""
     logits = logits.astype(np.float64)
     probabilities = special.softmax(logits, axis=1)
-    error, rows = calibration(logits, labels, bins)
+    sums = bin_sums(logits, labels, bins)
+    rows = bin_rows(sums)
     right = logits.argmax(axis=1) == labels
     return Errors(
-        equal_width=min(error, 1.0),
+        equal_width=min(calibration_error(sums), 1.0),
         equal_mass=equal_mass_error(probabilities.max(axis=1), right, bins),
         classwise=classwise_error(probabilities, labels, bins),
         brier=brier_score(probabilities, labels),

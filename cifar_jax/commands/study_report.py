@@ -14,7 +14,7 @@ from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.directory import lock_directory
 from cifar_jax.runner.moved import Moved, find_images
-from cifar_jax.study.collect import damage, read_study, read_sweep
+from cifar_jax.study.collect import Study, read_study, read_sweep
 from cifar_jax.study.comparable import computed_differently
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.rebuild import find_plan
@@ -23,13 +23,12 @@ from cifar_jax.study.summary import summarise
 from cifar_jax.study.sweep import summarise_sweep
 
 
-def _say_damaged(workdir: Path, display: Display) -> None:
+def _say_damaged(studies: Sequence[Study], display: Display) -> None:
     """Print a line for each run with damaged results."""
-    for path in sorted(workdir.glob("*/seed*")):
-        if wrong := damage(path):
-            display.say(
-                f"{wrong}; not used: the command `study` writes it again from the run's checkpoint"
-            )
+    for wrong in (line for study in studies for line in study.damaged):
+        display.say(
+            f"{wrong}; not used: the command `study` writes it again from the run's checkpoint"
+        )
 
 
 def _say_mixture(summary: dict[str, Any], display: Display) -> None:
@@ -58,11 +57,11 @@ def write_study(
         file: the study's experiment file, if it has one; the page needs it for the networks.
         demo: whether the page has the networks.
     """
-    _say_damaged(workdir, display)
     if read_plan(workdir).sweep:
         _write_sweep(workdir, images, display)
         return
     study = read_study(workdir)
+    _say_damaged([study], display)
     for notice in computed_differently([study]):
         display.say(f"warning: {notice}")
     summary = summarise(study)
@@ -91,6 +90,7 @@ def write_study(
 def _write_sweep(workdir: Path, images: Dataset | None, display: Display) -> None:
     """Write statistics, figures and report of a sweep's finished runs."""
     study = read_sweep(workdir)
+    _say_damaged(study.studies, display)
     for notice in computed_differently(study.studies):
         display.say(f"warning: {notice}")
     summary = summarise_sweep(study)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import tomllib
@@ -18,6 +19,7 @@ from cifar_jax.inputs import is_name, read_bytes
 LARGEST_FILE = 64 << 10  # bytes; a config has about 1,000
 
 
+@functools.cache
 def field_type(section: type, name: str) -> tuple[type, bool]:
     """Return the plain type of a field, and whether it may be None (`T | None`)."""
     hint = typing.get_type_hints(section)[name]
@@ -183,12 +185,12 @@ def to_dict(config: Config) -> dict[str, Any]:
     and `[experiment]` if all their fields have default values. With an experiment file, settings
     that the file defines are absent.
     """
-    tables = dataclasses.asdict(config)
+    # `asdict` copies each value, which takes ten times as long.
+    tables: dict[str, Any] = {name: dict(vars(getattr(config, name))) for name in SECTIONS}
     for section in ("study", "transfer", "experiment"):
         if getattr(config, section) == SECTIONS[section]():
             del tables[section]
-    written: dict[str, Any] = {"name": tables.pop("name")} if config.name else {}
-    tables.pop("name", None)
+    written: dict[str, Any] = {"name": config.name} if config.name else {}
     of_file = config.experiment.file is not None
     for section, table in tables.items():
         plain = {k: int(v) if isinstance(v, Fitted) else v for k, v in table.items()}

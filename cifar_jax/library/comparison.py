@@ -256,12 +256,11 @@ def _ended(arm: str, runs: Runs) -> list[collect.Run]:
     """Return the runs of an arm by seed, with its name in their records."""
     table, labels = {"file": IN_PYTHON, "arm": arm}, np.asarray(runs.data.test_labels)
     found = [
-        collect.Run(
+        collect.make_run(
             Path(arm) / f"seed{results.seed}",
             structs.replace(results, config={**results.config, "experiment": table}),
-            logits.argmax(axis=1).astype(np.int32),
-            labels,
-            logits,
+            {"predicted": logits.argmax(axis=1), "label": labels, "logits": logits},
+            functools.partial(np.asarray, logits),
         )
         for results, logits in zip(runs.results, runs.logits, strict=True)
     ]

@@ -5,7 +5,7 @@ from typing import Any
 from cifar_jax.data.sources.published import CIFAR10, PUBLISHED
 from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import counted, listed
-from cifar_jax.report.naming import dataset_name
+from cifar_jax.report.naming import dataset_name, listed_runs
 from cifar_jax.report.text import difference, interval, percent, undecided
 from cifar_jax.study.cautions import cautions
 from cifar_jax.study.collect import Study
@@ -96,14 +96,14 @@ def notices(study: Study, summary: dict[str, Any]) -> list[str]:
     """Return the warnings at the top of the page."""
     found = data_notices(study)
     if summary["diverged"]:
-        runs = ", ".join(f"{study.label(arm)} seed {seed}" for arm, seed in summary["diverged"])
+        runs = listed_runs([f"{study.label(arm)} seed {seed}" for arm, seed in summary["diverged"]])
         found.append(
             f"Runs that diverged, which no number includes: {runs}. The arm's numbers look too "
             "good without them."
         )
     absent = [run for run in summary["missing"] if run not in summary["diverged"]]
     if absent:
-        runs = ", ".join(f"{study.label(arm)} seed {seed}" for arm, seed in absent)
+        runs = listed_runs([f"{study.label(arm)} seed {seed}" for arm, seed in absent])
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently([study])
     found += cautions(study)

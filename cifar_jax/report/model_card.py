@@ -11,7 +11,7 @@ from cifar_jax.errors import counted, listed
 from cifar_jax.names import IN_PYTHON, MODEL_CARD
 from cifar_jax.report import recipe
 from cifar_jax.report.class_plots import confusion_shares
-from cifar_jax.report.naming import dataset_name
+from cifar_jax.report.naming import dataset_name, listed_seeds
 from cifar_jax.report.page import environment
 from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.tables import INTERVAL_NOTE, Table
@@ -110,7 +110,7 @@ def write_model_card(
             synthetic=is_synthetic(study.dataset.name),
             classes=", ".join(classes),
             runs=counted(len(runs), "seed"),
-            seeds=", ".join(str(run.seed) for run in runs),
+            seeds=listed_seeds([run.seed for run in runs]),
             several=len(runs) > 1,
             checkpoints=study.file != IN_PYTHON,
             recipe=recipe.rows(results),

@@ -1,9 +1,13 @@
 """Names of a study's arms, dataset and runs in text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cifar_jax.data.sources.published import PUBLISHED
+from cifar_jax.errors import counted
+from cifar_jax.names import RUNS
 from cifar_jax.study.collect import Run, Study
+from cifar_jax.study.statistics import MANY_SEEDS
 from cifar_jax.study.summary import compared_arms
 
 DATASET_NAMES = {
@@ -49,6 +53,20 @@ def shared_draws(study: Study) -> str:
             "draws that they do not share."
         )
     return "Both runs of a seed share split, initial values, data order and augmentation."
+
+
+def listed_seeds(seeds: Sequence[int]) -> str:
+    """Return seeds in a list, or the number and range of more than `MANY_SEEDS`."""
+    if len(seeds) <= MANY_SEEDS:
+        return ", ".join(map(str, seeds))
+    return f"{counted(len(seeds), 'seed')} from {min(seeds)} to {max(seeds)}"
+
+
+def listed_runs(words: Sequence[str]) -> str:
+    """Return runs in a list, or the number of more than `MANY_SEEDS`."""
+    if len(words) <= MANY_SEEDS:
+        return ", ".join(words)
+    return f"{counted(len(words), 'run')}; {RUNS} lists them"
 
 
 def study_config(study: Study) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """Make the tables of all numbers of a study."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from cifar_jax.errors import counted
+from cifar_jax.names import SUMMARY
 from cifar_jax.report.naming import shared_draws
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability
 from cifar_jax.study.collect import Study
+from cifar_jax.study.statistics import ALPHA, MANY_SEEDS
 
 # Bootstrap, sign flips, Cohen's d_z and the number of seeds use only the seeds.
+MANY_NOTE = f"With more than {MANY_SEEDS} seeds there are no bootstrap and no sign flips."
 SEEDS_ALONE_NOTE = (
     "Statistics of only the seeds, such as the bootstrap, show a dash if the interval also "
-    "includes the error of the test images."
+    f"includes the error of the test images. {MANY_NOTE}"
 )
 
 METRICS = (
@@ -38,7 +42,8 @@ def arms_table(summary: dict[str, Any]) -> Table:
         for arm, row in summary["per_arm"].items()
     ]
     head = ("", "seeds", "mean ± standard deviation", "95 % interval (t)", "95 % (bootstrap)")
-    return Table("Each arm", "", head, rows)
+    many = any(len(row["seeds"]) > MANY_SEEDS for row in summary["per_arm"].values())
+    return Table("Each arm", MANY_NOTE * many, head, rows)
 
 
 def paired_table(study: Study, summary: dict[str, Any]) -> Table:
@@ -130,7 +135,14 @@ def tested_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _epochs(values: Sequence[int | None]) -> str:
-    return ", ".join(NONE if value is None else str(value) for value in values)
+    """Return the epochs of all seeds, or of more than `MANY_SEEDS` their median and range."""
+    if len(values) <= MANY_SEEDS:
+        return ", ".join(NONE if value is None else str(value) for value in values)
+    found = [value for value in values if value is not None]
+    if not found:
+        return NONE
+    never = f"; {len(values) - len(found):,} never" * (len(found) < len(values))
+    return f"median {statistics.median(found):g} ({min(found)} to {max(found)}{never})"
 
 
 def convergence_table(summary: dict[str, Any]) -> Table:
@@ -159,11 +171,16 @@ def convergence_table(summary: dict[str, Any]) -> Table:
         rows.append((words, *cells, *([NONE] if saved else [])))
     heads = [summary["labels"][arm] for arm in arms]
     lengths = {row["epochs"] for row in summary["per_arm"].values()}
+    seeds = "Epochs of each seed in order; a dash if it does not reach the threshold."
+    if any(len(row["seeds"]) > MANY_SEEDS for row in summary["per_arm"].values()):
+        seeds = (
+            f"Epochs: of more than {MANY_SEEDS} seeds the median, the range, and how many seeds "
+            f"never reach the threshold. {SUMMARY} has each."
+        )
     differ = " The arms have different numbers of epochs, which changes these rows too."
     return Table(
         "Convergence and smoothness",
-        "Epochs of each seed in order; a dash if it does not reach the threshold. Other rows: "
-        f"means ± standard deviations.{differ * (len(lengths) > 1)}",
+        f"{seeds} Other rows: means ± standard deviations.{differ * (len(lengths) > 1)}",
         ("", *heads, *(["epochs saved (95 % interval)"] if saved else [])),
         rows,
     )
@@ -178,13 +195,28 @@ def mcnemar_table(summary: dict[str, Any]) -> Table:
     first, second = (
         (summary["labels"][arm] for arm in summary["paired"]["arms"]) if rows else ("", "")
     )
-    return Table(
-        "The same test images, pair by pair",
+    title = "The same test images, pair by pair"
+    note = (
         "McNemar's exact test on the predictions of one seed: does one trained network get more "
-        "of these images right than the other?",
-        ("seed", f"right only with {first}", f"right only with {second}", "p"),
-        rows,
+        "of these images right than the other?"
     )
+    if len(rows) > MANY_SEEDS:
+        note += f" A table of more than {MANY_SEEDS} pairs counts them. {SUMMARY} has each."
+        return Table(title, note, ("answer", "pairs"), _mcnemar_counts(summary, first, second))
+    head = ("seed", f"right only with {first}", f"right only with {second}", "p")
+    return Table(title, note, head, rows)
+
+
+def _mcnemar_counts(summary: dict[str, Any], first: str, second: str) -> list[tuple[str, str]]:
+    """Return rows on how many pairs have which answer."""
+    clear = [row for row in summary["mcnemar"] if row["p"] < ALPHA]
+    better = sum(row["only_second"] > row["only_first"] for row in clear)
+    counts = {
+        f"more right with {second}, p < {ALPHA}": better,
+        f"more right with {first}, p < {ALPHA}": len(clear) - better,
+        f"p at least {ALPHA}": len(summary["mcnemar"]) - len(clear),
+    }
+    return [(answer, f"{pairs:,}") for answer, pairs in counts.items()]
 
 
 def _deviation(variance: float | None) -> str:

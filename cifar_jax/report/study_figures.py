@@ -38,6 +38,7 @@ from cifar_jax.report.study_plots import (
     times,
 )
 from cifar_jax.study.collect import Study
+from cifar_jax.study.statistics import MANY_SEEDS
 from cifar_jax.study.summary import compared_arms, is_cifar10, is_reports_pair
 
 
@@ -107,6 +108,7 @@ def study_figures(
     counts = {study.label(arm): len(study.runs.get(arm, ())) for arm in study.arms}
     number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
+    thin = any(1 < n <= MANY_SEEDS for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
     drops = " Grey dashed lines show drops of the learning rate." * bool(common_drops(study))
     whisker = " Whiskers are 95 % intervals as in the tables." if several else ""
@@ -216,7 +218,7 @@ def study_figures(
             "12_accuracy_over_time",
             "Accuracy against time",
             f"validation accuracy against training time, one mark an epoch, {number}, on "
-            f"{device}.{' Thin lines are single seeds.' if several else ''}",
+            f"{device}.{' Thin lines are single seeds.' if thin else ''}",
             lambda title: accuracy_over_time(study, title),
         ),
     ]

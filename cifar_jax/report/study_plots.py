@@ -34,6 +34,7 @@ from cifar_jax.report.figures import mark_drops, rate_drops
 from cifar_jax.report.labels import MOST_NAMED, class_names, short_name
 from cifar_jax.report.naming import paired_runs
 from cifar_jax.study.collect import Study
+from cifar_jax.study.statistics import MANY_SEEDS
 
 MOST_EXTREME = 15  # classes with the largest gains, and losses, if there are too many to name
 
@@ -239,7 +240,10 @@ def reliability(study: Study, per_arm: dict[str, Any], title: str) -> Figure:
 
 
 def accuracy_over_time(study: Study, title: str) -> Figure:
-    """Draw validation accuracy against training time: means, and each seed as a thin line."""
+    """Draw validation accuracy against training time: means, and each seed as a thin line.
+
+    More than `MANY_SEEDS` seeds of an arm have no lines.
+    """
     figure = new_figure(3.6, title)
     axes = figure.subplots()
     arms = drawn_arms(study)
@@ -248,7 +252,7 @@ def accuracy_over_time(study: Study, title: str) -> Figure:
     for name, colour, marker, runs in arms:
         elapsed = histories(runs, "seconds").cumsum(axis=1) / divisor
         accuracy = 100 * histories(runs, "val_accuracy")
-        if len(runs) > 1:
+        if 1 < len(runs) <= MANY_SEEDS:
             axes.plot(elapsed.T, accuracy.T, color=colour, alpha=0.3, linewidth=0.7)
         axes.plot(
             elapsed.mean(axis=0),

@@ -8,7 +8,7 @@ from cifar_jax.errors import counted, listed
 from cifar_jax.report.exports import study_runs, sweep_block, write_tables
 from cifar_jax.report.headline import data_notices
 from cifar_jax.report.model_card import write_model_card
-from cifar_jax.report.naming import dataset_name, study_title
+from cifar_jax.report.naming import dataset_name, listed_runs, study_title
 from cifar_jax.report.page import Warn, config_toml, to_stderr, write_pages
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.sweep_tables import (
@@ -139,9 +139,11 @@ def notices(study: SweepStudy, summary: dict[str, Any]) -> list[str]:
         convention = CONVENTION.format(chance=percent(summary["chance"], 1))
         found.append(f"Diverged: {'; '.join(lost)}. {convention}")
     if summary["missing"]:
-        runs = ", ".join(
-            f"{summary['labels'][arm]} at {study.sweep.value_name(value)} seed {seed}"
-            for arm, value, seed in summary["missing"]
+        runs = listed_runs(
+            [
+                f"{summary['labels'][arm]} at {study.sweep.value_name(value)} seed {seed}"
+                for arm, value, seed in summary["missing"]
+            ]
         )
         found.append(f"Missing runs, which no number includes: {runs}.")
     found += computed_differently(study.studies)

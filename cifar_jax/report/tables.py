@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cifar_jax.config.settings import ModelConfig, TrainingConfig
 from cifar_jax.errors import counted, listed
 from cifar_jax.report import recipe
-from cifar_jax.report.naming import dataset_name, study_config
+from cifar_jax.report.naming import dataset_name, listed_seeds, study_config
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread
 from cifar_jax.study.collect import Study
 from cifar_jax.study.statistics import ENOUGH_IMAGES
@@ -325,7 +325,7 @@ def protocol_table(study: Study, summary: dict[str, Any]) -> Table:
         *_recipe_rows(study),
         *(row for row in (("initial values", origins([study])), ("layers", layers)) if row[1]),
         ("evaluation", "after the last epoch; test images used once, at the end"),
-        ("seeds", ", ".join(map(str, summary["seeds"]))),
+        ("seeds", listed_seeds(summary["seeds"])),
         ("finished runs", counts),
         ("device", summary["device"] or "unknown"),
         ("versions", versions),

@@ -1,5 +1,6 @@
 """Say what a reader must know about a study's runs before its averages."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from cifar_jax.study.collect import Run, Study
 
 # More seeds than these are not named in one sentence.
 _MOST_NAMED = 8
+# More groups of equal runs have one sentence together.
+_MOST_GROUPS = 20
 
 
 def cautions(study: Study) -> list[str]:
@@ -68,8 +71,14 @@ def _same_predictions(runs: Sequence[Run], name: str) -> list[str]:
     groups: dict[bytes, list[Run]] = {}
     for run in runs:
         if not _answers_one_class(run):
-            groups.setdefault(run.predicted.astype(np.int32).tobytes(), []).append(run)
-    return [_same_group(group, name) for group in groups.values() if len(group) > 1]
+            groups.setdefault(hashlib.sha256(run.predicted.tobytes()).digest(), []).append(run)
+    found = [group for group in groups.values() if len(group) > 1]
+    if len(found) > _MOST_GROUPS:
+        return [
+            f"{name} gives the same predictions with several seeds, in {len(found):,} groups of "
+            f"seeds; {counted(sum(map(len, found)), 'seed')} in all."
+        ]
+    return [_same_group(group, name) for group in found]
 
 
 def _same_group(group: Sequence[Run], name: str) -> str:

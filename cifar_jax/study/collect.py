@@ -1,21 +1,18 @@
 """Read the finished and diverged runs of a study."""
 
 import dataclasses
-import functools
-import hashlib
-import io
-import zipfile
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifar_jax.errors import UserError, one_line
-from cifar_jax.failures import is_lack
-from cifar_jax.inputs import read_bytes
-from cifar_jax.names import PREDICTIONS, RESULTS
+from cifar_jax.device import cpu_count
+from cifar_jax.errors import UserError
 from cifar_jax.runner.evaluation import cross_entropy
 from cifar_jax.runner.results import (
     Damaged,
@@ -29,29 +26,40 @@ from cifar_jax.runner.results import (
 from cifar_jax.study.claims import Claim
 from cifar_jax.study.grid import NORM_LABELS, Sweep
 from cifar_jax.study.identity import check_origins, check_results
+from cifar_jax.study.measures import bin_sums
+from cifar_jax.study.predictions import check_predictions, read_predictions
 from cifar_jax.study.record import Plan, read_plan, run_path
 from cifar_jax.study.values import Value
-
-_LARGEST_PREDICTIONS = 2 << 30  # bytes, unpacked
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished or diverged run. The arrays of a diverged run are empty.
 
+    A study of thousands of runs would not fit into memory with their logits.
+
     Attributes:
         directory: the run's directory.
         results: its `results.json`.
-        predicted: int32 (N,), predicted class of each test image.
+        predicted: int16 (N,), predicted class of each test image.
         label: int32 (N,), true class of each test image.
-        logits: float32 (N, classes).
+        losses: float64 (N,), cross-entropy of each test image in nats.
+        bins: of the test predictions, see `measures.bin_sums`.
+        read_logits: reads `logits`.
     """
 
     directory: Path
     results: Results
     predicted: np.ndarray
     label: np.ndarray
-    logits: np.ndarray
+    losses: np.ndarray
+    bins: np.ndarray
+    read_logits: Callable[[], np.ndarray]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Logits of the test images, float32 (N, classes). Each access may read them again."""
+        return self.read_logits()
 
     @property
     def arm(self) -> str:
@@ -78,14 +86,9 @@ class Run:
     @property
     def confusion(self) -> np.ndarray:
         """Counts of images, int64 (classes, classes). Rows are true classes."""
-        n = self.logits.shape[1]
+        n = len(self.results.dataset.classes)
         pairs = n * self.label.astype(np.int64) + self.predicted
         return np.bincount(pairs, minlength=n * n).reshape(n, n)
-
-    @functools.cached_property
-    def losses(self) -> np.ndarray:
-        """Cross-entropy of each test image in nats, float64 (N,)."""
-        return cross_entropy(self.logits, self.label)
 
     def curve(self, name: str) -> list[float]:
         """Return one column of the history, a value for each epoch."""
@@ -103,6 +106,7 @@ class Study:
         runs: finished runs of each arm, by increasing seed. Every arm has an entry.
         missing: (arm, seed) of the runs that are not finished.
         diverged: (arm, seed) of the missing runs that diverged.
+        damaged: a line for each of the missing runs that is damaged.
         dataset: the record of the data, the same for all runs.
         config: tables of the study's config.
         labels: names of the arms in the report.
@@ -125,6 +129,7 @@ class Study:
     control: str = ""
     claims: tuple[Claim, ...] = ()
     unshared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -165,53 +170,29 @@ class SweepStudy:
         return next(study for study in self.studies if any(study.runs.values()))
 
 
-def _predictions(workdir: Path, results: Finished) -> dict[str, np.ndarray]:
-    """Read a run's predicted classes, true classes and logits.
+def make_run(
+    directory: Path,
+    results: Results,
+    answers: dict[str, np.ndarray],
+    read_logits: Callable[[], np.ndarray],
+) -> Run:
+    """Return a run.
 
-    Raises:
-        Damaged: they cannot be read, or do not fit the results.
+    Args:
+        directory: the run's directory.
+        results: of the run.
+        answers: for the test images, see `read_predictions`.
+        read_logits: returns the same logits later.
     """
-    path = workdir / PREDICTIONS
-    try:
-        # From memory: np.load does not close a damaged file.
-        content = io.BytesIO(read_bytes(path, _LARGEST_PREDICTIONS))
-        digest = hashlib.sha256(content.getbuffer()).hexdigest()
-        if results.predictions_sha256 not in (None, digest):
-            raise ValueError(f"{RESULTS} has another digest of it")
-        with zipfile.ZipFile(content) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _LARGEST_PREDICTIONS:
-                raise ValueError("too large")
-        with np.load(content, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("predicted", "label", "logits")}
-        if not _fits(results, **found):
-            raise ValueError(f"its arrays do not fit {RESULTS}")
-    # For damaged files, NumPy and zipfile raise many types, even TokenError and MemoryError.
-    except Exception as error:
-        if is_lack(error):
-            raise
-        raise Damaged(f"{path}: cannot be used: {one_line(error)}") from None
-    return found
-
-
-def _fits(results: Finished, predicted: np.ndarray, label: np.ndarray, logits: np.ndarray) -> bool:
-    """Return whether predictions have the shapes, types, classes and confusions of results."""
-    n, names = results.dataset.n_test, results.dataset.classes
-    matrix, classes = results.confusion_matrix, len(names)
-    given = [results.per_class_accuracy[name] is not None for name in names]
-    return (
-        n > 0
-        and predicted.shape == label.shape == (n,)
-        and logits.shape == (n, classes)
-        and predicted.dtype.kind == label.dtype.kind == "i"
-        and logits.dtype.kind == "f"
-        and bool(np.isfinite(logits).all())
-        and all(int(x.min()) >= 0 and int(x.max()) < classes for x in (predicted, label))
-        and given == (np.bincount(label, minlength=classes) > 0).tolist()
-        and (
-            matrix is None
-            or np.ravel(matrix).tolist()
-            == np.bincount(classes * label + predicted, minlength=classes**2).tolist()
-        )
+    label, logits = answers["label"], answers["logits"]
+    return Run(
+        directory,
+        results,
+        answers["predicted"].astype(np.int16),
+        label,
+        cross_entropy(logits, label),
+        bin_sums(logits, label),
+        read_logits,
     )
 
 
@@ -225,32 +206,36 @@ def read_ended(workdir: Path) -> Run | None:
     if results is None:
         return None
     if isinstance(results, Finished):
-        return Run(workdir, results, **_predictions(workdir, results))
+        answers = read_predictions(workdir, results)
+        return make_run(workdir, results, answers, partial(_read_logits, workdir, results))
+    none = np.zeros(0, np.int32)
     logits = np.zeros((0, len(results.dataset.classes)), np.float32)
-    return Run(workdir, results, np.zeros(0, np.int32), np.zeros(0, np.int32), logits)
+    answers = {"predicted": none, "label": none, "logits": logits}
+    return make_run(workdir, results, answers, lambda: logits)
 
 
-def read_intact(workdir: Path) -> Run | None:
-    """Read a finished or diverged run. Return None if it is unfinished or damaged."""
+def _read_logits(workdir: Path, results: Finished) -> np.ndarray:
+    return read_predictions(workdir, results)["logits"]
+
+
+def read_intact(workdir: Path) -> Results | None:
+    """Read the results of a finished or diverged run, and check its predictions.
+
+    Return None if the run is unfinished or damaged.
+    """
     try:
-        return read_ended(workdir)
+        results = read_results(workdir)
+        if isinstance(results, Finished):
+            check_predictions(workdir, results)
     except Damaged:
         return None
-
-
-def damage(workdir: Path) -> str | None:
-    """Describe damage of a run's results or predictions in one line. Return None without damage."""
-    try:
-        read_ended(workdir)
-    except Damaged as error:
-        return str(error)
-    return None
+    return results
 
 
 def read_divergence(workdir: Path) -> DivergedAt | None:
     """Read where a run diverged. Return None if it did not, or its results are damaged."""
-    run = read_intact(workdir)
-    return run.results.diverged if run and isinstance(run.results, Diverged) else None
+    results = read_intact(workdir)
+    return results.diverged if isinstance(results, Diverged) else None
 
 
 def divergence_line(found: DivergedAt, workdir: Path) -> str:
@@ -269,26 +254,42 @@ def _check_same_labels(run: Run, first: Run) -> None:
 
 def _check_same_origins(runs: Iterable[Run]) -> None:
     """Check that runs with the same `init_from` have the same initial values."""
-    check_origins((run.directory, run.results.settings, run.results.origin_digest) for run in runs)
+    check_origins(
+        (run.directory, run.results.settings, run.results.origin_digest)
+        for run in runs
+        if "transfer" in run.results.config
+    )
+
+
+def _try(workdir: Path) -> Run | Damaged | None:
+    try:
+        return read_ended(workdir)
+    except Damaged as error:
+        return error
+
+
+def _read_all(paths: Sequence[Path]) -> list[Run | Damaged | None]:
+    """Read ended runs, on all cores: unpacking takes most of the time, without Python's lock."""
+    pool = ThreadPoolExecutor(cpu_count())
+    try:
+        return list(pool.map(_try, paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
     """Read the runs of a study. With a sweep, read the runs at one of its values."""
     swept = plan.sweep.field if plan.sweep else ""
     arms = {arm.name: dataclasses.replace(arm, field=swept, value=value) for arm in plan.grid_arms}
-    ended = {
-        (name, seed): read_intact(run_path(workdir, arm.directory, seed))
-        for name, arm in arms.items()
-        for seed in plan.seeds
-    }
+    cells = list(itertools.product(arms, plan.seeds))
+    paths = [run_path(workdir, arms[name].directory, seed) for name, seed in cells]
+    found = dict(zip(cells, _read_all(paths), strict=True))
+    ended = {cell: run for cell, run in found.items() if isinstance(run, Run)}
     config = plan.settings
     for (name, seed), run in ended.items():
-        if run is not None:
-            wanted = arms[name].config(config, seed)
-            check_results(run.directory, run.results, wanted, plan.dataset)
-    finished = {
-        cell: run for cell, run in ended.items() if run and isinstance(run.results, Finished)
-    }
+        wanted = arms[name].config(config, seed)
+        check_results(run.directory, run.results, wanted, plan.dataset)
+    finished = {cell: run for cell, run in ended.items() if isinstance(run.results, Finished)}
     for run in finished.values():
         _check_same_labels(run, next(iter(finished.values())))
     return Study(
@@ -296,8 +297,8 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         arms=plan.names,
         seeds=plan.seeds,
         runs={name: [run for run in finished.values() if run.arm == name] for name in plan.names},
-        missing=tuple(cell for cell in ended if cell not in finished),
-        diverged=tuple(cell for cell, run in ended.items() if run and cell not in finished),
+        missing=tuple(cell for cell in cells if cell not in finished),
+        diverged=tuple(cell for cell in ended if cell not in finished),
         dataset=next((run.results.dataset for run in finished.values()), plan.dataset),
         config=plan.config,
         labels=plan.labels,
@@ -305,7 +306,19 @@ def _read_runs(workdir: Path, plan: Plan, value: Value | None) -> Study:
         control=plan.control,
         claims=plan.claims,
         unshared=plan.unshared,
+        damaged=tuple(str(run) for run in found.values() if isinstance(run, Damaged)),
     )
+
+
+def _check_any(workdir: Path, studies: Sequence[Study]) -> None:
+    """Check that there is a finished run.
+
+    Raises:
+        UserError: there is none; the message has the first damaged one.
+    """
+    if not any(row for study in studies for row in study.runs.values()):
+        damaged = [f"; {line}" for study in studies for line in study.damaged]
+        raise UserError(f"{workdir}: holds no finished run of its study{''.join(damaged[:1])}")
 
 
 def read_study(workdir: Path) -> Study:
@@ -315,8 +328,7 @@ def read_study(workdir: Path) -> Study:
         UserError: there is no study or no finished run, or its runs cannot be compared.
     """
     study = _read_runs(workdir, read_plan(workdir), None)
-    if not any(study.runs.values()):
-        raise UserError(f"{workdir}: holds no finished run of its study")
+    _check_any(workdir, [study])
     _check_same_origins(run for row in study.runs.values() for run in row)
     return study
 
@@ -331,11 +343,10 @@ def read_sweep(workdir: Path) -> SweepStudy:
     if plan.sweep is None:
         raise UserError(f"{workdir}: is a study without a sweep")
     studies = tuple(_read_runs(workdir, plan, value) for value in plan.sweep.values)
+    _check_any(workdir, studies)
     first = [
         next(row[0] for row in s.runs.values() if row) for s in studies if any(s.runs.values())
     ]
-    if not first:
-        raise UserError(f"{workdir}: holds no finished run of its study")
     for run in first:
         _check_same_labels(run, first[0])
     _check_same_origins(run for at in studies for row in at.runs.values() for run in row)

@@ -6,8 +6,10 @@ A pair of runs has a common seed. A different device or version adds to their di
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cifar_jax.errors import counted
 from cifar_jax.runner.results import Results
 from cifar_jax.study.collect import Study, read_intact
+from cifar_jax.study.statistics import MANY_SEEDS
 
 
 def _computed_on(results: Results) -> str:
@@ -25,6 +27,8 @@ def computed_differently(studies: Sequence[Study]) -> list[str]:
     if not mixed:
         return []
     seeds = "seed" + "s" * (len(mixed) > 1) + " " + ", ".join(map(str, sorted(mixed)))
+    if len(mixed) > MANY_SEEDS:
+        seeds = counted(len(mixed), "seed")
     different = dict.fromkeys(text for found in mixed.values() for text in found)
     return [
         f"The runs of {seeds} were computed in different ways: {' | '.join(different)}. "
@@ -41,7 +45,7 @@ def others_computed_on(finished: Iterable[Path], present: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for directory in finished:
-        run = read_intact(directory)
-        if run is not None and (other := _computed_on(run.results)) != present:
+        results = read_intact(directory)
+        if results is not None and (other := _computed_on(results)) != present:
             found[other] = None
     return list(found)

@@ -114,12 +114,11 @@ def _check_runs(workdir: Path, plan: Plan) -> None:
     config = plan.settings
     for arm, seed in itertools.product(grid(plan.grid_arms, plan.sweep), plan.seeds):
         path = run_path(workdir, arm.directory, seed)
-        recorded, wanted = read_recorded(path), arm.config(config, seed)
-        if recorded is None:
-            continue
-        check_settings(path, recorded.config, recorded.dataset, wanted, plan.dataset)
-        if (run := read_intact(path)) is not None:
-            check_results(path, run.results, wanted, plan.dataset)
+        wanted = arm.config(config, seed)
+        if (results := read_intact(path)) is not None:
+            check_results(path, results, wanted, plan.dataset)
+        elif (recorded := read_recorded(path)) is not None:
+            check_settings(path, recorded.config, recorded.dataset, wanted, plan.dataset)
 
 
 def begin_study(
@@ -170,11 +169,11 @@ def unfinished(
     remaining, failed = {}, []
     for seed, arm in itertools.product(seeds, arms):
         path = run_path(workdir, arm.directory, seed)
-        run = read_intact(path)
-        if run is None:
+        results = read_intact(path)
+        if results is None:
             remaining[arm, seed] = newest_position(path)
-        elif isinstance(run.results, Diverged):
-            failed.append(divergence_line(run.results.diverged, path))
+        elif isinstance(results, Diverged):
+            failed.append(divergence_line(results.diverged, path))
     return remaining, failed
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 CALIBRATION_BINS = 15
 # Epochs of the steep descent at the start, which `oscillation` ignores.
 SETTLING_EPOCHS = 3
+_LARGEST_PART = 1_000_000  # predictions
 
 
 class McNemar(TypedDict):
@@ -68,7 +69,10 @@ def variance_parts(correct: np.ndarray) -> Variance:
     if seeds < 2 or n < 2:
         return {"total": None, "finite_test_set": None, "distribution": None}
     total = correct.mean(axis=1).var(ddof=1)
-    single = correct.astype(np.float64).var(axis=0, ddof=1).sum() / n**2
+    # In parts: a float for each prediction of a thousand runs would take 80 MB.
+    parts = np.array_split(correct, -(-correct.size // _LARGEST_PART), axis=1)
+    each = np.concatenate([part.astype(np.float64).var(axis=0, ddof=1) for part in parts])
+    single = each.sum() / n**2
     distribution = n / (n - 1) * (total - single)
     return {
         "total": float(total),
@@ -119,36 +123,44 @@ class Bin(TypedDict):
     count: int
 
 
-def calibration(
-    logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
-) -> tuple[float, list[Bin]]:
-    """Compute the expected calibration error and its bins.
+def bin_sums(logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Sort predictions into equally wide bins of confidence, the largest softmax probability.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3. Confidence is the largest softmax probability.
-    Bin m has those in ((m - 1) / bins, m / bins]. The error is the mean of
-    |accuracy - confidence| over the bins, weighted by their counts.
+    Bin m has the confidences in ((m - 1) / bins, m / bins].
 
     Args:
         logits: float (N, classes).
         labels: integers (N,).
+        bins: their number.
 
     Returns:
-        The error, a fraction, and the bins from low to high confidence. The means of an empty bin
-        are None.
+        Number of predictions, summed confidence and number of right ones in each bin, float64
+        (3, bins). Those of several runs add up.
     """
     confidence = scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
     right = logits.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    confidences = np.bincount(index, weights=confidence, minlength=bins)
-    hits = np.bincount(index, weights=right, minlength=bins)
-    error = float(np.abs(hits - confidences).sum() / len(labels))
-    rows: list[Bin] = [
+    weights = (np.ones(len(labels)), confidence, right)
+    return np.stack([np.bincount(index, weights=x, minlength=bins) for x in weights])
+
+
+def calibration_error(sums: np.ndarray) -> float:
+    """Return the expected calibration error of `bin_sums`, a fraction.
+
+    It is the mean of |accuracy - confidence| over the bins, weighted by their counts (Guo et al.
+    2017, arXiv 1706.04599, equation 3).
+    """
+    count, confidence, right = sums
+    return float(np.abs(right - confidence).sum() / count.sum())
+
+
+def bin_rows(sums: np.ndarray) -> list[Bin]:
+    """Return the bins of `bin_sums`, from low confidence to high. An empty bin has no means."""
+    return [
         {
-            "confidence": float(c / n) if n else None,
-            "accuracy": float(h / n) if n else None,
+            "confidence": float(confidence / n) if n else None,
+            "accuracy": float(right / n) if n else None,
             "count": int(n),
         }
-        for c, h, n in zip(confidences, hits, count, strict=True)
+        for n, confidence, right in zip(*sums, strict=True)
     ]
-    return error, rows

@@ -59,7 +59,8 @@ class Sample:
 def describe(sample: Sample) -> dict[str, Any]:
     """Return mean, standard deviation and 95 % intervals, or None for each that is undefined.
 
-    The bootstrap resamples only the seeds, so it is None if the test images' error counts.
+    The bootstrap resamples only the seeds, so it is None if the test images' error counts. It is
+    None with more than `MANY_SEEDS` seeds, too.
     """
     found = sample.estimate()
     parts = dict(zip(("seeds", "test_images"), (e.variance for e in found.errors), strict=False))
@@ -80,7 +81,7 @@ def compare(sample: Sample) -> dict[str, Any]:
     """Return the statistics of a difference over seed pairs.
 
     Sign flips, Cohen's d_z and the number of seeds use only the seeds, so they are None if the
-    test images' error counts.
+    test images' error counts. Sign flips are None with more than `MANY_SEEDS` seeds, too.
     """
     row = describe(sample)
     found = sample.estimate()
@@ -148,7 +149,7 @@ def _image_metrics(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     The metric `class:<name>` is the accuracy on that class, and has only its images.
     """
     right = np.mean([run.correct for run in runs], axis=0)
-    losses = np.mean([run.losses for run in runs], axis=0)
+    losses = sum(run.losses for run in runs) / len(runs)
     classes = runs[0].results.dataset.classes
     each = {f"class:{name}": right[runs[0].label == label] for label, name in enumerate(classes)}
     return {"test_accuracy": right, "test_loss": losses, **each}

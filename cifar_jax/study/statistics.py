@@ -45,6 +45,9 @@ ALPHA = 0.05
 POWER = 0.8
 # With fewer test images, or none of a value's own, an interval includes the images' error.
 ENOUGH_IMAGES = 1_000
+# With more seeds than these, nothing is resampled: it takes minutes and differs little from
+# Student's t. Pages count and summarise such seeds instead of listing them.
+MANY_SEEDS = 200
 # Spreads below this are rounding: of fractions, nats and seconds.
 ROUNDING = 1e-12
 # Above this, "how many seeds" is answered with None.
@@ -213,10 +216,10 @@ def bootstrap_interval(
         values: (n,).
 
     Returns:
-        Its ends, or None without a spread.
+        Its ends, or None without a spread or with more than `MANY_SEEDS` values.
     """
     x = _sample(values)
-    if not _varies(x):
+    if not _varies(x) or len(x) > MANY_SEEDS:
         return None
     low, high = stats.bootstrap(
         (x,),
@@ -243,10 +246,10 @@ def sign_flip_p(differences: ArrayLike, draws: int = 9_999, seed: int = 0) -> fl
         differences: (n,).
 
     Returns:
-        p, or None where the differences have no spread.
+        p, or None where the differences have no spread or are more than `MANY_SEEDS`.
     """
     d = _sample(differences)
-    if not _varies(d):
+    if not _varies(d) or len(d) > MANY_SEEDS:
         return None
     # Sums of the same numbers in another order may differ in the last bits.
     observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()

@@ -16,7 +16,8 @@ from cifar_jax.study.claims import Claim, against_control, on_dataset
 from cifar_jax.study.collect import Run, Study
 from cifar_jax.study.measures import (
     area_under_curve,
-    calibration,
+    bin_rows,
+    calibration_error,
     first_epoch,
     mcnemar,
     oscillation,
@@ -33,17 +34,15 @@ REPORT_MODEL = "cnn"
 
 def summarise_arm(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the statistics of one arm over its seeds."""
-    errors = [calibration(run.logits, run.label)[0] for run in runs]
-    _, bins = calibration(
-        np.concatenate([run.logits for run in runs]), np.concatenate([run.label for run in runs])
-    )
+    errors = [calibration_error(run.bins) for run in runs]
+    bins = np.sum([run.bins for run in runs], axis=0)
     return {
         **{name: describe(sample) for name, sample in arm_samples(runs).items()},
         "seeds": [run.seed for run in runs],
         "variance": variance_parts(np.stack([run.correct for run in runs])),
         "num_params": runs[0].results.num_params,
         "epochs": len(runs[0].results.history),
-        "calibration": {"ece": float(np.mean(errors)), "bins": bins},
+        "calibration": {"ece": float(np.mean(errors)), "bins": bin_rows(bins)},
     }
 
 

@@ -45,7 +45,7 @@ def test_equal_predictions_with_two_seeds(study):
     assert "Their logits differ" in line
 
     def equal(run):
-        fields = {"predicted": first.predicted, "logits": first.logits}
+        fields = {"predicted": first.predicted, "read_logits": first.read_logits}
         return fields if run.seed == second.seed else {}
 
     (line,) = cautions(with_runs(study, "batch", equal))
@@ -57,7 +57,7 @@ def test_two_arms_with_equal_logits(study):
 
     def same(run):
         other = base[run.seed]
-        return {"predicted": other.predicted, "logits": other.logits}
+        return {"predicted": other.predicted, "read_logits": other.read_logits}
 
     (line,) = cautions(with_runs(study, "batch", same))
     assert line.startswith("BatchNorm and baseline give equal logits with every seed")
