@@ -5,9 +5,9 @@ WORKDIR /opt/cifar_jax
 COPY requirements/locked.lock requirements/locked.lock
 RUN pip install --no-cache-dir --require-hashes --requirement requirements/locked.lock
 COPY . .
-RUN pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
-RUN useradd --create-home user
-USER user
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}" && useradd --create-home --uid 1000 user
+USER 1000
 WORKDIR /home/user
 ENTRYPOINT ["cifar-jax"]
 CMD ["--help"]

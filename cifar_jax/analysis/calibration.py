@@ -139,9 +139,9 @@ def errors_of(logits: np.ndarray, labels: np.ndarray, bins: int) -> Errors:
     """Return the calibration errors of logits (N, classes)."""
     logits = logits.astype(np.float64)
     probabilities = special.softmax(logits, axis=1)
-    sums = bin_sums(logits, labels, bins)
-    rows = bin_rows(sums)
     right = logits.argmax(axis=1) == labels
+    sums = bin_sums(probabilities.max(axis=1), right, bins)
+    rows = bin_rows(sums)
     return Errors(
         equal_width=min(calibration_error(sums), 1.0),
         equal_mass=equal_mass_error(probabilities.max(axis=1), right, bins),

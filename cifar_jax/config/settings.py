@@ -285,7 +285,7 @@ class StudyConfig:
         "model, training or transfer; several together as "
         "optimizer+learning_rate=sgd:0.01,adamw:0.001",
     )
-    seeds: int = field(5, "number of seeds, counted up from --seed", low=1, high=1000)
+    seeds: int = field(5, "number of seeds, counted up from --seed", low=1, high=10_000)
     half_width: float | None = field(
         None,
         "add seeds until the 95 % interval of the difference of test accuracy is at most this many "

@@ -227,11 +227,8 @@ def _study(arms: Mapping[str, Runs], control: str) -> collect.Study:
                 f"arms: {name} was trained on {runs.data!r}, and {control} on {first.data!r}; they "
                 "must be the same images"
             )
-    ended = {name: _ended(name, runs) for name, runs in arms.items()}
     seeds = tuple(sorted({seed for runs in arms.values() for seed in runs.seeds}))
-    finished = {
-        name: [r for r in row if r.seed not in arms[name].diverged] for name, row in ended.items()
-    }
+    finished = {name: _finished(name, runs) for name, runs in arms.items()}
     cells = [(name, seed) for name in arms for seed in seeds]
     there = {(name, run.seed) for name, row in finished.items() for run in row}
     experiments = {name: runs.experiment for name, runs in arms.items()}
@@ -252,8 +249,8 @@ def _study(arms: Mapping[str, Runs], control: str) -> collect.Study:
     )
 
 
-def _ended(arm: str, runs: Runs) -> list[collect.Run]:
-    """Return the runs of an arm by seed, with its name in their records."""
+def _finished(arm: str, runs: Runs) -> list[collect.Run]:
+    """Return the finished runs of an arm by seed, with its name in their records."""
     table, labels = {"file": IN_PYTHON, "arm": arm}, np.asarray(runs.data.test_labels)
     found = [
         collect.make_run(
@@ -263,6 +260,7 @@ def _ended(arm: str, runs: Runs) -> list[collect.Run]:
             functools.partial(np.asarray, logits),
         )
         for results, logits in zip(runs.results, runs.logits, strict=True)
+        if results.seed not in runs.diverged
     ]
     return sorted(found, key=lambda run: run.seed)
 

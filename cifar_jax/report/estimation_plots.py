@@ -20,6 +20,7 @@ from scipy import stats
 from cifar_jax.report.direct_labels import label_ends
 from cifar_jax.report.drawing import GREY, within
 from cifar_jax.report.labels import short_name
+from cifar_jax.study.statistics import MANY_SEEDS
 
 LONGEST_ARM = 26  # columns of an arm's name beside an axis
 MOST_NAMED_SEEDS = 10
@@ -103,7 +104,8 @@ def gardner_altman(
 ) -> None:
     """Draw the values of two arms, and on an aligned axis their mean difference.
 
-    Lines join the values of a seed. The curve is the t distribution of the mean difference, if the
+    Lines join the values of a seed. More than `MANY_SEEDS` seeds have bars that count them
+    instead. The curve is the t distribution of the mean difference, if the
     interval is that of a paired t test.
 
     Args:
@@ -118,14 +120,17 @@ def gardner_altman(
     assert found is not None
     zero, gain = scale * arms[0].row["mean"], scale * found["mean_difference"]
     ends = [scale * end for end in found["ci_t"] or ()]
-    if len(seeds):
+    if 0 < len(seeds) <= MANY_SEEDS:
         left.plot([0, 1], [first, second], color=GREY, linewidth=0.8, alpha=0.7)
         if len(seeds) <= MOST_NAMED_SEEDS:
             names = [(str(seed), value, GREY) for seed, value in zip(seeds, first, strict=True)]
             label_ends(left, names, left_of=0, fontsize=8)
     for at, (values, arm) in enumerate(zip((first, second), arms, strict=True)):
         colour, marker = arm.style
-        left.plot(np.full(len(values), at), values, marker, color=colour, alpha=0.8)
+        if len(values) > MANY_SEEDS:
+            _bars(left, at, values, colour)
+        else:
+            left.plot(np.full(len(values), at), values, marker, color=colour, alpha=0.8)
     left.set(xlim=(-0.3, 1.3), xticks=(0, 1))
     left.set_xticklabels([short_name(arm.name) for arm in arms])
     left.grid(axis="x", visible=False)
@@ -139,6 +144,13 @@ def gardner_altman(
     left.hlines([zero, zero + gain], [0, 1], [2, 2], color=GREY, linewidth=0.8)
     _difference_axis(right, found, scale, reference)
     right.set_ylim(bottom - zero, top - zero)
+
+
+def _bars(axes: Axes, x: float, values: np.ndarray, colour: str) -> None:
+    """Draw bars, centred at `x`, that count values."""
+    counts, edges = np.histogram(values, 40)
+    widths = 0.5 * counts / counts.max()
+    axes.barh(edges[:-1], widths, np.diff(edges), x - widths / 2, align="edge", color=colour)
 
 
 def _difference_axis(

@@ -70,13 +70,16 @@ def paired_table(study: Study, summary: dict[str, Any]) -> Table:
             )
         )
     pairs = paired["test_accuracy"]["n"]
+    least = (
+        f"p (sign flips): permutation test, two sides; with {counted(pairs, 'pair')} it cannot be "
+        f"below {probability(min(1.0, 2.0 ** (1 - pairs)))}. "
+    )
     return Table(
         "Paired differences",
         f"{second} minus {first}, {counted(pairs, 'pair')} of runs. {shared_draws(study)} "
-        "p (paired t) is below 0.05 exactly if the interval excludes 0. p (sign flips): "
-        f"permutation test, two sides; with {counted(pairs, 'pair')} it cannot be below "
-        f"{probability(min(1.0, 2.0 ** (1 - pairs)))}. Seeds: pairs that the paired t test "
-        f"needs to detect a difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
+        "p (paired t) is below 0.05 exactly if the interval excludes 0. "
+        f"{least * (pairs <= MANY_SEEDS)}Seeds: pairs that the paired t test needs to detect a "
+        f"difference of this size with power 0.8. {SEEDS_ALONE_NOTE}",
         (
             "",
             "difference",

@@ -108,6 +108,7 @@ def study_figures(
     counts = {study.label(arm): len(study.runs.get(arm, ())) for arm in study.arms}
     number = listed([f"{counted(n, 'seed')} of {name}" for name, n in counts.items() if n])
     several = any(n > 1 for n in counts.values())
+    seeds = "bars count seeds" if len(pairs) > MANY_SEEDS else "a line is a seed"
     thin = any(1 < n <= MANY_SEEDS for n in counts.values())
     band = " Lines are means, bands 95 % intervals of the mean." if several else ""
     drops = " Grey dashed lines show drops of the learning rate." * bool(common_drops(study))
@@ -199,7 +200,7 @@ def study_figures(
         entry(
             "10_paired_differences",
             "Paired differences",
-            f"test accuracy of {a} and {b}; a line is a seed. {shared_draws(study)} The right axis "
+            f"test accuracy of {a} and {b}; {seeds}. {shared_draws(study)} The right axis "
             f"has the difference: {b} minus {a}. Zero is at the mean of {a}. Below is the "
             "difference for each class. Diamonds are means over the seeds"
             f"{bars * (len(pairs) > 1)}.{of_mean}{extremes}",

@@ -5,18 +5,28 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each image in nats, float64 (N,).
+def losses_and_confidences(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cross-entropy of each image in nats, and its largest softmax probability.
+
+    SciPy's `log_softmax` and `softmax` give the same bits in seven times the time.
 
     Args:
         logits: floats (N, classes).
         labels: integers (N,).
-    """
-    from scipy import special  # Not needed before the first step.
 
-    log_shares = special.log_softmax(logits.astype(np.float64), axis=1)
-    loss: np.ndarray = -log_shares[np.arange(len(labels)), labels]
-    return loss
+    Returns:
+        Two arrays, float64 (N,).
+    """
+    with np.errstate(invalid="ignore"):  # The logits of a diverged network.
+        shifted = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
+        right = shifted[np.arange(len(labels)), labels]
+        sums = np.exp(shifted, out=shifted).sum(axis=1)
+        return np.log(sums) - right, 1 / sums
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the cross-entropy of each image in nats, see `losses_and_confidences`."""
+    return losses_and_confidences(logits, labels)[0]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError
-from cifar_jax.runner.evaluation import cross_entropy
+from cifar_jax.runner.evaluation import losses_and_confidences
 from cifar_jax.runner.results import (
     Damaged,
     DatasetRecord,
@@ -184,16 +184,10 @@ def make_run(
         answers: for the test images, see `read_predictions`.
         read_logits: returns the same logits later.
     """
-    label, logits = answers["label"], answers["logits"]
-    return Run(
-        directory,
-        results,
-        answers["predicted"].astype(np.int16),
-        label,
-        cross_entropy(logits, label),
-        bin_sums(logits, label),
-        read_logits,
-    )
+    predicted, label = answers["predicted"].astype(np.int16), answers["label"]
+    losses, confidences = losses_and_confidences(answers["logits"], label)
+    bins = bin_sums(confidences, predicted == label)
+    return Run(directory, results, predicted, label, losses, bins, read_logits)
 
 
 def read_ended(workdir: Path) -> Run | None:

@@ -123,24 +123,22 @@ class Bin(TypedDict):
     count: int
 
 
-def bin_sums(logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
+def bin_sums(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
     """Sort predictions into equally wide bins of confidence, the largest softmax probability.
 
     Bin m has the confidences in ((m - 1) / bins, m / bins].
 
     Args:
-        logits: float (N, classes).
-        labels: integers (N,).
+        confidence: floats (N,).
+        right: bool (N,), whether each prediction is right.
         bins: their number.
 
     Returns:
         Number of predictions, summed confidence and number of right ones in each bin, float64
         (3, bins). Those of several runs add up.
     """
-    confidence = scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
-    right = logits.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    weights = (np.ones(len(labels)), confidence, right)
+    weights = (np.ones(len(right)), confidence, right)
     return np.stack([np.bincount(index, weights=x, minlength=bins) for x in weights])
 
 

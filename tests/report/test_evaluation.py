@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
-from cifar_jax.runner.evaluation import evaluate_logits
+from cifar_jax.runner.evaluation import evaluate_logits, losses_and_confidences
 
 
 @pytest.fixture
@@ -45,3 +46,13 @@ def test_loss_against_pytorch(case):
         torch.tensor(logits, dtype=torch.float64), torch.tensor(labels)
     )
     assert evaluate_logits(logits, labels).loss == pytest.approx(wanted.item(), rel=1e-12)
+
+
+def test_losses_and_confidences_against_scipy(case):
+    logits, labels = case
+    losses, confidences = losses_and_confidences(logits, labels)
+    exact = logits.astype(np.float64)
+    wanted = -special.log_softmax(exact, axis=1)[np.arange(200), labels]
+    np.testing.assert_allclose(losses, wanted, rtol=1e-14)
+    np.testing.assert_allclose(confidences, special.softmax(exact, axis=1).max(axis=1), rtol=1e-14)
+    assert np.isnan(losses_and_confidences(np.array([[np.inf, 0.0]]), np.array([0]))[0])

@@ -5,6 +5,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
+from cifar_jax.runner.evaluation import losses_and_confidences
 from cifar_jax.study.measures import (
     area_under_curve,
     bin_rows,
@@ -100,13 +101,18 @@ def test_oscillation_needs_epochs():
     assert oscillation([1.0], [0.1]) is None
 
 
+def bins_of(logits, labels, **options):
+    confidences = losses_and_confidences(logits, np.asarray(labels))[1]
+    return bin_sums(confidences, logits.argmax(axis=1) == labels, **options)
+
+
 def test_calibration_by_hand():
     def logits(p: float) -> list[float]:
         return [np.log(p), np.log(1 - p)]
 
     # Confidences 0.9, 0.9, 0.6, 0.6; right, wrong, right, right.
     x = np.array([logits(0.9), logits(0.9), logits(0.6), logits(0.4)])
-    sums = bin_sums(x, np.array([0, 1, 0, 1]), bins=10)
+    sums = bins_of(x, [0, 1, 0, 1], bins=10)
     rows = bin_rows(sums)
     assert calibration_error(sums) == pytest.approx(
         0.5 * abs(0.5 - 0.9) + 0.5 * abs(1.0 - 0.6), rel=1e-9
@@ -127,21 +133,21 @@ def test_calibration_against_the_definition():
         if inside.any():
             gap = abs(right[inside].mean() - confidence[inside].mean())
             wanted += inside.sum() / 500 * gap
-    sums = bin_sums(x, labels)
+    sums = bins_of(x, labels)
     assert calibration_error(sums) == pytest.approx(wanted, rel=1e-9)
     assert sum(row["count"] for row in bin_rows(sums)) == 500
-    parts = bin_sums(x[:200], labels[:200]) + bin_sums(x[200:], labels[200:])
+    parts = bins_of(x[:200], labels[:200]) + bins_of(x[200:], labels[200:])
     np.testing.assert_allclose(parts, sums, rtol=1e-12)
 
 
 def test_a_confidence_between_two_bins_belongs_to_the_lower():
     """The bins are open below and closed above, as in the paper."""
-    rows = bin_rows(bin_sums(np.zeros((1, 2)), np.array([0]), bins=2))
+    rows = bin_rows(bins_of(np.zeros((1, 2)), [0], bins=2))
     assert [row["count"] for row in rows] == [1, 0]
 
 
 def test_calibration_of_certain_predictions():
     """A confidence of exactly 1 belongs to the last bin."""
-    sums = bin_sums(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
+    sums = bins_of(np.array([[1e4, 0.0], [0.0, 1e4]]), [0, 0])
     assert calibration_error(sums) == 0.5
     assert bin_rows(sums)[-1] == {"confidence": 1.0, "accuracy": 0.5, "count": 2}
