@@ -60,7 +60,7 @@ audit: .venv-audit/.installed ## look for known vulnerabilities in the locked de
 	  $(if $(OSV_URL),--vulnerability-service osv --osv-url $(OSV_URL)) \
 	  --requirement requirements/locked.lock $(ARGS)
 
-BENCHMARKS = startup host layers throughput coverage equal_arms seeds scaling
+BENCHMARKS = startup host layers throughput many_runs coverage equal_arms seeds scaling
 bench: .venv/.installed ## run a short form of every benchmark
 	@set -e; for name in $(BENCHMARKS); do \
 	  echo "$$name:"; .venv/bin/python benchmarks/$$name.py --short $(ARGS); done

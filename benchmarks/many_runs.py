@@ -10,11 +10,9 @@ Half of them are of each arm. An existing directory with as many runs is used ag
     statistics  compute every number of the report
     page        draw and write the page, its figures and its tables
 
-Memory is the largest resident memory so far, in MiB. Loading the libraries is part of the first.
+Memory is the largest resident memory so far, in MiB. A part loads the libraries that it needs.
 """
 
-import multiprocessing
-import os
 import resource
 import sys
 import tempfile
@@ -81,11 +79,9 @@ def _history(rng: np.random.Generator, level: float, epochs: int) -> tuple[Epoch
     return tuple(rows)
 
 
-def _write_run(cell: tuple[Path, str, int, int, int]) -> None:
-    """Write the files of a made-up run: study, arm, seed, test images and epochs."""
-    study, arm, seed, images, epochs = cell
-    directory = run_path(study, arm, seed)
-    if (directory / RESULTS).exists():  # Made before an interruption.
+def _write_run(directory: Path, arm: str, seed: int, images: int, epochs: int) -> None:
+    """Write the files of a made-up run, unless they are there."""
+    if (directory / RESULTS).exists():
         return
     batch = arm == "batch"
     labels = np.arange(images, dtype=np.int32) % 10
@@ -123,7 +119,7 @@ def _write_run(cell: tuple[Path, str, int, int, int]) -> None:
 
 
 def make_study(workdir: Path, runs: int, images: int, epochs: int) -> None:
-    """Write a study of made-up runs, half of each arm.
+    """Write a study of made-up runs, half of each arm. An interrupted call can be repeated.
 
     Args:
         workdir: its directory, made if it is missing.
@@ -133,11 +129,10 @@ def make_study(workdir: Path, runs: int, images: int, epochs: int) -> None:
     """
     seeds = tuple(range(1, runs // 2 + 1))
     workdir.mkdir(parents=True, exist_ok=True)
-    cells = [(workdir, arm, seed, images, epochs) for seed in seeds for arm in ARMS]
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for number, _ in enumerate(pool.imap_unordered(_write_run, cells, 50)):
-            if number % 100 == 0:
-                show_progress(f"made {number:,} of {runs:,} runs")
+    for seed in seeds:
+        show_progress(f"making runs of seed {seed:,} of {len(seeds):,}")
+        for arm in ARMS:
+            _write_run(run_path(workdir, arm, seed), arm, seed, images, epochs)
     arms = tuple(PlanArm(arm, NORM_LABELS[arm], {"model.norm": arm}) for arm in ARMS)
     write_plan(workdir, Plan(arms, seeds, tables.to_dict(_config(epochs)), _dataset(images)))
 

@@ -25,6 +25,7 @@ SCRIPTS = [
     "deviceless",
     "host",
     "layers",
+    "many_runs",
     "scaling",
     "seeds",
     "startup",
@@ -195,6 +196,16 @@ def test_coverage_of_the_interval_is_what_it_promises(tmp_path: Path) -> None:
     assert all(
         max(row["either direction"], row["better"]) < 11.2 for row in results["equal arms in %"]
     )
+
+
+def test_many_runs(tmp_path: Path) -> None:
+    sizes = ["--runs", "4", "--images", "30", "--epochs", "2", "--directory", str(tmp_path)]
+    for _ in ("made", "used again"):
+        results = measured("many_runs", tmp_path / "many.json", *sizes)
+    assert results["parts"].keys() == {"begin", "collect", "statistics", "page"}
+    peaks = [part["MiB"] for part in results["parts"].values()]
+    assert peaks == sorted(peaks)
+    assert results["page bytes"] == (tmp_path / "study4" / "report.html").stat().st_size
 
 
 def test_scaling(tmp_path: Path) -> None:
