@@ -5,6 +5,9 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
+# Python starts in a third of the time if it may keep its bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup run test test-faults test-oldest test-versions lint format typecheck docs release-check audit bench lock clean FORCE
 
 help: ## list these targets
