@@ -1,5 +1,6 @@
 """The norms against their definition in NumPy, float64, and against PyTorch."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -45,6 +46,7 @@ def draw(shape: tuple[int, ...]) -> np.ndarray:
     return (rng.normal(size=shape) * [1, 2, 3, 4, 0.1] + 1.5).astype(np.float32)
 
 
+@jax.jit
 def apply_in_training(x: np.ndarray) -> tuple[jax.Array, dict[str, Any]]:
     return BatchNorm().apply(VARIABLES, x, train=True, mutable=["batch_stats"])
 
@@ -135,11 +137,11 @@ def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
 @pytest.mark.parametrize("norm", ["layer", "instance", "group"])
 def test_other_norms_keep_their_digits_far_from_zero(norm: str) -> None:
     noise = np.random.default_rng(7).standard_normal((2, 8, 8, 4)).astype(np.float32)
-    model = Layer(norm)
-    variables = model.init(jax.random.key(0), noise)
+    variables = jax.jit(Layer(norm).init)(jax.random.key(0), noise)
+    apply = jax.jit(Layer(norm).apply)
     x = noise + 4096
-    expected = model.apply(variables, (x.astype(np.float64) - 4096).astype(np.float32))
-    np.testing.assert_allclose(model.apply(variables, x), expected, atol=2e-3)
+    expected = apply(variables, (x.astype(np.float64) - 4096).astype(np.float32))
+    np.testing.assert_allclose(apply(variables, x), expected, atol=2e-3)
 
 
 def of_torch(norm: str, x: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
@@ -172,11 +174,17 @@ def test_layer_instance_and_group_norm_are_pytorchs(norm: str, shape: tuple[int,
         "bias": np.linspace(-1, 1, shape[-1], dtype=np.float32),
     }
     layer = Layer(norm)
-    assert jax.tree.map(jnp.shape, layer.init(jax.random.key(0), x)) == {
+    first = jax.eval_shape(layer.init, jax.random.key(0), x)
+    assert jax.tree.map(lambda leaf: leaf.shape, first) == {
         "params": {"norm": {"scale": shape[-1:], "bias": shape[-1:]}}
     }
-    y, pull = jax.vjp(lambda p, x: layer.apply({"params": {"norm": p}}, x), params, x)
-    d_params, d_x = pull(g)
+
+    @jax.jit
+    def value_and_gradients(params: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+        y, pull = jax.vjp(lambda p, x: layer.apply({"params": {"norm": p}}, x), params, x)
+        return y, pull(g)
+
+    y, (d_params, d_x) = value_and_gradients(params, x)
     expected = of_torch(norm, x, g)
     for ours, theirs in zip((y, d_x, d_params["scale"], d_params["bias"]), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
@@ -189,7 +197,8 @@ def test_statistics_are_of_each_image_and_group(norm: str, groups: int, train: b
     shape = (7, 8) if norm != "instance" else (7, 3, 5, 8)
     x = np.random.default_rng(1).normal(3, 2, shape).astype(np.float32)
     layer = Layer(norm)
-    y = layer.apply(layer.init(jax.random.key(0), x), x, train=train)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    y = jax.jit(partial(layer.apply, train=train))(variables, x)
     parts = x.astype(np.float64).reshape(7, -1, groups, 8 // groups)
     centred = parts - parts.mean((1, 3), keepdims=True)
     standard = centred / np.sqrt(parts.var((1, 3), keepdims=True) + 1e-5)
@@ -200,9 +209,10 @@ def test_statistics_are_of_each_image_and_group(norm: str, groups: int, train: b
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_the_result_has_the_dtype_of_the_input(norm: Norm, dtype: Any) -> None:
     x = jnp.ones((2, 4, 4, 8), dtype)
-    variables = Layer(norm).init(jax.random.key(0), x)
+    variables = jax.eval_shape(Layer(norm).init, jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    y, _ = Layer(norm).apply(variables, x, mutable=["batch_stats"])
+    apply = partial(Layer(norm).apply, mutable=["batch_stats"])
+    y, _ = jax.eval_shape(apply, variables, x)
     assert y.dtype == dtype
 
 

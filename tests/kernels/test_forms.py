@@ -59,7 +59,7 @@ def test_every_form_is_xlas_convolution(
 
     def of(function: Any) -> Any:
         both = jax.value_and_grad(function, (0, 1))
-        return both(x[0], kernel[0]) if runs == 1 else jax.vmap(both)(x, kernel)
+        return jax.jit(both)(x[0], kernel[0]) if runs == 1 else jax.jit(jax.vmap(both))(x, kernel)
 
     force(form)
     for a, b in zip(jax.tree.leaves(of(quick)), jax.tree.leaves(of(plain)), strict=True):
@@ -86,13 +86,16 @@ def test_runs_that_train_together_keep_full_float32(form: str, force: Any) -> No
     experiment = Experiment(model=model, batch_size=2)
     images, labels = jnp.zeros((4, 8, 8, 3), jnp.uint8), jnp.zeros(4, jnp.int32)
     data = Data(images, labels, images, labels)
-    states = [init_state(experiment, jax.random.key(seed), (8, 8, 3)) for seed in (0, 1)]
+
+    def first() -> tuple[Hyper, Any]:
+        state = init_state(experiment, jax.random.key(0), (8, 8, 3))
+        return stack_runs([Hyper()] * 2), stack_runs([state] * 2)
 
     def steps(hyper: Hyper, state: Any) -> Any:
         return train_steps(experiment, hyper, data, state, 0, 2)
 
     force(form)
-    traced = jax.make_jaxpr(jax.vmap(steps))(stack_runs([Hyper()] * 2), stack_runs(states))
+    traced = jax.make_jaxpr(jax.vmap(steps))(*jax.eval_shape(first))
     found = [e for e in equations(traced.jaxpr) if e.primitive.name == "dot_general"]
     assert len(found) >= 8
     assert {e.params["precision"] for e in found} == {(lax.Precision.HIGHEST,) * 2}
