@@ -6,6 +6,7 @@ A process has a fixed number of devices, so tests start this program with `XLA_F
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,17 @@ def experiment(dtype: str, norm: Norm = "batch") -> Experiment:
     return for_device(Experiment(model, inputs=Inputs(dtype=dtype), batch_size=size))
 
 
+@partial(jax.jit, static_argnums=0)
+def initial(experiment: Experiment, key: jax.Array) -> TrainState:
+    return init_state(experiment, key, (8, 8, 3))
+
+
 def begin(dtype: str, seeds: int, mesh: Any) -> tuple[Hyper, TrainState]:
     def cast(leaf: Any) -> Any:
         return leaf.astype(dtype) if jax.numpy.issubdtype(leaf.dtype, np.floating) else leaf
 
     keys = map(jax.random.key, range(seeds))
-    states = stack_runs([init_state(experiment(dtype), key, (8, 8, 3)) for key in keys])
+    states = stack_runs([initial(experiment(dtype), key) for key in keys])
     hyper = stack_runs([jax.tree.map(np.dtype(dtype).type, Hyper())] * seeds)
     return spread(hyper, mesh), spread(jax.tree.map(cast, states), mesh)
 
@@ -70,7 +76,7 @@ def gathered_convolutions(model: Any) -> int:
     """Count the grouped convolutions in a divided step, and the all-gathers of a convolution."""
     mesh = data_mesh(4)
     whole = Experiment(model, batch_size=8)
-    state = spread(stack_runs([init_state(whole, jax.random.key(0), (8, 8, 3))]), mesh)
+    state = spread(stack_runs([initial(whole, jax.random.key(0))]), mesh)
     hyper, one = spread(stack_runs([Hyper()]), mesh), divided(whole, mesh)
 
     def step(hyper: Hyper, state: TrainState, data: Data) -> TrainState:
@@ -88,7 +94,7 @@ def reductions(norm: Norm) -> int:
     """Count the all-reduces of a loss and its gradients, with each batch on 8 devices."""
     mesh = data_mesh(8)
     one = divided(experiment("float32", norm), mesh)
-    state = on_all(init_state(one, jax.random.key(0), (8, 8, 3)), mesh)
+    state = on_all(initial(experiment("float32", norm), jax.random.key(0)), mesh)
 
     def gradients(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
