@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_ARMS = 6
 MOST_SETS = 5
-COLOURS = PALETTE[1:6]
+COLOURS = (*PALETTE[2:6], PALETTE[1])  # The first two colours are those of most arms.
 _CONFIDENCES = "How confident on pictures of none of the classes"
 _DETECTION = "Known against unknown images"
 

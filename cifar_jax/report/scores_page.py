@@ -209,7 +209,7 @@ def _draw(summary: dict[str, Any], block: Block, title: str) -> Figure:
     metric = f"{short_name(summary['metric'])}{percent}"
     if len(arms) > 2:
         figure = new_figure(1.0 + 0.42 * len(arms), title)
-        against = f"difference to {short_name(summary['control'])}{points}"
+        against = f"difference{points}\nto {short_name(summary['control'])}"
         cumming(figure, arms, block.scale, (metric, against))
         return figure
     seeds = gains[arms[1].name]["seeds"]

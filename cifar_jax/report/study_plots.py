@@ -204,8 +204,8 @@ def all_arms(
         for arm in names
     ]
     figure = new_figure(1.0 + 0.42 * len(arms), title)
-    against = short_name(study.label(control), LONGEST_ARM)
-    cumming(figure, arms, 100, ("test accuracy [%]", f"difference to {against} [points]"))
+    against = f"difference [points]\nto {short_name(study.label(control))}"
+    cumming(figure, arms, 100, ("test accuracy [%]", against))
     return figure
 
 
