@@ -6,10 +6,12 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from commands import last_of_each
 from runs import (
@@ -25,6 +27,9 @@ from runs import (
     train,
 )
 
+from cifar_jax.data.sources.contents import Contents, silent
+from cifar_jax.data.sources.prepared import prepare
+from cifar_jax.data.sources.published import CIFAR10
 from cifar_jax.errors import UserError, counted
 from cifar_jax.main import main
 from cifar_jax.runner import resume, training
@@ -208,8 +213,18 @@ def test_saved_between_two_steps(whole, folder, tmp_path, capsys, signals):
     assert all(row["seconds"] > 0 for row in results_of(tmp_path / "w")["history"])
 
 
-def test_ctrl_c_saves_between_two_steps_of_a_streamed_epoch_too(folder, tmp_path, capsys, signals):
-    argv = argv_of(folder, tmp_path / "w", "--pipeline", "stream")
+def read_noise(*_):
+    """Images of ten classes, 75 for training."""
+    images = np.random.default_rng(0).integers(0, 256, (75, 32, 32, 3), np.uint8)
+    labels = np.arange(75, dtype=np.int32) % 10
+    return Contents(images, labels, images[:10], labels[:10], CIFAR10.classes)
+
+
+def test_ctrl_c_saves_between_two_steps_of_an_epoch_streamed_from_records(
+    tmp_path, capsys, signals
+):
+    records = prepare(tmp_path / "tfds", [], replace(CIFAR10, read=read_noise), silent)
+    argv = argv_of(records, tmp_path / "w", "--pipeline", "stream")
     assert main(last_of_each([*argv, "--workdir", str(tmp_path / "whole")])) == 0
     signals("places", [(1, 2)])
     signals("signum", INT)
