@@ -28,15 +28,21 @@
       .map(i => rows[i]);
   };
 
-  // Makes a button of each head of a table: upwards, downwards, the first order again.
+  // Makes a button of each head of a table: upwards, downwards, the first order again. Chromium does
+  // not repeat <button> on the next page of paper, so it is another element.
   const sortable = table => {
     const body = table.tBodies[0], first = [...body.rows], heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
+      const button = document.createElement("span");
+      [button.role, button.tabIndex] = ["button", 0];
       button.append(...head.childNodes);
       if (!head.textContent.trim()) button.setAttribute("aria-label", "row");
       head.append(button);
+      button.addEventListener("keydown", event => {
+        if (![" ", "Enter"].includes(event.key)) return;
+        event.preventDefault();
+        button.click();
+      });
       button.addEventListener("click", () => {
         const next = { ascending: "descending", descending: null }[head.ariaSort];
         const order = next === undefined ? "ascending" : next;
