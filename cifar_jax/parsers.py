@@ -115,7 +115,8 @@ def study_parser() -> argparse.ArgumentParser:
 def report_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} report",
-        description="Write the report of a study, or the page of a run, again without training.",
+        description="Write the report of a study again, or the page of a single run. Nothing is "
+        "trained.",
     )
     add_file(parser)
     add_path(parser, "--workdir", "DIR", "a study's directory, or a run's", required=True)
