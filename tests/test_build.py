@@ -14,6 +14,7 @@ from cifar_jax.config.build import (
     hyperparams,
     parameter_names,
 )
+from cifar_jax.config.checks import check_batches
 from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.settings import (
     MODELS,
@@ -33,6 +34,7 @@ from cifar_jax.core.optimizers import Muon
 from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
+from cifar_jax.errors import UserError
 from cifar_jax.kernels import FastModel, fast
 
 
@@ -85,6 +87,13 @@ def test_the_model_has_the_configs_settings(norm: str) -> None:
     residual = ResNet(blocks=(3, 3, 3), zero_init=True, **own)
     settings |= {"name": "resnet20", "zero_init_residual": True}
     assert build_model(config(model=settings)) == residual
+
+
+@pytest.mark.parametrize("parts", [3, 128])
+def test_parts_of_a_batch_are_equal_and_have_two_images(parts: int) -> None:
+    ghost = config(model={"norm": "ghost", "norm_parts": parts})
+    with pytest.raises(UserError, match=f"--norm-parts {parts}: must divide --batch-size 128 into"):
+        check_batches(ghost, 1000)
 
 
 # He et al. 2016: 6n + 2 layers, n blocks in each of three stages.
