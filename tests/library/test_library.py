@@ -14,11 +14,9 @@ import pytest
 from rich.console import Console
 
 import cifar_jax as cj
-from cifar_jax.commands.train import train_run
-from cifar_jax.config.settings import Config, DataConfig, ModelConfig, TrainingConfig
 from cifar_jax.library.progress import progress_bar
+from cifar_jax.main import main
 from cifar_jax.names import PREDICTIONS
-from cifar_jax.runner.console import Display
 from cifar_jax.study.collect import read_ended
 
 RNG = np.random.default_rng(0)
@@ -113,13 +111,11 @@ def test_wrong_arrays(changed: dict[str, typing.Any], message: str) -> None:
 @pytest.mark.optimised
 @pytest.mark.usefixtures("cache", "blank_figures")
 def test_a_run_equals_that_of_the_command(folder: Path, tmp_path: Path) -> None:
-    """Bit for bit: history and logits."""
-    config = Config(
-        data=DataConfig(dataset=str(folder), train_examples=40),
-        model=ModelConfig(norm="batch"),
-        training=TrainingConfig(epochs=2, batch_size=16, seed=7, learning_rate=0.02),
+    """Bit for bit: history and logits. What is the same program is compiled once."""
+    command_line = (
+        f"--bn --dataset {folder} --train-examples 40 --epochs 2 --batch-size 16 --seed 7 --lr 0.02"
     )
-    train_run(config, workdir=tmp_path / "run", display=Display(Console(file=io.StringIO())))
+    assert main([*command_line.split(), "--workdir", str(tmp_path / "run")]) == 0
     command = read_ended(tmp_path / "run")
     data = cj.load(str(folder), train_examples=40)
     experiment = cj.Experiment(cj.CNN(3, norm="batch"), epochs=2, batch_size=16)
