@@ -87,13 +87,13 @@ def draw_severities(findings: "Findings[Any]", title: str) -> Figure:
     grid = figure.subplots(5, 3, sharex=True, sharey=True)
     x = np.arange(len(SEVERITIES) + 1)
     for arm in arms:
-        colour, _ = arm_style(findings.study.arms, arm)
+        colour, marker = arm_style(findings.study.arms, arm)
         clean = np.array([[of.clean] for of in findings.of(arm)])
         accuracy = np.array([of.accuracy for of in findings.of(arm)])
         for number, axes in enumerate(grid.flat):
             values = 100 * np.concatenate([clean, accuracy[:, number]], axis=1)
             label = short_name(findings.study.label(arm), 34)
-            mean_line(axes, x, values, colour, 100, label=label)
+            mean_line(axes, x, values, colour, 100, label=label, marker=marker)
     for kind, axes in zip(KINDS, grid.flat, strict=True):
         axes.set_title(kind.name, fontsize=9)
         axes.set_ylim(0, 100)

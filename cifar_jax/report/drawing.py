@@ -151,15 +151,19 @@ def mean_line(
     """Draw the mean over the seeds. Several seeds add its interval as a band.
 
     Args:
+        axes: to draw on.
         x: (n,).
         values: (seeds, n), from 0 to `most`.
-        style: of the line, for `Axes.plot`.
+        colour: of line and band.
+        most: limit of the interval.
+        style: of the line, for `Axes.plot`. About eight points have its marker.
     """
     mean, ends = mean_and_interval(values, 0, most)
-    marker = "o" if len(x) < 3 else None
+    marker = style.pop("marker", "o" if len(x) < 3 else None)
     # A single point shows no dashes: the mark of a dashed line is hollow.
     fill = "none" if style.get("linestyle") == "--" else "full"
-    axes.plot(x, mean, color=colour, marker=marker, fillstyle=fill, **style)
+    marks = {"marker": marker, "markevery": -(-len(x) // 8), "fillstyle": fill, "markersize": 4}
+    axes.plot(x, mean, color=colour, **marks, **style)
     if ends is not None:
         axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
 

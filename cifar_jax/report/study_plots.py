@@ -53,7 +53,7 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
     figure = new_figure(3.7, title)
     axes = figure.subplots()
     scale, most = (100, 100.0) if quantity == "accuracy" else (1, math.inf)
-    for name, colour, _, runs in drawn_arms(study):
+    for name, colour, marker, runs in drawn_arms(study):
         for split, word, style in (
             ("train", "training", "--"),
             ("val", "validation", "-"),
@@ -61,7 +61,8 @@ def curves(study: Study, quantity: str, title: str) -> Figure:
             values = scale * histories(runs, f"{split}_{quantity}")
             epochs = np.arange(1, values.shape[1] + 1)
             label = f"{name}, {word}"
-            mean_line(axes, epochs, values, colour, most, linestyle=style, label=label)
+            marks = {"linestyle": style, "marker": marker}
+            mean_line(axes, epochs, values, colour, most, label=label, **marks)
     mark_drops(axes, common_drops(study))
     integer_epochs(axes)
     axes.set_ylabel("cross-entropy [nats]" if quantity == "loss" else "accuracy [%]")
@@ -101,11 +102,11 @@ def times(study: Study, title: str) -> Figure:
     arms = drawn_arms(study)
     totals = {name: histories(runs, "seconds").cumsum(axis=1) for name, _, _, runs in arms}
     unit, divisor = time_unit(max(float(total.max()) for total in totals.values()))
-    for name, colour, _, runs in arms:
+    for name, colour, marker, runs in arms:
         seconds = histories(runs, "seconds")
         epochs = np.arange(1, seconds.shape[1] + 1)
-        mean_line(above, epochs, seconds, colour, label=name)
-        mean_line(below, epochs, totals[name] / divisor, colour, label=name)
+        mean_line(above, epochs, seconds, colour, label=name, marker=marker)
+        mean_line(below, epochs, totals[name] / divisor, colour, label=name, marker=marker)
     above.set_ylabel("time of an epoch [s]")
     below.set_ylabel(f"time from the start [{unit}]")
     for axes in (above, below):

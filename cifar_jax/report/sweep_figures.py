@@ -206,7 +206,8 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
             if one.runs[arm]:
                 y = 100 * histories(one.runs[arm], "val_accuracy")
                 epochs = np.arange(1, y.shape[1] + 1)
-                mean_line(axes, epochs, y, arm_style(summary["arms"], arm)[0], 100)
+                colour, marker = arm_style(summary["arms"], arm)
+                mean_line(axes, epochs, y, colour, 100, marker=marker)
         lost = f", {len(one.diverged)} diverged" if one.diverged else ""
         name = study.sweep.value_name if "+" in study.sweep.field else study.sweep.at
         axes.set_title(f"{name(value)}{lost}", fontsize=9)
@@ -222,7 +223,8 @@ def curves_by_setting(study: SweepStudy, summary: dict[str, Any], title: str) ->
 
 
 def _arm_legend(figure: Figure, arms: Sequence[str], labels: dict[str, str]) -> None:
-    handles = [Line2D([], [], color=arm_style(arms, arm)[0]) for arm in arms]
+    styles = [arm_style(arms, arm) for arm in arms]
+    handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in styles]
     names = [labels[arm] for arm in arms]
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(arms)))
 

@@ -110,7 +110,7 @@ def test_curves_show_the_means_bands_and_drops(full):
 def test_one_seed_has_lines_without_bands(single):
     (axes,) = study_plots.curves(single[0], "accuracy", "t").axes
     assert len(axes.collections) == 0
-    assert [line.get_marker() for line in axes.lines] == ["o", "o"]
+    assert [line.get_marker() for line in axes.lines] == ["s", "s"]
     (axes,) = class_plots.per_class(single[0], single[1]["per_arm"], CLASSES, "t").axes
     assert len(axes.lines) == 0
 
