@@ -5,6 +5,7 @@ Made with PyTorch 2.13.0 (CPU): pip install torch==2.13.0; python tests/golden/m
 
 import argparse
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def search(norm: str) -> list[int]:
     return found
 
 
+@functools.cache
 def trajectory(norm: str, dtype_name: str) -> Tensors:
     """Everything that is compared: losses, final tensors, logits of the first batch at the end."""
     dtype = getattr(torch, dtype_name)
