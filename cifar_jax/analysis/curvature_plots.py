@@ -30,7 +30,7 @@ def _limits(surfaces: "Surfaces") -> tuple[float, float]:
 
 
 def draw_surfaces(study: Study, surfaces: "Surfaces", title: str) -> Figure:
-    """Draw contours of the loss, one panel an arm, with one logarithmic scale."""
+    """Draw contours of the loss, one panel per arm, with one logarithmic scale."""
     runs = surfaces.runs[:MOST_ARMS]
     columns = min(len(runs), 2)
     rows = -(-len(runs) // columns)

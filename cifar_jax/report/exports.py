@@ -42,7 +42,7 @@ class Block:
     Attributes:
         title: of the study; heads its columns if there are several.
         note: what the numbers are.
-        rows: one an arm, in the table's order.
+        rows: one per arm, in the table's order.
         percent: whether the numbers are fractions, which the table has in per cent and points.
         digits: after the point.
     """

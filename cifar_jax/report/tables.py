@@ -209,7 +209,7 @@ def main_table(study: Study, summary: dict[str, Any]) -> Table:
     sizes = [row["test_accuracy"]["n"] for row in arms.values()]
     count = counted(sizes[0], "seed") if len(set(sizes)) == 1 else "the finished seeds"
     note = (
-        f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} an arm, "
+        f"{'Ours: mean' if cifar10 else 'Mean'} ± standard deviation over {count} per arm, "
         f"{epochs_text(arms.values())} of {study.dataset.n_train:,} images, without "
         f"compilation, on {summary['device'] or 'an unknown device'}."
     )
