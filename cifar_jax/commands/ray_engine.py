@@ -54,7 +54,7 @@ class _Job(NamedTuple):
     """What a worker needs to train groups as the driver would.
 
     Attributes:
-        work: of the driver, without images, file and display.
+        config, workdir, options: of the driver's `Work`.
         fingerprint, notes: of the images.
         file: path of the experiment file, or None.
         runs: of the study; they share the time of loading.
