@@ -25,13 +25,14 @@ from cifar_jax.study.grid import norm_arm
 from cifar_jax.study.record import read_plan, write_plan
 
 STORED = Path(__file__).parent / "records"  # real files, from before there were types
-LATER = {"kernels": "auto"}  # settings that were added since
+LATER = {"model": {"norm_parts": 8}, "training": {"kernels": "auto"}}  # settings added since
 
 
 def plain(path: Path) -> dict:
     """A stored file, with the settings that were added since."""
     record = storage.read_sealed(path)
-    record["config"]["training"] = {**record["config"]["training"], **LATER}
+    for group, added in LATER.items():
+        record["config"][group] |= added
     return {key: value for key, value in record.items() if key != "sha256"}
 
 
