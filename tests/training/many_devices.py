@@ -143,16 +143,16 @@ def logits(workdir: Path) -> dict[str, np.ndarray]:
     }
 
 
-def commands(root: Path) -> dict[str, float]:
+def commands(root: Path, images: str) -> dict[str, float]:
     """Compare what commands write."""
-    sizes = "--dataset synthetic --train-examples 64 --val-examples 20 --batch-size 32 --epochs 1"
-    study = ["study", *sizes.split(), "--arms", "batch", "--seeds", "3"]
+    sizes = f"--dataset {images} --val-examples 16 --batch-size 32 --epochs 1".split()
+    study = ["study", *sizes, "--arms", "batch", "--seeds", "3"]
     found = {}
     for name, flags in (("one", ["--seed-parallelism", "1"]), ("several", [])):
         assert main([*study, *flags, "--workdir", str(root / name)]) == 0
     for name, devices in (("alone", "1"), ("together", "8")):
         flags = ["--bn", "--data-parallel", devices, "--workdir", str(root / name)]
-        assert main([*sizes.split(), *flags]) == 0
+        assert main([*sizes, *flags]) == 0
     for name, pair in (("study", ("one", "several")), ("train", ("alone", "together"))):
         first, second = (logits(root / part) for part in pair)
         assert first.keys() == second.keys()
@@ -161,6 +161,6 @@ def commands(root: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    work, root = sys.argv[1:]
-    works = {"programs": programs, "ghost": ghost, "commands": lambda: commands(Path(root))}
+    work, root, images = sys.argv[1:]
+    works = {"programs": programs, "ghost": ghost, "commands": lambda: commands(Path(root), images)}
     print(json.dumps(works[work]()))

@@ -17,11 +17,11 @@ divides = pytest.mark.skipif(
 )
 
 
-def compare(work: str, root: Path) -> tuple[dict[str, float], str]:
+def compare(work: str, root: Path, images: str = "") -> tuple[dict[str, float], str]:
     """Run many_devices.py on 8 virtual devices. Return the differences, and all of its output."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("many_devices.py")), work, str(root)],
+        [sys.executable, str(Path(__file__).with_name("many_devices.py")), work, str(root), images],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -54,8 +54,8 @@ def test_statistics_of_each_device(tmp_path: Path) -> None:
 
 @divides
 @pytest.mark.usefixtures("cache", "blank_figures")
-def test_commands_on_several_devices(tmp_path: Path) -> None:
-    found, said = compare("commands", tmp_path)
+def test_commands_on_several_devices(tmp_path: Path, ten: Path) -> None:
+    found, said = compare("commands", tmp_path, str(ten))
     assert found["study"] == 0
     assert found["train"] < 1e-4
     assert "3 devices train different runs; each has all images, 0 MiB" in said
