@@ -42,12 +42,14 @@ def kept(study: Path, images: str, note: str) -> dict[str, Any]:
     summary = json.loads((study / "summary.json").read_text())
     config = json.loads((study / "study.json").read_text())["config"]
     runs = [json.loads(path.read_text()) for path in study.glob("*/seed*/results.json")]
+    epochs = {len(run["history"]) for run in runs}
     first, *_ = summary["arms"]
     control = summary["against_first"][0]["arms"][0] if summary["against_first"] else first
     return {
         "title": summary["title"],
         "flags": {name: config["data"][name] for name in ("train_examples", "val_examples")}
-        | {"epochs": summary["epochs"], "seeds": len(summary["seeds"])},
+        # Arms of different lengths define their epochs in the file.
+        | {"epochs": epochs.pop() if len(epochs) == 1 else None, "seeds": len(summary["seeds"])},
         "images": images,
         "note": note,
         "device": summary["device"],
@@ -113,7 +115,7 @@ def section(path: Path) -> str:
     lines = [f"## {title}", "", f"[examples/{path.name}](../examples/{path.name})", ""]
     record = KEPT / f"{path.stem}.json"
     if not record.exists():
-        return "\n".join([*lines, "Not run yet for this page.", ""])
+        return "\n".join([*lines, "Not run for this page.", ""])
     found = json.loads(record.read_text())
     accuracies = ", ".join(
         f"{name} {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"

@@ -37,12 +37,9 @@ def runs(data: cj.Images) -> cj.Runs:
 
 
 IMPORT = """
-import sys, time
-start = time.perf_counter()
+import sys
 import cifar_jax as cj
-seconds = time.perf_counter() - start
 assert not {"jax", "numpy", "rich"} & sys.modules.keys()
-assert seconds < 0.05, seconds
 cj.UserError, dir(cj)
 assert "jax" not in sys.modules
 cj.Hyper
@@ -50,7 +47,7 @@ assert "jax" in sys.modules
 """
 
 
-def test_import_is_fast_and_imports_no_jax() -> None:
+def test_import_imports_no_jax() -> None:
     subprocess.run([sys.executable, "-c", IMPORT], check=True)
 
 
