@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.errors import listed
-from cifar_jax.report.class_plots import class_counts, counts_caption
 from cifar_jax.report.direct_labels import name_lines
 from cifar_jax.report.drawing import (
     GREY,
@@ -26,9 +25,8 @@ from cifar_jax.report.drawing import (
     time_unit,
     within,
 )
-from cifar_jax.report.image_plots import samples, samples_caption
-from cifar_jax.report.naming import dataset_name, study_config
-from cifar_jax.report.study_figures import StudyFigure, missing_images, planned, with_images
+from cifar_jax.report.naming import dataset_name
+from cifar_jax.report.study_figures import StudyFigure, image_figures, planned
 from cifar_jax.study.collect import SweepStudy
 from cifar_jax.study.grid import Sweep
 from cifar_jax.study.values import Value
@@ -285,33 +283,15 @@ def sweep_figures(
     a, b = (
         (summary["labels"][arm] for arm in summary["compared"]) if summary["compared"] else ("", "")
     )
-    no_images = missing_images(first, images)
     many = len(study.sweep.values)
     panels = (
         f" Only the first {MOST_PANELS} of {many} values are shown." if many > MOST_PANELS else ""
     )
     device = summary["device"] or "an unknown device"
-    data = study_config(first)["data"]
-
     entry = partial(planned, where)
-    counted = [
-        entry(
-            "02_class_counts",
-            "Class counts",
-            counts_caption(first.dataset.classes),
-            with_images(images, lambda found, title: class_counts(found, data, title)),
-            no_images,
-        )
-    ]
+    pictures = image_figures(first, images)
     return [
-        entry(
-            "01_samples",
-            "One image a class",
-            samples_caption(first.dataset.classes),
-            with_images(images, samples),
-            no_images,
-        ),
-        *([] if "data." in study.sweep.field else counted),
+        *(pictures[:1] if "data." in study.sweep.field else pictures),
         entry(
             "03_accuracy_by_setting",
             f"Test accuracy by {name}",
