@@ -12,10 +12,10 @@ import jax
 from jax.sharding import Mesh
 from msgspec import structs
 
+from cifar_jax.commands.study_checks import check_arms
 from cifar_jax.commands.study_groups import Work, train_groups
 from cifar_jax.commands.train import open_data
 from cifar_jax.config import tables
-from cifar_jax.config.checks import check_batches, check_layers, check_norm, check_precision
 from cifar_jax.config.combinations import check_all
 from cifar_jax.config.settings import Config
 from cifar_jax.device import local_devices
@@ -26,7 +26,7 @@ from cifar_jax.runner.directory import check_workdir, lock_directory
 from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.locate import remove_finished_groups
 from cifar_jax.runner.memory import TooManyRuns
-from cifar_jax.runner.prepare import Prepared, split_rows
+from cifar_jax.runner.prepare import Prepared
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.session import Options, Session
 from cifar_jax.storage import WRITING
@@ -35,7 +35,7 @@ from cifar_jax.study.comparable import others_computed_on
 from cifar_jax.study.definition import NO_FILE, Given, build, study_arms
 from cifar_jax.study.directory import Cell, begin_study, check_sources, unfinished
 from cifar_jax.study.file import ExperimentFile
-from cifar_jax.study.file_checks import Problem, check_arm, unshared_draws
+from cifar_jax.study.file_checks import unshared_draws
 from cifar_jax.study.grid import NORM_LABELS, Arm, Sweep, grid, parse_sweep
 from cifar_jax.study.record import Plan, PlanArm, run_path
 from cifar_jax.study.schedule import (
@@ -53,24 +53,6 @@ DRAWING = 5.0
 # Seconds that a share waits for the others to begin, or to write the report.
 LONGEST_BEGIN = 600.0
 _MOST_NAMED = 5  # arms that the first line names
-
-
-def _check_arms(arms: Sequence[Arm], prepared: Prepared, file: ExperimentFile | None) -> None:
-    """Check each arm's network, precision, layers and batches, before anything is written."""
-    shape, classes = prepared.dataset.train_images.shape[1:], len(prepared.dataset.classes)
-    traced = set()
-    for arm in arms:
-        config = arm.config(prepared.config, 0)
-        n_train = len(split_rows(config, prepared.dataset)[0])
-        check_batches(config, n_train)
-        experiment, _ = build(config, file)
-        if file is None:
-            check_norm(config.model)
-            check_precision(config.training)
-            check_layers(config, shape)
-        elif (arm.name, experiment, n_train) not in traced:
-            check_arm(file, config, Problem(shape, classes, n_train))
-            traced.add((arm.name, experiment, n_train))
 
 
 def study_run(
@@ -117,7 +99,7 @@ def study_run(
     sizes = [arm.config(config, 0).data.train_examples for arm in arms]
     prepared = open_data(config, display, sizes, file.dataset if file else None, mesh)
     check_batch(mesh, prepared.config.training.batch_size)
-    _check_arms(arms, prepared, file)
+    check_arms(arms, prepared, file)
     workdir = workdir or _default_workdir(prepared, sweep)
     check_workdir(workdir, resume=True)
     check_sources(workdir, arms, seeds, prepared)

@@ -1,6 +1,6 @@
 """Both extras for Apple silicon can be installed there, by what the package index says.
 
-No Mac is at hand. uv resolves for one on any machine.
+No Mac is needed: uv resolves for one on any machine.
 """
 
 import os
