@@ -71,11 +71,7 @@ def images(args: argparse.Namespace) -> Dataset:
 def recipe(args: argparse.Namespace, classes: int) -> tuple[Experiment, Hyper]:
     """Return the recipe. A narrow network has smaller rates, as its channels weigh more."""
     widths = tuple(args.widths)
-    share = widths[-1] / 256
-    usual = airbench94.AirOptimizer()
-    optimizer = dataclasses.replace(
-        usual, bias_rate=usual.bias_rate * share, head_rate=usual.head_rate * share
-    )
+    optimizer = airbench94.AirOptimizer(rate_scale=widths[-1] / 256)
     model: Any = airbench94.AirNet(widths=widths, classes=classes)
     experiment = dataclasses.replace(
         airbench94.RECIPE,

@@ -25,6 +25,7 @@ import optax
 
 import cifar_jax as cj
 
+WIDTHS = (64, 256, 256)  # of the convolutions; (16, 32, 32) suits a laptop
 BATCH = 2000  # The rates of biases and head are for the gradient's sum over so many images.
 DTYPE = "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
@@ -97,7 +98,7 @@ def views(x):
 class AirNet(nn.Module):
     """A whitening 2x2 convolution, three groups of two 3x3 convolutions, and a linear head."""
 
-    widths: tuple[int, ...] = (64, 256, 256)
+    widths: tuple[int, ...] = WIDTHS
     classes: int = 10
     activation: Callable[[jax.Array], jax.Array] = partial(nn.gelu, approximate=False)
     whitened: bool = True
@@ -197,6 +198,7 @@ class AirOptimizer:
         muon: False for SGD in its place, at the rate `hyper.learning_rate`.
         normalised: scale the convolutions' kernels before each step of Muon.
         bias_rate, head_rate: learning rates of SGD.
+        rate_scale: of both rates. Each channel of a narrow network weighs more in the logits.
         momentum: of SGD. That of Muon is `hyper.momentum`.
         dtype: of Muon's products.
     """
@@ -205,6 +207,7 @@ class AirOptimizer:
     normalised: bool = True
     bias_rate: float = 0.053
     head_rate: float = 0.67
+    rate_scale: float = 1.0
     momentum: float = 0.85
     dtype: str = DTYPE
 
@@ -231,9 +234,9 @@ class AirOptimizer:
         )
         groups = {
             "filters": muon if self.muon else sgd(hyper.learning_rate, share),
-            "head": sgd(self.head_rate, share),
-            "biases": sgd(self.bias_rate, share),
-            "first_bias": sgd(self.bias_rate, first_share),
+            "head": sgd(self.rate_scale * self.head_rate, share),
+            "biases": sgd(self.rate_scale * self.bias_rate, share),
+            "first_bias": sgd(self.rate_scale * self.bias_rate, first_share),
         }
         return optax.partition(groups, partial(jax.tree_util.tree_map_with_path, group_of))
 
@@ -249,7 +252,7 @@ RECIPE = cj.Experiment(
     model=AirNet(),
     inputs=cj.Inputs(augment=(alternating_flip, translate), dtype=DTYPE),
     loss=cj.LabelSmoothing(0.2),
-    optimizer=AirOptimizer(),
+    optimizer=AirOptimizer(rate_scale=WIDTHS[-1] / 256),
     schedule=to_zero,
     batch_size=BATCH,
     epochs=8,

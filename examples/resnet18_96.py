@@ -22,6 +22,7 @@ import optax
 
 import cifar_jax as cj
 
+WIDTHS = (64, 128, 256, 512)  # of the stages; (16, 32, 64, 128) suits a laptop
 DECAY = 0.99  # of the running mean of the parameters, and of BatchNorm's statistics
 DTYPE = "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
@@ -53,7 +54,7 @@ def mean_parameters(state):
 
 def resnet18(**options):
     return cj.ResNet(
-        blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), shortcut="project", norm="batch", **options
+        blocks=(2, 2, 2, 2), widths=WIDTHS, shortcut="project", norm="batch", **options
     )
 
 

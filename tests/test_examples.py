@@ -32,7 +32,8 @@ SMALLER = {
     "widths=(16, 32, 64), hidden=128": "widths=(4,), hidden=8",
     "widths=(32, 64, 128), hidden=256": "widths=(8,), hidden=8",
     "(64, 256, 256)": "(4, 4, 4)",
-    "blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)": "blocks=(1, 1), widths=(4, 4)",
+    "(64, 128, 256, 512)": "(4, 4)",
+    "(2, 2, 2, 2)": "(1, 1)",
     "epochs=30": "epochs=3",
     "epochs=16": "epochs=2",
 }
