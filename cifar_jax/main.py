@@ -53,7 +53,7 @@ def main_cli() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     libraries.silence()
     raise_on_sigterm()
-    gc.set_threshold(100_000)  # By default, collections take a tenth of the start.
+    gc.set_threshold(1_000_000)  # By default, collections take a tenth of the start.
     status = main(sys.argv[1:])
     # All files are closed. An orderly exit takes a second, and a thread that still imports,
     # compiles or trains would delay or crash it.

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from scipy.optimize import isotonic_regression
 
 from cifar_jax.report.labels import short_name
 
@@ -97,6 +96,10 @@ def separate(figure: Figure) -> None:
         wanted = axes.transData.transform([(0, label.xy[1]) for label in found])[:, 1]
         order = np.argsort(wanted, kind="stable")
         height = max(label.get_window_extent().height for label in found)
+        if (np.diff(wanted[order]) >= height).all():
+            continue
+        from scipy.optimize import isotonic_regression  # Its import is slow.
+
         steps = height * np.arange(len(found))
         # The least squares distance with gaps of at least one height.
         places = isotonic_regression(wanted[order] - steps).x + steps

@@ -9,7 +9,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text as Drawn
@@ -120,12 +122,18 @@ def wrapped(title: str, columns: int) -> str:
     return "\n".join(line.plain.rstrip() for line in lines)
 
 
+def _texts(artist: Artist) -> Iterator[Drawn]:
+    """Yield the texts in an artist. An axis of hidden axes would first make its ticks."""
+    if isinstance(artist, Drawn):
+        yield artist
+    for child in artist.get_children():
+        if not isinstance(child, Axis) or child.axes.axison:
+            yield from _texts(child)
+
+
 def use_fonts(figure: Figure) -> None:
     """Set the fonts that the characters of a figure's text need."""
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.get_ticklabels(which="both")  # Makes them.
-    drawn = figure.findobj(Drawn)
+    drawn = list(_texts(figure))
     text = "".join(artist.get_text() for artist in drawn)
     _look_up(text)
     fonts = dict.fromkeys(_font_of.get(c) for c in text)

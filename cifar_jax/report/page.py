@@ -166,7 +166,7 @@ def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
     """
     small = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
-        image.convert("RGB").save(small, "WEBP", lossless=True, method=1, quality=20)
+        image.convert("RGB").save(small, "WEBP", lossless=True, method=1, quality=0)
         width, height = image.size
     uri = "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode()
     return PageFigure(figure, png, uri, width, height)
