@@ -79,6 +79,18 @@ def test_code_that_is_shown_is_the_code(page: str) -> None:
     assert refreshed(text) == text
 
 
+def test_the_first_answer_is_that_of_the_numbers() -> None:
+    """`python docs/answers.py` draws its figures."""
+    answers = runpy.run_path(str(ROOT / "docs" / "answers.py"))
+    gain = answers["compared"](answers["kept"]())["test_accuracy"]
+    mean, low, high = (100 * value for value in (gain["mean_difference"], *gain["ci_t"]))
+    for page in ("README.md", "docs/batchnorm.md"):
+        text = f"by {mean:+.2f} points, 95 % interval {low:.2f} to {high:.2f}.**"
+        assert text in (ROOT / page).read_text(), page
+    for build in answers["figures"]().values():
+        assert len(build().axes) >= 1
+
+
 def test_the_gallery_is_what_its_studies_left() -> None:
     """`python docs/gallery.py` writes it. Every example is in it, with its result or without."""
     made = runpy.run_path(str(ROOT / "docs" / "gallery.py"))["page"]()

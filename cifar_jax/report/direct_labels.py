@@ -85,7 +85,7 @@ def name_lines(axes: Axes) -> bool:
 
 
 def separate(figure: Figure) -> None:
-    """Move end labels so that they do not overlap, each as little as possible.
+    """Move end labels as little as possible, so that they neither overlap nor leave their axes.
 
     The figure has its layout and its dpi.
     """
@@ -102,7 +102,9 @@ def separate(figure: Figure) -> None:
 
         steps = height * np.arange(len(found))
         # The least squares distance with gaps of at least one height.
-        places = isotonic_regression(wanted[order] - steps).x + steps
+        places = isotonic_regression(wanted[order] - steps).x
+        bottom, top = axes.bbox.y0 + height / 2, axes.bbox.y1 - height / 2
+        places = np.clip(places, bottom, max(bottom, top - steps[-1])) + steps
         for index, place in zip(order, places, strict=True):
             label = found[index]
             offset = 72 * (place - wanted[index]) / figure.dpi

@@ -23,7 +23,7 @@ from cifar_jax.report.labels import short_name
 from cifar_jax.study.statistics import MANY_SEEDS
 
 LONGEST_ARM = 26  # columns of an arm's name beside an axis
-MOST_NAMED_SEEDS = 10
+MOST_NAMED_SEEDS = 5
 MOST_LINES = 20  # seeds that lines join over the rows of a Cumming plot
 _REACH = 1.4  # of a curve, in half widths of its interval
 

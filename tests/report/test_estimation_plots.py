@@ -110,7 +110,7 @@ def test_a_cumming_plot_has_a_row_for_each_arm():
     assert len(right.collections) == 1  # only a paired difference has a curve
 
 
-@pytest.mark.parametrize("ends", [(1.0, 1.0, 1.0), (0.0, 0.01, 2.0), (2.0, 1.0, 0.0)])
+@pytest.mark.parametrize("ends", [(1.0, 1.0, 1.0), (0.0, 0.01, 2.0), (0.0, 0.0, 0.0)])
 def test_names_at_the_ends_of_lines_do_not_overlap(ends):
     def build():
         figure = Figure(figsize=(5, 3))
@@ -128,6 +128,7 @@ def test_names_at_the_ends_of_lines_do_not_overlap(ends):
         assert min(one.y1, other.y1) - max(one.y0, other.y0) <= 1e-6
     frame = figure.axes[0].get_window_extent()
     assert all(frame.x1 < box.x0 < box.x1 < figure.bbox.x1 for box in boxes.values())
+    assert all(frame.y0 - 1 <= box.y0 < box.y1 <= frame.y1 + 1 for box in boxes.values())
     if max(ends) - min(ends) > 1.9:
         middle = {name: (box.y0 + box.y1) / 2 for name, box in boxes.items()}
         top = f"arm {int(np.argmax(ends))}"
