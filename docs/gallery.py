@@ -2,14 +2,17 @@
 
     python docs/gallery.py STUDY --images "CIFAR-10 re-encoded as JPEG"
 
-reads a finished study of an example. It keeps a few numbers as docs/gallery/NAME.json, and draws
-NAME.png. Every call writes docs/gallery.md anew, with all examples.
+reads a finished study of an example, and keeps a few numbers as docs/gallery/NAME.json. Every call,
+also one without a study, draws each NAME.png and writes docs/gallery.md anew. If the study ran a
+copy of the example, such as a narrower network, `--changed` has the line that differs.
 """
 
 import argparse
 import ast
 import json
+import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +40,11 @@ interval is above zero.
 """
 
 
-def kept(study: Path, images: str, note: str) -> dict[str, Any]:
-    """Return what the gallery keeps of a study."""
+def kept(study: Path, told: dict[str, str]) -> dict[str, Any]:
+    """Return what the gallery keeps of a study, and of what the command told about it."""
+    ran = (study / "experiment.py").read_text().splitlines()
+    if told["changed"] and told["changed"] not in ran:
+        raise SystemExit(f"--changed {told['changed']}: {study}/experiment.py has no such line")
     summary = json.loads((study / "summary.json").read_text())
     config = json.loads((study / "study.json").read_text())["config"]
     runs = [json.loads(path.read_text()) for path in study.glob("*/seed*/results.json")]
@@ -50,8 +56,7 @@ def kept(study: Path, images: str, note: str) -> dict[str, Any]:
         "flags": {name: config["data"][name] for name in ("train_examples", "val_examples")}
         # Arms of different lengths define their epochs in the file.
         | {"epochs": epochs.pop() if len(epochs) == 1 else None, "seeds": len(summary["seeds"])},
-        "images": images,
-        "note": note,
+        **told,
         "device": summary["device"],
         "jax": summary["versions"]["jax"],
         "revision": summary["git_revision"][:7],
@@ -80,19 +85,20 @@ def draw(found: dict[str, Any]) -> "Figure":
     from matplotlib.figure import Figure
 
     from cifar_jax.report.drawing import GREY, WIDTH, arm_style
-    from cifar_jax.report.estimation_plots import seeds_and_mean
+    from cifar_jax.report.estimation_plots import LONGEST_ARM, seeds_and_mean
+    from cifar_jax.report.labels import wrapped
 
     rows, control = list(found["differences"].items()), found["control"]
     arms = [control, *(name for name, _ in rows)]
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.5 * len(rows)))
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.5 * len(rows)))
     axes = figure.subplots()
     for y, (name, row) in enumerate(rows):
         numbers = row["differences"], row["mean_difference"], row["ci_t"]
         seeds_and_mean(axes, y, numbers, arm_style(arms, name))
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{name} minus {control}" for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [wrapped(name, LONGEST_ARM) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("difference of test accuracy [points]")
+    axes.set_xlabel(f"difference of test accuracy\nto {control} [points]")
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -123,6 +129,14 @@ def section(path: Path) -> str:
     )
     flags = {name: value for name, value in found["flags"].items() if value is not None}
     short = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
+    if more := found.get("flags_besides"):
+        short += f" \\\n    {more}"
+    form = []
+    if line := found.get("changed"):
+        form = [
+            f"- Short form: set `{line}` in the file before this command. The full study needs a "
+            "GPU. It was not run."
+        ]
     images = "" if found["images"] == "its own" else "--dataset FOLDER "
     lines += [
         f"![Differences of each seed, their mean and its interval](gallery/{path.stem}.png)",
@@ -132,6 +146,7 @@ def section(path: Path) -> str:
         f"- Cost: {found['minutes']:.0f} minutes{found['note']}",
         f"- Images: {found['images']}. {found['device']}, jax {found['jax']}, {found['date']}, "
         f"revision {found['revision']}",
+        *form,
         "",
         "```sh",
         f"python -m cifar_jax.main study examples/{path.name} \\",
@@ -142,15 +157,20 @@ def section(path: Path) -> str:
     return "\n".join(lines)
 
 
+def arms(path: Path) -> float:
+    """Return the number of arms of an example that was run, else infinity."""
+    record = KEPT / f"{path.stem}.json"
+    return len(json.loads(record.read_text())["accuracy"]) if record.exists() else math.inf
+
+
 def page() -> str:
-    """Return the page: the examples that were run, then the others."""
+    """Return the page: the examples with few arms first, those that were not run last."""
     studies = [
         path
         for path in sorted((ROOT / "examples").glob("*.py"))
         if re.search(r"^arms\b", path.read_text(), re.M)
     ]
-    studies.sort(key=lambda path: not (KEPT / f"{path.stem}.json").exists())
-    return "\n".join([HEAD, *map(section, studies)])
+    return "\n".join([HEAD, *map(section, sorted(studies, key=arms))])
 
 
 def main() -> None:
@@ -160,13 +180,16 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="directory of a study")
     parser.add_argument("--images", default="its own", help="what the images are, in words")
     parser.add_argument("--note", default="", help="about the cost, such as ', beside other work'")
-    arguments = parser.parse_args()
-    for study in map(Path, arguments.studies):
-        found = kept(study, arguments.images, arguments.note)
+    parser.add_argument("--changed", default="", metavar="LINE", help="of a copy of the example")
+    parser.add_argument("--flags-besides", default="", help="other flags of the study")
+    told = vars(parser.parse_args())
+    for study in map(Path, told.pop("studies")):
+        found = kept(study, told)
         name = study.resolve().name
         (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        (png,) = render(lambda found=found: draw(found), "png")  # type: ignore[misc]
-        (KEPT / f"{name}.png").write_bytes(png)
+    for record in KEPT.glob("*.json"):
+        (png,) = render(partial(draw, json.loads(record.read_text())), "png")
+        record.with_suffix(".png").write_bytes(png)
     PAGE.write_text(page())
 
 
