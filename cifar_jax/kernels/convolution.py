@@ -175,11 +175,15 @@ def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geomet
     return products(form, x, kernel, geometry)
 
 
-def _form_for(platform: str, runs: int) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
-    """Return the convolution for a number of runs in one program."""
+def _form_for(
+    platform: str, runs: int, trains: bool = False
+) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
+    """Return the convolution for a number of runs in one program, which may compute gradients."""
     if platform != "cpu":
         return functools.partial(_on_accelerator, runs)
-    return direct.conv if runs == 1 else functools.partial(products, "winograd")
+    if runs > 1:
+        return functools.partial(products, "winograd")
+    return direct.training_conv if trains else direct.conv
 
 
 def _gradients(
@@ -196,7 +200,7 @@ def _gradients(
         d_x, d_kernel = jax.vjp(lambda x, kernel: form(x, kernel, geometry), x, kernel)[1](g)
         return d_x, d_kernel
     if set(geometry.strides) == {1}:
-        d_x = direct.conv(g, *direct.transposed(g, x, kernel, geometry))
+        d_x = direct.training_conv(g, *direct.transposed(g, x, kernel, geometry))
     else:
         d_x = direct.strided_input_gradient(g, x, kernel, geometry)
     return d_x, direct.kernel_gradient(g, x, kernel, geometry)
@@ -219,21 +223,23 @@ def _by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
     return single
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def by_runs(x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def by_runs(
+    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry, trains: bool = False
+) -> jax.Array:
     """A convolution in the form for the number of runs that `jax.vmap` gives it."""
 
     def forward(runs: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _form_for(platform, runs)(x, kernel, geometry)
+        return _form_for(platform, runs, trains)(x, kernel, geometry)
 
     y: jax.Array = _by_runs(forward)(x, kernel)
     return y
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry
+    x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry, _: bool
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return by_runs(x, kernel, platform, geometry), (x, kernel)
+    return by_runs(x, kernel, platform, geometry, True), (x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -264,7 +270,7 @@ _gradients_by_runs.defvjp(_gradients_forward, _gradients_backward)
 
 
 def _backward(
-    platform: str, geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    platform: str, geometry: Geometry, _: bool, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     return _gradients_by_runs(g, *saved, platform, geometry)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cifar_jax.kernels import onednn
 from cifar_jax.kernels.taps import output_size, taps
 
 _MIN_FEATURES = 32
@@ -96,6 +97,13 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         ),
     )
     return y.reshape(*y.shape[:-2], size, features)
+
+
+def training_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """`conv` in a program that computes gradients: by oneDNN, if it can. Then nothing is cached."""
+    if onednn.fits(x, kernel) and x.ndim == 4 and min(itertools.chain(*geometry.padding)) >= 0:
+        return onednn.conv(x, kernel, geometry.strides, geometry.padding, geometry.dilation)
+    return conv(x, kernel, geometry)
 
 
 def transposed(

@@ -1,0 +1,102 @@
+"""oneDNN's convolution inside XLA, compared with XLA's own."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from x64 import enable_x64
+
+from cifar_jax.kernels import fast, onednn
+from cifar_jax.kernels.direct import Geometry, training_conv, xla
+
+pytestmark = pytest.mark.skipif(
+    not onednn.available(), reason="not Linux on x86-64, or a version of jaxlib not in KNOWN"
+)
+
+
+class Conv(nn.Module):
+    """One layer with enough channels for oneDNN."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Conv(16, (3, 3), param_dtype=x.dtype)(x)
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((1, 1), ((1, 1), (0, 1)), (1, 1)),
+        Geometry((2, 1), ((1, 0), (2, 0)), (1, 1)),
+        Geometry((1, 1), ((0, 0), (4, 3)), (2, 3)),
+    ],
+    ids=["padding", "strides", "dilation"],
+)
+def test_value(geometry: Geometry) -> None:
+    """Relative to the largest value, within 1e-6. Also for several kernels, one after the other."""
+    x, kernels = draw(2, 9, 10, 5), draw(2, 3, 2, 5, 7)
+
+    def of_kernels(function: Any) -> np.ndarray:
+        one = partial(function, geometry=geometry)
+        return np.asarray(jax.jit(jax.vmap(one, (None, 0)))(x, kernels))
+
+    y, expected = of_kernels(training_conv), of_kernels(xla)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * abs(expected).max())
+
+
+def calls(model: Any, x: jax.Array, *, trains: bool) -> int:
+    """How often a program calls oneDNN."""
+    params = jax.eval_shape(Conv().init, jax.random.key(0), x)
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        y: jax.Array = model.apply(params, x)
+        return y.sum()
+
+    function = jax.grad(loss, argnums=(0, 1)) if trains else loss
+    return str(jax.make_jaxpr(function)(params, x)).count("__onednn$convolution")
+
+
+def test_training_in_float32_alone_uses_it() -> None:
+    """Predictions do not: XLA cannot store a program with it."""
+    x = jnp.zeros((2, 8, 8, 16))
+    assert calls(fast(Conv(), "cpu"), x, trains=True) == 2  # the value, the gradient of x
+    assert calls(fast(Conv(), "cpu"), x, trains=False) == 0
+    with enable_x64(True):
+        assert calls(fast(Conv(), "cpu"), x.astype(jnp.float64), trains=True) == 0
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from cifar_jax.kernels.direct import Geometry, training_conv
+x, geometry = jnp.ones((1, 4, 4, 16)), Geometry((1, 1), ((1, 1), (1, 1)), (1, 1))
+@jax.jit
+def conv(x): return training_conv(x, jnp.ones((3, 3, 16, 16)), geometry)
+print(conv(x)[0, 1, 1, 0])
+"""
+
+
+def test_its_program_is_not_cached(tmp_path: Path) -> None:
+    """XLA would read foreign memory to store it."""
+    options = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_RAISE_PERSISTENT_CACHE_ERRORS": "1",
+    }
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(
+        command, env=os.environ | options, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == 3 * 3 * 16
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("jit_conv-")]
