@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     """Run the command with the same steps as `main_cli`, timed."""
     from cifar_jax import configure, libraries, main
 
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
     libraries.silence()
     note("cifar_jax.runner.early", {"open_named": "open images"})
     note("cifar_jax.variables", {"import_jax": "import JAX"})
@@ -74,11 +74,16 @@ def run(argv: list[str]) -> int:
             jitted = jit(*args, **kwargs)
 
             class Timed:
-                lower = staticmethod(timed("trace and lower", jitted.lower))
+                trace = staticmethod(timed("trace and lower", jitted.trace))
+
+                @staticmethod
+                def lower(*args: Any) -> Any:
+                    return Timed.trace(*args).lower()
 
             return Timed
 
         programs.jit = timed_jit
+        jax.stages.Traced.lower = timed("trace and lower", jax.stages.Traced.lower)
         jax.stages.Lowered.compile = timed("compile", jax.stages.Lowered.compile)
 
         def wait_for(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,14 @@ tests/kernels/test_kernels.py, which compares values, gradients and statistics.
 """
 
 from cifar_jax.kernels.compiler import compiler_options, jit, jit_once
-from cifar_jax.kernels.model import FastModel, fast, slow_layers
+from cifar_jax.kernels.model import FastModel, fast, has_slow_layers, slow_layers
 
-__all__ = ["FastModel", "compiler_options", "fast", "jit", "jit_once", "slow_layers"]
+__all__ = [
+    "FastModel",
+    "compiler_options",
+    "fast",
+    "has_slow_layers",
+    "jit",
+    "jit_once",
+    "slow_layers",
+]

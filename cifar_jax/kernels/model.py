@@ -65,6 +65,15 @@ def fast(model: nn.Module, platform: str | None = None) -> FastModel:
     return FastModel(model, platform)
 
 
+def has_slow_layers(program: Any) -> bool:
+    """Return whether a traced program may have `slow_layers`: whether it has their operations.
+
+    Args:
+        program: see `jax.make_jaxpr`.
+    """
+    return bool(operations(program.jaxpr, SLOW_IN_LOOPS))
+
+
 def slow_layers(
     experiment: Experiment, state: TrainState, image_shape: tuple[int, ...]
 ) -> list[str]:

@@ -62,6 +62,18 @@ def first_state(
     return state
 
 
+def first_shapes(
+    experiment: Experiment, image_shape: tuple[int, ...], images: np.ndarray | None, runs: int
+) -> TrainState:
+    """Return the shapes of the stacked first states of runs. JAX keeps the trace for them."""
+    jitted = jit_once(_first_state, static_argnums=(0, 2))
+    one = jitted.eval_shape(experiment, np.uint32(0), image_shape, images)
+    shapes: TrainState = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape), leaf.dtype), one
+    )
+    return shapes
+
+
 def blank_state(experiment: Experiment, image_shape: tuple[int, ...]) -> TrainState:
     """Return a state of zeros, with the shapes of a run's. Nothing is compiled."""
     key = jax.random.key(0)
@@ -196,21 +208,13 @@ def _compile(jitted: Any, *examples: Any) -> Background[Any]:
     return Background(jitted.lower(*examples).compile)
 
 
-def compile_device_epoch(
-    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data
-) -> CompiledEpoch:
-    """Compile an epoch over images on the device.
+def _bounds(mesh: Any, *values: int) -> Any:
+    return on_all([np.int32(value) for value in values], mesh)
 
-    Args:
-        hyper, state: examples with the shapes of one run or of `stack_runs`, placed as `spread` or
-            `on_all` place them. They stay so.
-        data: training and validation images.
 
-    Raises:
-        TooManyRuns: the device has too little memory for all, but enough for fewer.
-    """
-    n, mesh = len(data.train_labels), mesh_of(state.step)
-    full = n // experiment.batch_size
+def trace_steps(experiment: Experiment, hyper: Hyper, state: TrainState, data: Data) -> Any:
+    """Trace the program of an epoch's full batches, see `compile_device_epoch`."""
+    mesh = mesh_of(state.step)
     experiment = divided(experiment, mesh)
 
     def steps(
@@ -218,16 +222,35 @@ def compile_device_epoch(
     ) -> TrainState:
         return core.train_steps(experiment, hyper, data, state, start, stop)
 
+    return jit_over_runs(steps, state).trace(hyper, state, data, *_bounds(mesh, 0, 1))
+
+
+def compile_device_epoch(
+    experiment: Experiment, hyper: Hyper, state: TrainState, data: Data, steps: Any = None
+) -> CompiledEpoch:
+    """Compile an epoch over images on the device.
+
+    Args:
+        hyper, state: examples with the shapes of one run or of `stack_runs`, placed as `spread` or
+            `on_all` place them. They stay so.
+        data: training and validation images.
+        steps: of `trace_steps`; None traces them.
+
+    Raises:
+        TooManyRuns: the device has too little memory for all, but enough for fewer.
+    """
+    n, mesh = len(data.train_labels), mesh_of(state.step)
+    full = n // experiment.batch_size
+    some_steps: Any = None
+    if full:
+        steps = steps or trace_steps(experiment, hyper, state, data)
+        some_steps = Background(steps.lower().compile)
+    experiment = divided(experiment, mesh)
+
     def last(hyper: Hyper, state: TrainState, data: Data) -> TrainState:
         return core.train_last(experiment, hyper, data, state)
 
-    def bounds(*values: int) -> Any:
-        return on_all([np.int32(value) for value in values], mesh)
-
-    some_steps: Any = None
     last_step: Any = None
-    if full:
-        some_steps = _compile(jit_over_runs(steps, state), hyper, state, data, *bounds(0, full))
     if n % experiment.batch_size:
         last_step = _compile(jit_over_runs(last, state), hyper, state, data)
     end = _End(experiment, hyper, state, data, n)
@@ -236,7 +259,7 @@ def compile_device_epoch(
     check_memory(compiled, state.step.size, data, device, mesh.shape[RUNS] if mesh else 1)
 
     def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
-        new: TrainState = some_steps.result()(hyper, state, data, *bounds(start, stop))
+        new: TrainState = some_steps.result()(hyper, state, data, *_bounds(mesh, start, stop))
         return new
 
     def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
-from cifar_jax.kernels import slow_layers
+from cifar_jax.kernels import has_slow_layers, slow_layers
 from cifar_jax.runner import provenance
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.console import Display
@@ -19,6 +19,7 @@ from cifar_jax.runner.programs import (
     CompiledEpoch,
     compile_device_epoch,
     compile_stream_epoch,
+    trace_steps,
 )
 from cifar_jax.runner.signals import GRACE
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
@@ -101,9 +102,14 @@ def _compile_epoch(
     prepared = session.prepared
     one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
     alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
-    slow = slow_layers(experiment, alone, shape) if one else []
-    if prepared.config.data.pipeline == "stream" or slow:
+    stream, steps = prepared.config.data.pipeline == "stream", None
+    if not stream:
+        steps = trace_steps(experiment, hyper, state, prepared.data)
+    slow = []
+    if one and (steps is None or has_slow_layers(steps.jaxpr)):
+        slow = slow_layers(experiment, alone, shape)
+    if stream or slow:
         program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
     else:
-        program = compile_device_epoch(experiment, hyper, state, prepared.data)
+        program = compile_device_epoch(experiment, hyper, state, prepared.data, steps)
     return dataclasses.replace(program, slow_layers=tuple(slow))

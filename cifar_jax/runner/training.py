@@ -12,7 +12,7 @@ from msgspec import structs
 from cifar_jax import libraries
 from cifar_jax.config import tables
 from cifar_jax.config.checks import check_batches
-from cifar_jax.core.train import init_state
+from cifar_jax.core.optim import Hyper
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
 from cifar_jax.runner.background import Background
@@ -36,7 +36,7 @@ from cifar_jax.runner.hooks import (
 )
 from cifar_jax.runner.locate import locate, new_group, study_of
 from cifar_jax.runner.processes import is_first
-from cifar_jax.runner.programs import CompiledEpoch, stack_runs
+from cifar_jax.runner.programs import CompiledEpoch, first_shapes, stack_runs
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Results, Spent, Training
 from cifar_jax.runner.resume import Start
@@ -57,14 +57,19 @@ def compile_ahead(session: Session, runs: Sequence[Run]) -> bool:
     """
     if session.device.platform == "cpu":
         return False
-    experiment, shape = runs[0].experiment, session.prepared.dataset.train_images.shape[1:]
-    one = jax.eval_shape(lambda: init_state(experiment, jax.random.key(0), shape))
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((len(runs), *leaf.shape), leaf.dtype), one
-    )
-    hyper = spread(stack_runs([run.hyper for run in runs]), session.mesh)
-    compiled_epoch(session, experiment, hyper, spread(state, session.mesh))
+    _begin_to_compile(session, runs)
     return True
+
+
+def _begin_to_compile(
+    session: Session, runs: Sequence[Run]
+) -> tuple[Hyper, Background[CompiledEpoch]]:
+    """Return the stacked hyper-parameters of a group, and its program, which compiles."""
+    prepared, experiment = session.prepared, runs[0].experiment
+    shape, images = prepared.dataset.train_images.shape[1:], experiment.init_images
+    state = first_shapes(experiment, shape, prepared.first_images(images), len(runs))
+    hyper = spread(jax.device_put(stack_runs([run.hyper for run in runs])), session.mesh)
+    return hyper, compiled_epoch(session, experiment, hyper, spread(state, session.mesh))
 
 
 def train_group(
@@ -95,9 +100,10 @@ def train_group(
         remaining = Remaining([only], session.prepared.evaluation, DRAWING)
     remaining.begin()
     begun = time.perf_counter()
-    starts = find_starts(session, runs)
+    program = _begin_to_compile(session, runs)
+    starts = find_starts(session, runs)  # XLA compiles both at once.
     say_starts(session, runs, starts)
-    group = _compile(session, runs, starts, begun)
+    group = _compile(session, runs, starts, program, begun)
     meanwhile()
     if not is_first():
         return follow(session, group, remaining.later)
@@ -118,18 +124,24 @@ def train_group(
     return [written[i] for i in range(len(runs))]
 
 
-def _compile(session: Session, runs: Sequence[Run], starts: Sequence[Start], begun: float) -> Group:
-    """Compile the program of a group, and return the group at its start.
+def _compile(
+    session: Session,
+    runs: Sequence[Run],
+    starts: Sequence[Start],
+    begun: tuple[Hyper, Background[CompiledEpoch]],
+    clock: float,
+) -> Group:
+    """Wait for the program of a group, and return the group at its start.
 
-    Its start began at `begun`, by `time.perf_counter`.
+    `begun` is of `_begin_to_compile`, at the time `clock` of `time.perf_counter`.
     """
     state = spread(stack_runs([start.state for start in starts]), session.mesh)
-    hyper = spread(jax.device_put(stack_runs([run.hyper for run in runs])), session.mesh)
+    hyper, compiling = begun
     called = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
-    program = in_thread(compiled_epoch(session, runs[0].experiment, hyper, state).result)
+    program = in_thread(compiling.result)
     ended = time.perf_counter()
-    compiled, share = ended - called, (ended - begun) / len(runs)
+    compiled, share = ended - called, (ended - clock) / len(runs)
     if program.slow_layers:
         session.display.say(
             "each step is a call of its own, since these are slow in a loop on a CPU: "
