@@ -97,7 +97,7 @@ def test_a_full_disk_is_named_though_the_disk_names_no_file(
     events = Events(tmp_path / "tensorboard", 1)
     with monkeypatch.context() as patch:
         patch.setattr(events._writer, "write_event", refuse)
-        assert said(lambda: events.add(1, {"a": 1.0})).startswith(f"{tmp_path}/tensorboard: ")
+        assert said(lambda: events.add([(1, {"a": 1.0})])).startswith(f"{tmp_path}/tensorboard: ")
     events.close()
     monkeypatch.setattr(os, "fsync", refuse)
     page = tmp_path / "report.html"

@@ -5,6 +5,7 @@ epoch: most hooks wait for the end of the epoch.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines
 
 Hook = Callable[[Group], None]
+_WRITE_EVERY = 1.0  # seconds between two writes for TensorBoard
 
 
 class Interrupted(Exception):
@@ -209,18 +211,27 @@ class Rows:
 
 
 class TensorBoard:
-    """Writes each epoch's values for TensorBoard.
+    """Writes each epoch's values for TensorBoard, once a second at most.
+
+    The library waits for the disk after each write, which would take longer than a short epoch.
 
     Args:
         first: the group as it starts or resumes.
         imported: whether the library is imported. Until then the values wait.
+        clock: returns seconds.
 
     Raises:
         MachineError: if a file cannot be written.
     """
 
-    def __init__(self, first: Group, imported: Callable[[], bool] = lambda: True) -> None:
-        self._runs, self._imported = first.runs, imported
+    def __init__(
+        self,
+        first: Group,
+        imported: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs, self._imported, self._clock = first.runs, imported, clock
+        self._written = clock() - _WRITE_EVERY
         self._waiting: list[tuple[int, EpochRow]] = []
         self._events = [
             Events(run.workdir / TENSORBOARD, first.position.epoch + 1) for run in first.runs
@@ -230,19 +241,19 @@ class TensorBoard:
         if group.at.metrics is None:
             return
         self._waiting += [(i, group.newest_row(i)) for i in group.alive]
-        if self._imported():
+        if self._imported() and self._clock() - self._written >= _WRITE_EVERY:
             self._write()
 
     def _write(self) -> None:
         """Write the values that wait."""
         waiting, self._waiting = self._waiting, []
-        for i, row in waiting:
-            values = {_tag(name): value for name, value in structs.asdict(row).items()}
-            del values["epoch"]
+        for i in {i for i, _ in waiting}:
+            rows = [structs.asdict(row) for index, row in waiting if index == i]
             try:
-                self._events[i].add(row.epoch, values)
+                self._events[i].add([(row.pop("epoch"), _tagged(row)) for row in rows])
             except OSError as error:
                 raise _unwritable(self._runs[i].workdir, error) from error
+        self._written = self._clock()
 
     def close(self) -> None:
         """Write the values that wait, and close the files."""
@@ -255,10 +266,9 @@ def _unwritable(workdir: Path, error: OSError) -> MachineError:
     return MachineError(f"{workdir}: cannot be written ({error.strerror})")
 
 
-def _tag(column: str) -> str:
-    """Return TensorBoard's name of a column, grouped by split: `train/loss` for `train_loss`."""
-    split, _, what = column.partition("_")
-    return f"{split}/{what}" if split in ("train", "val") else column
+def _tagged(row: dict[str, float]) -> dict[str, float]:
+    """Return a row with TensorBoard's names, grouped by split: `train/loss` for `train_loss`."""
+    return {re.sub("^(train|val)_", r"\1/", column): value for column, value in row.items()}
 
 
 def is_stop(interrupts: Interrupts, group: Group, later: bool) -> bool:

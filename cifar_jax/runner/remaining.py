@@ -36,7 +36,12 @@ class Remaining:
         drawing: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._groups, self._clock = list(groups), clock
+        numbers: dict[Hashable, int] = {}  # Programs are large, and hashing them is slow.
+        self._groups = [
+            group._replace(program=numbers.setdefault(group.program, len(numbers)))
+            for group in groups
+        ]
+        self._clock = clock
         self._evaluation, self._drawing = evaluation, drawing
         self._now = -1  # index of the current group
         self._since = clock()  # begin of the current part

@@ -5,6 +5,7 @@ wait forever. These events are written by the calling thread, which sees the err
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,11 @@ class Events:
         writer.write_event(Event(step=self._first, session_log=start))
         return writer
 
-    def add(self, epoch: int, scalars: dict[str, float]) -> None:
-        """Write and flush one epoch's values, by name: one record, since its checksum is slow."""
+    def add(self, rows: Sequence[tuple[int, dict[str, float]]]) -> None:
+        """Write epochs with their values, by name, and wait for the disk.
+
+        An epoch is one record, since its checksum is slow.
+        """
         import time
 
         with name_in_errors(self._directory):
@@ -45,9 +49,10 @@ class Events:
             from tensorboardX.proto.event_pb2 import Event
             from tensorboardX.proto.summary_pb2 import Summary
 
-            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-            event: Any = Event(step=epoch, wall_time=time.time(), summary=Summary(value=values))
-            writer.write_event(event)
+            for epoch, scalars in rows:
+                values = [Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items()]
+                event: Any = Event(step=epoch, wall_time=time.time(), summary=Summary(value=values))
+                writer.write_event(event)
             writer.flush()
 
     def close(self) -> None:

@@ -352,12 +352,25 @@ def test_tensorboard_gets_the_epochs_before_its_import(group: Group, imported_at
         assert [event.step for event in events_of(run) if event.summary.value] == [1, 2, 3]
 
 
+def test_tensorboard_is_written_once_a_second_at_most(group: Group) -> None:
+    now = [0.0]
+    hook = TensorBoard(group, clock=lambda: now[0])
+    written = []
+    for epoch, now[0] in enumerate((0.0, 0.4, 0.8, 1.2, 1.6), 1):
+        advance(group, hook, end(epoch))
+        written.append(sum(bool(event.summary.value) for event in events_of(group.runs[0])))
+    hook.close()
+    assert written == [1, 1, 1, 4, 4]
+    steps = [event.step for event in events_of(group.runs[0]) if event.summary.value]
+    assert steps == [1, 2, 3, 4, 5]
+
+
 def test_tensorboard_does_not_import_torch(tmp_path: Path) -> None:
     """An import of PyTorch takes seconds, and tensorboardX tries it."""
     (tmp_path / "torch.py").write_text("print('imported')")
     code = (
         "from pathlib import Path; from cifar_jax.runner.tensorboard import Events; "
-        "Events(Path('events'), 1).add(1, {'loss': 1.0})"
+        "Events(Path('events'), 1).add([(1, {'loss': 1.0})])"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     done = subprocess.run(
