@@ -16,7 +16,7 @@ from cifar_jax.analysis.record import (
 )
 from cifar_jax.data.dataset import Dataset
 from cifar_jax.names import ANALYSIS
-from cifar_jax.report.page import Warn
+from cifar_jax.report.page_figures import Warn
 from cifar_jax.report.section import NOTHING, Analysed, Section
 from cifar_jax.runner.results import Damaged, validate
 from cifar_jax.study.collect import Study

@@ -28,7 +28,8 @@ from cifar_jax.report.exports import (
     table_tex,
 )
 from cifar_jax.report.headline import notices
-from cifar_jax.report.page import Warn, write_report
+from cifar_jax.report.page import write_report
+from cifar_jax.report.page_figures import Warn
 from cifar_jax.report.scores_page import write_scores_report
 from cifar_jax.study import collect
 from cifar_jax.study import scores as other_scores

@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from rich.cells import cell_len
 
 from cifar_jax.report.direct_labels import separate
@@ -63,21 +64,23 @@ def render(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
         for kind in kinds:
             content = io.BytesIO()
             if kind == "png":
-                canvas.print_png(content, metadata={"Software": None})
+                canvas.draw()
+                picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+                # Fewer bytes than Matplotlib's RGBA, in half of the time.
+                picture.save(content, "PNG", dpi=(DPI, DPI), compress_level=3)
             else:
                 FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
             files.append(content.getvalue())
     return files
 
 
-def write_figure(build: Callable[[], Figure], directory: Path, stem: str) -> tuple[Path, Path]:
-    """Draw a figure and write it as PNG and SVG, atomically.
+def write_figure(contents: Sequence[bytes], directory: Path, stem: str) -> tuple[Path, Path]:
+    """Write a figure, rendered as PNG and as SVG, atomically.
 
     Returns:
         The two paths, PNG first.
     """
     png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
-    contents = render(build, "png", "svg")
     write_bytes(png, contents[0])
     write_bytes(svg, contents[1])
     return png, svg

@@ -1,20 +1,13 @@
 """Write the report of a study: an HTML page, its tables as Markdown, its numbers as JSON."""
 
-import base64
-import dataclasses
-import io
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from PIL import Image
 
 from cifar_jax.data.dataset import NAMES, Dataset
 from cifar_jax.errors import UserError, one_line, printable
@@ -24,7 +17,6 @@ from cifar_jax.report.contents import Contents
 from cifar_jax.report.demo import Demo
 from cifar_jax.report.drawing import write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
-from cifar_jax.report.figures import reason
 from cifar_jax.report.headline import headline, notices
 from cifar_jax.report.labels import font_warning
 from cifar_jax.report.naming import data_notes, dataset_name, study_title
@@ -36,8 +28,9 @@ from cifar_jax.report.number_tables import (
     paired_table,
     variance_table,
 )
+from cifar_jax.report.page_figures import PageFigure, Warn, draw_all, draw_each, embed
 from cifar_jax.report.scripts import policy, scripts
-from cifar_jax.report.section import NOTHING, Analysed, Section
+from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.study_figures import StudyFigure, study_figures
 from cifar_jax.report.tables import Table, claims_table, class_table, main_table, protocol_table
 from cifar_jax.report.text import markdown
@@ -48,39 +41,10 @@ from cifar_jax.study.collect import Study
 LARGEST_SOURCE = 1 << 20  # bytes
 LARGEST_PAGE = 6_000_000  # bytes, with its networks
 
-Build = Callable[[], Figure]
-Warn = Callable[[str], None]
-
 
 def to_stderr(line: str) -> None:
     """Print a warning on standard error."""
     print(printable(line), file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure as the page shows it. The defaults are of a figure that could not be drawn.
-
-    Attributes:
-        figure: its title and caption, or the reason why it is missing.
-        png: path of its file, relative to the page; empty if it is only in the page.
-        uri: its pixels as a `data:` URI.
-        width, height: in pixels.
-    """
-
-    figure: StudyFigure
-    png: str = ""
-    uri: str = ""
-    width: int = 0
-    height: int = 0
-
-
-@dataclass(frozen=True)
-class PageSection:
-    """A section as the page shows it. `section` has its title, sentences and tables."""
-
-    section: Section
-    figures: list[PageFigure]
 
 
 def escape_markdown(value: object) -> str:
@@ -159,52 +123,6 @@ def read_source(workdir: Path) -> str:
         return f"# {SOURCE}: cannot be read ({one_line(error)})"
 
 
-def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
-    """Embed a figure in the page, from the bytes of its PNG file. `png` is that file's path.
-
-    The page has the same pixels as lossless WebP, of half the size.
-    """
-    small = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
-        image.convert("RGB").save(small, "WEBP", lossless=True, method=1, quality=0)
-        width, height = image.size
-    uri = "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode()
-    return PageFigure(figure, png, uri, width, height)
-
-
-def attempt(figure: StudyFigure, draw: Callable[[Build], PageFigure], warn: Warn) -> PageFigure:
-    """Draw a figure. If that fails, put the reason into the page and warn."""
-    if figure.build is None:
-        return PageFigure(figure)
-    try:
-        return draw(figure.build)
-    except Exception as error:
-        why = reason(error)
-        warn(f"warning: figure {figure.stem} could not be drawn ({why}); the numbers are complete")
-        failed = f"It could not be drawn: {why}."
-        return PageFigure(dataclasses.replace(figure, build=None, reason=failed))
-
-
-def _show(figure: StudyFigure, directory: Path, warn: Warn) -> PageFigure:
-    def draw(build: Build) -> PageFigure:
-        png, _ = write_figure(build, directory, figure.stem)
-        return embed(figure, png.read_bytes(), f"{FIGURES}/{png.name}")
-
-    return attempt(figure, draw, warn)
-
-
-def draw_all(
-    figures: Sequence[StudyFigure],
-    sections: Sequence[Section],
-    draw: Callable[[StudyFigure], PageFigure],
-) -> tuple[list[PageFigure], list[PageSection], float]:
-    """Draw a page's figures and those of its sections. Also return the seconds that it took."""
-    begun = time.perf_counter()
-    shown = [draw(figure) for figure in figures]
-    added = [PageSection(section, list(map(draw, section.figures))) for section in sections]
-    return shown, added, time.perf_counter() - begun
-
-
 def write_pages(
     study: Study,
     summary: dict[str, Any],
@@ -244,8 +162,15 @@ def write_pages(
     missing = font_warning([dataset_name(study), *study.dataset.classes])
     if missing:
         warn(f"warning: {missing}")
+
+    def finish(figure: StudyFigure, contents: list[bytes]) -> PageFigure:
+        png, _ = write_figure(contents, directory, figure.stem)
+        return embed(figure, contents[0], f"{FIGURES}/{png.name}")
+
     shown, added, drawing = draw_all(
-        figures, values.get("sections", ()), lambda figure: _show(figure, directory, warn)
+        figures,
+        values.get("sections", ()),
+        lambda found: draw_each(found, ("png", "svg"), finish, warn),
     )
     shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]

@@ -1,6 +1,6 @@
 """Write the page of one run: `report.html` with curves, confusions, mistakes and origin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,12 @@ from cifar_jax.data.dataset import Dataset
 from cifar_jax.names import REPORT, SOURCE
 from cifar_jax.report.class_plots import confusions, per_class, sorted_note
 from cifar_jax.report.demo import Demo
-from cifar_jax.report.drawing import render
 from cifar_jax.report.headline import data_notices
 from cifar_jax.report.image_plots import MOST_MISTAKES, mistake_images, mistakes
 from cifar_jax.report.matrix import cells_note
 from cifar_jax.report.naming import data_notes, dataset_name
-from cifar_jax.report.page import (
-    Build,
-    PageFigure,
-    Warn,
-    attempt,
-    draw_all,
-    embed,
-    portable_config,
-    read_source,
-    render_page,
-)
+from cifar_jax.report.page import portable_config, read_source, render_page
+from cifar_jax.report.page_figures import PageFigure, Warn, draw_all, draw_each, embed
 from cifar_jax.report.section import NOTHING, Analysed
 from cifar_jax.report.study_figures import StudyFigure, missing_images, planned
 from cifar_jax.report.study_plots import curves, reliability
@@ -212,11 +202,8 @@ def write_run_page(
     study, path = as_study(run), run.directory / REPORT
     check_inside(path, run.directory)
 
-    def draw(figure: StudyFigure) -> PageFigure:
-        def drawn(build: Build) -> PageFigure:
-            return embed(figure, render(build, "png")[0])
-
-        return attempt(figure, drawn, warn)
+    def draw(figures: Iterable[StudyFigure]) -> list[PageFigure]:
+        return draw_each(figures, ("png",), lambda figure, found: embed(figure, found[0]), warn)
 
     config = portable_config(study)
     config.pop("experiment", None)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cifar_jax.errors import counted, listed
 from cifar_jax.names import REPORT, SUMMARY
-from cifar_jax.report.drawing import MOST_ROWS, arm_style, new_figure, render
+from cifar_jax.report.drawing import MOST_ROWS, arm_style, new_figure
 from cifar_jax.report.estimation_plots import Arm, cumming, gardner_altman
 from cifar_jax.report.exports import (
     Block,
@@ -18,7 +18,8 @@ from cifar_jax.report.exports import (
     write_tables,
 )
 from cifar_jax.report.labels import font_warning, short_name
-from cifar_jax.report.page import Build, PageFigure, Warn, attempt, embed, render_page, to_stderr
+from cifar_jax.report.page import render_page, to_stderr
+from cifar_jax.report.page_figures import Warn, draw_each, embed
 from cifar_jax.report.study_figures import StudyFigure
 from cifar_jax.report.tables import Table
 from cifar_jax.report.text import NONE, change, interval, mean_and_spread, probability, undecided
@@ -291,12 +292,6 @@ def write_scores_report(
     if problem := font_warning([*summary["arms"], summary["metric"], summary["source"]]):
         warn(f"warning: {problem}")
 
-    def draw(figure: StudyFigure) -> PageFigure:
-        def drawn(build: Build) -> PageFigure:
-            return embed(figure, render(build, "png")[0])
-
-        return attempt(figure, drawn, warn)
-
     values = {
         "title": f"{summary['metric']}: {listed(summary['arms'][1:])} against {summary['control']}"
         if len(summary["arms"]) <= _MOST_COLUMNS
@@ -304,7 +299,12 @@ def write_scores_report(
         "headline": headline(summary, block),
         "notices": [*summary["notes"][1:], *notices(summary)],
         "main": main_table(summary, block),
-        "figures": [draw(figure_of(summary, block))],
+        "figures": draw_each(
+            [figure_of(summary, block)],
+            ("png",),
+            lambda figure, found: embed(figure, found[0]),
+            warn,
+        ),
         "tables": [
             tests_table(summary, block),
             arms_table(summary, block),

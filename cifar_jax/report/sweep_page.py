@@ -9,7 +9,8 @@ from cifar_jax.report.exports import study_runs, sweep_block, write_tables
 from cifar_jax.report.headline import data_notices
 from cifar_jax.report.model_card import write_model_card
 from cifar_jax.report.naming import dataset_name, listed_runs, study_title
-from cifar_jax.report.page import Warn, config_toml, to_stderr, write_pages
+from cifar_jax.report.page import config_toml, to_stderr, write_pages
+from cifar_jax.report.page_figures import Warn
 from cifar_jax.report.sweep_figures import sweep_figures
 from cifar_jax.report.sweep_tables import (
     against_first_value_table,

@@ -320,7 +320,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     summary = summarise(study)
     seen = []
 
-    def write(build, directory, stem):
+    def write(contents, directory, stem):
         seen.append((workdir / "summary.json").is_file())
         if stem == "05_confusion":
             raise MemoryError

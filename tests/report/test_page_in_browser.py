@@ -7,7 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from cifar_jax.report.page import embed, render_page
+from cifar_jax.report.page import render_page
+from cifar_jax.report.page_figures import embed
 from cifar_jax.report.study_figures import StudyFigure
 from cifar_jax.report.tables import Table
 

@@ -47,7 +47,7 @@ def test_all_figures_are_written(full, tmp_path):
     assert len(found) == 12
     for stem, figure in found.items():
         assert figure.reason == ""
-        png, svg = drawing.write_figure(figure.build, tmp_path, stem)
+        png, svg = drawing.write_figure(drawing.render(figure.build, "png", "svg"), tmp_path, stem)
         with Image.open(png) as image:
             assert image.width == pytest.approx(drawing.WIDTH * 160, abs=1)
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
@@ -70,7 +70,9 @@ def test_the_same_study_gives_the_same_bytes(full, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         figure = entries(full)["10_paired_differences"]
-        paths = drawing.write_figure(figure.build, tmp_path / name, figure.stem)
+        paths = drawing.write_figure(
+            drawing.render(figure.build, "png", "svg"), tmp_path / name, figure.stem
+        )
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
 
