@@ -12,7 +12,7 @@ from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state
 from cifar_jax.kernels import fast
-from cifar_jax.runner.programs import HostData
+from cifar_jax.runner.streamed import HostData
 
 WIDTHS = (32, 64, 128)
 CLASSES = 10

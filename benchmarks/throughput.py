@@ -9,7 +9,7 @@ two batches).
 
     epoch           one compiled program per epoch, images on the device, as in a run
     step            the same step, one call per batch
-    stream          one call per batch, images from the host: --pipeline stream
+    stream          one call for eight batches, images from the host: --pipeline stream
     no jit          the same step, not compiled
     torch eager     PyTorch, NCHW
     torch compiled  torch.compile of normalisation, forward and backward pass, and loss; on a GPU
@@ -47,7 +47,8 @@ from cifar_jax.core.train import TrainState, epoch_order, predict, train_step
 from cifar_jax.device import cpu_count
 from cifar_jax.errors import UserError, one_line
 from cifar_jax.kernels import fast, jit
-from cifar_jax.runner.programs import compile_device_epoch, compile_stream_epoch
+from cifar_jax.runner.programs import compile_device_epoch
+from cifar_jax.runner.streamed import compile_stream_epoch
 
 NO_JIT_STEPS = 2
 

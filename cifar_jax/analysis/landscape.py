@@ -43,8 +43,9 @@ from cifar_jax.kernels import jit
 from cifar_jax.report.section import Section
 from cifar_jax.runner.prepare import split_dataset
 from cifar_jax.runner.pretrained import source_path
-from cifar_jax.runner.programs import CompiledEpoch, HostData, stack_runs, unstack_run
+from cifar_jax.runner.programs import CompiledEpoch, stack_runs, unstack_run
 from cifar_jax.runner.session import Session, compiled_epoch
+from cifar_jax.runner.streamed import HostData
 from cifar_jax.study.collect import Run
 
 EPOCHS = 10  # that are repeated, at most

@@ -21,7 +21,7 @@ from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.kernels import jit
-from cifar_jax.runner.programs import HostData
+from cifar_jax.runner.streamed import HostData
 
 # Primitives that only call another program, and the name of that parameter.
 _CALLS = {

@@ -24,8 +24,8 @@ from cifar_jax.data.subset import is_synthetic
 from cifar_jax.errors import UserError, counted, printable
 from cifar_jax.runner import early
 from cifar_jax.runner.devices import on_all
-from cifar_jax.runner.programs import HostData
 from cifar_jax.runner.results import DatasetRecord
+from cifar_jax.runner.streamed import HostData
 
 ProgressCallback = Callable[[str, int, int], None]
 # Datasets that are not flipped, and datasets with CIFAR-10's mean and standard deviation.

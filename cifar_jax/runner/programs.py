@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,36 +12,18 @@ import numpy as np
 from cifar_jax.core import train as core
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState
-from cifar_jax.data.streaming import import_grain, stream_batches
 from cifar_jax.kernels import jit, jit_once
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.devices import (
     RUNS,
-    batch_sharding,
     divided,
     mesh_of,
-    of_shares,
     on_all,
     on_each,
-    own_share,
 )
 from cifar_jax.runner.memory import check_memory
 
 Tree = TypeVar("Tree")
-
-
-class HostData(NamedTuple):
-    """Images on the host, and the indices of those to train on.
-
-    Attributes:
-        images: uint8 (N, H, W, 3), usually memory-mapped.
-        labels: int32 (N,).
-        rows: indices of the images to train on, integers (n,).
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
 
 
 def _first_state(
@@ -160,7 +142,7 @@ def jit_over_runs(function: Callable[..., Any], state: TrainState, **options: An
     return jit(over_runs(function, state), several=several, out_shardings=where, **options)
 
 
-class _End:
+class End:
     """The program after the last step of an epoch. It also evaluates the test images.
 
     Both pipelines share it, so that they round equally. It compiles in the background.
@@ -185,7 +167,7 @@ class _End:
 
         jitted = jit_over_runs(end, state)
         self._images, self._labels = data.val_images, data.val_labels
-        self.program = _compile(jitted, hyper, state, self._images, self._labels)
+        self.program = compile_in_background(jitted, hyper, state, self._images, self._labels)
 
     def finish(self, hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
         """Validate, summarise the epoch, and reset its sums."""
@@ -203,7 +185,7 @@ class _End:
         return np.concatenate(logits, axis=-2)[..., :n, :]
 
 
-def _compile(jitted: Any, *examples: Any) -> Background[Any]:
+def compile_in_background(jitted: Any, *examples: Any) -> Background[Any]:
     """Trace and lower a function, and compile it in the background: XLA releases Python's lock."""
     return Background(jitted.lower(*examples).compile)
 
@@ -252,8 +234,8 @@ def compile_device_epoch(
 
     last_step: Any = None
     if n % experiment.batch_size:
-        last_step = _compile(jit_over_runs(last, state), hyper, state, data)
-    end = _End(experiment, hyper, state, data, n)
+        last_step = compile_in_background(jit_over_runs(last, state), hyper, state, data)
+    end = End(experiment, hyper, state, data, n)
     compiled = [program.result() for program in (some_steps, last_step, end.program) if program]
     device = next(iter(data.val_images.sharding.addressable_devices))
     check_memory(compiled, state.step.size, data, device, mesh.shape[RUNS] if mesh else 1)
@@ -264,68 +246,5 @@ def compile_device_epoch(
 
     def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
         return end.finish(hyper, last_step.result()(hyper, state, data) if last_step else state)
-
-    return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish, end.predict)
-
-
-def compile_stream_epoch(
-    experiment: Experiment, hyper: Hyper, state: TrainState, source: HostData, data: Data
-) -> CompiledEpoch:
-    """Compile an epoch over images on the host. It has the same batches in the same order.
-
-    Args:
-        hyper, state: examples with the shapes of one run, with or without a leading axis.
-        source: training images.
-        data: validation images, on the device. Its training images are not used.
-
-    Raises:
-        UserError: Grain cannot be imported.
-    """
-    import_grain()  # First, because compiling takes long.
-    n, batch, mesh = len(source.rows), experiment.batch_size, mesh_of(state.step)
-    full = n // batch
-    experiment = divided(experiment, mesh)
-
-    def one_step(
-        hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
-    ) -> TrainState:
-        return core.train_step(experiment, hyper, n, state, images, labels)
-
-    def compile_step(size: int) -> Background[Any]:
-        where = batch_sharding(mesh, size)
-        shape = size, *source.images.shape[1:]
-        images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=where)
-        labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where)
-        jitted = jit_over_runs(one_step, state, donate_argnums=1)
-        return _compile(jitted, hyper, state, images, labels)
-
-    step: Any = compile_step(batch) if full else None
-    last_step: Any = compile_step(n % batch) if n % batch else None
-    end = _End(experiment, hyper, state, data, n)
-    for program in filter(None, (step, last_step, end.program)):
-        program.result()
-    order = jit(core.epoch_order, static_argnums=2)
-
-    def rows_of(state: TrainState) -> np.ndarray:
-        epoch = state.step.item() // experiment.steps_per_epoch(n)
-        return source.rows[np.asarray(order(state.key.reshape(()), epoch, n))]
-
-    def advance(hyper: Hyper, state: TrainState, start: int, stop: int) -> TrainState:
-        rows = rows_of(state)[start * batch : stop * batch]
-        state = jax.tree.map(jnp.copy, state)
-        own = own_share(mesh, batch)
-        rows = rows.reshape(-1, batch)[:, own].reshape(-1)
-        for share in stream_batches(source.images, source.labels, rows, own.stop - own.start):
-            state = step.result()(hyper, state, *of_shares(share, mesh, batch))
-        return state
-
-    def finish(hyper: Hyper, state: TrainState) -> tuple[TrainState, Metrics]:
-        rows = rows_of(state)[full * batch :]
-        if last_step is not None:
-            state = jax.tree.map(jnp.copy, state)
-            own = rows[own_share(mesh, len(rows))]
-            share = source.images[own], source.labels[own]
-            state = last_step.result()(hyper, state, *of_shares(share, mesh, len(rows)))
-        return end.finish(hyper, state)
 
     return CompiledEpoch(full, experiment.steps_per_epoch(n), advance, finish, end.predict)

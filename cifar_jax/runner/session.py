@@ -15,13 +15,9 @@ from cifar_jax.runner.background import Background
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.devices import describe_division, mesh_of
 from cifar_jax.runner.prepare import Prepared
-from cifar_jax.runner.programs import (
-    CompiledEpoch,
-    compile_device_epoch,
-    compile_stream_epoch,
-    trace_steps,
-)
+from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch, trace_steps
 from cifar_jax.runner.signals import GRACE
+from cifar_jax.runner.streamed import TOGETHER, compile_stream_epoch
 from cifar_jax.runner.writer import CHECKPOINT_EVERY
 
 # By experiment, number of runs and structure of their hyper-parameters.
@@ -109,7 +105,10 @@ def _compile_epoch(
     if one and (steps is None or has_slow_layers(steps.jaxpr)):
         slow = slow_layers(experiment, alone, shape)
     if stream or slow:
-        program = compile_stream_epoch(experiment, hyper, state, prepared.host, prepared.data)
+        together = 1 if slow else TOGETHER
+        program = compile_stream_epoch(
+            experiment, hyper, state, prepared.host, prepared.data, together
+        )
     else:
         program = compile_device_epoch(experiment, hyper, state, prepared.data, steps)
     return dataclasses.replace(program, slow_layers=tuple(slow))

@@ -9,7 +9,7 @@ import pytest
 from cifar_jax.core.train import epoch_order
 from cifar_jax.data.streaming import stream_batches
 from cifar_jax.errors import UserError
-from cifar_jax.runner.programs import compile_stream_epoch
+from cifar_jax.runner.streamed import compile_stream_epoch
 
 
 def test_stream_gives_the_batches_of_the_device_pipeline():

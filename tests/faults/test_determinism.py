@@ -17,7 +17,8 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.kernels import fast
 from cifar_jax.main import main
-from cifar_jax.runner.programs import HostData, compile_device_epoch, compile_stream_epoch
+from cifar_jax.runner.programs import compile_device_epoch
+from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 
 pytestmark = [pytest.mark.usefixtures("cache", "blank_figures"), pytest.mark.optimised]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -15,12 +15,8 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.runner.group import Divergence
 from cifar_jax.runner.nonfinite import first_nonfinite, replay
-from cifar_jax.runner.programs import (
-    HostData,
-    compile_device_epoch,
-    compile_stream_epoch,
-    stack_runs,
-)
+from cifar_jax.runner.programs import compile_device_epoch, stack_runs
+from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 
 ONES = jnp.ones(3)
 

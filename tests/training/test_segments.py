@@ -24,14 +24,8 @@ from cifar_jax.core.train import (
 )
 from cifar_jax.kernels import jit
 from cifar_jax.runner.boundaries import Boundary, boundaries
-from cifar_jax.runner.programs import (
-    CompiledEpoch,
-    HostData,
-    compile_device_epoch,
-    compile_stream_epoch,
-    stack_runs,
-    unstack_run,
-)
+from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch, stack_runs, unstack_run
+from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 
 HYPER = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
 FULL = 3
