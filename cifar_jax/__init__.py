@@ -24,18 +24,18 @@ _HOMES = {
     "CNN": "cifar_jax.core.model.CNN",
     "ResNet": "cifar_jax.core.resnet.ResNet",
     "BatchNorm": "cifar_jax.core.norms.BatchNorm",
-    "Ghost": "cifar_jax.core.ghost.Ghost",
+    "Ghost": "cifar_jax.methods.ghost.Ghost",
     "Inputs": "cifar_jax.core.inputs.Inputs",
     "random_crop_and_flip": "cifar_jax.core.inputs.random_crop_and_flip",
-    "Cutout": "cifar_jax.core.regularise.Cutout",
-    "LabelSmoothing": "cifar_jax.core.regularise.LabelSmoothing",
-    "Mixup": "cifar_jax.core.regularise.Mixup",
-    "RandomErasing": "cifar_jax.core.regularise.RandomErasing",
+    "Cutout": "cifar_jax.methods.regularise.Cutout",
+    "LabelSmoothing": "cifar_jax.methods.regularise.LabelSmoothing",
+    "Mixup": "cifar_jax.methods.regularise.Mixup",
+    "RandomErasing": "cifar_jax.methods.regularise.RandomErasing",
     "sgd": "cifar_jax.core.optim.sgd",
     "nesterov": "cifar_jax.core.optimizers.nesterov",
     "adamw": "cifar_jax.core.optimizers.adamw",
-    "Muon": "cifar_jax.core.optimizers.Muon",
-    "LayerRates": "cifar_jax.config.layer_rates.LayerRates",
+    "Muon": "cifar_jax.methods.muon.Muon",
+    "LayerRates": "cifar_jax.methods.layer_rates.LayerRates",
     "StepDecay": "cifar_jax.core.optim.StepDecay",
     "constant": "cifar_jax.core.schedules.constant",
     "Cosine": "cifar_jax.core.schedules.Cosine",
@@ -64,8 +64,6 @@ _HOMES = {
 if TYPE_CHECKING:
     from jax import nn as nn
 
-    from cifar_jax.config.layer_rates import LayerRates as LayerRates
-    from cifar_jax.core.ghost import Ghost as Ghost
     from cifar_jax.core.inputs import Inputs as Inputs
     from cifar_jax.core.inputs import random_crop_and_flip as random_crop_and_flip
     from cifar_jax.core.model import CNN as CNN
@@ -73,13 +71,8 @@ if TYPE_CHECKING:
     from cifar_jax.core.optim import Hyper as Hyper
     from cifar_jax.core.optim import StepDecay as StepDecay
     from cifar_jax.core.optim import sgd as sgd
-    from cifar_jax.core.optimizers import Muon as Muon
     from cifar_jax.core.optimizers import adamw as adamw
     from cifar_jax.core.optimizers import nesterov as nesterov
-    from cifar_jax.core.regularise import Cutout as Cutout
-    from cifar_jax.core.regularise import LabelSmoothing as LabelSmoothing
-    from cifar_jax.core.regularise import Mixup as Mixup
-    from cifar_jax.core.regularise import RandomErasing as RandomErasing
     from cifar_jax.core.resnet import ResNet as ResNet
     from cifar_jax.core.schedules import Cosine as Cosine
     from cifar_jax.core.schedules import MultiStepDecay as MultiStepDecay
@@ -107,6 +100,13 @@ if TYPE_CHECKING:
     from cifar_jax.library.predictor import load_predictor as load_predictor
     from cifar_jax.library.training import Runs as Runs
     from cifar_jax.library.training import run as run
+    from cifar_jax.methods.ghost import Ghost as Ghost
+    from cifar_jax.methods.layer_rates import LayerRates as LayerRates
+    from cifar_jax.methods.muon import Muon as Muon
+    from cifar_jax.methods.regularise import Cutout as Cutout
+    from cifar_jax.methods.regularise import LabelSmoothing as LabelSmoothing
+    from cifar_jax.methods.regularise import Mixup as Mixup
+    from cifar_jax.methods.regularise import RandomErasing as RandomErasing
     from cifar_jax.study.claims import better as better
     from cifar_jax.study.claims import equivalent as equivalent
     from cifar_jax.study.file import FileArm

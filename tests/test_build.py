@@ -15,7 +15,6 @@ from cifar_jax.config.build import (
     parameter_names,
 )
 from cifar_jax.config.checks import check_batches
-from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.settings import (
     MODELS,
     NORMS,
@@ -26,16 +25,17 @@ from cifar_jax.config.settings import (
     TransferConfig,
 )
 from cifar_jax.core import optimizers, schedules
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Optimizer, Schedule, StepDecay, sgd
-from cifar_jax.core.optimizers import Muon
-from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
 from cifar_jax.errors import UserError
 from cifar_jax.kernels import FastModel, fast
+from cifar_jax.methods.ghost import Ghost
+from cifar_jax.methods.layer_rates import LayerRates
+from cifar_jax.methods.muon import Muon
+from cifar_jax.methods.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing
 
 
 def config(

@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.config.combinations import milestones
-from cifar_jax.config.layer_rates import LayerRates, matches, parameter_name
 from cifar_jax.config.layerwise import Rates, parse_patterns, parse_rates
 from cifar_jax.config.normalisation import parse_channels
 from cifar_jax.config.settings import Config, TrainingConfig, TransferConfig
 from cifar_jax.core import optimizers, schedules
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, Schedule, StepDecay, sgd
-from cifar_jax.core.optimizers import Muon
-from cifar_jax.core.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing, random_crop
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, cross_entropy
 from cifar_jax.kernels import FastModel, fast
+from cifar_jax.methods.ghost import Ghost
+from cifar_jax.methods.layer_rates import LayerRates, matches, parameter_name
+from cifar_jax.methods.muon import Muon
+from cifar_jax.methods.regularise import Cutout, LabelSmoothing, Mixup, RandomErasing, random_crop
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128

@@ -3,12 +3,12 @@
 import jax
 
 from cifar_jax.config.build import build_model, first_width, layer_rates, parameter_names
-from cifar_jax.config.layer_rates import LayerRates
 from cifar_jax.config.layerwise import check_patterns
 from cifar_jax.config.settings import Config, ModelConfig, TrainingConfig
-from cifar_jax.core.ghost import equal_parts
 from cifar_jax.core.optim import sgd
 from cifar_jax.errors import UserError
+from cifar_jax.methods.ghost import equal_parts
+from cifar_jax.methods.layer_rates import LayerRates
 
 
 def check_norm(model: ModelConfig) -> None:

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from cifar_jax.config.layer_rates import matches
 from cifar_jax.errors import UserError, shown
+from cifar_jax.methods.layer_rates import matches
 
 Rates = tuple[tuple[str, float], ...]
 """Patterns of parameters and their factor of the learning rate: see `LayerRates`."""

@@ -131,10 +131,9 @@ class ResNet(nn.Module):
         zero_init: start the scale of each block's last norm at 0. Then the block starts as its
             shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
         dropout: rate before the last layer.
-        norm_groups: see `CNN`.
-        norm_momentum: see `CNN`.
-        frozen_norms: paths of norm layers, such as "layer1.0.norm1", that use their running
-            statistics in training too.
+        norm_groups, norm_momentum: see `CNN`.
+        frozen_norms: paths of norm layers, such as "layer1.0.norm1", that train with their running
+            statistics.
     """
 
     num_classes: int = 10

@@ -5,12 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.errors import UserError
 from cifar_jax.export.builder import Sizes
 from cifar_jax.export.plain import PIXELS, PlainNetwork
+from cifar_jax.methods.ghost import Ghost
 
 _ACTIVATIONS = {
     nn.relu: "F.relu",

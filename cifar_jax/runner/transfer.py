@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cifar_jax.config.layer_rates import parameter_name
+from cifar_jax.methods.layer_rates import parameter_name
 
 _IMAGENET_STEM, _OUR_STEM = (7, 7), (3, 3)
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cifar_jax.config.layer_rates import parameter_name
 from cifar_jax.config.settings import NORMS, Config
 from cifar_jax.core.inputs import call
 from cifar_jax.core.model import CNN
@@ -20,6 +19,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, init_state, predict, train_step
 from cifar_jax.errors import UserError, counted
+from cifar_jax.methods.layer_rates import parameter_name
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.user_code import place_of, text_of, user_error
 

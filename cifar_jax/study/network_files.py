@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from cifar_jax.config.build import for_device
-from cifar_jax.config.layer_rates import parameter_name
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.data.sources.contents import IMAGE_SHAPE
 from cifar_jax.errors import UserError
+from cifar_jax.methods.layer_rates import parameter_name
 from cifar_jax.runner.pretrained import Source, open_safetensors
 from cifar_jax.runner.transfer import own_shapes, take
 from cifar_jax.study.imagenet import ImageNetResNet

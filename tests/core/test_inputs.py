@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cifar_jax.core.inputs import Inputs, crop_and_flip, random_crop_and_flip
-from cifar_jax.core.regularise import Cutout, Mixup, RandomErasing
+from cifar_jax.methods.regularise import Cutout, Mixup, RandomErasing
 
 OFFSETS = np.array([(y, x, f) for y in range(9) for x in range(9) for f in (0, 1)])
 MEAN = np.array([0.4914, 0.4822, 0.4465])

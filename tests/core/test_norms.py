@@ -11,8 +11,8 @@ import pytest
 from jax.test_util import check_grads
 from x64 import enable_x64
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.norms import EPSILON, BatchNorm, Norm, norm_layer
+from cifar_jax.methods.ghost import Ghost
 
 pytestmark = pytest.mark.optimised
 

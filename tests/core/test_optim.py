@@ -13,9 +13,10 @@ from jax import lax
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper, Optimizer, StepDecay, sgd
-from cifar_jax.core.optimizers import Muon, adamw, nesterov
+from cifar_jax.core.optimizers import adamw, nesterov
 from cifar_jax.core.schedules import Cosine, Warmup
 from cifar_jax.core.train import Experiment, TrainState, init_state
+from cifar_jax.methods.muon import Muon
 
 OPTIMIZERS = ("sgd", "nesterov", "adamw", "muon")
 PROTOCOL = Experiment()

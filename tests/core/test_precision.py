@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import Norm
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state, predict, train_step
+from cifar_jax.methods.ghost import Ghost
 
 HYPER = Hyper()
 EXPERIMENT = Experiment(CNN(norm="batch", widths=(4,), hidden=16), batch_size=8)

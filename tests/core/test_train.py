@@ -15,8 +15,7 @@ from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import BatchNorm
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.optimizers import Muon, adamw, nesterov
-from cifar_jax.core.regularise import LabelSmoothing, Mixup
+from cifar_jax.core.optimizers import adamw, nesterov
 from cifar_jax.core.schedules import OneCycle
 from cifar_jax.core.train import (
     INPUTS,
@@ -35,6 +34,8 @@ from cifar_jax.core.train import (
     train_step,
     train_steps,
 )
+from cifar_jax.methods.muon import Muon
+from cifar_jax.methods.regularise import LabelSmoothing, Mixup
 
 N = 20
 MEAN, STD = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])

@@ -11,7 +11,6 @@ import pytest
 from networks import SHAPE, Own, Unknown, images, made_up
 from PIL import Image
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Experiment
@@ -20,6 +19,7 @@ from cifar_jax.export.checked import compare_logits, export_to
 from cifar_jax.export.formats import FORMATS
 from cifar_jax.export.plain import PlainNetwork, in_float32
 from cifar_jax.main import main
+from cifar_jax.methods.ghost import Ghost
 from cifar_jax.names import EXPORTS
 from cifar_jax.runner.pretrained import open_source
 from cifar_jax.runner.transfer import named_leaves

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from networks import SHAPE, Own, Unknown, images, made_up
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.errors import UserError
 from cifar_jax.export.onnx_file import onnx_model
 from cifar_jax.export.trace import trace
+from cifar_jax.methods.ghost import Ghost
 
 NORMS = ("none", "batch", "layer", "instance", "group")
 NETWORKS = {

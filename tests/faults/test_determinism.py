@@ -11,12 +11,12 @@ import runs
 from commands import last_of_each
 from runs import bits, results_of, train
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, init_state
 from cifar_jax.kernels import fast
 from cifar_jax.main import main
+from cifar_jax.methods.ghost import Ghost
 from cifar_jax.runner.programs import compile_device_epoch
 from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from x64 import enable_x64
 
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import BatchNorm, Norm
 from cifar_jax.core.train import Experiment, init_state
 from cifar_jax.kernels import convolution, fast, slow_layers
 from cifar_jax.kernels.rewrite import operations
+from cifar_jax.methods.ghost import Ghost
 
 
 class Call(nn.Module):

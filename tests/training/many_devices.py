@@ -15,7 +15,6 @@ import numpy as np
 
 from cifar_jax.config.build import for_device
 from cifar_jax.core import train as core
-from cifar_jax.core.ghost import Ghost
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
 from cifar_jax.core.norms import Norm
@@ -23,6 +22,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.resnet import ResNet
 from cifar_jax.core.train import Data, Experiment, TrainState, init_state
 from cifar_jax.main import main
+from cifar_jax.methods.ghost import Ghost
 from cifar_jax.runner.devices import data_mesh, divided, on_all, runs_mesh, spread
 from cifar_jax.runner.programs import compile_device_epoch, over_runs, stack_runs
 

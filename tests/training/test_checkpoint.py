@@ -8,9 +8,10 @@ import pytest
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Optimizer, sgd
-from cifar_jax.core.optimizers import Muon, adamw
+from cifar_jax.core.optimizers import adamw
 from cifar_jax.core.train import Experiment, TrainState, init_state
 from cifar_jax.errors import MachineError, UserError
+from cifar_jax.methods.muon import Muon
 from cifar_jax.runner.checkpoint import KEEP, Checkpoints
 from cifar_jax.runner.checkpoint_files import Position, seal
 from cifar_jax.runner.transfer import named_leaves, replaced

@@ -6,9 +6,9 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from cifar_jax.config.layer_rates import LayerRates, matches
 from cifar_jax.core.optim import Hyper, sgd
 from cifar_jax.core.optimizers import adamw
+from cifar_jax.methods.layer_rates import LayerRates, matches
 
 PARAMS = {
     "conv1": {"kernel": np.ones((2, 2), np.float32), "bias": np.full(2, 2, np.float32)},

@@ -12,7 +12,6 @@ import pytest
 from cifar_jax.core.inputs import Inputs, random_crop_and_flip
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.regularise import Cutout, Mixup, RandomErasing
 from cifar_jax.core.train import (
     Data,
     Experiment,
@@ -23,6 +22,7 @@ from cifar_jax.core.train import (
     run_epoch,
 )
 from cifar_jax.kernels import jit
+from cifar_jax.methods.regularise import Cutout, Mixup, RandomErasing
 from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch, stack_runs, unstack_run
 from cifar_jax.runner.streamed import HostData, compile_stream_epoch

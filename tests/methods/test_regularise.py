@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cifar_jax.core.inputs import Inputs
-from cifar_jax.core.regularise import (
+from cifar_jax.core.train import count_correct, cross_entropy
+from cifar_jax.methods.regularise import (
     Cutout,
     LabelSmoothing,
     Mixup,
     RandomErasing,
     box_mask,
 )
-from cifar_jax.core.train import count_correct, cross_entropy
 
 KEY = jax.random.key(0)
 SIDE = 8

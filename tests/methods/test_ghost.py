@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from x64 import enable_x64
 
-from cifar_jax.core.ghost import GhostBatchNorm, equal_parts
 from cifar_jax.core.norms import BatchNorm
+from cifar_jax.methods.ghost import GhostBatchNorm, equal_parts
 
 CHANNELS = 5
 RNG = np.random.default_rng(0)
