@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
+MOST_IN_A_LINE = 4  # accuracies
 
 HEAD = """# Gallery
 
@@ -123,10 +124,11 @@ def section(path: Path) -> str:
     if not record.exists():
         return "\n".join([*lines, "Not run for this page.", ""])
     found = json.loads(record.read_text())
-    accuracies = ", ".join(
+    accuracies = [
         f"{name} {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"
         for name, row in found["accuracy"].items()
-    )
+    ]
+    few = len(accuracies) <= MOST_IN_A_LINE
     flags = {name: value for name, value in found["flags"].items() if value is not None}
     short = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
     if more := found.get("flags_besides"):
@@ -142,7 +144,8 @@ def section(path: Path) -> str:
         f"![Differences of each seed, their mean and its interval](gallery/{path.stem}.png)",
         "",
         *answer(found),
-        f"- Test accuracy, mean ± standard deviation: {accuracies}",
+        "- Test accuracy, mean ± standard deviation:"
+        + (f" {', '.join(accuracies)}" if few else "\n    - " + "\n    - ".join(accuracies)),
         f"- Cost: {found['minutes']:.0f} minutes{found['note']}",
         f"- Images: {found['images']}. {found['device']}, jax {found['jax']}, {found['date']}, "
         f"revision {found['revision']}",
