@@ -105,6 +105,19 @@ def _reads(x: jax.Array, axis: int) -> list[jax.Array]:
     return [_shift(inner[-1], 1, axis - 1), *inner, _shift(inner[0], -1, axis - 1)]
 
 
+def _add_reads(parts: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Transpose of `_combine(matrix, _reads(x, axis), ...)`: x's gradient from those of its rows.
+
+    A stack computes each element once. JAX's own transpose adds four arrays with zeros between.
+    """
+    columns = _combine(_transforms()[2].T, parts, 0)
+    before, *inner, after = list(columns)
+    inner[-1] += _shift(before, -1, axis - 1)
+    inner[0] += _shift(after, 1, axis - 1)
+    return jnp.stack(inner, axis)
+
+
+@jax.custom_vjp
 @functools.partial(jax.jit, inline=True)  # Layers of one shape are traced once.
 def _transform_input(x: jax.Array) -> jax.Array:
     """B^T d B of all tiles: (N, H, W, C) -> (36, N * H/4 * W/4, C); 4 divides H and W."""
@@ -114,6 +127,23 @@ def _transform_input(x: jax.Array) -> jax.Array:
     x = _combine(matrix, _reads(x, 2), 0)
     x = _combine(matrix, _reads(x, 4), 1)
     return x.reshape(len(matrix) ** 2, -1, c)
+
+
+def _transform_input_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Only the input's shape is needed; XLA keeps nothing of an unused array.
+    return _transform_input(x), x
+
+
+@functools.partial(jax.jit, inline=True)
+def _transform_input_bwd(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    n, h, w, c = x.shape
+    size = TILE + 2
+    g = g.reshape(size, size, n, h // TILE, w // TILE, c)
+    rows = _add_reads([g[:, j] for j in range(size)], 4)
+    return (_add_reads(list(rows), 2).reshape(x.shape),)
+
+
+_transform_input.defvjp(_transform_input_fwd, _transform_input_bwd)
 
 
 def pad_to_tiles(x: jax.Array, tile: int) -> jax.Array:
