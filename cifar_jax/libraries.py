@@ -35,15 +35,13 @@ def start() -> list[str]:
     return dropped
 
 
-def import_late() -> None:
-    """Import the libraries that a run needs only after its first step."""
-    for name in (
-        "orbax.checkpoint.args",
-        "scipy.special",
-        "matplotlib.figure",
-    ):
-        importlib.import_module(name)
+def import_late(study: bool) -> None:
+    """Import the libraries that a run, or a study, needs only after its first step."""
+    importlib.import_module("orbax.checkpoint.args")
     import_tensorboardx()
+    importlib.import_module("matplotlib.figure")
+    if study:
+        importlib.import_module("scipy.stats")
 
 
 def import_tensorboardx() -> None:

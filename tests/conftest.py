@@ -39,7 +39,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 os.environ["MPLBACKEND"] = "agg"  # Jupyter's children have another.
-gc.set_threshold(100_000)  # As in main.py. By default, collections take a seventh of the time.
+gc.set_threshold(100_000)  # By default, collections take a seventh of the time.
 
 # XLA's newer emitters of loops take as long as all the rest of a fast compilation. What its
 # optimisations of loops and its newer scheduler take is a third of what is left.

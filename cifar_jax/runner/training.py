@@ -245,7 +245,8 @@ def _train(
     stops = Stops(interrupts, saves, remaining.later)
     bar = Bar(display)
     bar(group)
-    late = Background(libraries.import_late)  # While the first steps run.
+    in_study = bool(group.runs[0].label)
+    late = Background(lambda: libraries.import_late(in_study))  # While the first steps run.
     tensorboard = TensorBoard(group, lambda: late.done)
     with contextlib.closing(tensorboard), interrupts:
         # `stops` is last, because it ends training by an exception.
