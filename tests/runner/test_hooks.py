@@ -37,6 +37,7 @@ from cifar_jax.runner.programs import CompiledEpoch
 from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import EpochRow, GroupRecord, Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated
+from cifar_jax.runner.tensorboard import Events
 from cifar_jax.runner.writer import Writer
 from cifar_jax.study.definition import make_run
 
@@ -363,6 +364,23 @@ def test_tensorboard_is_written_once_a_second_at_most(group: Group) -> None:
     assert written == [1, 1, 1, 4, 4]
     steps = [event.step for event in events_of(group.runs[0]) if event.summary.value]
     assert steps == [1, 2, 3, 4, 5]
+
+
+def test_tensorboard_takes_at_most_two_percent_of_the_time(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, took = [0.0], [0.0]
+
+    def slow(*_: object) -> None:
+        now[0] += 1.5
+        took[0] += 1.5
+
+    hook = TensorBoard(group, clock=lambda: now[0])
+    monkeypatch.setattr(Events, "add", slow)
+    for epoch in range(1, 1001):
+        advance(group, hook, end(epoch))
+        now[0] += 1.0
+    assert 0.01 < took[0] / now[0] <= 0.025
 
 
 def test_tensorboard_does_not_import_torch(tmp_path: Path) -> None:
