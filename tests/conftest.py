@@ -19,15 +19,20 @@ from filelock import FileLock
 from jax._src import compiler as jax_compiler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 from PIL import Image
+from small import shrink
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState, init_state, train
+from cifar_jax.data.sources import synthetic
 from cifar_jax.kernels import compiler
+from cifar_jax.report import drawing
 
 Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 
+SYNTHETIC = 5000, 300  # training and test images, 500 and 30 of each class
 _MOST_WORKERS = 4  # each takes up to 2.5 GB
 
 
@@ -216,9 +221,13 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache_directory(shared: Path) -> Path:
-    """Cache of decoded images and compiled programs, shared by tests."""
+    """Cache of images and compiled programs, shared by tests. Its synthetic set is small."""
     directory = shared / "cache"
     directory.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        draw = synthetic._contents
+        patch.setattr(synthetic, "_contents", lambda _n, _m, *rest: draw(*SYNTHETIC, *rest))
+        synthetic.load(directory)
     return directory
 
 
@@ -240,9 +249,15 @@ _BLANK = {
 
 @pytest.fixture(scope="session")
 def draw_blank() -> Any:
-    """Return a function of a MonkeyPatch that makes figures files without content."""
+    """Return a function of a MonkeyPatch that makes figures files without content.
+
+    Figures are built, but have neither layout nor other fonts.
+    """
 
     def draw_blank(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Figure, "get_layout_engine", lambda _: None)
+        for part in ("use_fonts", "separate"):
+            patch.setattr(drawing, part, lambda _: None)
         for kind, canvas in (("png", FigureCanvasAgg), ("svg", FigureCanvasSVG)):
             blank = _BLANK[kind]
             patch.setattr(
@@ -257,6 +272,14 @@ def blank_figures(draw_blank: Any) -> Iterator[None]:
     """Write files without content for figures, which take a third of the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
         draw_blank(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_cnn() -> Iterator[None]:
+    """Let commands train a CNN of one convolution in place of the report's."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch.setattr)
         yield
 
 

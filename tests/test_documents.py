@@ -262,6 +262,7 @@ def test_python_blocks_run(page: str) -> None:
             exec(block, {"cj": cifar_jax, "nn": flax.linen})
 
 
+@pytest.mark.usefixtures("cache")
 def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """With fewer images and seeds, and a smaller network."""
     (block,) = re.findall(

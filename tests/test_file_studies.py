@@ -18,7 +18,7 @@ from cifar_jax.experiments import batchnorm
 from cifar_jax.main import main
 from cifar_jax.runner import training
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 HEAD = '''"""Does {} help?"""
 import cifar_jax as cj, flax.linen as nn, numpy as np

@@ -27,7 +27,7 @@ from cifar_jax.storage import seal
 from cifar_jax.study.definition import make_run
 from cifar_jax.study.schedule import plan_groups
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 # 48 images, three batches: the program has no partial batch, and compiles in half the time.
 FLAGS = ("--val-examples", "27", "--batch-size", "16", "--epochs", "2", "--seed", "3")

@@ -18,7 +18,7 @@ PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 SHORT = {"--epochs": "1", "--train-examples": "32", "--val-examples": "16", "--batch-size": "16"}
 SCORES = "arm,seed,accuracy\na,0,0.71\na,1,0.73\na,2,0.72\nb,0,0.74\nb,1,0.75\nb,2,0.76\n"
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 
 def shell(page: str) -> list[str]:
@@ -58,7 +58,7 @@ def test_commands_run(
     for name, block in zip(
         re.findall(r"Save this as `(.*?)`", text), PYTHON.findall(text), strict=True
     ):
-        Path(name).write_text(block)
+        Path(name).write_text(block.replace('norm="batch"', 'norm="batch", widths=(8,), hidden=16'))
     ran = 0
     for line in shell(page):
         line = re.sub(r"^cifar-jax ", "python -m cifar_jax.main ", line)

@@ -13,7 +13,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Experiment, TrainState
 from cifar_jax.main import main
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 FLAGS = ("--val-examples", "20", "--batch-size", "16", "--epochs", "2")
 BATCHES = {16, 7}  # of 55 training images

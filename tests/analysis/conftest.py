@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cifar_jax.analysis import unknown_sets
 from cifar_jax.main import main
+
+unknown_sets.SYNTHETIC = 100  # images that are drawn in place of 2,000
 
 SOURCE = '''"""Does width help?"""
 import cifar_jax as cj

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import faulty
 import pytest
+from small import shrink
 
 from cifar_jax.main import main
 from cifar_jax.runner.group import Group
@@ -35,5 +36,6 @@ def undisturbed_run(
     argv = ["--dataset", str(folder), "--workdir", str(workdir), *faulty.FLAGS, "--epochs", "4"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        shrink(patch.setattr)
         assert main(argv) == 0
     return workdir

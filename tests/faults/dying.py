@@ -39,8 +39,14 @@ def die_before(count: int, root: str) -> None:
 def main() -> None:
     count, root, program, *arguments = sys.argv[1:]
     if program == "main":
+        sys.path.append(str(Path(__file__).parents[1]))
+        from small import shrink
+
+        from cifar_jax.libraries import start
         from cifar_jax.main import main as run
 
+        start()
+        shrink()
         die_before(int(count), root)
         sys.exit(run(arguments))
     die_before(int(count), root)

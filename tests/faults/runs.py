@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import small
 from commands import last_of_each
 
 from cifar_jax.runner.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ CLOCK = ("seconds", "images_per_second")
 
 def command(folder: Path, workdir: Path, *flags: str) -> list[str]:
     """A training of the tiny image folder."""
-    start = [sys.executable, "-m", "cifar_jax.main", "--dataset", str(folder)]
+    start = [sys.executable, small.__file__, "--dataset", str(folder)]
     return [*start, "--workdir", str(workdir), *last_of_each([*FLAGS, *flags])]
 
 

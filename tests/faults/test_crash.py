@@ -14,7 +14,7 @@ from cifar_jax.data.sources import prepared, published
 from cifar_jax.data.sources.contents import silent
 from cifar_jax.main import main
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 EPOCHS = "4"
 OFTEN = ("--checkpoint-every", "0")  # A checkpoint at each boundary at which none is being written.

@@ -33,7 +33,7 @@ from cifar_jax.runner.programs import stack_runs
 from cifar_jax.storage import seal, sha256
 from cifar_jax.study import collect
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = pytest.mark.usefixtures("blank_figures", "small_cnn")
 
 Check = Callable[[], None]
 

@@ -20,7 +20,7 @@ from cifar_jax.methods.ghost import Ghost
 from cifar_jax.runner.programs import compile_device_epoch
 from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 
-pytestmark = [pytest.mark.usefixtures("cache", "blank_figures"), pytest.mark.optimised]
+pytestmark = [pytest.mark.usefixtures("cache", "blank_figures", "small_cnn"), pytest.mark.optimised]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 

@@ -21,7 +21,7 @@ from cifar_jax.runner.training import train_group
 from cifar_jax.study.definition import make_run
 
 pytestmark = [
-    pytest.mark.usefixtures("cache"),
+    pytest.mark.usefixtures("cache", "small_cnn"),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 

@@ -26,7 +26,7 @@ from cifar_jax.runner.group import Group
 from cifar_jax.runner.hooks import Saves
 from cifar_jax.storage import temporary_directory
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 
 def train(folder: Path, workdir: Path, *flags: str) -> int:
@@ -66,12 +66,12 @@ def mount(*options: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MB: room for two checkpoints, not for three."""
+    """A disk of 1.8 MB: room for two checkpoints, not for three."""
     if not shutil.which("mount") or os.geteuid() != 0:
         pytest.skip("a small disk needs root and mount")
     path = tmp_path / "disk"
     path.mkdir()
-    mount("-t", "tmpfs", "-o", "size=12m", "tmpfs", str(path))
+    mount("-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(path))
     yield path
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 

@@ -17,7 +17,7 @@ from cifar_jax.main import main
 from cifar_jax.runner import training
 from cifar_jax.runner.programs import compile_device_epoch, stack_runs, unstack_run
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 
 def run(folder, workdir, *flags: str) -> int:

@@ -38,7 +38,7 @@ from cifar_jax.runner.programs import CompiledEpoch
 from cifar_jax.runner.results import Unfinished
 from cifar_jax.runner.signals import Interrupts, Terminated, exit_status, in_thread
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 
 def raised_while(work, *signals: int, grace: float = 60.0) -> tuple[Interrupts, object]:

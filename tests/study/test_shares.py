@@ -20,7 +20,7 @@ def logits(workdir: Path) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.usefixtures("cache", "blank_figures")
+@pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 def test_two_shares(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = ["study", "--dataset", str(folder), *DATA, "--arms", "batch", "--seeds", "3"]
     shared, alone = tmp_path / "shared", tmp_path / "alone"

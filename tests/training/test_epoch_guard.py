@@ -16,7 +16,7 @@ from cifar_jax.runner import session
 from cifar_jax.runner.console import Display
 from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch
 
-pytestmark = pytest.mark.usefixtures("cache", "blank_figures")
+pytestmark = pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 
 EPOCHS = 3
 
