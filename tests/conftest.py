@@ -33,6 +33,8 @@ from cifar_jax.report import drawing
 Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 
 SYNTHETIC = 5000, 300  # training and test images, 500 and 30 of each class
+# Directories and files that take longest.
+_LONGEST = {"golden", "training", "test_examples", "test_run_study", "test_tutorials"}
 _MOST_WORKERS = 4  # each takes up to 2.5 GB
 
 
@@ -102,7 +104,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process waits for another one's at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in {"golden", "training"})
+    items.sort(key=lambda item: _LONGEST.isdisjoint((item.path.parent.name, item.path.stem)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import small
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
@@ -64,12 +66,21 @@ def measured(name: str, output: Path, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_as_a_file(name: str) -> None:
+def test_help_as_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `python benchmarks/NAME.py` in a new process, whose path has no root of the project."""
     if name == "torch_peer":
         pytest.importorskip("torch")
-    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--output" in done.stdout
+    for module in [found for found in sys.modules if found.partition(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, module)
+    others = [path for path in sys.path if Path(path).resolve() != ROOT]
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *others])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name="__main__")
+    assert not ended.value.code
+    assert "--output" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_one_convolution")
@@ -226,7 +237,20 @@ def test_scaling_tells_why_a_point_failed() -> None:
     assert failed == {"failed": "exit status 1: KeyError: 'nonsense'"}
 
 
-def test_startup(tmp_path: Path, folder: Path) -> None:
+def test_startup(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small network. To compile Python's libraries takes most of a run without any cache."""
+    startup = importlib.import_module("benchmarks.startup")
+    environment = startup._environment
+
+    def with_bytecode(cache: Path) -> dict[str, str]:
+        kept: dict[str, str] = environment(cache)
+        del kept["PYTHONPYCACHEPREFIX"]
+        return kept
+
+    monkeypatch.setattr(startup, "_environment", with_bytecode)
+    monkeypatch.setattr(
+        startup, "_command", lambda *words: [sys.executable, small.__file__, *words]
+    )
     run = ["--dataset", str(folder), "--batch-size", "5", "--val-examples", "5", "--epochs", "1"]
     results = measured("startup", tmp_path / "startup.json", "--repeats", "1", "--", *run)
     names = ["nothing cached", "images cached", "all cached"]

@@ -65,6 +65,8 @@ def test_a_class_subset_is_said_everywhere(two):
     assert results["dataset"]["classes"] == ["left", "right"]
     assert [results["dataset"][n] for n in ("n_train", "n_val", "n_test")] == [39, 11, 10]
     assert len(results["confusion_matrix"]) == 2
+    # The report's 621,322 less eight outputs of the last layer, 257 parameters each.
+    assert results["num_params"] == 621_322 - 8 * 257
     assert "init_from" not in results
 
 

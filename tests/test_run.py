@@ -13,6 +13,7 @@ import tomllib
 import jax
 import numpy as np
 import pytest
+import small
 from commands import last_of_each
 from PIL import Image
 
@@ -22,7 +23,7 @@ from cifar_jax.runner.checkpoint_files import newest_intact
 from cifar_jax.runner.console import Display
 
 CLASSES = ["left", "right", "top"]
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "small_cnn")
 
 FLAGS = ("--bn", "--val-examples", "20", "--batch-size", "16", "--decay-every", "2", "--seed", "3")
 
@@ -62,8 +63,8 @@ def test_results_say_what_was_run_and_what_came_out(whole, folder):
     sizes = [results["dataset"][n] for n in ("n_train", "n_val", "n_test")]
     assert sizes == [55, 20, 15]
     assert (results["model"], results["norm"], results["seed"]) == ("cnn", "batch", 3)
-    # The report's 621,322 less seven outputs of the last layer, 257 parameters each.
-    assert results["num_params"] == 621_322 - 7 * 257
+    # Convolution, norm, dense layer, norm, dense layer: kernels and biases.
+    assert results["num_params"] == 8 * 28 + 16 + 16 * (16 * 16 * 8 + 1) + 32 + 3 * 17
     assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]
     rates = [row["learning_rate"] for row in results["history"]]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
@@ -342,7 +343,7 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path, capsys):
 def test_ctrl_c_twice_keeps_a_checkpoint_and_says_how_to_resume(folder, tmp_path):
     """Once: see tests/faults/test_signals.py."""
     workdir = tmp_path / "w"
-    command = [sys.executable, "-m", "cifar_jax.main", "--dataset", str(folder)]
+    command = [sys.executable, small.__file__, "--dataset", str(folder)]
     command += ["--workdir", str(workdir), *FLAGS, "--epochs", "100000"]
     command += ["--checkpoint-every", "0"]
     process = subprocess.Popen(

@@ -106,7 +106,7 @@ def test_wrong_arrays(changed: dict[str, typing.Any], message: str) -> None:
 
 
 @pytest.mark.optimised
-@pytest.mark.usefixtures("cache", "blank_figures")
+@pytest.mark.usefixtures("cache", "blank_figures", "small_cnn")
 def test_a_run_equals_that_of_the_command(folder: Path, tmp_path: Path) -> None:
     """Bit for bit: history and logits. What is the same program is compiled once."""
     command_line = (
@@ -115,7 +115,8 @@ def test_a_run_equals_that_of_the_command(folder: Path, tmp_path: Path) -> None:
     assert main([*command_line.split(), "--workdir", str(tmp_path / "run")]) == 0
     command = read_ended(tmp_path / "run")
     data = cj.load(str(folder), train_examples=40)
-    experiment = cj.Experiment(cj.CNN(3, norm="batch"), epochs=2, batch_size=16)
+    network = cj.CNN(3, "batch", widths=(8,), hidden=16)
+    experiment = cj.Experiment(network, epochs=2, batch_size=16)
     runs = cj.run(experiment, data, seeds=[7], hyper=cj.Hyper(learning_rate=0.02))
     assert command is not None
     assert data.fingerprint == command.results.dataset.fingerprint
