@@ -17,8 +17,6 @@ from browser import CHROMIUM, Browser
 from counting import counts
 from filelock import FileLock
 from jax._src import compiler as jax_compiler
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 from small import shrink
@@ -28,7 +26,7 @@ from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState, init_state, train
 from cifar_jax.data.sources import synthetic
 from cifar_jax.kernels import compiler
-from cifar_jax.report import drawing
+from cifar_jax.report import drawing, figures, page_figures
 
 Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 
@@ -251,20 +249,16 @@ _BLANK = {
 
 @pytest.fixture(scope="session")
 def draw_blank() -> Any:
-    """Return a function of a MonkeyPatch that makes figures files without content.
+    """Return a function of a MonkeyPatch. Figures are then built, but files have no content."""
 
-    Figures are built, but have neither layout nor other fonts.
-    """
+    def blank(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
+        with drawing.styled():
+            build()
+        return [_BLANK[kind] for kind in kinds]
 
     def draw_blank(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Figure, "get_layout_engine", lambda _: None)
-        for part in ("use_fonts", "separate"):
-            patch.setattr(drawing, part, lambda _: None)
-        for kind, canvas in (("png", FigureCanvasAgg), ("svg", FigureCanvasSVG)):
-            blank = _BLANK[kind]
-            patch.setattr(
-                canvas, f"print_{kind}", lambda _, file, blank=blank, **__: file.write(blank)
-            )
+        for module in (drawing, figures, page_figures):
+            patch.setattr(module, "render", blank)
 
     return draw_blank
 
