@@ -13,6 +13,7 @@ trains one seed after the other, then all in one program, with a tenth of the im
 """
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--width", type=positive, default=4, help="channels (4)")
     args = parse(parser, argv, seeds=2, together=[1, 2], epochs=4, images=256)
+    gc.set_threshold(1_000_000)  # As the command does.
     measured = {}
     for together in args.together:
         show_progress(f"{together} of {args.seeds} seeds together")
