@@ -160,20 +160,26 @@ def section(path: Path) -> str:
     return "\n".join(lines)
 
 
-def arms(path: Path) -> float:
-    """Return the number of arms of an example that was run, else infinity."""
+def place(path: Path) -> tuple[bool, float]:
+    """Return a key to sort by: changed examples after the others, then by the number of arms.
+
+    An example that was not run has infinitely many.
+    """
     record = KEPT / f"{path.stem}.json"
-    return len(json.loads(record.read_text())["accuracy"]) if record.exists() else math.inf
+    if not record.exists():
+        return True, math.inf
+    found = json.loads(record.read_text())
+    return bool(found.get("changed")), len(found["accuracy"])
 
 
 def page() -> str:
-    """Return the page: the examples with few arms first, those that were not run last."""
+    """Return the page, in the order of `place`."""
     studies = [
         path
         for path in sorted((ROOT / "examples").glob("*.py"))
         if re.search(r"^arms\b", path.read_text(), re.M)
     ]
-    return "\n".join([HEAD, *map(section, sorted(studies, key=arms))])
+    return "\n".join([HEAD, *map(section, sorted(studies, key=place))])
 
 
 def main() -> None:
