@@ -123,6 +123,17 @@ def read_source(workdir: Path) -> str:
         return f"# {SOURCE}: cannot be read ({one_line(error)})"
 
 
+def _prepare_figures(directory: Path, study: Study, warn: Warn) -> None:
+    """Make the directory of the figures. Warn of names that the font cannot draw."""
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+    missing = font_warning([dataset_name(study), *study.dataset.classes])
+    if missing:
+        warn(f"warning: {missing}")
+
+
 def write_pages(
     study: Study,
     summary: dict[str, Any],
@@ -155,13 +166,7 @@ def write_pages(
     check_inside(directory, study.workdir)
     numbers = study.workdir / SUMMARY
     write_json(numbers, summary)  # First, so that no figure can cost it.
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
-    missing = font_warning([dataset_name(study), *study.dataset.classes])
-    if missing:
-        warn(f"warning: {missing}")
+    _prepare_figures(directory, study, warn)
 
     def finish(figure: StudyFigure, contents: list[bytes]) -> PageFigure:
         png, _ = write_figure(contents, directory, figure.stem)
