@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.output, {"settings": settings, **curves})
     varied = f"where not varied: batch {args.batch}, 1 seed, {args.steps} steps, width 32"
     title = f"CNN, norm {args.norm}, {_device()}; {varied}"
-    (png,) = render(lambda: draw(curves, title), "png")
+    png = render(lambda: draw(curves, title)).png()
     write_bytes(args.output.with_suffix(".png"), png)
     print(f"written: {args.output} and {args.output.with_suffix('.png').name}")
 

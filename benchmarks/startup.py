@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = {name: timing._asdict() for name, timing in measured.items()}
     write_json(args.output, {"seconds": seconds, "timelines": timelines})
     picture = args.output.with_suffix(".png")
-    write_bytes(picture, render(lambda: draw_timelines(timelines), "png")[0])
+    write_bytes(picture, render(lambda: draw_timelines(timelines)).png())
     print(f"written: {args.output}, {picture}")
 
 

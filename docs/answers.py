@@ -104,7 +104,7 @@ def main() -> None:
     from cifar_jax.report.drawing import render
 
     for name, build in figures().items():
-        (png,) = render(build, "png")
+        png = render(build).png()
         (ANSWERS / f"{name}.png").write_bytes(png)
 
 

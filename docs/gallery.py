@@ -197,7 +197,7 @@ def main() -> None:
         name = study.resolve().name
         (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     for record in KEPT.glob("*.json"):
-        (png,) = render(partial(draw, json.loads(record.read_text())), "png")
+        png = render(partial(draw, json.loads(record.read_text()))).png()
         record.with_suffix(".png").write_bytes(png)
     PAGE.write_text(page())
 

@@ -1,6 +1,5 @@
 """Small problems that many tests share, with their compiled programs."""
 
-import base64
 import functools
 import gc
 import os
@@ -239,22 +238,19 @@ def cache(cache_directory: Path) -> Iterator[None]:
         yield
 
 
-_BLANK = {
-    "png": base64.b64decode(  # one pixel
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
-    ),
-    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>',
-}
+_BLANK = drawing.Drawn(
+    Image.new("RGB", (1, 1)), b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>'
+)
 
 
 @pytest.fixture(scope="session")
 def draw_blank() -> Any:
     """Return a function of a MonkeyPatch. Figures are then built, but files have no content."""
 
-    def blank(build: Callable[[], Figure], *kinds: str) -> list[bytes]:
+    def blank(build: Callable[[], Figure], svg: bool = False) -> drawing.Drawn:
         with drawing.styled():
             build()
-        return [_BLANK[kind] for kind in kinds]
+        return _BLANK
 
     def draw_blank(patch: pytest.MonkeyPatch) -> None:
         for module in (drawing, figures, page_figures):

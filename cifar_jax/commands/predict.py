@@ -250,4 +250,4 @@ def _draw(path: Path, answers: Sequence[Answer], top: int) -> None:
     title = "The whole image, what the network sees, and its answer"
     if len(answers) > MOST_DRAWN:
         title += f"; the first {MOST_DRAWN} of {len(answers):,} images"
-    write_bytes(path, render(lambda: montage(drawn, title), "png")[0])
+    write_bytes(path, render(lambda: montage(drawn, title)).png())

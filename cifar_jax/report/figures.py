@@ -50,7 +50,7 @@ def draw_run(workdir: Path, results: Finished, confusion: np.ndarray, title: str
     problems = [font_warning([title, *classes])]
     for name, build in figures.items():
         try:
-            write_bytes(workdir / name, render(build, "png")[0])
+            write_bytes(workdir / name, render(build).png())
         except Exception as error:
             problems.append(
                 f"{workdir / name}: could not be drawn ({reason(error)}); the results are complete"

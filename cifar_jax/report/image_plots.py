@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from scipy.special import softmax
 
@@ -17,25 +18,63 @@ MOST_MISTAKES = 15
 LINE_HEIGHT = 1.1  # inches, the height of a line of images
 _IN_A_LINE = 3
 DARK_ORANGE = "#A13D00"
-_WIDTH = 1.9  # of an image with its words, in widths of the image
+# The unit is the longer side of an image, see `_draw_grid`.
+_CELL, _WORDS = (2.1, 1.39), 0.9  # of an image beside its words; their width
+_NAMED, _NAME = (1.18, 1.52), 0.25  # of an image below its name; the height of the name
 
 # Lines of text next to an image: label, value and colour.
 Words = list[tuple[str, str, str]]
+
+
+def _draw_grid(
+    figure: Figure | SubFigure,
+    images: Sequence[np.ndarray | None],
+    columns: int,
+    cell: tuple[float, float],
+    margins: tuple[float, float],
+) -> tuple[Axes, list[tuple[float, float, float]]]:
+    """Draw images in lines, all on one axes: an axes for each image takes far longer.
+
+    Args:
+        figure: without axes.
+        images: uint8 (H, W, C); None leaves a cell empty.
+        columns: images in a line.
+        cell: width and height. The unit is the longer side of an image.
+        margins: free width on the right, and free height above.
+
+    Returns:
+        The axes, and left, top and width of each cell's image.
+    """
+    axes = figure.subplots()
+    axes.axis("off")
+    places = []
+    for number, image in enumerate(images):
+        line, column = divmod(number, columns)
+        left, top, width, height = column * cell[0], line * cell[1], 1.0, 1.0
+        if image is not None:
+            height, width = np.divide(image.shape[:2], max(image.shape[:2])).tolist()
+            axes.imshow(image, extent=(left, left + width, top + height, top), **PIXELS)
+        places.append((left, top, width))
+    lines = max(1, -(-len(images) // columns))
+    axes.set_xlim(0, (columns - 1) * cell[0] + 1 + margins[0])
+    axes.set_ylim((lines - 1) * cell[1] + 1, -margins[1])
+    axes.set_aspect("equal")
+    return axes, places
 
 
 def samples(images: Dataset, title: str) -> Figure:
     """Draw the first training image of each class, for up to 40 classes."""
     names = class_names(images.classes)[:MOST_NAMED]
     columns = 5
-    rows = -(-len(names) // columns)
-    figure = new_figure(0.5 + 1.2 * rows, title)
+    figure = new_figure(0.5 + 1.2 * -(-len(names) // columns), title)
     labels = np.asarray(images.train_labels)
-    for label, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.axis("off")
-        found = np.flatnonzero(labels == label)
-        if label < len(names) and len(found):
-            axes.imshow(images.train_images[found[0]], **PIXELS)
-            axes.set_title(names[label], loc="center", fontsize=9)
+    rows = [np.flatnonzero(labels == label)[:1] for label in range(len(names))]
+    found = [images.train_images[row[0]] if len(row) else None for row in rows]
+    axes, places = _draw_grid(figure, found, columns, _NAMED, (0, _NAME))
+    for name, image, (left, top, width) in zip(names, found, places, strict=True):
+        if image is not None:
+            at = left + width / 2, top - 0.4 * _NAME
+            axes.text(*at, name, ha="center", fontsize=9).set_in_layout(False)
     return figure
 
 
@@ -82,25 +121,20 @@ def _lines(count: int) -> int:
 def show_images(
     figure: Figure | SubFigure, images: Sequence[np.ndarray], words: Sequence[Words]
 ) -> None:
-    """Draw images, three in a line, each with its words."""
-    grid = [*figure.subplots(_lines(len(images)), _IN_A_LINE, squeeze=False).flat]
-    for axes in grid:
-        axes.axis("off")
-    for axes, image, lines_of_text in zip(grid, images, words, strict=False):
-        axes.imshow(image, **PIXELS)
-        axes.set_xlim(-0.5, _WIDTH * image.shape[1] - 0.5)  # The words are on the right.
+    """Draw images, three in a line, each with its words on the right."""
+    axes, places = _draw_grid(figure, images, _IN_A_LINE, _CELL, (_WORDS, 0))
+    for (left, top, width), lines_of_text in zip(places, words, strict=True):
         for number, (label, value, colour) in enumerate(lines_of_text):
             axes.text(
-                1.08 / _WIDTH,
-                0.97 - 0.33 * number,
+                left + width + 0.08,
+                top + 0.03 + 0.33 * number,
                 f"{short_name(label)}\n{value}",
-                transform=axes.transAxes,
                 va="top",
                 fontsize=7.5,
                 color=colour,
             ).set_in_layout(False)
-    if not len(images):
-        grid[0].text(0, 0.5, "No such image.", transform=grid[0].transAxes)
+    if not images:
+        axes.text(0, 0.5, "No such image.")
 
 
 def disagreement_images(study: Study, images: Dataset, title: str) -> Figure:

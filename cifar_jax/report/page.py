@@ -15,7 +15,7 @@ from cifar_jax.inputs import read_bytes
 from cifar_jax.names import FIGURES, IN_PYTHON, REPORT, REPORT_TEXT, SOURCE, SUMMARY
 from cifar_jax.report.contents import Contents
 from cifar_jax.report.demo import Demo
-from cifar_jax.report.drawing import write_figure
+from cifar_jax.report.drawing import Drawn, write_figure
 from cifar_jax.report.exports import study_block, study_runs, write_tables
 from cifar_jax.report.headline import headline, notices
 from cifar_jax.report.labels import font_warning
@@ -168,14 +168,14 @@ def write_pages(
     write_json(numbers, summary)  # First, so that no figure can cost it.
     _prepare_figures(directory, study, warn)
 
-    def finish(figure: StudyFigure, contents: list[bytes]) -> PageFigure:
-        png, _ = write_figure(contents, directory, figure.stem)
-        return embed(figure, contents[0], f"{FIGURES}/{png.name}")
+    def finish(figure: StudyFigure, drawn: Drawn) -> PageFigure:
+        png, _ = write_figure(drawn, directory, figure.stem)
+        return embed(figure, drawn.picture, f"{FIGURES}/{png.name}")
 
     shown, added, drawing = draw_all(
         figures,
         values.get("sections", ()),
-        lambda found: draw_each(found, ("png", "svg"), finish, warn),
+        lambda found: draw_each(found, finish, warn, svg=True),
     )
     shares = "Sum over the finished runs. Runs that train together have equal shares of the time."
     first, last = study.seeds[0], study.seeds[-1]

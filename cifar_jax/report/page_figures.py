@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from cifar_jax.report.drawing import render
+from cifar_jax.report.drawing import Drawn, render
 from cifar_jax.report.figures import reason
 from cifar_jax.report.section import Section
 from cifar_jax.report.study_figures import StudyFigure
@@ -47,24 +47,22 @@ class PageSection:
     figures: list[PageFigure]
 
 
-def embed(figure: StudyFigure, content: bytes, png: str = "") -> PageFigure:
-    """Embed a figure in the page, from the bytes of its PNG file. `png` is that file's path.
+def embed(figure: StudyFigure, picture: Image.Image, png: str = "") -> PageFigure:
+    """Embed a figure in the page, from its pixels. `png` is the path of its file.
 
-    The page has the same pixels as lossless WebP, of half the size.
+    The page has the pixels as lossless WebP, of half the size.
     """
     small = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
-        image.convert("RGB").save(small, "WEBP", lossless=True, method=1, quality=0)
-        width, height = image.size
+    picture.save(small, "WEBP", lossless=True, method=1, quality=0)
     uri = "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode()
-    return PageFigure(figure, png, uri, width, height)
+    return PageFigure(figure, png, uri, *picture.size)
 
 
 def draw_each(
     figures: Iterable[StudyFigure],
-    kinds: Sequence[str],
-    finish: Callable[[StudyFigure, list[bytes]], PageFigure],
+    finish: Callable[[StudyFigure, Drawn], PageFigure],
     warn: Warn,
+    svg: bool = False,
 ) -> list[PageFigure]:
     """Draw figures. If one fails, put the reason into the page and warn.
 
@@ -72,9 +70,9 @@ def draw_each(
 
     Args:
         figures: in the page's order.
-        kinds: see `render`.
         finish: makes what the page shows, of the rendered figure.
         warn: called with a line for each figure that could not be drawn.
+        svg: see `render`.
     """
 
     def attempt(figure: StudyFigure, call: Callable[[], T]) -> T | PageFigure:
@@ -87,13 +85,13 @@ def draw_each(
             failed = f"It could not be drawn: {why}."
             return PageFigure(dataclasses.replace(figure, build=None, reason=failed))
 
-    def rendered(figure: StudyFigure) -> list[bytes] | PageFigure:
+    def rendered(figure: StudyFigure) -> Drawn | PageFigure:
         build = figure.build
         if build is None:
             return PageFigure(figure)
-        return attempt(figure, lambda: render(build, *kinds))
+        return attempt(figure, lambda: render(build, svg))
 
-    def finished(figure: StudyFigure, found: list[bytes] | PageFigure) -> PageFigure:
+    def finished(figure: StudyFigure, found: Drawn | PageFigure) -> PageFigure:
         if isinstance(found, PageFigure):
             return found
         return attempt(figure, lambda: finish(figure, found))

@@ -203,7 +203,7 @@ def write_run_page(
     check_inside(path, run.directory)
 
     def draw(figures: Iterable[StudyFigure]) -> list[PageFigure]:
-        return draw_each(figures, ("png",), lambda figure, found: embed(figure, found[0]), warn)
+        return draw_each(figures, lambda figure, drawn: embed(figure, drawn.picture), warn)
 
     config = portable_config(study)
     config.pop("experiment", None)

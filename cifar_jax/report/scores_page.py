@@ -301,8 +301,7 @@ def write_scores_report(
         "main": main_table(summary, block),
         "figures": draw_each(
             [figure_of(summary, block)],
-            ("png",),
-            lambda figure, found: embed(figure, found[0]),
+            lambda figure, drawn: embed(figure, drawn.picture),
             warn,
         ),
         "tables": [

@@ -68,7 +68,7 @@ def test_every_figure_can_be_drawn(analysed):
     figures = [f for of in make_sections(found, study, images).sections for f in of.figures]
     assert len(figures) >= 6
     for figure in figures:
-        (content,) = render(figure.build, "png")
+        content = render(figure.build).png()
         assert content.startswith(b"\x89PNG")
 
 

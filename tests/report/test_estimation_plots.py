@@ -36,7 +36,7 @@ def arm(number, values, difference=None):
 def drawn(build):
     """A figure with its layout, as it is written."""
     made = []
-    drawing.render(lambda: made.append(build()) or made[0], "png")
+    drawing.render(lambda: made.append(build()) or made[0])
     return made[0]
 
 

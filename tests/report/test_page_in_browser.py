@@ -1,7 +1,6 @@
 """A page in Chromium: contents, anchors, sorted tables, large figures, a phone, paper."""
 
 import base64
-import io
 import json
 
 import pytest
@@ -23,9 +22,8 @@ CELLS = {
 
 
 def picture(number):
-    content = io.BytesIO()
-    Image.new("RGB", (832, 500 + 600 * number), "red").save(content, "PNG")
-    return embed(StudyFigure("f", f"Picture {number}", "a caption", None), content.getvalue())
+    pixels = Image.new("RGB", (832, 500 + 600 * number), "red")
+    return embed(StudyFigure("f", f"Picture {number}", "a caption", None), pixels)
 
 
 @pytest.fixture(scope="module")
