@@ -39,7 +39,7 @@ def train_parser() -> argparse.ArgumentParser:
         "init (each has its own --help).",
     )
     add_file(parser)
-    parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train")
+    parser.add_argument("--arm", metavar="NAME", help="arm of FILE to train, if it has several")
     parser.add_argument("--version", action="version", version=cifar_jax.__version__)
     add_config_file(parser)
     add_path(

@@ -103,7 +103,7 @@ def choose_arm(
 
     Args:
         file: the experiment file.
-        name: of the arm; None for the recorded one.
+        name: of the arm; None for the recorded one, or the only one.
         config: of the command.
         given: settings that replace those of the file.
 
@@ -111,7 +111,8 @@ def choose_arm(
         UserError: there is no such arm, or it is not the recorded one.
     """
     recorded = config.experiment.arm
-    name = name or recorded
+    only = next(iter(file.arms)) if len(file.arms) == 1 else None
+    name = name or recorded or only
     if name is None or name not in file.arms:
         what = f"--arm {name}: is not in {file.path}" if name else f"--arm: {file.path} has several"
         raise UserError(f"{what}; allowed: {', '.join(file.arms)}")

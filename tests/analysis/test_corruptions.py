@@ -145,7 +145,7 @@ def test_published_sets_of_a_run_on_cifar10(
     run = tmp_path / "run"
     data = ["--dataset", str(tmp_path / "images"), "--folder-is-cifar10"]
     flags = ["--val-examples", "8", "--workdir", str(run)]
-    assert main(["train", str(file), "--arm", "tiny", *data, *flags]) == 0
+    assert main(["train", str(file), *data, *flags]) == 0
     both = ["--cifar10-c", str(published), "--cifar10-1", str(published)]
     only = ["--only", "published_sets", "--corruption-images", "5"]
     assert main(["analyse", str(run), str(file), *both, *only]) == 0

@@ -52,7 +52,7 @@ def run(folder, cache, draw_blank, tmp_path_factory):
     file.write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         draw_blank(patch)
-        argv = [str(file), "--arm", "small", "--dataset", str(folder), "--val-examples", "27"]
+        argv = [str(file), "--dataset", str(folder), "--val-examples", "27"]
         assert main(["train", *argv, "--workdir", str(workdir)]) == 0
     return workdir, ["export", str(file), "--run", str(workdir)]
 
