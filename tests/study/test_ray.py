@@ -22,7 +22,7 @@ def start(folder: Path, workdir: Path, *flags: str) -> subprocess.Popen[str]:
     command = ["study", "--dataset", str(folder), *STUDY, "--workdir", str(workdir), *flags]
     return subprocess.Popen(
         [sys.executable, "-m", "cifar_jax.main", *command],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "RAY_ADDRESS": "local"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
