@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
         timed("import Flax and the project", importlib.import_module)("cifar_jax.commands.train")
         import jax
 
-        note("cifar_jax.commands.train", {"open_data": "split images", "_show": "print and draw"})
+        note("cifar_jax.commands.train", {"open_data": "split images", "_say_results": "print"})
         note("cifar_jax.runner.starts", {"first_state": "initial values"})
         training = "cifar_jax.runner.training"
         note(training, {"stack_runs": "initial values"})

@@ -90,6 +90,7 @@ def _train(argv: list[str]) -> int:
             config,
             file=file,
             workdir=arguments.workdir,
+            figures=arguments.figures,
             resume=arguments.resume,
             debug_nans=arguments.debug_nans,
             grace=arguments.grace,

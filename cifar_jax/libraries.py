@@ -39,8 +39,8 @@ def import_late(study: bool) -> None:
     """Import the libraries that a run, or a study, needs only after its first step."""
     importlib.import_module("orbax.checkpoint.args")
     import_tensorboardx()
-    importlib.import_module("matplotlib.figure")
-    if study:
+    if study:  # Its report has figures and statistics.
+        importlib.import_module("matplotlib.figure")
         importlib.import_module("scipy.stats")
 
 

@@ -57,6 +57,12 @@ def train_parser() -> argparse.ArgumentParser:
         help="if training diverges, find the operation and layer of the first non-finite value; "
         "costs one copy of the state per epoch",
     )
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="draw training_curves.png and confusion_matrix.png into --workdir at the end; without "
+        "it, the command `report` draws them and more",
+    )
     add_saving(parser)
     add_device(parser)
     add_data_parallel(parser)

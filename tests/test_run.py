@@ -52,7 +52,7 @@ def logits_of(workdir) -> np.ndarray:
 def whole(folder, cache, tmp_path_factory):
     """Directory of a run of four epochs that was never stopped."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    assert run(folder, workdir, "--epochs", "4") == 0
+    assert run(folder, workdir, "--epochs", "4", "--figures") == 0
     return workdir
 
 

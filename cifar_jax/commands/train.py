@@ -24,6 +24,7 @@ from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.processes import is_first, joined
+from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Finished, Results
 from cifar_jax.runner.resume import read_recorded
 from cifar_jax.runner.session import Options, Session
@@ -34,6 +35,9 @@ from cifar_jax.study.definition import check_file, make_run
 from cifar_jax.study.file import ExperimentFile
 from cifar_jax.study.file_checks import Problem, check_arm
 from cifar_jax.study.network import open_images, restore
+
+# Seconds that the figures of a run take on a slow machine, for the estimate of the time left.
+DRAWING = 2.0
 
 
 class Diverged(Exception):
@@ -95,6 +99,7 @@ def train_run(
     workdir: Path | None = None,
     display: Display | None = None,
     data_parallel: int = 1,
+    figures: bool = False,
     **options: Unpack[Options],
 ) -> Finished:
     """Train a run, evaluate it on the test set, and write its files.
@@ -105,6 +110,7 @@ def train_run(
         workdir: the run's directory, by default `run_directory`.
         display: shows progress.
         data_parallel: number of devices that divide each batch.
+        figures: whether to draw its figures after its evaluation is printed.
         options: see `Session`. By default a run does not resume.
 
     Returns:
@@ -138,7 +144,7 @@ def train_run(
     session = Session(prepared, display, data_seconds=prepared.seconds, **options)
     try:
         with joined(Interrupted):
-            results = _train(session, make_run(config, file, workdir), file)
+            results = _train(session, make_run(config, file, workdir), file, figures)
     except Interrupted as stop:
         kept = holds_run(workdir)
         how = " Resume with the same command and --resume." if kept else ""
@@ -150,6 +156,7 @@ def train_run(
         f"{results.compile_seconds:.1f} s ({100 * results.compile_share:.1f} %)"
         f"{_memory(results)}; everything is in {workdir}"
     )
+    display.say(f"a page with figures: python -m cifar_jax.main report --workdir {workdir}")
     if dataset.notice:
         display.banner(dataset.notice)
     return results
@@ -161,7 +168,7 @@ def _check_workdir(workdir: Path, resume: bool) -> None:
         check_workdir(workdir, resume)
 
 
-def _train(session: Session, run: Run, file: ExperimentFile | None) -> Results:
+def _train(session: Session, run: Run, file: ExperimentFile | None, figures: bool) -> Results:
     """Train a run in its directory, locked. Only the first process writes there."""
     workdir = run.workdir
     if file is not None and (recorded := read_recorded(workdir)) is not None:
@@ -172,17 +179,26 @@ def _train(session: Session, run: Run, file: ExperimentFile | None) -> Results:
         check_workdir(workdir, session.resume)
         if file is not None:
             write_text(workdir / SOURCE, file.source)
-        (results,) = train_group(session, [run])
+        only = Planned(None, 1, run.config.training.epochs)
+        drawing = DRAWING if figures else 0.0
+        remaining = Remaining([only], session.prepared.evaluation, drawing)
+        (results,) = train_group(session, [run], remaining)
         if isinstance(results, Finished):
-            results = _show(workdir, results, session.prepared.dataset, session.display)
+            _say_results(workdir, results, session.prepared.dataset, session.display)
+            if figures:
+                results = _draw(workdir, results, session.display)
     return results
 
 
-def _show(workdir: Path, results: Finished, dataset: Dataset, display: Display) -> Finished:
-    """Print a run's evaluation, and draw its figures. Return its results."""
+def _say_results(workdir: Path, results: Finished, dataset: Dataset, display: Display) -> None:
+    """Print a run's evaluation."""
     labels = np.asarray(dataset.test_labels)
     with np.load(workdir / results.predictions, allow_pickle=False) as predictions:
         say_evaluation(evaluate_logits(predictions["logits"], labels), dataset, display)
+
+
+def _draw(workdir: Path, results: Finished, display: Display) -> Finished:
+    """Draw the figures of a run. Return its results."""
     from cifar_jax.commands.figures import draw  # Matplotlib is slow to import.
 
     results, problems = draw(workdir, results)

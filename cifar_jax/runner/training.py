@@ -46,9 +46,6 @@ from cifar_jax.runner.starts import find_starts, say_starts
 from cifar_jax.runner.writer import Writer
 from cifar_jax.storage import json_lines, write_text
 
-# Seconds that the figures of a run take on a slow machine, for the estimate of the time left.
-DRAWING = 2.0
-
 
 def compile_ahead(session: Session, runs: Sequence[Run]) -> bool:
     """Begin to compile the program of a group that trains later. Return whether it was begun.
@@ -97,7 +94,7 @@ def train_group(
     check_batches(runs[0].config, len(session.prepared.train_rows))
     if remaining is None:
         only = Planned(None, len(runs), runs[0].config.training.epochs)
-        remaining = Remaining([only], session.prepared.evaluation, DRAWING)
+        remaining = Remaining([only], session.prepared.evaluation)
     remaining.begin()
     begun = time.perf_counter()
     program = _begin_to_compile(session, runs)
