@@ -1,5 +1,6 @@
 """Describe the origin of a result: versions, device, revision of the code."""
 
+import functools
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ _GPU_FLAG = "--xla_gpu_deterministic_ops=true"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, this package, and the packages that affect its numbers."""
     found = {"python": platform.python_version(), "cifar_jax": cifar_jax.__version__}
@@ -53,8 +55,12 @@ def describe_computing(kind: str, device_platform: str) -> str:
     return f"{where}, jax {metadata.version('jax')}" + (f", {found}" if found else "")
 
 
+@functools.cache
 def git_revision() -> str | None:
-    """Return the commit of the code, with "-dirty" if it was changed. None outside a checkout."""
+    """Return the commit of the code, with "-dirty" if it was changed. None outside a checkout.
+
+    Commits after the first call do not count: the process does not load them.
+    """
 
     def git(*arguments: str) -> str:
         root = Path(cifar_jax.__file__).parent

@@ -15,6 +15,7 @@ from cifar_jax.config.checks import check_batches
 from cifar_jax.core.optim import Hyper
 from cifar_jax.errors import UserError, counted
 from cifar_jax.names import CHECKPOINTS, CONFIG, METRICS
+from cifar_jax.runner import provenance
 from cifar_jax.runner.background import Background
 from cifar_jax.runner.boundaries import Boundary, boundaries
 from cifar_jax.runner.checkpoint import Checkpoints
@@ -243,7 +244,13 @@ def _train(
     bar = Bar(display)
     bar(group)
     in_study = bool(group.runs[0].label)
-    late = Background(lambda: libraries.import_late(in_study))  # While the first steps run.
+
+    def prepare_end() -> None:
+        libraries.import_late(in_study)
+        provenance.versions()
+        provenance.git_revision()
+
+    late = Background(prepare_end)  # While the first steps run.
     tensorboard = TensorBoard(group, lambda: late.done)
     with contextlib.closing(tensorboard), interrupts:
         # `stops` is last, because it ends training by an exception.
