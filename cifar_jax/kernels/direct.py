@@ -19,7 +19,8 @@ from cifar_jax.kernels import onednn
 from cifar_jax.kernels.taps import output_size, taps
 
 _MIN_FEATURES = 32
-_MIN_CHUNK = 4
+_MIN_CHUNK = 4  # images
+_ONEDNN_CHUNK = 16  # images
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return y.reshape(*y.shape[:-2], size, features)
 
 
+def _by_onednn(x: jax.Array, other: jax.Array) -> bool:
+    return onednn.fits(x, other) and x.ndim == 4
+
+
 def training_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """`conv` in a program that computes gradients: by oneDNN, if it can. Then nothing is cached."""
-    if onednn.fits(x, kernel) and x.ndim == 4 and min(itertools.chain(*geometry.padding)) >= 0:
+    if _by_onednn(x, kernel) and min(itertools.chain(*geometry.padding)) >= 0:
         return onednn.conv(x, kernel, geometry.strides, geometry.padding, geometry.dilation)
     return conv(x, kernel, geometry)
 
@@ -173,7 +178,9 @@ def _kernel_gradient_of_chunk(
     n, *outer, columns, c = x.shape
     *window, k, _, features = kernel.shape
     strides, dilation = geometry.strides, geometry.dilation
-    pair = _pair(features, g.shape[-2])
+    by_onednn = _by_onednn(x, g)
+    convolve = training_conv if by_onednn else xla
+    pair = 1 if by_onednn else _pair(features, g.shape[-2])
     weights = g.reshape(*g.shape[:-2], -1, pair * features)
     padding = [
         _padding(strides[i] * (g.shape[i + 1] - 1) + 1, window[i], dilation[i], low, outer[i])
@@ -182,7 +189,7 @@ def _kernel_gradient_of_chunk(
     step, low = strides[-1] * pair, geometry.padding[-1][0]
     read = dilation[-1] * (k - 1) + strides[-1] * (pair - 1) + 1  # Columns that a pair meets.
     _, high = _padding(step * (weights.shape[-2] - 1) + 1, read, 1, low, columns)
-    y = xla(
+    y = convolve(
         x.reshape(n, -1).T.reshape(1, *outer, columns * c, n),
         jnp.moveaxis(weights, 0, -2),
         replace(
@@ -228,11 +235,14 @@ def _narrow_kernel_gradient_of_chunk(
 def kernel_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Gradient of `xla` by the kernel, in chunks of images that stay in the cache."""
     positions = math.prod(g.shape[1:-1])
-    size = min(len(x), max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions)))
+    size = max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions))
+    of_chunk = _kernel_gradient_of_chunk
+    if _by_onednn(x, g):
+        size = _ONEDNN_CHUNK
+    elif geometry.strides == geometry.dilation == (1, 1) and kernel.shape[-1] < _MIN_FEATURES:
+        of_chunk = _narrow_kernel_gradient_of_chunk
+    size = min(len(x), size)
     whole, left = divmod(len(x), size)
-    two_plain_axes = geometry.strides == geometry.dilation == (1, 1)
-    narrow = two_plain_axes and kernel.shape[-1] < _MIN_FEATURES
-    of_chunk = _narrow_kernel_gradient_of_chunk if narrow else _kernel_gradient_of_chunk
 
     def part(start: Any, count: int) -> jax.Array:
         # Slices of x itself: XLA would compute x again for another shape.

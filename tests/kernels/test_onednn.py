@@ -15,7 +15,7 @@ import pytest
 from x64 import enable_x64
 
 from cifar_jax.kernels import fast, onednn
-from cifar_jax.kernels.direct import Geometry, training_conv, xla
+from cifar_jax.kernels.direct import Geometry, kernel_gradient, training_conv, xla
 
 pytestmark = pytest.mark.skipif(
     not onednn.available(), reason="not Linux on x86-64, or a version of jaxlib not in KNOWN"
@@ -55,6 +55,28 @@ def test_value(geometry: Geometry) -> None:
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * abs(expected).max())
 
 
+@pytest.mark.parametrize("images", [3, 16, 21])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((1, 1), ((1, 1), (1, 1)), (1, 1)),
+        Geometry((2, 2), ((0, 1), (1, 0)), (1, 1)),
+        Geometry((1, 2), ((2, 0), (3, 1)), (2, 1)),
+    ],
+    ids=["plain", "strides", "dilation"],
+)
+def test_gradient_of_the_kernel(geometry: Geometry, images: int) -> None:
+    """Of less than a chunk, of one, and of more. Within 2e-6 of the largest value in float64."""
+    x, kernel = draw(images, 8, 8, 16), draw(3, 3, 16, 17)
+    with enable_x64(True):
+        exact = (jnp.asarray(a, jnp.float64) for a in (x, kernel))
+        y, gradients = jax.vjp(partial(xla, geometry=geometry), *exact)
+        g = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+        expected = np.asarray(gradients(jnp.asarray(g, jnp.float64))[1])
+    found = jax.jit(kernel_gradient, static_argnums=3)(g, x, kernel, geometry)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * abs(expected).max())
+
+
 def calls(model: Any, x: jax.Array, *, trains: bool) -> int:
     """How often a program calls oneDNN."""
     params = jax.eval_shape(Conv().init, jax.random.key(0), x)
@@ -70,7 +92,7 @@ def calls(model: Any, x: jax.Array, *, trains: bool) -> int:
 def test_training_in_float32_alone_uses_it() -> None:
     """Predictions do not: XLA cannot store a program with it."""
     x = jnp.zeros((2, 8, 8, 16))
-    assert calls(fast(Conv(), "cpu"), x, trains=True) == 2  # the value, the gradient of x
+    assert calls(fast(Conv(), "cpu"), x, trains=True) == 3  # value, gradients of x and kernel
     assert calls(fast(Conv(), "cpu"), x, trains=False) == 0
     with enable_x64(True):
         assert calls(fast(Conv(), "cpu"), x.astype(jnp.float64), trains=True) == 0
