@@ -1,6 +1,7 @@
-"""Train on several virtual devices, and on one. Print what differs as JSON.
+"""`python many_devices.py ROOT IMAGES`: train on several virtual devices, and on one.
 
-A process has a fixed number of devices, so tests start this program with `XLA_FLAGS`.
+It prints what differs as JSON. A process has a fixed number of devices, so tests start this program
+with `XLA_FLAGS`.
 """
 
 import json
@@ -12,6 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from small import draw_blank, shrink
+from x64 import enable_x64
 
 from cifar_jax.config.build import for_device
 from cifar_jax.core import train as core
@@ -109,30 +112,27 @@ def reductions(norm: Norm) -> int:
     return len(re.findall(r" all-reduce(?:-start)?\(", text))
 
 
-def ghost() -> dict[str, float]:
-    """Compare statistics of each device with those of 8 parts of a batch on one device."""
-    found: dict[str, float] = {name: reductions(norm) for name, norm in NORMS.items()}
-    jax.config.update("jax_enable_x64", True)
-    pair = (trained("float64", 1, mesh, Ghost(8)) for mesh in (None, data_mesh(8)))
-    return found | {"float64": difference(*pair)}
-
-
 NORMS: dict[str, Norm] = {"ghost": Ghost(8), "layer": "layer", "batch": "batch"}
 
 
+def ghost() -> dict[str, float]:
+    """Compare statistics of each device with those of 8 parts of a batch on one device."""
+    with enable_x64(True):
+        pair = [trained("float64", 1, mesh, Ghost(8)) for mesh in (None, data_mesh(8))]
+    return {name: reductions(norm) for name, norm in NORMS.items()} | {"float64": difference(*pair)}
+
+
 def programs() -> dict[str, float]:
-    """Compare programs."""
+    """Compare programs. The commands compare divided batches in float32."""
     two, five = trained("float32", 2, None), trained("float32", 5, runs_mesh(4))
-    one = trained("float32", 1, None)
-    found = {
+    with enable_x64(True):
+        exact = [trained("float64", 1, mesh) for mesh in (None, data_mesh(8))]
+    return {
         "runs": difference(two, five),
-        "float32": difference(one, trained("float32", 1, data_mesh(8))),
+        "float64": difference(*exact),
         "convolutions": gathered_convolutions(CNN(norm="batch", widths=(8,), hidden=16))
         + gathered_convolutions(ResNet(blocks=(1,), widths=(8,), norm="batch")),
     }
-    jax.config.update("jax_enable_x64", True)
-    exact = trained("float64", 1, None), trained("float64", 1, data_mesh(8))
-    return {**found, "float64": difference(*exact)}
 
 
 def logits(workdir: Path) -> dict[str, np.ndarray]:
@@ -145,10 +145,8 @@ def logits(workdir: Path) -> dict[str, np.ndarray]:
 
 def commands(root: Path, images: str) -> dict[str, float]:
     """Compare what commands write."""
-    sys.path.append(str(Path(__file__).parents[1]))
-    from small import shrink
-
     shrink()
+    draw_blank()
     sizes = f"--dataset {images} --val-examples 16 --batch-size 32 --epochs 1".split()
     study = ["study", *sizes, "--arms", "batch", "--seeds", "3"]
     found = {}
@@ -165,6 +163,6 @@ def commands(root: Path, images: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    work, root, images = sys.argv[1:]
-    works = {"programs": programs, "ghost": ghost, "commands": lambda: commands(Path(root), images)}
-    print(json.dumps(works[work]()))
+    root, images = sys.argv[1:]
+    found = {"commands": commands(Path(root), images), "programs": programs(), "ghost": ghost()}
+    print(json.dumps(found))

@@ -17,49 +17,56 @@ divides = pytest.mark.skipif(
 )
 
 
-def compare(work: str, root: Path, images: str = "") -> tuple[dict[str, float], str]:
-    """Run many_devices.py on 8 virtual devices. Return the differences, and all of its output."""
+@pytest.fixture(scope="module")
+def output(ten: Path, cache: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output of many_devices.py on 8 virtual devices."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": ":".join(sys.path)}
+    program = Path(__file__).with_name("many_devices.py")
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("many_devices.py")), work, str(root), images],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        [sys.executable, program, tmp_path_factory.mktemp("sharded"), ten],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def differences(output: str) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads(output.splitlines()[-1])
+    return found
 
 
 @divides
-def test_programs_on_several_devices(tmp_path: Path) -> None:
+def test_programs_on_several_devices(differences: dict[str, dict[str, float]]) -> None:
     """Runs on devices of their own are equal bit by bit. Divided batches are, up to rounding."""
-    found, _ = compare("programs", tmp_path)
+    found = differences["programs"]
     assert found["runs"] == 0
-    assert 0 < found["float32"] < 1e-5
     assert 0 < found["float64"] < 1e-9
     assert found["convolutions"] == 0
 
 
 @divides
-def test_statistics_of_each_device(tmp_path: Path) -> None:
+def test_statistics_of_each_device(differences: dict[str, dict[str, float]]) -> None:
     """Ghost norm on 8 devices is that of 8 parts on one, and moves no statistics between them.
 
     LayerNorm has equal parameters and no statistics of a batch, so only gradients are added up.
     """
-    found, _ = compare("ghost", tmp_path)
+    found = differences["ghost"]
     assert found["float64"] < 1e-9
     assert found["ghost"] == found["layer"] < found["batch"]
 
 
 @divides
-@pytest.mark.usefixtures("cache", "blank_figures")
-def test_commands_on_several_devices(tmp_path: Path, ten: Path) -> None:
-    found, said = compare("commands", tmp_path, str(ten))
+def test_commands_on_several_devices(output: str, differences: dict[str, dict[str, float]]) -> None:
+    found = differences["commands"]
     assert found["study"] == 0
-    assert found["train"] < 1e-4
-    assert "3 devices train different runs; each has all images, 0 MiB" in said
-    assert "8 devices train one run and divide each batch" in said
+    assert 0 < found["train"] < 1e-4
+    assert "3 devices train different runs; each has all images, 0 MiB" in output
+    assert "8 devices train one run and divide each batch" in output
 
 
 def test_divided_batches_need_a_tested_jax(monkeypatch: pytest.MonkeyPatch) -> None:
