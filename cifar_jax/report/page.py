@@ -1,5 +1,6 @@
 """Write the report of a study: an HTML page, its tables as Markdown, its numbers as JSON."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def _visible(value: object) -> object:
     return value
 
 
+@functools.cache
 def environment(markdown: bool) -> Environment:
     """Return templates that escape every value, for Markdown or for HTML."""
     found = Environment(
