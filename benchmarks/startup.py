@@ -151,9 +151,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Timing], dict[str, list
             if repeat == 0:
                 note("first step, nothing cached", run_seconds(args.arguments, cache, False)[0])
             shutil.rmtree(cache / "compiled", ignore_errors=True)
-            note("first step, images cached", run_seconds(args.arguments, cache, False)[0])
-            if repeat == 0:  # Also caches what a run needs after its first step.
-                run_seconds(args.arguments, cache, True)
+            # The first time to its end, which also caches what a run needs after its first step.
+            note("first step, images cached", run_seconds(args.arguments, cache, repeat == 0)[0])
             first, end = run_seconds(args.arguments, cache, True)
             note("first step, all cached", first)
             note("whole run, all cached", end)

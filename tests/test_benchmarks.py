@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import small
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
@@ -237,6 +236,12 @@ def test_scaling_tells_why_a_point_failed() -> None:
     assert failed == {"failed": "exit status 1: KeyError: 'nonsense'"}
 
 
+SMALL = '''"""A small network."""
+import cifar_jax as cj
+arms = {"small": cj.Experiment(cj.CNN(norm="batch", widths=(8,), hidden=16))}
+'''
+
+
 def test_startup(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small network. To compile Python's libraries takes most of a run without any cache."""
     startup = importlib.import_module("benchmarks.startup")
@@ -248,10 +253,9 @@ def test_startup(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return kept
 
     monkeypatch.setattr(startup, "_environment", with_bytecode)
-    monkeypatch.setattr(
-        startup, "_command", lambda *words: [sys.executable, small.__file__, *words]
-    )
-    run = ["--dataset", str(folder), "--batch-size", "5", "--val-examples", "5", "--epochs", "1"]
+    (tmp_path / "small.py").write_text(SMALL)
+    run = ["train", str(tmp_path / "small.py"), "--arm", "small", "--dataset", str(folder)]
+    run += ["--batch-size", "5", "--val-examples", "5", "--epochs", "1"]
     results = measured("startup", tmp_path / "startup.json", "--repeats", "1", "--", *run)
     names = ["nothing cached", "images cached", "all cached"]
     measured_names = ["--help", *(f"first step, {name}" for name in names), "whole run, all cached"]
