@@ -16,16 +16,14 @@ from browser import CHROMIUM, Browser
 from counting import counts
 from filelock import FileLock
 from jax._src import compiler as jax_compiler
-from matplotlib.figure import Figure
 from PIL import Image
-from small import shrink
+from small import draw_blank, shrink
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.optim import Hyper
 from cifar_jax.core.train import Data, Experiment, Metrics, TrainState, init_state, train
 from cifar_jax.data.sources import synthetic
 from cifar_jax.kernels import compiler
-from cifar_jax.report import drawing, figures, page_figures
 
 Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 
@@ -238,32 +236,11 @@ def cache(cache_directory: Path) -> Iterator[None]:
         yield
 
 
-_BLANK = drawing.Drawn(
-    Image.new("RGB", (1, 1)), b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>'
-)
-
-
-@pytest.fixture(scope="session")
-def draw_blank() -> Any:
-    """Return a function of a MonkeyPatch. Figures are then built, but files have no content."""
-
-    def blank(build: Callable[[], Figure], svg: bool = False) -> drawing.Drawn:
-        with drawing.styled():
-            build()
-        return _BLANK
-
-    def draw_blank(patch: pytest.MonkeyPatch) -> None:
-        for module in (drawing, figures, page_figures):
-            patch.setattr(module, "render", blank)
-
-    return draw_blank
-
-
 @pytest.fixture(scope="module")
-def blank_figures(draw_blank: Any) -> Iterator[None]:
+def blank_figures() -> Iterator[None]:
     """Write files without content for figures, which take a third of the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        draw_blank(patch)
+        draw_blank(patch.setattr)
         yield
 
 

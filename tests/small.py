@@ -8,8 +8,33 @@ from typing import Any
 
 from cifar_jax.libraries import start
 
+Set = Callable[[Any, str, Any], None]
 
-def shrink(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
+
+def draw_blank(set_attribute: Set = setattr) -> None:
+    """Let commands of this process build each kind of figure once, and write blank files."""
+    from PIL import Image
+
+    from cifar_jax.report import drawing, figures, page_figures
+
+    built = set()
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>'
+    nothing = drawing.Drawn(Image.new("RGB", (1, 1)), svg)
+
+    def blank(build: Callable[[], Any], svg: bool = False) -> drawing.Drawn:
+        # The figures of a study have a title as an argument, the others code of their own.
+        kind = getattr(build, "args", None) or build.__code__
+        if kind not in built:
+            built.add(kind)
+            with drawing.styled():
+                build()
+        return nothing
+
+    for module in (drawing, figures, page_figures):
+        set_attribute(module, "render", blank)
+
+
+def shrink(set_attribute: Set = setattr) -> None:
     """Let the commands of this process train the small CNN."""
     from cifar_jax.config import build
     from cifar_jax.core.model import CNN

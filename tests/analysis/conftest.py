@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from small import draw_blank
 
 from cifar_jax.analysis import unknown_sets
 from cifar_jax.main import main
@@ -39,14 +40,14 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def fast(cache_directory, draw_blank):
+def fast(cache_directory):
     """Return a context in which figures are blank and programs are cached."""
 
     @contextlib.contextmanager
     def fast():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
-            draw_blank(patch)
+            draw_blank(patch.setattr)
             yield
 
     return fast

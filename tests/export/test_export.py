@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from networks import SHAPE, Own, Unknown, images, made_up
 from PIL import Image
+from small import draw_blank
 
 from cifar_jax.core.model import CNN
 from cifar_jax.core.resnet import ResNet
@@ -45,13 +46,13 @@ def network(model: nn.Module, classes: int = 4) -> PlainNetwork:
 
 
 @pytest.fixture(scope="module")
-def run(folder, cache, draw_blank, tmp_path_factory):
+def run(folder, cache, tmp_path_factory):
     """The directory of a run of an experiment file, and the arguments of `export` for it."""
     root = tmp_path_factory.mktemp("export")
     file, workdir = root / "small.py", root / "run"
     file.write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
-        draw_blank(patch)
+        draw_blank(patch.setattr)
         argv = [str(file), "--dataset", str(folder), "--val-examples", "27"]
         assert main(["train", *argv, "--workdir", str(workdir)]) == 0
     return workdir, ["export", str(file), "--run", str(workdir)]
