@@ -238,7 +238,7 @@ def test_scaling_tells_why_a_point_failed() -> None:
 
 SMALL = '''"""A small network."""
 import cifar_jax as cj
-arms = {"small": cj.Experiment(cj.CNN(norm="batch", widths=(8,), hidden=16))}
+arms = {"small": cj.Experiment(cj.CNN(3, norm="batch", widths=(8,), hidden=16))}
 '''
 
 

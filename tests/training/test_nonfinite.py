@@ -1,5 +1,7 @@
 """The first value that is not finite: found where it was planted, and only if it matters."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,10 @@ from groups import group_of, trained
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.optim import Hyper
-from cifar_jax.core.train import Experiment, init_state
+from cifar_jax.core.train import Data, Experiment, TrainState, init_state
 from cifar_jax.runner.group import Divergence
 from cifar_jax.runner.nonfinite import first_nonfinite, replay
-from cifar_jax.runner.programs import compile_device_epoch, stack_runs
+from cifar_jax.runner.programs import CompiledEpoch, compile_device_epoch, stack_runs
 from cifar_jax.runner.streamed import HostData, compile_stream_epoch
 
 ONES = jnp.ones(3)
@@ -62,15 +64,13 @@ def test_the_place_is_the_layer_and_the_pass():
 
 
 class Explodes(nn.Module):
-    """Its loss is infinite in the training batches from `first` on, counted from 0."""
-
-    first: int
+    """Its loss is infinite in the training batches in which `batches`, a counter, is 0 or more."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         batches = self.variable("batch_stats", "batches", jnp.zeros, ())
         bias = self.param("bias", nn.initializers.zeros, (10,))
-        bad = batches.value >= self.first
+        bad = batches.value >= 0
         if train:
             batches.value += 1
         else:
@@ -78,23 +78,46 @@ class Explodes(nn.Module):
         return jnp.zeros((len(x), 10)) + bias + jnp.where(bad, jnp.inf, 0.0)
 
 
+EXPLODES = Experiment(Explodes(), Inputs(augment=()), batch_size=8)
+HYPER = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
+
+
+@functools.cache
+def initial() -> TrainState:
+    return jax.jit(lambda key: init_state(EXPLODES, key, (8, 8, 3)))(jax.random.key(0))
+
+
+def begin(first: int) -> TrainState:
+    """The first state of a run whose loss is infinite from batch `first` on, counted from 0."""
+    return initial().replace(batch_stats={"batches": jnp.float32(-first)})
+
+
+def source_of(data: Data) -> HostData:
+    images, labels = (np.asarray(x) for x in data[:2])
+    return HostData(images, labels, np.arange(len(labels)))
+
+
+@pytest.fixture(scope="module")
+def exploding(tiny_data: Data) -> Callable[[str], CompiledEpoch]:
+    """Return the program of a pipeline, compiled once for all starts."""
+
+    @functools.cache
+    def compiled(pipeline: str) -> CompiledEpoch:
+        if pipeline == "device":
+            return compile_device_epoch(EXPLODES, HYPER, initial(), tiny_data)
+        return compile_stream_epoch(EXPLODES, HYPER, initial(), source_of(tiny_data), tiny_data)
+
+    return compiled
+
+
 @pytest.mark.parametrize("pipeline", ["device", "stream"])
 @pytest.mark.parametrize(
     ("first", "epoch", "step"),
     [(0, 1, 1), (1, 1, 2), (2, 1, 3), (3, 2, 1), (5, 2, 3), (6, 2, None)],
 )
-def test_a_divergence_names_its_epoch_and_step(tiny_data, pipeline, first, epoch, step):
+def test_a_divergence_names_its_epoch_and_step(exploding, pipeline, first, epoch, step):
     """Three steps an epoch, the last a partial batch; 6 is after the second epoch."""
-    experiment = Experiment(Explodes(first), Inputs(augment=()), batch_size=8)
-    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
-    state = init_state(experiment, jax.random.key(0), (8, 8, 3))
-    if pipeline == "device":
-        program = compile_device_epoch(experiment, hyper, state, tiny_data)
-    else:
-        images, labels = (np.asarray(x) for x in tiny_data[:2])
-        source = HostData(images, labels, np.arange(20))
-        program = compile_stream_epoch(experiment, hyper, state, source, tiny_data)
-    group = trained(group_of(program, hyper, state, 2))
+    group = trained(group_of(exploding(pipeline), HYPER, begin(first), 2))
     assert group.diverged == ({} if step is None else {0: Divergence(epoch, step)})
     healthy = epoch if step is None else epoch - 1
     assert [row.epoch for row in group.rows(0)] == list(range(1, healthy + 1))
@@ -115,18 +138,15 @@ def test_a_validation_loss_that_is_not_finite_has_no_step(tiny_data):
         def __call__(self, x, *, train):
             return super().__call__(x, train=True) if train else jnp.full((len(x), 10), jnp.nan)
 
-    experiment = Experiment(BadInEvaluation(99), Inputs(augment=()), batch_size=8)
-    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
-    state = init_state(replace(experiment, model=Explodes(99)), jax.random.key(0), (8, 8, 3))
-    program = compile_device_epoch(experiment, hyper, state, tiny_data)
-    group = trained(group_of(program, hyper, state, 1))
+    experiment = replace(EXPLODES, model=BadInEvaluation())
+    program = compile_device_epoch(experiment, HYPER, initial(), tiny_data)
+    group = trained(group_of(program, HYPER, begin(99), 1))
     assert group.diverged == {0: Divergence(1, None)}
     assert "at the end of epoch 1" in str(group.diverged[0])
 
 
 def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tiny_data, tiny_state):
-    images, labels = (np.asarray(x) for x in tiny_data[:2])
-    source = HostData(images, labels, np.arange(len(labels)))
+    source = source_of(tiny_data)
 
     def at(rate):
         hyper = Hyper(*map(np.float32, (rate, 0.9, 5e-4)))
@@ -139,16 +159,10 @@ def test_replay_finds_the_step_and_a_healthy_epoch_has_none(tiny_experiment, tin
     assert " pass of " in operation.layer or "the computation of" in operation.layer
 
 
-def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data):
+def test_replay_goes_on_in_the_middle_of_an_epoch(tiny_data, exploding):
     """From the state after its steps, with their number in it."""
-    experiment = Experiment(Explodes(2), Inputs(augment=()), batch_size=8)
-    hyper = Hyper(*map(np.float32, (0.01, 0.9, 5e-4)))
-    state = init_state(experiment, jax.random.key(0), (8, 8, 3))
-    program = compile_device_epoch(experiment, hyper, state, tiny_data)
-    images, labels = (np.asarray(x) for x in tiny_data[:2])
-    source = HostData(images, labels, np.arange(20))
     for done in (0, 2):
-        middle = program.advance(hyper, state, 0, done)
-        step, operation = replay(experiment, hyper, middle, source, 1)
+        middle = exploding("device").advance(HYPER, begin(2), 0, done)
+        step, operation = replay(EXPLODES, HYPER, middle, source_of(tiny_data), 1)
         assert step == 3
         assert "forward pass" in operation.layer or "the computation of" in operation.layer
