@@ -53,7 +53,7 @@ def import_tensorboardx() -> None:
         importlib.import_module("tensorboardX.event_file_writer")
     finally:
         if hide:
-            del sys.modules["torch"]
+            sys.modules.pop("torch", None)  # Another thread may import it at the same time.
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:

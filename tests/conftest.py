@@ -30,6 +30,7 @@ Train = Callable[[Hyper, jax.Array], tuple[TrainState, Metrics]]
 SYNTHETIC = 5000, 300  # training and test images, 500 and 30 of each class
 # Directories and files that take longest.
 _LONGEST = {"golden", "training", "test_examples", "test_run_study", "test_tutorials"}
+_LONGEST |= {"test_benchmarks", "test_file_studies", "test_pretrained", "test_run"}
 _MOST_WORKERS = 4  # each takes up to 2.5 GB
 
 

@@ -22,8 +22,9 @@ def draw_blank(set_attribute: Set = setattr) -> None:
     nothing = drawing.Drawn(Image.new("RGB", (1, 1)), svg)
 
     def blank(build: Callable[[], Any], svg: bool = False) -> drawing.Drawn:
-        # The figures of a study have a title as an argument, the others code of their own.
-        kind = getattr(build, "args", None) or build.__code__
+        # Figures differ by their code; some share it, and have a title as an argument.
+        titles = [value for value in getattr(build, "args", ()) if isinstance(value, str)]
+        kind = getattr(build, "func", build).__code__, *titles
         if kind not in built:
             built.add(kind)
             with drawing.styled():

@@ -26,6 +26,7 @@ def clothes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.usefixtures("blank_figures", "small_cnn")
 def test_grey_images_train_from_the_command_line(
     clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

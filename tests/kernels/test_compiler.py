@@ -42,7 +42,7 @@ def test_batches_of_products_are_not_yielded_to_a_library_that_takes_one_thread(
 @pytest.mark.optimised
 def test_initial_values_are_those_of_init_state_bit_by_bit() -> None:
     """A cheaper compilation must not change them; nor the key inside the program."""
-    experiment, shape = Experiment(CNN(norm="batch", widths=(4, 8))), (16, 16, 3)
+    experiment, shape = Experiment(CNN(norm="batch", widths=(4,), hidden=8)), (16, 16, 3)
     plain = jax.jit(lambda key: init_state(experiment, key, shape))(jax.random.key(2**32 - 1))
     found = first_state(experiment, 2**32 - 1, shape)
     for mine, its in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
