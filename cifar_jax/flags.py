@@ -93,6 +93,7 @@ def add_path(
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the device and of its threads."""
     parser.add_argument(
         "--device",
         metavar="|".join(DEVICES),
@@ -109,10 +110,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config_file(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of a config file."""
     add_path(parser, "--config", "FILE", "TOML file of the experiment; flags override it")
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of an experiment file, and the flag for its errors."""
     parser.add_argument(
         "file",
         nargs="?",
@@ -126,6 +129,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say when checkpoints are written."""
     parser.add_argument(
         "--checkpoint-every",
         type=seconds("--checkpoint-every"),
@@ -145,6 +149,7 @@ def add_saving(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_parallel(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for several devices in one process."""
     parser.add_argument(
         "--data-parallel",
         type=count_of("--data-parallel"),
@@ -156,6 +161,7 @@ def add_data_parallel(parser: argparse.ArgumentParser) -> None:
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for a run of several processes."""
     group = parser.add_argument_group(
         "several processes",
         "Processes on several hosts, one on each, train one run together. Under Slurm, Kubernetes "
@@ -178,12 +184,17 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_moved_data(parser: argparse.ArgumentParser, of_file: str = "") -> None:
-    """Add the flags for images that were moved. `of_file` says what they are for a network file."""
+def add_moved_data(parser: argparse.ArgumentParser, more_help: str = "") -> None:
+    """Add the flags for images that were moved.
+
+    Args:
+        parser: of the command.
+        more_help: ends the help of --dataset.
+    """
     parser.add_argument(
         "--dataset",
         metavar="NAME|PATH",
-        help=f"where the images are now, if they were moved{of_file}",
+        help=f"where the images are now, if they were moved{more_help}",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the published dataset is now, if it was moved"

@@ -12,7 +12,10 @@ from cifar_jax import variables
 
 
 def draw_without_display() -> None:
-    """Let Matplotlib draw into files, without warnings. Jupyter sets a backend that may lack."""
+    """Let Matplotlib draw into files, without warnings.
+
+    Jupyter sets a backend that is not always installed.
+    """
     os.environ["MPLBACKEND"] = "agg"
     logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
 

@@ -89,7 +89,10 @@ class Surfaces(Struct, frozen=True):
 def evaluated_loss(
     experiment: Experiment, hyper: Hyper, batch_stats: Any, images: jax.Array, labels: jax.Array
 ) -> Callable[[Any], jax.Array]:
-    """Return the loss in evaluation mode as a function of the parameters."""
+    """Return the loss in evaluation mode as a function of the parameters.
+
+    It is the mean over images, uint8 (N, H, W, C), with labels, int32 (N,).
+    """
     x = experiment.inputs.evaluate(images)
 
     def loss(params: Any) -> jax.Array:
@@ -101,7 +104,7 @@ def evaluated_loss(
 
 
 def _chosen(trained: TrainedRun, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first training images of a fixed permutation, and their labels."""
+    """Return the first `most` training images of a fixed permutation, and their labels."""
     images, labels = trained.train_images
     rows = np.random.default_rng(0).permutation(len(labels))[:most]
     return images[rows], labels[rows]
@@ -152,11 +155,12 @@ def _row_program(shared: Shared, experiment: Experiment) -> Any:
     def row(
         hyper: Hyper, variables: Any, batch: tuple[jax.Array, jax.Array], at: jax.Array
     ) -> jax.Array:
+        """Return the losses, float (P,), at the points `at`, float (P, 2); see `along_plane`."""
         params, batch_stats = variables
-        directions = tuple(random_direction(jax.random.key(i), params) for i in (0, 1))
+        first, second = (random_direction(jax.random.key(i), params) for i in (0, 1))
         loss = evaluated_loss(experiment, hyper, batch_stats, *batch)
         with jax.default_matmul_precision(experiment.precision):
-            return along_plane(loss, params, (directions[0], directions[1]), at)
+            return along_plane(loss, params, (first, second), at)
 
     found: Any = shared.kept.setdefault(("surface", experiment), jit(row))
     return found

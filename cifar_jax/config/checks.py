@@ -45,7 +45,7 @@ def check_precision(training: TrainingConfig) -> None:
 
 
 def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
-    """Check the patterns of layers.
+    """Check the patterns of --freeze and --lr-multipliers.
 
     Args:
         config: with its class count known.
@@ -58,6 +58,7 @@ def check_layers(config: Config, image_shape: tuple[int, ...]) -> None:
     if not rates:
         return
     names = parameter_names(build_model(config), image_shape)
+    # A frozen parameter has the factor 0.
     check_patterns([pattern for pattern, factor in rates if factor], names, "--lr-multipliers")
     check_patterns([pattern for pattern, factor in rates if not factor], names, "--freeze")
     if not any(LayerRates(sgd, rates).factor(name) for name in names):

@@ -10,10 +10,14 @@ MOST_IMAGES = 10_000
 
 
 def parse_channels(text: str, flag: str) -> tuple[float, ...]:
-    """Parse a number for each channel, separated by commas.
+    """Parse the text of --mean or --std: a number for each channel, separated by commas.
+
+    Args:
+        text: of the flag.
+        flag: "--mean" allows 0 to 1; "--std" does not allow 0.
 
     Raises:
-        UserError: beginning with `flag`: a number is not in [0, 1], or a deviation is zero.
+        UserError: a number is not allowed.
     """
     try:
         found = tuple(float(part) for part in text.split(","))
@@ -32,7 +36,7 @@ def statistics(images: np.ndarray) -> tuple[str, str]:
     """Compute mean and standard deviation of each channel, of pixels in [0, 1].
 
     Args:
-        images: uint8 (N, H, W, C). Of more than 10,000, as many evenly spread ones are read.
+        images: uint8 (N, H, W, C). Of more than 10,000 images, 10,000 evenly spread ones are read.
 
     Returns:
         Four decimals per channel, in the form of --mean and --std. A deviation is at least 0.0001.

@@ -29,7 +29,10 @@ def pads_of(padding: Any) -> Sizes:
 
 
 def permuted(x: Tensor, axes: Sizes) -> Tensor:
-    """Return a tensor whose program's axes are in this order."""
+    """Return a tensor that the program sees transposed: its axis i is axis `axes[i]` of x.
+
+    The data do not move.
+    """
     shape = tuple(x.shape[a] for a in axes)
     sizes = tuple(x.sizes[a] for a in axes)
     return Tensor(shape, x.data, sizes, tuple(axes.index(a) for a in x.order))

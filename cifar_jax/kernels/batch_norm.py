@@ -50,7 +50,7 @@ def _sums(platform: str, *arrays: jax.Array) -> Sequence[jax.Array]:
 
 
 def _sums_of_rows(arrays: list[jax.Array], axis: int) -> list[jax.Array]:
-    """Return the sum of each array over an axis, in one loop for all."""
+    """Return the sum of each array over an axis. All sums are computed in one loop."""
 
     def add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
         return [x + y for x, y in zip(left, right, strict=True)]
@@ -177,6 +177,7 @@ def _fused_fwd(
     axes: tuple[int, int],
     platform: str,
 ) -> tuple[_Triple, tuple[_Saved, jax.Array]]:
+    """Forward pass for `custom_vjp`. Save each window's position of the maximum, in x's dtype."""
     (normalised, mean, var), saved = _normalise(x, scale, bias, eps, platform)
     y, position = pooling.relu_max_and_position(normalised, axes)
     y, position = y.astype(x.dtype), position.astype(x.dtype)
@@ -192,6 +193,10 @@ def _fused_bwd(
     residuals: tuple[_Saved, jax.Array],
     cotangents: _Triple,
 ) -> _Triple:
+    """Backward pass for `custom_vjp`: gradients of x, scale and bias.
+
+    Only the largest element of a window has a gradient: `g` and `largest` have one per window.
+    """
     saved, position = residuals
     x, scale, mean, inverse = saved
     g, g_mean, g_var = cotangents

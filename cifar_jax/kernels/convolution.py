@@ -52,40 +52,43 @@ def pad(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
 
 
 def patches(
-    x: jax.Array, kernel: jax.Array, geometry: Geometry, most: int = _MAX_PATCHES_BYTES
+    x: jax.Array, kernel: jax.Array, geometry: Geometry, max_bytes: int = _MAX_PATCHES_BYTES
 ) -> jax.Array:
     """Any convolution as a product of its patches (im2col) and the kernel.
 
-    Patches of more than `most` bytes would not fit into memory. It then sums over parts of the
-    kernel.
+    Args:
+        x, kernel, geometry: see `conv`.
+        max_bytes: of patches at once. More would not fit into memory, so the result is a sum:
+            each term takes some positions of the window.
     """
     *window, c, k = kernel.shape
     axes = range(1, x.ndim - 1)
     x = pad(x, geometry.padding)
-    shape = [
+    out_shape = [
         output_size(x.shape[axis], *sizes)
         for axis, *sizes in zip(axes, window, geometry.strides, geometry.dilation, strict=True)
     ]
     if math.prod(window) == 1:
         index = (slice(None), *(slice(None, None, stride) for stride in geometry.strides))
-        read = [x[index]]
+        positions = [x[index]]
     else:
-        read = taps(x, axes, window, geometry.strides, geometry.dilation)
-    matrices = kernel.reshape(-1, c, k)
-    rows, groups = len(x) * math.prod(shape), geometry.groups
-    size = max(1, most // max(1, rows * c * groups * x.dtype.itemsize))
+        positions = taps(x, axes, window, geometry.strides, geometry.dilation)
+    matrices = kernel.reshape(-1, c, k)  # one for each position
+    rows, groups = len(x) * math.prod(out_shape), geometry.groups
+    together = max(1, max_bytes // max(1, rows * c * groups * x.dtype.itemsize))
     result: jax.Array | int = 0
-    for start in range(0, len(read), size):
-        part, matrix = read[start : start + size], matrices[start : start + size]
+    for start in range(0, len(positions), together):
+        part, matrix = positions[start : start + together], matrices[start : start + together]
         if groups == 1:
             columns = jnp.concatenate(part, -1).reshape(rows, -1)
             result += rows_product(columns, matrix.reshape(-1, k), geometry.precision)
         else:
             columns = jnp.stack([tap.reshape(rows, groups, c) for tap in part], 2)
-            matrix = matrix.reshape(-1, groups, k // groups).reshape(len(part), c, groups, -1)
+            matrix = matrix.reshape(len(part), c, groups, -1)
+            # m: row, g: group, t: position, c: input channel, k: output channel of the group.
             product = jnp.einsum("mgtc,tcgk->mgk", columns, matrix, precision=geometry.precision)
             result += product.reshape(rows, k)
-    return jnp.asarray(result).reshape(len(x), *shape, k)
+    return jnp.asarray(result).reshape(len(x), *out_shape, k)
 
 
 def _pairs(x: jax.Array) -> jax.Array:
@@ -134,10 +137,12 @@ def blocks(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None)
 
 
 def _is_depthwise(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
+    """Return whether each channel has a group of its own."""
     return kernel.shape[-2] == 1 and geometry.groups == x.shape[-1] > 1
 
 
 def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
+    """Return whether it is a 3x3 convolution without strides, dilation and groups."""
     return (
         kernel.shape[:-2] == (3, 3)
         and geometry.strides == geometry.dilation == (1, 1)
@@ -178,7 +183,10 @@ def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geomet
 def _form_for(
     platform: str, runs: int, trains: bool = False
 ) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
-    """Return the convolution for a number of runs in one program, which may compute gradients."""
+    """Return the convolution for a number of runs in one program.
+
+    `trains`: whether the program computes gradients too.
+    """
     if platform != "cpu":
         return functools.partial(_on_accelerator, runs)
     if runs > 1:
@@ -227,7 +235,10 @@ def _by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
 def by_runs(
     x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry, trains: bool = False
 ) -> jax.Array:
-    """A convolution in the form for the number of runs that `jax.vmap` gives it."""
+    """A convolution in the form for the number of runs that `jax.vmap` gives it.
+
+    `trains` is for the forward pass of `custom_vjp`: the program computes gradients too.
+    """
 
     def forward(runs: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _form_for(platform, runs, trains)(x, kernel, geometry)

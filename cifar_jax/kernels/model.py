@@ -66,10 +66,9 @@ def fast(model: nn.Module, platform: str | None = None) -> FastModel:
 
 
 def has_slow_layers(program: Any) -> bool:
-    """Return whether a traced program may have `slow_layers`: whether it has their operations.
+    """Return whether a traced program, a `ClosedJaxpr`, has operations of `slow_layers`.
 
-    Args:
-        program: see `jax.make_jaxpr`.
+    They need not be slow: that depends on the platform.
     """
     return bool(operations(program.jaxpr, SLOW_IN_LOOPS))
 

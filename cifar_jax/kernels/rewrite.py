@@ -17,15 +17,14 @@ The rule `CHAIN` takes a `Chain` and the operands of its convolution and of `oth
 """
 
 _KEPT = "custom_"
-"""Calls with derivatives of their own are evaluated as they are: prefix of their names."""
-
+"""Prefix of calls with derivatives of their own. These are evaluated as they are."""
 
 _FAST = "custom_vmap_call"
-"""A call that only our own bodies make."""
+"""A call that only the bodies of this package make."""
 
 
 def _inner(eqn: JaxprEqn) -> list[Jaxpr]:
-    """The programs that an operation calls, such as a loop's body."""
+    """Return the programs that an operation calls, such as a loop's body."""
     values: list[Any] = [v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()]
     programs: list[Any] = [
         p for p in itertools.chain(*values) if isinstance(p, ClosedJaxpr | Jaxpr)
@@ -47,6 +46,8 @@ def operations(jaxpr: Jaxpr, names: Container[str], layer: str = "") -> list[tup
 
 
 def _rewritten(closed: ClosedJaxpr, rules: Mapping[str, Rule]) -> ClosedJaxpr:
+    """Trace a program again, with the rules."""
+
     def function(*operands: Any) -> list[Any]:
         return evaluate(closed.jaxpr, closed.consts, operands, rules)
 
@@ -65,7 +66,7 @@ def _run(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 
 
 def _checkpoint(eqn: JaxprEqn, operands: Sequence[Any], rules: Mapping[str, Rule]) -> list[Any]:
-    """Evaluate what `jax.checkpoint` made: its program is open, and can have no constants."""
+    """Evaluate what `jax.checkpoint` made. Its jaxpr is not a closed one: it has no constants."""
     function = jax.checkpoint(
         lambda *inputs: evaluate(eqn.params["jaxpr"], (), inputs, rules),
         prevent_cse=eqn.params["prevent_cse"],
@@ -88,7 +89,7 @@ def _with_rules(eqn: JaxprEqn, rules: Mapping[str, Rule]) -> JaxprEqn:
 def evaluate(
     jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], rules: Mapping[str, Rule]
 ) -> list[Any]:
-    """Evaluate a jaxpr; operations keep the names of their layers.
+    """Evaluate a jaxpr, and return its outputs. Operations keep the names of their layers.
 
     Args:
         jaxpr: see `jax.make_jaxpr`.

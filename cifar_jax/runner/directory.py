@@ -44,6 +44,7 @@ def make_directory(workdir: Path) -> None:
 
     Raises:
         UserError: it cannot be made.
+        OSError: the disk is full.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -244,7 +244,7 @@ class TensorBoard:
             self._write()
 
     def _write(self) -> None:
-        """Write the values that wait."""
+        """Write the values that wait, and set the time of the next write."""
         begun = self._clock()
         waiting, self._waiting = self._waiting, []
         for i in {i for i, _ in waiting}:
@@ -258,9 +258,11 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write the values that wait, and close the files."""
-        self._write()
-        for events in self._events:
-            events.close()
+        try:
+            self._write()
+        finally:
+            for events in self._events:
+                events.close()
 
 
 def _unwritable(workdir: Path, error: OSError) -> MachineError:

@@ -95,15 +95,16 @@ def compiled_epoch(
 def _compile_epoch(
     session: Session, experiment: Experiment, hyper: Hyper, state: TrainState
 ) -> CompiledEpoch:
-    prepared = session.prepared
-    one, shape = len(state.step) == 1, prepared.dataset.train_images.shape[1:]
-    alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+    """Compile an epoch. A single run with layers that are slow in a loop gets one step a call."""
+    prepared, image_shape = session.prepared, session.prepared.dataset.train_images.shape[1:]
     stream, steps = prepared.config.data.pipeline == "stream", None
     if not stream:
         steps = trace_steps(experiment, hyper, state, prepared.data)
     slow = []
-    if one and (steps is None or has_slow_layers(steps.jaxpr)):
-        slow = slow_layers(experiment, alone, shape)
+    # Most traced steps have no operation of a slow layer. Then the model is not traced again.
+    if len(state.step) == 1 and (steps is None or has_slow_layers(steps.jaxpr)):
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+        slow = slow_layers(experiment, one, image_shape)
     if stream or slow:
         together = 1 if slow else TOGETHER
         program = compile_stream_epoch(

@@ -98,10 +98,10 @@ def train_group(
         remaining = Remaining([only], session.prepared.evaluation)
     remaining.begin()
     begun = time.perf_counter()
-    program = _begin_to_compile(session, runs)
+    compiling = _begin_to_compile(session, runs)
     starts = find_starts(session, runs)  # XLA compiles both at once.
     say_starts(session, runs, starts)
-    group = _compile(session, runs, starts, program, begun)
+    group = _compile(session, runs, starts, compiling, begun)
     meanwhile()
     if not is_first():
         return follow(session, group, remaining.later)
@@ -126,20 +126,21 @@ def _compile(
     session: Session,
     runs: Sequence[Run],
     starts: Sequence[Start],
-    begun: tuple[Hyper, Background[CompiledEpoch]],
-    clock: float,
+    compiling: tuple[Hyper, Background[CompiledEpoch]],
+    begun: float,
 ) -> Group:
     """Wait for the program of a group, and return the group at its start.
 
-    `begun` is of `_begin_to_compile`, at the time `clock` of `time.perf_counter`.
+    `compiling` is the result of `_begin_to_compile`. It was called at `begun`, by
+    `time.perf_counter`.
     """
     state = spread(stack_runs([start.state for start in starts]), session.mesh)
-    hyper, compiling = begun
-    called = time.perf_counter()
+    hyper, compiled_program = compiling
+    waiting = time.perf_counter()
     # In a thread, so that a signal does not wait for the compiler.
-    program = in_thread(compiling.result)
+    program = in_thread(compiled_program.result)
     ended = time.perf_counter()
-    compiled, share = ended - called, (ended - clock) / len(runs)
+    waited, share = ended - waiting, (ended - begun) / len(runs)
     if program.slow_layers:
         session.display.say(
             "each step is a call of its own, since these are slow in a loop on a CPU: "
@@ -149,7 +150,7 @@ def _compile(
         Training(
             config=tables.to_dict(run.config),
             dataset=session.prepared.record(),
-            compile_seconds=start.compile_seconds + compiled,
+            compile_seconds=start.compile_seconds + waited,
             computed_on=tuple(dict.fromkeys([*start.computed_on, session.computing])),
             history=(),
             init_from=start.origin,
@@ -165,7 +166,7 @@ def _compile(
     at = Boundary(state, history.shape[1] + 1, steps, seconds)
     n_train = len(session.prepared.train_rows)
     group = Group(tuple(runs), tuple(records), program, hyper, n_train, at, history)
-    session.display.say(f"compiled in {compiled:.1f} s; run directory: {group.directory}")
+    session.display.say(f"compiled in {waited:.1f} s; run directory: {group.directory}")
     return group
 
 
