@@ -106,6 +106,7 @@ class Corrupted:
 
 
 def _corrupted(shared: Shared, indices: np.ndarray) -> Corrupted:
+    """Return the corrupted images, which all runs share."""
     key = "corrupted images"
     if key not in shared.kept:
         shared.kept[key] = Corrupted(shared.images.test_images, indices)
@@ -123,7 +124,7 @@ def measure(trained: TrainedRun) -> Corruptions:
     program = shared.program(trained.run, trained.state, False)
 
     def accuracy(pixels: np.ndarray) -> np.ndarray:
-        """Return the accuracy of each severity."""
+        """Return the accuracy of each severity, float64 (S,), of uint8 (S * N, H, W, 3)."""
         predicted = compute(program, trained.state, pixels).logits.argmax(axis=1)
         right: np.ndarray = np.mean(predicted.reshape(-1, len(labels)) == labels, axis=1)
         return right

@@ -147,6 +147,7 @@ def corruption_figures(findings: "Findings[Any]", rows: Sequence[Compared]) -> l
         )
 
     def entry(stem: str, title: str, caption: str, draw: Any, reason: str = "") -> StudyFigure:
+        """Return one figure. With a `reason`, it is missing, and the page says why."""
         build = None if reason else lambda: draw(f"{title}: {where}")
         return StudyFigure(stem, title, f"{where}: {caption}", build, reason)
 

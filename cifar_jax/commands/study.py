@@ -203,18 +203,24 @@ def _begin(work: Work, requested: Plan) -> None:
     if work.file is None:
         begin_study(work.workdir, requested, work.display)
         return
-    complete = functools.partial(_of_file, work.file, work.prepared)
+    complete = functools.partial(_add_file, work.file, work.prepared)
     begin_study(work.workdir, requested, work.display, work.file, complete)
 
 
-def _of_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
-    """Add what an experiment file says of a study to its plan."""
+def _add_file(file: ExperimentFile, prepared: Prepared, plan: Plan) -> Plan:
+    """Add to a plan what the experiment file says: title, labels, control arm and claims.
+
+    Also add the random draws that an arm does not share with the control arm.
+
+    Raises:
+        UserError: the file lacks an arm of the plan.
+    """
     own, order = set(plan.names), list(file.arms)
     if unknown := own.difference(order):
         raise UserError(f"{file.path}: has no arm {', '.join(sorted(unknown))}")
     arms = sorted(plan.arms, key=lambda arm: order.index(arm.name))
     control = file.control if file.control in own else arms[0].name
-    first = grid(plan.grid_arms, plan.sweep)[: len(own)]
+    first = grid(plan.grid_arms, plan.sweep)[: len(own)]  # each arm with the first swept value
     experiments = {arm.name: build(arm.config(prepared.config, 0), file)[0] for arm in first}
     shape = prepared.dataset.train_images.shape[1:]
     draws = unshared_draws(experiments, experiments[control], shape)
@@ -258,7 +264,7 @@ def _train(work: Work, requested: Plan) -> list[str]:
     workdir, prepared, display = work.workdir, work.prepared, work.display
     seeds, sweep = requested.seeds, requested.sweep
     arms = grid(requested.grid_arms, sweep)
-    remaining, failed = unfinished(workdir, arms, seeds)
+    to_train, failed = unfinished(workdir, arms, seeds)
     total = len(arms) * len(seeds)
     names = requested.names
     what = listed(names) if len(names) <= _MOST_NAMED else counted(len(names), "arm")
@@ -266,29 +272,30 @@ def _train(work: Work, requested: Plan) -> list[str]:
         what += f" by {counted(len(sweep.values), 'value')}"
     display.say(
         f"study of {what} on {prepared.dataset.name}: {counted(total, 'run')}, "
-        f"{total - len(remaining)} finished; {workdir}"
+        f"{total - len(to_train)} finished; {workdir}"
     )
-    if remaining and (mesh := mesh_of(prepared.data.val_images)):
+    if to_train and (mesh := mesh_of(prepared.data.val_images)):
         display.say(describe(mesh, prepared.data))
-    _warn_if_computed_elsewhere(workdir, prepared, arms, remaining, display)
+    _warn_if_computed_elsewhere(workdir, prepared, arms, to_train, display)
 
     def program(arm: Arm) -> Hashable:
+        """Return a value that is equal for arms with the same compiled program."""
         config = arm.config(prepared.config, 0)
         experiment, hyper = build(config, work.file)
         return experiment, jax.tree.structure(hyper), config.data
 
     own = work.spread.own(seeds)
-    remaining = {cell: at for cell, at in remaining.items() if cell[1] in own}
-    groups = plan_groups(arms, own, work.group_size, remaining, program)
+    to_train = {(arm, seed): at for (arm, seed), at in to_train.items() if seed in own}
+    groups = plan_groups(arms, own, work.group_size, to_train, program)
     planned = [_planned(prepared.config, group, program(group.runs[0][0])) for group in groups]
-    left = Remaining(planned, prepared.evaluation, DRAWING)
+    remaining = Remaining(planned, prepared.evaluation, DRAWING)
     try:
         if work.spread.engine:
             from cifar_jax.commands import ray_engine  # It imports Ray.
 
             failed += ray_engine.train_groups(work, groups)
         else:
-            failed += train_groups(work, groups, left)
+            failed += train_groups(work, groups, remaining)
     except TooManyRuns as error:
         if prepared.config.study.seed_parallelism != "auto" or not error.fits:
             raise
@@ -303,16 +310,17 @@ def _warn_if_computed_elsewhere(
     workdir: Path,
     prepared: Prepared,
     arms: Sequence[Arm],
-    remaining: Collection[Cell],
+    to_train: Collection[Cell],
     display: Display,
 ) -> None:
-    """Warn if finished runs of the remaining seeds have another device or other versions."""
+    """Warn if finished runs have another device or other versions than the runs to train.
+
+    Only seeds with a run to train count: the report compares runs of the same seed.
+    """
     present = Session(prepared, display).computing
-    cells = itertools.product(arms, {seed for _, seed in remaining})
+    cells = itertools.product(arms, {seed for _, seed in to_train})
     finished = [
-        run_path(workdir, arm.directory, seed)
-        for arm, seed in cells
-        if (arm, seed) not in remaining
+        run_path(workdir, arm.directory, seed) for arm, seed in cells if (arm, seed) not in to_train
     ]
     if others := others_computed_on(finished, present):
         display.say(

@@ -75,14 +75,17 @@ def sessions_of(work: Work, runs: int) -> Sessions:
     return session
 
 
-def train_groups(work: Work, groups: Sequence[Group], left: Remaining) -> list[str]:
-    """Train groups one after the other. Return a line for each run that failed."""
+def train_groups(work: Work, groups: Sequence[Group], remaining: Remaining) -> list[str]:
+    """Train groups one after the other. Return a line for each run that failed.
+
+    `remaining` estimates the time left of all groups.
+    """
     sessions = sessions_of(work, sum(len(group.runs) for group in groups))
     failed = []
     for number in range(len(groups)):
         if not (work.workdir / STUDY).exists():
             raise MachineError(f"{work.workdir}: was moved or removed while the study ran")
-        failed += _train_group(work, groups[number:], left, sessions)
+        failed += _train_group(work, groups[number:], remaining, sessions)
         if work.spread.parts == 1:  # A group of another process may have no checkpoint yet.
             remove_finished_groups(work.workdir)
     return failed
@@ -111,14 +114,16 @@ def train_together(
     work: Work,
     group: Group,
     sessions: Sessions,
-    left: Remaining | None = None,
+    remaining: Remaining | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> list[Results]:
     """Train one group, in the locked directories of its runs; see `train_group`."""
     with contextlib.ExitStack() as stack:
         for arm, seed in group.runs:
             stack.enter_context(lock_directory(run_path(work.workdir, arm.directory, seed)))
-        return train_group(sessions(_data_of(work, group)), _runs_of(work, group), left, meanwhile)
+        return train_group(
+            sessions(_data_of(work, group)), _runs_of(work, group), remaining, meanwhile
+        )
 
 
 def say_outcomes(work: Work, group: Group, outcomes: Sequence[Results]) -> list[str]:
@@ -135,19 +140,22 @@ def say_outcomes(work: Work, group: Group, outcomes: Sequence[Results]) -> list[
 
 
 def _train_group(
-    work: Work, groups: Sequence[Group], left: Remaining, sessions: Sessions
+    work: Work, groups: Sequence[Group], remaining: Remaining, sessions: Sessions
 ) -> list[str]:
-    """Train the first of some groups. Return a line for each run that failed."""
+    """Train the first of some groups. Return a line for each run that failed.
+
+    Meanwhile the program of the second one compiles, on an accelerator.
+    """
     group, *later = groups
 
     def compile_next() -> None:
         if later:
             session, runs = sessions(_data_of(work, later[0])), _runs_of(work, later[0])
             if compile_ahead(session, runs):
-                left.ahead()
+                remaining.ahead()
 
     try:
-        outcomes = train_together(work, group, sessions, left, compile_next)
+        outcomes = train_together(work, group, sessions, remaining, compile_next)
     except (MachineError, TooManyRuns):  # The other runs would fail too.
         raise
     except UserError as error:  # For example a damaged checkpoint. Train the other runs.

@@ -77,7 +77,10 @@ class RandomErasing:
     ratio: float = 0.3
 
     def boxes(self, key: Array, n: int, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """Draw top, left, height and width of each image's box, int32 (n,); 0 x 0 for no box."""
+        """Draw top, left, height and width of each image's box, int32 (n,); 0 x 0 for no box.
+
+        The first of `ATTEMPTS` draws that fits into the image, `shape` (H, W), is taken.
+        """
         key_area, key_ratio, key_top, key_left, key_whether = jax.random.split(key, 5)
         draws = (ATTEMPTS, n)
         low, high = (share * shape[0] * shape[1] for share in self.area)

@@ -119,7 +119,7 @@ class Training(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         config: tables as in `config.toml`, with all fields.
         dataset: images of the run.
-        compile_seconds: time of compilation, also before resumptions.
+        compile_seconds: time that training waited for the compiler, also before resumptions.
         computed_on: devices and versions, see `provenance.describe_computing`, without repeats.
         history: one row for each epoch.
         init_from: origin of the initial values; None for random ones.

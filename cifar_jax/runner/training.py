@@ -227,6 +227,7 @@ def _train(
     remaining.train(group.last - group.at.epoch + 1 - group.at.steps / (group.program.full + 1))
 
     def on_divergence(i: int, found: Divergence, before: Boundary) -> None:
+        # Save the last whole epoch: `--resume --debug-nans` replays from there.
         if position_of(before).epoch and not position_of(before).steps:
             saves.save_runs(group, [i], before)
             saves.wait()
@@ -247,12 +248,13 @@ def _train(
     in_study = bool(group.runs[0].label)
 
     def prepare_end() -> None:
+        """Do early what the end of training would wait for. An error is raised there again."""
         libraries.import_late(in_study)
         provenance.versions()
         provenance.git_revision()
 
-    late = Background(prepare_end)  # While the first steps run.
-    tensorboard = TensorBoard(group, lambda: late.done)
+    preparing = Background(prepare_end)  # While the first steps run.
+    tensorboard = TensorBoard(group, lambda: preparing.done)
     with contextlib.closing(tensorboard), interrupts:
         # `stops` is last, because it ends training by an exception.
         hooks: list[Hook] = [

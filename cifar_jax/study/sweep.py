@@ -83,6 +83,7 @@ def _gain(first: Outcomes, second: Outcomes) -> tuple[list[int], Sample]:
 
 
 def _cell(study: Study, arm: str, value: Value, lost: Outcome) -> dict[str, Any]:
+    """Return the test accuracy of one arm at one value, and its diverged runs."""
     found = outcomes(study, arm, lost)
     runs = study.runs[arm]
     diverged = sorted(seed for name, seed in study.diverged if name == arm)
@@ -120,15 +121,20 @@ def _against_first_value(study: SweepStudy, lost: Outcome) -> list[dict[str, Any
 
 
 def _interaction(study: SweepStudy, pair: tuple[str, str], lost: Outcome) -> dict[str, Any]:
-    """Return the gain at the last (highest) value minus that at the first, seed by seed."""
+    """Return the gain at the last (highest) value minus that at the first, seed by seed.
+
+    A gain is the second arm of `pair` minus the first. Seeds that lack one of the four runs are
+    left out.
+    """
     if len(study.sweep.values) < 2:
         return {}
-    ends = [
-        [outcomes(at, arm, lost) for arm in pair] for at in (study.studies[0], study.studies[-1])
-    ]
-    seeds = sorted(set.intersection(*(set(found) for end in ends for found in end)))
-    gains = [difference(*(_test(found, seeds) for found in end)) for end in ends if seeds]
-    change = difference(*gains) if gains else Sample([])
+    ends = study.studies[0], study.studies[-1]
+    low, high = ([outcomes(at, arm, lost) for arm in pair] for at in ends)
+    seeds = sorted(set.intersection(*map(set, (*low, *high))))
+    change = Sample([])
+    if seeds:
+        gains = [difference(*(_test(arm, seeds) for arm in end)) for end in (low, high)]
+        change = difference(*gains)
     values = {"low": study.sweep.values[0], "high": study.sweep.values[-1]}
     return {**values, "seeds": seeds, **compare(change)}
 
