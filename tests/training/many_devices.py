@@ -123,12 +123,13 @@ def ghost() -> dict[str, float]:
 
 
 def programs() -> dict[str, float]:
-    """Compare programs. The commands compare divided batches in float32."""
+    """Compare programs."""
     two, five = trained("float32", 2, None), trained("float32", 5, runs_mesh(4))
     with enable_x64(True):
         exact = [trained("float64", 1, mesh) for mesh in (None, data_mesh(8))]
     return {
         "runs": difference(two, five),
+        "float32": difference(two, trained("float32", 1, data_mesh(8))),
         "float64": difference(*exact),
         "convolutions": gathered_convolutions(CNN(norm="batch", widths=(8,), hidden=16))
         + gathered_convolutions(ResNet(blocks=(1,), widths=(8,), norm="batch")),

@@ -45,6 +45,7 @@ def test_programs_on_several_devices(differences: dict[str, dict[str, float]]) -
     """Runs on devices of their own are equal bit by bit. Divided batches are, up to rounding."""
     found = differences["programs"]
     assert found["runs"] == 0
+    assert 0 < found["float32"] < 1e-5
     assert 0 < found["float64"] < 1e-9
     assert found["convolutions"] == 0
 
