@@ -1,6 +1,7 @@
 """The commands `train` and `evaluate`."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,7 +157,9 @@ def train_run(
         f"{results.compile_seconds:.1f} s ({100 * results.compile_share:.1f} %)"
         f"{_memory(results)}; everything is in {workdir}"
     )
-    display.say(f"a page with figures: python -m cifar_jax.main report --workdir {workdir}")
+    source = [str(file.path)] if file else []
+    command = ["python", "-m", "cifar_jax.main", "report", *source, "--workdir", str(workdir)]
+    display.say(f"a page with figures: {shlex.join(command)}")
     if dataset.notice:
         display.banner(dataset.notice)
     return results
