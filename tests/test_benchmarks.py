@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from small import draw_blank
 
 from cifar_jax.core.inputs import Inputs
 from cifar_jax.core.model import CNN
@@ -208,7 +209,8 @@ def test_coverage_of_the_interval_is_what_it_promises(tmp_path: Path) -> None:
     )
 
 
-def test_many_runs(tmp_path: Path) -> None:
+def test_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_blank(monkeypatch.setattr)
     sizes = ["--runs", "4", "--images", "30", "--epochs", "2", "--directory", str(tmp_path)]
     for _ in ("made", "used again"):
         results = measured("many_runs", tmp_path / "many.json", *sizes)

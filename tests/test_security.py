@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from PIL import Image
+from small import draw_blank, shrink
 
 from cifar_jax.data.sources import decode
 from cifar_jax.data.sources.contents import PLAIN, FolderOptions
@@ -167,6 +168,8 @@ def made(hostile: Path, cache_directory: Path) -> tuple[Path, str]:
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.setenv("CIFAR_JAX_CACHE", str(cache_directory))
+        draw_blank(patch.setattr)
+        shrink(patch.setattr)
         for name in ("connect", "connect_ex", "sendto"):
             patch.setattr(socket.socket, name, connect)
         patch.setattr(socket, "getaddrinfo", connect)
@@ -246,8 +249,11 @@ def test_terminal_shows_names_as_they_are(
 
 
 def test_control_characters_in_a_study_do_not_reach_the_terminal(
-    made: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    made: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    draw_blank(monkeypatch.setattr)
     path = made[0] / "study.json"
     before = path.read_text()
     plan = json.loads(before)
