@@ -18,11 +18,17 @@ def _warn(line: str) -> None:
 
 
 def start_libraries() -> None:
+    """Import JAX. Warn of environment variables that are ignored."""
     if unused := libraries.start():
         _warn(f"ignored, so that results do not depend on it: {', '.join(unused)}")
 
 
 def prepare_jax(arguments: argparse.Namespace) -> None:
+    """Start JAX on the device of a command's flags, with its cache of compiled programs.
+
+    Raises:
+        UserError: there is no such device, or the other processes cannot be joined.
+    """
     start_libraries()
     from cifar_jax.data.sources.cache import cache_root, is_homeless
     from cifar_jax.device import select_device, use_compilation_cache

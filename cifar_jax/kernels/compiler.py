@@ -62,6 +62,6 @@ def jit(function: Callable[..., Any], *, several: bool = False, **options: Any) 
 def jit_once(function: Callable[..., Any], **options: Any) -> Any:
     """`jax.jit` of a function that runs once, with options that let it compile fast."""
     cheap = _ONCE.get(jax.default_backend(), {})
-    if jax.config.read("jax_disable_most_optimizations"):  # That is another level.
+    if jax.config.read("jax_disable_most_optimizations"):  # It sets this option.
         cheap = {}
     return jax.jit(function, compiler_options=dict(cheap), **options)

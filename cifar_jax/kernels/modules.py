@@ -38,10 +38,12 @@ def _as_wide(parameter: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _unbiased(var: jax.Array, count: int) -> jax.Array:
+    """Return the unbiased variance of `count` values, from the biased one."""
     return var * (count / (count - 1))
 
 
 def _own_batch_norm(platform: str, norm: BatchNorm, x: jax.Array, *, train: bool) -> jax.Array:
+    """Normalise x, (..., C), as `core.norms.BatchNorm` does in training."""
     params = norm.variables["params"]
     scale, bias = _as_wide(params["scale"], x), _as_wide(params["bias"], x)
     y, mean, var = batch_norm.batch_norm(x, scale, bias, EPSILON, platform)
@@ -50,11 +52,13 @@ def _own_batch_norm(platform: str, norm: BatchNorm, x: jax.Array, *, train: bool
     return y
 
 
-def _is_own(norm: nn.Module, x: jax.Array, *, train: bool) -> bool:
+def _has_own_batch_norm(norm: nn.Module, x: jax.Array, *, train: bool) -> bool:
+    """Return whether `_own_batch_norm` computes the same as this call of a module."""
     return train and norm.has_variable("params", "scale")
 
 
 def _flax_batch_norm(platform: str, norm: nn.BatchNorm, x: jax.Array, **_: Any) -> jax.Array:
+    """Normalise x, (..., C), as `flax.linen.BatchNorm` does in training."""
     params = norm.variables.get("params", {})
     scale = _as_wide(params.get("scale", jnp.ones(x.shape[-1])), x)
     bias = _as_wide(params.get("bias", jnp.zeros(x.shape[-1])), x)
@@ -63,28 +67,30 @@ def _flax_batch_norm(platform: str, norm: nn.BatchNorm, x: jax.Array, **_: Any) 
     return y
 
 
-def _is_usual(
+def _has_flax_batch_norm(
     norm: nn.BatchNorm,
     x: jax.Array,
     use_running_average: bool | None = None,
     *,
     mask: jax.Array | None = None,
 ) -> bool:
+    """Return whether `_flax_batch_norm` computes the same as this call of a module."""
     running = nn.merge_param("use_running_average", norm.use_running_average, use_running_average)
-    short = norm.dtype is not None or jnp.promote_types(x.dtype, norm.param_dtype) == x.dtype
+    keeps_dtype = norm.dtype is not None or jnp.promote_types(x.dtype, norm.param_dtype) == x.dtype
     return (
         not running
         and mask is None
         and norm.axis in (-1, x.ndim - 1)
         and norm.axis_name is None
         and norm.has_variable("batch_stats", "mean")
-        and short
+        and keeps_dtype
         and norm.dtype in (None, x.dtype)
         and norm.force_float32_reductions
     )
 
 
 def _group_norm(norm: nn.GroupNorm, x: jax.Array, **_: Any) -> jax.Array:
+    """Normalise x, (N, ..., C), as `flax.linen.GroupNorm` does."""
     params = norm.variables.get("params", {})
     n, channels, axes = len(x), x.shape[-1], tuple(range(1, x.ndim - 1))
     size = norm.group_size or channels // (norm.num_groups or 1)
@@ -102,11 +108,12 @@ def _group_norm(norm: nn.GroupNorm, x: jax.Array, **_: Any) -> jax.Array:
     return y.astype(norm.dtype or jnp.result_type(x, *params.values()))
 
 
-def _is_usual_group_norm(
-    norm: nn.GroupNorm, x: jax.Array, *, mask: jax.Array | None = None
-) -> bool:
-    # Flax itself refuses groups that do not fit, and parameters that are missing.
-    one = (norm.num_groups is None) != (norm.group_size is None)
+def _has_group_norm(norm: nn.GroupNorm, x: jax.Array, *, mask: jax.Array | None = None) -> bool:
+    """Return whether `_group_norm` computes the same as this call of a module.
+
+    Flax itself refuses groups that do not fit, and parameters that are missing.
+    """
+    one_is_given = (norm.num_groups is None) != (norm.group_size is None)
     return (
         mask is None
         and not norm.use_fast_variance
@@ -115,7 +122,7 @@ def _is_usual_group_norm(
         and norm.force_float32_reductions
         and norm.dtype in (None, x.dtype)
         and x.ndim > 1
-        and one
+        and one_is_given
         and x.shape[-1] % (norm.group_size or norm.num_groups or 1) == 0
         and norm.has_variable("params", "scale") == norm.use_scale
         and norm.has_variable("params", "bias") == norm.use_bias
@@ -123,7 +130,11 @@ def _is_usual_group_norm(
 
 
 def _block(platform: str, cnn: CNN, x: jax.Array, index: int, train: bool) -> jax.Array:
-    """Convolution, norm, ReLU and pooling; the normalised images are never stored."""
+    """Block `index` of a CNN: convolution, norm, ReLU and pooling.
+
+    x is (N, H, W, C), the result (N, H/2, W/2, widths[index - 1]). The normalised images are never
+    stored.
+    """
     conv, name = cnn.variables["params"][f"conv{index}"], f"norm{index}"
     kernel, bias = (conv[key].astype(x.dtype) for key in ("kernel", "bias"))
     with jax.named_scope(f"conv{index}"):
@@ -148,7 +159,8 @@ def _block(platform: str, cnn: CNN, x: jax.Array, index: int, train: bool) -> ja
         return windows.image(y)
 
 
-def _is_fused(cnn: CNN, x: jax.Array, index: int, train: bool) -> bool:
+def _has_block(cnn: CNN, x: jax.Array, index: int, train: bool) -> bool:
+    """Return whether `_block` computes the same as this call of `CNN.block`."""
     return (
         type(cnn).block is CNN.block
         and type(cnn).normalise is CNN.normalise
@@ -167,14 +179,14 @@ def interceptor(platform: str) -> Callable[..., Any]:
         module, method = context.module, context.method_name
         if module.is_initializing():
             return call(*args, **kwargs)
-        if method == "block" and isinstance(module, CNN) and _is_fused(module, *args, **kwargs):
+        if method == "block" and isinstance(module, CNN) and _has_block(module, *args, **kwargs):
             return _block(platform, module, *args, **kwargs)
         if method == "__call__":
-            if type(module) is BatchNorm and _is_own(module, *args, **kwargs):
+            if type(module) is BatchNorm and _has_own_batch_norm(module, *args, **kwargs):
                 return _own_batch_norm(platform, module, *args, **kwargs)
-            if type(module) is nn.BatchNorm and _is_usual(module, *args, **kwargs):
+            if type(module) is nn.BatchNorm and _has_flax_batch_norm(module, *args, **kwargs):
                 return _flax_batch_norm(platform, module, *args, **kwargs)
-            if type(module) is nn.GroupNorm and _is_usual_group_norm(module, *args, **kwargs):
+            if type(module) is nn.GroupNorm and _has_group_norm(module, *args, **kwargs):
                 return _group_norm(module, *args, **kwargs)
         return call(*args, **kwargs)
 

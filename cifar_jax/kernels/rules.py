@@ -22,6 +22,7 @@ SLOW_IN_LOOPS = ("conv_general_dilated", "reduce_window_max", "reduce_window_sum
 
 
 def _convolution(platform: str, eqn: JaxprEqn, x: jax.Array, kernel: jax.Array) -> Any:
+    """Convolution of any rank and order of axes; None if the dtypes differ or are not floating."""
     params = eqn.params
     dtype = params["preferred_element_type"]
     if (
@@ -58,7 +59,10 @@ def _convolution(platform: str, eqn: JaxprEqn, x: jax.Array, kernel: jax.Array) 
 
 
 def _windows(eqn: JaxprEqn, x: jax.Array, fill: float) -> tuple[jax.Array, list[int]] | None:
-    """The padded input of a pooling, and the axes that it slides over."""
+    """The padded input of a pooling, and the axes that it slides over.
+
+    None if the windows are dilated, or if x is empty or has no floating dtype.
+    """
     params = eqn.params
     dilation = (*params["base_dilation"], *params["window_dilation"])
     if set(dilation) != {1} or not jnp.issubdtype(x.dtype, jnp.floating) or 0 in x.shape:
@@ -72,6 +76,7 @@ def _windows(eqn: JaxprEqn, x: jax.Array, fill: float) -> tuple[jax.Array, list[
 
 
 def _max_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
+    """Maximum over the windows of `_windows`."""
     found = _windows(eqn, x, -math.inf)
     if found is None:
         return None
@@ -82,6 +87,7 @@ def _max_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
 
 
 def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
+    """Sum over the windows of `_windows`."""
     found = _windows(eqn, x, 0)
     if found is None:
         return None
@@ -98,12 +104,17 @@ def _sum_pool(eqn: JaxprEqn, x: jax.Array) -> Any:
 
 
 def _relu(eqn: JaxprEqn, x: jax.Array, *others: jax.Array) -> Any:
+    """ReLU; None for another function with a derivative of its own."""
     found = not others and is_relu(eqn) and jnp.issubdtype(x.dtype, jnp.floating)
     return relu(x) if found else None
 
 
 def _chain(platform: str, chain: Chain, x: jax.Array, kernel: jax.Array, *others: Any) -> Any:
-    """Convolution, elementwise layers and pooling in the layout of the convolution's products."""
+    """Convolution, elementwise layers and pooling in the layout of the convolution's products.
+
+    x is (N, H, W, Cin), the kernel (3, 3, Cin, Cout), and the result (N, H/2, W/2, Cout). `others`
+    are the values of `chain.others`.
+    """
     windows = convolution.conv3x3_windows(platform, x, kernel)
     variables = [chain.conv.outvars[0], *chain.others]
     result = chain.pool.invars[0]

@@ -69,7 +69,13 @@ def _named(table: Table, name: str, flag: str) -> int:
 
 
 def _guess(table: Table, ranks: Sequence[str], flag: str, fits: Callable[[int], bool]) -> int:
-    """Return the position of the column with the best of some names; -1 if none has one.
+    """Return the position of the column with the best name; -1 if no column has a known one.
+
+    Args:
+        table: with the columns.
+        ranks: names, best first, such as `ARM_NAMES`. A rank has one or more, between spaces.
+        flag: that names the column instead.
+        fits: whether the column at a position can be meant.
 
     Raises:
         UserError: several have names of the same rank.

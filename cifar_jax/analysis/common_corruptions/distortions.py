@@ -17,7 +17,10 @@ def contrast(x: np.ndarray, factor: float, draws: Draws) -> np.ndarray:
 
 
 def _sample(x: np.ndarray, row: np.ndarray, column: np.ndarray, mode: str) -> np.ndarray:
-    """Interpolate linearly at positions (N, H, W) in pixels."""
+    """Interpolate images, (N, H, W, 3), linearly at positions `row` and `column`.
+
+    These are (N, H, W), in pixels. `mode` is that of `scipy.ndimage` beyond the border.
+    """
     image = np.broadcast_to(np.arange(len(x))[:, None, None], row.shape)
     at = np.stack([image, row, column])
     channels = [ndimage.map_coordinates(c, at, order=1, mode=mode) for c in np.moveaxis(x, -1, 0)]
@@ -53,6 +56,7 @@ def elastic(x: np.ndarray, parameters: tuple[float, float, float], draws: Draws)
 
 
 def _with_pillow(x: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """Change each image, rounded to 8 bits a channel."""
     pixels = np.rint(255 * x).astype(np.uint8)
     changed = [np.asarray(change(Image.fromarray(image))) for image in pixels]
     return np.stack(changed).astype(np.float32) / 255
