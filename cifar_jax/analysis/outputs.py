@@ -46,7 +46,7 @@ def last_dense(experiment: Experiment, state: TrainState, images: Any) -> tuple[
     Args:
         experiment: its model is any Flax module, also within `kernels.fast`.
         state: of the model.
-        images: uint8 (N, H, W, 3), or their shape and dtype.
+        images: uint8 (N, H, W, C), or their shape and dtype.
 
     Raises:
         NoFeatures: the model has no dense layer.
@@ -92,7 +92,7 @@ def compile_outputs(
     Args:
         experiment: of the runs.
         state: an example.
-        shape: of an image, (H, W, 3).
+        shape: of an image, (H, W, C).
         features: whether to return features.
 
     Raises:
@@ -121,7 +121,7 @@ def compute(
     state: TrainState,
     images: np.ndarray,
 ) -> Outputs:
-    """Return the outputs of all images, uint8 (N, H, W, 3), in calls of `CHUNK` images."""
+    """Return the outputs of all images, uint8 (N, H, W, C), in calls of `CHUNK` images."""
     found = []
     for start in range(0, len(images), CHUNK):
         chunk = np.asarray(images[start : start + CHUNK])

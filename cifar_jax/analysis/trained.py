@@ -196,12 +196,12 @@ class TrainedRun:
 
     @property
     def train_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images it was trained on, uint8 (N, H, W, 3), and labels, int32 (N,)."""
+        """Images it was trained on, uint8 (N, H, W, C), and labels, int32 (N,)."""
         return self._split(self._rows[0])
 
     @property
     def val_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Its validation images, uint8 (N, H, W, 3), and labels, int32 (N,)."""
+        """Its validation images, uint8 (N, H, W, C), and labels, int32 (N,)."""
         return self._split(self._rows[1])
 
     def _split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,7 +213,7 @@ class TrainedRun:
 
         Args:
             name: of the images; "validation", "test" and "train" for those of the dataset.
-            images: uint8 (N, H, W, 3).
+            images: uint8 (N, H, W, C).
             features: also return features.
 
         Raises:

@@ -104,6 +104,7 @@ def build_model(config: Config) -> nn.Module:
 
 
 def _inputs(config: Config) -> Inputs:
+    """Build augmentation, mixing and normalisation."""
     training = config.training
     data = config.data
     crop = random_crop if data.flip is False else random_crop_and_flip
@@ -122,6 +123,7 @@ def _inputs(config: Config) -> Inputs:
 
 
 def _optimizer(config: Config) -> Optimizer:
+    """Build the optimiser, with the learning rates of single layers."""
     named: dict[str, Optimizer] = {
         "sgd": sgd,
         "nesterov": optimizers.nesterov,
@@ -134,6 +136,7 @@ def _optimizer(config: Config) -> Optimizer:
 
 
 def _schedule(training: TrainingConfig) -> Schedule:
+    """Build the schedule of the learning rate, with its warm-up."""
     named: dict[str, Schedule] = {
         "step": StepDecay(training.decay_every, training.decay_factor),
         "constant": schedules.constant,
@@ -190,9 +193,9 @@ def hyperparams(config: Config) -> Hyper:
 def for_device(experiment: Experiment, kernels: str = "auto") -> Experiment:
     """Return an experiment as commands train it on JAX's default backend: as fast as possible.
 
-    Its layers get the faster code of the package `kernels`, unless the argument is "plain". On a
-    CPU, which always computes full float32, its precision becomes None and the default size of
-    evaluation batches the CPU's.
+    Its layers get the faster code of the package `kernels`, unless the argument is "plain". A CPU
+    always computes full float32, so there the precision becomes None. The default size of
+    evaluation batches becomes the CPU's.
     """
     changed: dict[str, Any] = {}
     if kernels == "auto" and not isinstance(experiment.model, FastModel):

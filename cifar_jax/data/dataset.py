@@ -20,6 +20,7 @@ NAMES = ("auto", *published.PUBLISHED, "synthetic")
 
 
 def _auto(data_dir: str | Path | None, root: Path, progress: Progress) -> Dataset:
+    """Load CIFAR-10, or the synthetic images with a notice."""
     try:
         return published.load(published.CIFAR10, root, data_dir=data_dir, progress=progress)
     except MachineError:

@@ -51,13 +51,13 @@ def stream_batches(
     """Yield the batches of one epoch in order. Grain's threads read ahead.
 
     Args:
-        images: uint8 (N, H, W, 3), usually memory-mapped: only a batch's rows are read.
+        images: uint8 (N, H, W, C), usually memory-mapped: only a batch's rows are read.
         labels: int32 (N,).
         order: rows to visit, integers (n,).
         batch_size: rows per batch; the last batch may have fewer.
 
     Yields:
-        uint8 (B, H, W, 3) and int32 (B,).
+        uint8 (B, H, W, C) and int32 (B,).
     """
     grain = import_grain()
     source: Any = _Batches(images, labels, order, batch_size)

@@ -99,7 +99,7 @@ def export_to(path: Path, kind: str, network: PlainNetwork, images: np.ndarray) 
         path: of the main file. The others go beside it.
         kind: name of the format, of `FORMATS`.
         network: what to export.
-        images: to check with, uint8 (N, H, W, 3); at most `CHECKED` of them are used.
+        images: to check with, uint8 (N, H, W, C); at most `CHECKED` of them are used.
 
     Raises:
         UserError: the format cannot have this network, a package is missing, or the logits do not

@@ -3,7 +3,7 @@
 Every file format that we write, and the page that runs a network in a browser, read this list. Each
 node has one output. Semantics are those of ONNX, opset 17, with these conventions:
 
-- The input `IMAGES` is (N, H, W, 3), uint8 or float32. All nodes compute in float32 or bool; the
+- The input `IMAGES` is (N, H, W, C), uint8 or float32. All nodes compute in float32 or bool; the
   first casts uint8. Sizes are fixed, except that of images, N: in shapes it is -1.
 - Constants are inputs like all others. What ONNX passes as tensors of integers or as an optional
   minimum is an attribute here: `shape`, `axes`, `starts`, `pads`, ...
@@ -69,7 +69,7 @@ class Graph:
     """A network from images to logits.
 
     Attributes:
-        image_shape: (H, W, 3).
+        image_shape: (H, W, C).
         nodes: each after the nodes whose outputs it reads.
         constants: float32 or bool, by name.
         output: name of the logits, float32 (N, classes).

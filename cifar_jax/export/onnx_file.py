@@ -37,7 +37,7 @@ def _packages() -> tuple[Any, Any]:
 def onnx_model(graph: Graph, metadata: Mapping[str, str]) -> bytes:
     """Return a graph as the content of an ONNX file, checked by ONNX's checker.
 
-    Its input `images` is (N, H, W, 3), its output `logits` float32 (N, classes); N is free.
+    Its input `images` is (N, H, W, C), its output `logits` float32 (N, classes); N is free.
 
     Args:
         graph: of a network.

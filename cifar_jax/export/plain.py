@@ -30,7 +30,7 @@ class PlainNetwork:
     Attributes:
         experiment: its model, its inputs and its precision count.
         variables: "params" and "batch_stats".
-        image_shape: of an image, (H, W, 3).
+        image_shape: of an image, (H, W, C).
         classes: their names, in the order of the logits.
         about: facts for readers of the file, by name.
         pixels: "uint8", from 0 to 255, or "float32", from 0 to 1: what the exported network takes.
@@ -44,7 +44,7 @@ class PlainNetwork:
     pixels: str = "uint8"
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Return the logits, float32 (N, classes), of images (N, H, W, 3), see `pixels`."""
+        """Return the logits, float32 (N, classes), of images (N, H, W, C), see `pixels`."""
         images = images if self.pixels == "uint8" else images * 255
         logits: jax.Array = forward(self.experiment, self.variables, images)
         return logits
@@ -87,7 +87,7 @@ class Reader(NamedTuple):
 
     Attributes:
         name: with its version.
-        logits: from images as the file takes them, (N, H, W, 3), to logits, float32 (N, classes).
+        logits: from images as the file takes them, (N, H, W, C), to logits, float32 (N, classes).
     """
 
     name: str

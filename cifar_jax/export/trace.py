@@ -29,10 +29,10 @@ def trace(
     """Return a function of images as a graph.
 
     Args:
-        function: from images, (N, H, W, 3), to logits, float (N, classes). No image may
+        function: from images, (N, H, W, C), to logits, float (N, classes). No image may
             depend on another. Parameters are its constants. It computes with the plain layers:
             not a `FastModel`'s.
-        image_shape: (H, W, 3).
+        image_shape: (H, W, C).
         pixels: dtype of the images, "uint8" or "float32".
 
     Raises:

@@ -1,7 +1,7 @@
 """Convolutions of any rank, channels last, in the fastest form for a platform.
 
 On a CPU wide 3x3 kernels use Winograd's products, others the forms of direct.py. Under `jax.vmap`
-with one kernel per run, XLA makes a grouped convolution, which on GPUs is slower than separate ones
+with one kernel per run, XLA makes a grouped convolution. On GPUs it is slower than separate ones
 (jax issue 26568). Here it becomes a product. benchmarks/layers.py measures the forms.
 """
 
@@ -54,12 +54,10 @@ def pad(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
 def patches(
     x: jax.Array, kernel: jax.Array, geometry: Geometry, max_bytes: int = _MAX_PATCHES_BYTES
 ) -> jax.Array:
-    """Any convolution as a product of its patches (im2col) and the kernel.
+    """Any convolution as a product of its patches (im2col) and the kernel; see `conv`.
 
-    Args:
-        x, kernel, geometry: see `conv`.
-        max_bytes: of patches at once. More would not fit into memory, so the result is a sum:
-            each term takes some positions of the window.
+    Patches of more than `max_bytes` may not fit into memory. Then the result is a sum: each term
+    takes some positions of the window.
     """
     *window, c, k = kernel.shape
     axes = range(1, x.ndim - 1)
@@ -127,7 +125,7 @@ def blocks(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None)
     """One matrix product from 4x4 patches to 2x2 blocks of outputs; for few channels.
 
     The matrix is (16 * Cin, 4 * Cout), 9/16 of it not zero. It does more multiplications than
-    the usual (9 * Cin, Cout), which for three channels has too little work per element read.
+    the usual (9 * Cin, Cout). That one has too little work per element read for three channels.
     """
     height, width = x.shape[1:3]
     x = winograd.pad_to_tiles(x, _BLOCK)
@@ -235,10 +233,7 @@ def _by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
 def by_runs(
     x: jax.Array, kernel: jax.Array, platform: str, geometry: Geometry, trains: bool = False
 ) -> jax.Array:
-    """A convolution in the form for the number of runs that `jax.vmap` gives it.
-
-    `trains` is for the forward pass of `custom_vjp`: the program computes gradients too.
-    """
+    """A convolution in the form for the number of runs that `jax.vmap` gives it."""
 
     def forward(runs: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _form_for(platform, runs, trains)(x, kernel, geometry)

@@ -248,9 +248,9 @@ class TensorBoard:
         begun = self._clock()
         waiting, self._waiting = self._waiting, []
         for i in {i for i, _ in waiting}:
-            rows = [structs.asdict(row) for index, row in waiting if index == i]
+            rows = [row for index, row in waiting if index == i]
             try:
-                self._events[i].add([(row.pop("epoch"), _tagged(row)) for row in rows])
+                self._events[i].add([(row.epoch, _tagged(row)) for row in rows])
             except OSError as error:
                 raise _unwritable(self._runs[i].workdir, error) from error
         ended = self._clock()
@@ -266,12 +266,15 @@ class TensorBoard:
 
 
 def _unwritable(workdir: Path, error: OSError) -> MachineError:
+    """Return the error of a run's directory that cannot be written."""
     return MachineError(f"{workdir}: cannot be written ({error.strerror})")
 
 
-def _tagged(row: dict[str, float]) -> dict[str, float]:
-    """Return a row with TensorBoard's names, grouped by split: `train/loss` for `train_loss`."""
-    return {re.sub("^(train|val)_", r"\1/", column): value for column, value in row.items()}
+def _tagged(row: EpochRow) -> dict[str, float]:
+    """Return a row's values by TensorBoard's names, which group them: `train/loss`, `val/loss`."""
+    values = structs.asdict(row)
+    del values["epoch"]
+    return {re.sub("^(train|val)_", r"\1/", column): value for column, value in values.items()}
 
 
 def is_stop(interrupts: Interrupts, group: Group, later: bool) -> bool:

@@ -29,6 +29,7 @@ Tree = TypeVar("Tree")
 def _first_state(
     experiment: Experiment, seed: jax.Array, image_shape: tuple[int, ...], images: jax.Array | None
 ) -> TrainState:
+    """Make the key of a run from its seed, uint32 (), and its state by `init_state`."""
     return core.init_state(experiment, jax.random.key(seed), image_shape, images)
 
 
@@ -47,7 +48,7 @@ def first_state(
 def first_shapes(
     experiment: Experiment, image_shape: tuple[int, ...], images: np.ndarray | None, runs: int
 ) -> TrainState:
-    """Return the shapes of the stacked first states of runs. JAX keeps the trace for them."""
+    """Return the shapes of the stacked first states of runs. `first_state` reuses this trace."""
     jitted = jit_once(_first_state, static_argnums=(0, 2))
     one = jitted.eval_shape(experiment, np.uint32(0), image_shape, images)
     shapes: TrainState = jax.tree.map(
@@ -191,6 +192,7 @@ def compile_in_background(jitted: Any, *examples: Any) -> Background[Any]:
 
 
 def _bounds(mesh: Any, *values: int) -> Any:
+    """Put `start` and `stop` of `train_steps` on all devices."""
     return on_all([np.int32(value) for value in values], mesh)
 
 

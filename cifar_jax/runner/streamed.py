@@ -30,7 +30,7 @@ class HostData(NamedTuple):
     """Images on the host, and the indices of those to train on.
 
     Attributes:
-        images: uint8 (N, H, W, 3), usually memory-mapped.
+        images: uint8 (N, H, W, C), usually memory-mapped.
         labels: int32 (N,).
         rows: indices of the images to train on, integers (n,).
     """
@@ -41,7 +41,10 @@ class HostData(NamedTuple):
 
 
 def _filled(part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a part's batches in an array of (batches, images) entries, zeros after them."""
+    """Return images or labels, (n, ...), as (batches, B, ...). Zeros fill the missing ones.
+
+    `size` is (batches, B).
+    """
     missing = math.prod(size) - len(part)
     if missing:
         part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
@@ -79,6 +82,7 @@ class _Steps:
     def _step(
         self, hyper: Hyper, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> TrainState:
+        """Train on one batch: uint8 (B, H, W, C), int32 (B,)."""
         return core.train_step(self._experiment, hyper, self._n, state, images, labels)
 
     def _several(
@@ -96,7 +100,8 @@ class _Steps:
 
         return lax.fori_loop(0, count, body, state)
 
-    def _batches(self, *size: int) -> tuple[Any, Any]:
+    def _batch_shapes(self, *size: int) -> tuple[Any, Any]:
+        """Return the shapes of images and labels, of which there are (B,) or (batches, B)."""
         where = batch_sharding(self._mesh, size[-1])
         shape = *size, *self._source.images.shape[1:]
         images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=where)
@@ -104,12 +109,12 @@ class _Steps:
 
     def _compile_several(self, hyper: Hyper, state: TrainState) -> Background[Any]:
         jitted = jit_over_runs(self._several, state, donate_argnums=1)
-        batches = self._batches(self._together, self._batch)
+        batches = self._batch_shapes(self._together, self._batch)
         return compile_in_background(jitted, hyper, state, *batches, np.int32(0))
 
     def _compile_one(self, hyper: Hyper, state: TrainState, size: int) -> Background[Any]:
         jitted = jit_over_runs(self._step, state, donate_argnums=1)
-        return compile_in_background(jitted, hyper, state, *self._batches(size))
+        return compile_in_background(jitted, hyper, state, *self._batch_shapes(size))
 
     def wait(self) -> None:
         """Wait until all is compiled."""
@@ -117,7 +122,7 @@ class _Steps:
             program.result()
 
     def train_on(self, hyper: Hyper, state: TrainState, rows: np.ndarray) -> TrainState:
-        """Train on full batches of images, given by their rows."""
+        """Train on full batches of images, given by their rows. The state before is kept."""
         state = jax.tree.map(jnp.copy, state)
         own = own_share(self._mesh, self._batch)
         rows = rows.reshape(-1, self._batch)[:, own].reshape(-1)
