@@ -197,10 +197,7 @@ def to_dict(config: Config) -> dict[str, Any]:
         written[section] = {
             k: v
             for k, v in plain.items()
-            if v is not None
-            and (
-                not of_file or is_free(f"{section}.{k}") or (section, k) == ("model", "num_classes")
-            )
+            if v is not None and (not of_file or is_free(f"{section}.{k}"))
         }
     return written
 

@@ -224,6 +224,7 @@ def load(
         UserError: the dataset cannot be used.
     """
     directory = Path(os.path.expanduser(directory)).resolve()
+    # The name above the version, which begins with a digit: "rgb" of eurosat/rgb/2.0.0.
     part = next(p for p in (*directory.parts[:-1][::-1], "images") if not re.match(r"\d", p))
     name = f"tfds-{safe_name(part)}"
     where = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
