@@ -116,6 +116,8 @@ def command_lines(draw: Any) -> tuple[list[str], list[str]]:
         chosen.remove("--pipeline")  # stream and several seeds exclude each other
     if "--milestones" in chosen and "--final-fraction" in chosen:
         chosen.remove("--final-fraction")  # each needs a schedule of its own
+    if "--seeds" in chosen and "--half-width" in chosen:
+        chosen.remove("--half-width")  # needs two seeds
     if command == "study":  # A study varies the norm, so the flag is an error.
         chosen = [flag for flag in chosen if flag != "--norm"]
     if "--sweep" in chosen:
