@@ -142,7 +142,7 @@ def begin(trained: TrainedRun) -> Replay:
     """Return a run at its beginning, with its compiled programs.
 
     Raises:
-        Lacking: it cannot be repeated.
+        Lacking: it began with the values of another network.
     """
     shared, run = trained.shared, trained.run
     config, experiment = run.results.settings, trained.experiment
@@ -150,8 +150,6 @@ def begin(trained: TrainedRun) -> Replay:
         raise Lacking("it began with the values of another network, and is not trained again")
     session = _session(shared, run)
     host = session.prepared.host
-    if len(host.rows) < experiment.batch_size:
-        raise Lacking("it has fewer training images than a batch")
     key, shape = jax.random.key(run.seed), shared.images.train_images.shape[1:]
     seen = session.prepared.first_images(experiment.init_images)
     first = jax.jit(init_state, static_argnums=(0, 2))(experiment, key, shape, seen)

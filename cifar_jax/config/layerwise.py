@@ -23,6 +23,7 @@ def parse_patterns(text: str | None, flag: str) -> tuple[str, ...]:
     patterns = tuple(part.strip() for part in str(text).split(","))
     if not all(patterns):
         raise UserError(f"{flag} {text}: a pattern is empty; must be like 'conv*,norm1'")
+    # A factor, as in "conv1=0.1", is not part of the name.
     if len({part.rpartition("=")[0].strip() or part for part in patterns}) < len(patterns):
         raise UserError(f"{flag} {text}: a pattern is named twice")
     return patterns
