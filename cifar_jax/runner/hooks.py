@@ -212,7 +212,8 @@ class Rows:
 class TensorBoard:
     """Writes each epoch's values for TensorBoard, once a second at most, in 2 % of the time.
 
-    The library waits for the disk after each write, which can take longer than a short epoch.
+    The library waits for the disk after each write, which can take longer than a short epoch. A
+    kill loses the values that wait. So a run that resumes writes its history again, to a new file.
 
     Args:
         first: the group as it starts or resumes.
@@ -231,7 +232,7 @@ class TensorBoard:
     ) -> None:
         self._runs, self._imported, self._clock = first.runs, imported, clock
         self._next = clock()
-        self._waiting: list[tuple[int, EpochRow]] = []
+        self._waiting = [(i, row) for i in range(len(self._runs)) for row in first.rows(i)]
         self._events = [
             Events(run.workdir / TENSORBOARD, first.position.epoch + 1) for run in first.runs
         ]

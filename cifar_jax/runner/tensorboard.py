@@ -14,11 +14,11 @@ from cifar_jax.storage import name_in_errors
 
 
 class Events:
-    """Scalars of a run, in a new file of a directory.
+    """Scalars of a run, in a new file of a directory. TensorBoard ignores those of earlier files.
 
     Args:
         directory: made if it is missing.
-        first: the next epoch. TensorBoard ignores values of earlier files from this epoch on.
+        first: the next epoch, a part of the file's name.
     """
 
     def __init__(self, directory: Path, first: int) -> None:
@@ -34,7 +34,7 @@ class Events:
         # The name has the time in seconds. Two starts in one second must not share a file.
         writer = EventsWriter(str(self._directory / "events"), f".{self._first}")
         start = SessionLog(status=SessionLog.START)
-        writer.write_event(Event(step=self._first, session_log=start))
+        writer.write_event(Event(step=1, session_log=start))
         return writer
 
     def add(self, rows: Sequence[tuple[int, dict[str, float]]]) -> None:

@@ -14,7 +14,7 @@ import made_up
 import numpy as np
 import pytest
 from msgspec import structs
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from cifar_jax.config.settings import Config, TrainingConfig
 from cifar_jax.core.train import Metrics
@@ -364,6 +364,18 @@ def test_tensorboard_is_written_once_a_second_at_most(group: Group) -> None:
     assert written == [1, 1, 1, 4, 4]
     steps = [event.step for event in events_of(group.runs[0]) if event.summary.value]
     assert steps == [1, 2, 3, 4, 5]
+
+
+def test_tensorboard_gets_the_history_again_after_a_kill(group: Group) -> None:
+    """TensorBoard ignores earlier files from the step of the log's start on."""
+    killed = TensorBoard(group, imported=lambda: False)
+    advance(group, killed, end(1), end(2))
+    hook = TensorBoard(group)
+    advance(group, hook, end(3))
+    hook.close()
+    _, start, *rows = events_of(group.runs[1])  # The first is the format's version.
+    assert (start.session_log.status, start.step) == (SessionLog.START, 1)
+    assert [event.step for event in rows] == [1, 2, 3]
 
 
 def test_tensorboard_takes_at_most_two_percent_of_the_time(
