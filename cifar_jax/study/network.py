@@ -144,12 +144,15 @@ def restore(
         flag, how: say how the user gives the path and the file, for messages.
 
     Raises:
-        UserError: there is no intact checkpoint, or the file is not the run's.
+        UserError: there is no intact checkpoint, its record is incomplete, or the file is not the
+            run's.
     """
     directory, index = find_checkpoints(path, flag)
     with contextlib.closing(Checkpoints(directory, create=False)) as checkpoints:
         record, unfinished = read_record(checkpoints, index)
         check_file(file, record.settings, directory, how)
+        if file is None and record.settings.model.num_classes is None:
+            raise UserError(f"{directory}: the record lacks config.model.num_classes")
         shape = record.dataset.image_shape
         experiment, _ = build(record.settings, file)
         state = checkpoints.read_state(_like(experiment, shape), index)
