@@ -1,11 +1,11 @@
 """What is each trick of the speedrun's recipe worth?
 
 Command: python -m cifar_jax.main study examples/airbench94_ablation.py --seeds 10
-Cost: 42 minutes for the short study; in full it needs a GPU, and was not run.
-Answer: undecided for each of the nine tricks of the short study; docs/speedrun.md has the numbers.
+Cost: 90 minutes for the short study; in full it needs a GPU, and was not run.
+Answer: undecided for each of the fifteen tricks, in the short study; see docs/speedrun.md.
 
 Answer and cost are of a short study: `WIDTHS = (16, 32, 32)`, 12,500 images, 2 epochs, 3 seeds.
-docs/gallery.md has its command. 2 cores of an AMD EPYC beside other work, 2026-11-27.
+docs/gallery.md has its command. 2 cores of an AMD EPYC beside other work, 2026-11-28.
 
 The control is the whole recipe of `airbench94.py`. Each other arm lacks one trick, so a negative
 difference is what the trick is worth. Only Muon's arm has a learning rate of its own, that of the
