@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from types import TracebackType
 from typing import Any
@@ -47,16 +48,20 @@ def import_late(study: bool) -> None:
         importlib.import_module("scipy.stats")
 
 
+_HIDES_TORCH = threading.Lock()
+
+
 def import_tensorboardx() -> None:
     """Import tensorboardX without PyTorch, which it imports for seconds where it is installed."""
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # Its import then fails at once.
-    try:
-        importlib.import_module("tensorboardX.event_file_writer")
-    finally:
+    with _HIDES_TORCH:
+        hide = "torch" not in sys.modules
         if hide:
-            sys.modules.pop("torch", None)  # Another thread may import it at the same time.
+            sys.modules["torch"] = None  # type: ignore[assignment]  # Its import fails at once.
+        try:
+            importlib.import_module("tensorboardX.event_file_writer")
+        finally:
+            if hide:
+                del sys.modules["torch"]
 
 
 def _is_from_asyncio(trace: TracebackType | None) -> bool:

@@ -60,8 +60,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="draw training_curves.png and confusion_matrix.png into --workdir at the end; without "
-        "it, the command `report` draws them and more",
+        help="draw training_curves.png and confusion_matrix.png at the end; `report` draws more",
     )
     add_saving(parser)
     add_device(parser)

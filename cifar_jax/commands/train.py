@@ -25,11 +25,10 @@ from cifar_jax.runner.hooks import Interrupted
 from cifar_jax.runner.moved import Moved
 from cifar_jax.runner.prepare import Prepared, open_dataset, run_directory, split_dataset
 from cifar_jax.runner.processes import is_first, joined
-from cifar_jax.runner.remaining import Planned, Remaining
 from cifar_jax.runner.results import Finished, Results
 from cifar_jax.runner.resume import read_recorded
 from cifar_jax.runner.session import Options, Session
-from cifar_jax.runner.training import train_group
+from cifar_jax.runner.training import estimate, train_group
 from cifar_jax.storage import write_text
 from cifar_jax.study.collect import divergence_line, read_divergence
 from cifar_jax.study.definition import check_file, make_run
@@ -182,9 +181,7 @@ def _train(session: Session, run: Run, file: ExperimentFile | None, figures: boo
         check_workdir(workdir, session.resume)
         if file is not None:
             write_text(workdir / SOURCE, file.source)
-        only = Planned(None, 1, run.config.training.epochs)
-        drawing = DRAWING if figures else 0.0
-        remaining = Remaining([only], session.prepared.evaluation, drawing)
+        remaining = estimate(session, [run], DRAWING if figures else 0.0)
         (results,) = train_group(session, [run], remaining)
         if isinstance(results, Finished):
             _say_results(workdir, results, session.prepared.dataset, session.display)

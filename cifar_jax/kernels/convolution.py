@@ -181,10 +181,7 @@ def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geomet
 def _form_for(
     platform: str, runs: int, trains: bool = False
 ) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
-    """Return the convolution for a number of runs in one program.
-
-    `trains`: whether the program computes gradients too.
-    """
+    """Return the convolution for a number of runs. `trains`: the program has gradients too."""
     if platform != "cpu":
         return functools.partial(_on_accelerator, runs)
     if runs > 1:

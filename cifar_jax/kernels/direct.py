@@ -8,6 +8,7 @@ a hundred times as long. Here each gradient is a convolution in that layout.
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,7 +169,7 @@ def strided_input_gradient(
 
 
 def _kernel_gradient_of_chunk(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry, by_onednn: bool = False
 ) -> jax.Array:
     """Gradient of `xla` by the kernel: x convolved by g, images as channels.
 
@@ -178,7 +179,6 @@ def _kernel_gradient_of_chunk(
     n, *outer, columns, c = x.shape
     *window, k, _, features = kernel.shape
     strides, dilation = geometry.strides, geometry.dilation
-    by_onednn = _by_onednn(x, g)
     convolve = training_conv if by_onednn else xla
     pair = 1 if by_onednn else _pair(features, g.shape[-2])
     weights = g.reshape(*g.shape[:-2], -1, pair * features)
@@ -236,9 +236,10 @@ def kernel_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geo
     """Gradient of `xla` by the kernel, in chunks of images that stay in the cache."""
     positions = math.prod(g.shape[1:-1])
     size = max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions))
-    of_chunk = _kernel_gradient_of_chunk
+    of_chunk: Callable[..., jax.Array] = _kernel_gradient_of_chunk
     if _by_onednn(x, g):
         size = _ONEDNN_CHUNK
+        of_chunk = functools.partial(_kernel_gradient_of_chunk, by_onednn=True)
     elif geometry.strides == geometry.dilation == (1, 1) and kernel.shape[-1] < _MIN_FEATURES:
         of_chunk = _narrow_kernel_gradient_of_chunk
     size = min(len(x), size)

@@ -97,7 +97,7 @@ def write_model_card(
     results = runs[0].results
     classes = study.dataset.classes
     text = (
-        environment(True)
+        environment(markdown=True)
         .get_template("model_card.md")
         .render(
             name=study.label(arm),

@@ -63,7 +63,7 @@ def _visible(value: object) -> object:
 
 
 @functools.cache
-def environment(markdown: bool) -> Environment:
+def environment(*, markdown: bool) -> Environment:
     """Return templates that escape every value, for Markdown or for HTML."""
     found = Environment(
         loader=PackageLoader("cifar_jax.report"),
@@ -79,7 +79,7 @@ def environment(markdown: bool) -> Environment:
 
 def render_page(template: str, values: dict[str, Any]) -> str:
     """Return a page. If its networks make it too large, it says so instead of having them."""
-    page = environment(False).get_template(template)
+    page = environment(markdown=False).get_template(template)
     html = page.render(values, contents=Contents())
     if values.get("demo") and (size := len(html.encode())) > LARGEST_PAGE:
         reason = f"with the networks it would have {size / 1e6:.1f} MB, and 6 MB are allowed"
@@ -201,7 +201,7 @@ def write_pages(
     values_html = {**values, **{key: str(values[key]) for key in ("toml", "source")}}
     write_text(page, render_page("report.html", values_html))
     text = study.workdir / REPORT_TEXT
-    write_text(text, environment(True).get_template("report.md").render(values))
+    write_text(text, environment(markdown=True).get_template("report.md").render(values))
     entries = [*shown, *(entry for of in added for entry in of.figures)]
     drawn = [study.workdir / entry.png for entry in entries if entry.png]
     return [*drawn, *(path.with_suffix(".svg") for path in drawn), page, text, numbers]

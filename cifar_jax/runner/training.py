@@ -70,6 +70,12 @@ def _begin_to_compile(
     return hyper, compiled_epoch(session, experiment, hyper, spread(state, session.mesh))
 
 
+def estimate(session: Session, runs: Sequence[Run], drawing: float = 0.0) -> Remaining:
+    """Return the estimate of the time left of a single group, with seconds of drawing."""
+    only = Planned(None, len(runs), runs[0].config.training.epochs)
+    return Remaining([only], session.prepared.evaluation, drawing)
+
+
 def train_group(
     session: Session,
     runs: Sequence[Run],
@@ -94,8 +100,7 @@ def train_group(
     """
     check_batches(runs[0].config, len(session.prepared.train_rows))
     if remaining is None:
-        only = Planned(None, len(runs), runs[0].config.training.epochs)
-        remaining = Remaining([only], session.prepared.evaluation)
+        remaining = estimate(session, runs)
     remaining.begin()
     begun = time.perf_counter()
     compiling = _begin_to_compile(session, runs)

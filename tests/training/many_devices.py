@@ -29,7 +29,7 @@ from cifar_jax.methods.ghost import Ghost
 from cifar_jax.runner.devices import data_mesh, divided, on_all, runs_mesh, spread
 from cifar_jax.runner.programs import compile_device_epoch, over_runs, stack_runs
 
-N = 148  # 18 batches of 8, and one of 4, which 8 devices cannot divide.
+N = 404  # 50 batches of 8, and one of 4, which 8 devices cannot divide.
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (N + 20, 8, 8, 3), np.uint8)
 LABELS = RNG.integers(0, 10, N + 20, np.int32)
