@@ -27,12 +27,13 @@ def _moments(x: jax.Array, platform: str) -> tuple[jax.Array, jax.Array]:
     of x minus its first row, in one pass. Their difference is exact enough, because that row is a
     few standard deviations from the mean.
     """
-    # As rows: in the shape of x, this difference would be the same as the one that is normalised.
-    # Then XLA would keep it in memory for both.
-    rows = wide(x).reshape(-1, x.shape[-1])
     if platform == "cpu":
-        mean = jnp.mean(rows, 0)
-        return mean, jnp.mean(jnp.square(rows - mean), 0)
+        # In the shape of x, this difference would be the same as the one that is normalised. Then
+        # XLA would keep it in memory for both. Sums of three axes are faster than those of two.
+        images = wide(x).reshape(len(x), -1, x.shape[-1])
+        mean = jnp.mean(images, (0, 1))
+        return mean, jnp.mean(jnp.square(images - mean), (0, 1))
+    rows = wide(x).reshape(-1, x.shape[-1])
     shifted = rows - rows[0]
     first, second = (a / len(rows) for a in _sums(platform, shifted, jnp.square(shifted)))
     return rows[0] + first, jnp.maximum(second - jnp.square(first), 0)
@@ -130,7 +131,7 @@ def _batch_norm_bwd(eps: float, platform: str, saved: _Saved, cotangents: _Tripl
     if platform == "cpu":
         # In another shape than in `_moments` and `_input_gradient`: XLA would keep a shared
         # difference.
-        g_rows, x_rows = (a.reshape(len(a), -1, a.shape[-1]) for a in (g, wide(x)))
+        g_rows, x_rows = (a.reshape(-1, *a.shape[-2:]) for a in (g, wide(x)))
         d_bias = jnp.sum(g_rows, (0, 1))
         d_scale = jnp.sum(g_rows * (x_rows - mean), (0, 1)) * inverse
     else:

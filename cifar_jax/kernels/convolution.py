@@ -148,12 +148,15 @@ def _is_dense3x3(kernel: jax.Array, geometry: Geometry) -> bool:
     )
 
 
-def products(form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def products(
+    form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry, by_onednn: bool = False
+) -> jax.Array:
     """Any convolution as sums of products that `jax.vmap` keeps as such.
 
     Args:
         form: of a dense 3x3 convolution, see `forms.FORMS`.
         x, kernel, geometry: see `conv`.
+        by_onednn: see `winograd.conv3x3`.
     """
     if _is_depthwise(x, kernel, geometry):
         padded = pad(x, geometry.padding)
@@ -163,7 +166,7 @@ def products(form: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     # One zero around is what the 3x3 forms add: pad by what is wanted beyond, cut off the excess.
     x = pad(x, tuple((max(0, low - 1), max(0, high - 1)) for low, high in geometry.padding))
     if form == "winograd" and x.shape[-1] >= _MIN_TILED_CHANNELS:
-        y = winograd.conv3x3(x, kernel, geometry.precision)
+        y = winograd.conv3x3(x, kernel, geometry.precision, by_onednn)
     else:
         y = blocks(x, kernel, _THREE_TF32 if form == "split" else geometry.precision)
     return pad(y, tuple((min(0, low - 1), min(0, high - 1)) for low, high in geometry.padding))
@@ -178,6 +181,13 @@ def _on_accelerator(runs: int, x: jax.Array, kernel: jax.Array, geometry: Geomet
     return products(form, x, kernel, geometry)
 
 
+def _in_evaluation(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution of one run on a CPU, in a program without gradients."""
+    if x.shape[-1] < _MIN_TILED_CHANNELS and _is_dense3x3(kernel, geometry):
+        return products("winograd", x, kernel, geometry)
+    return direct.conv(x, kernel, geometry)
+
+
 def _form_for(
     platform: str, runs: int, trains: bool = False
 ) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
@@ -186,7 +196,7 @@ def _form_for(
         return functools.partial(_on_accelerator, runs)
     if runs > 1:
         return functools.partial(products, "winograd")
-    return direct.training_conv if trains else direct.conv
+    return direct.training_conv if trains else _in_evaluation
 
 
 def _gradients(
@@ -294,14 +304,16 @@ def conv(platform: str, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     """
     if platform == "cpu":
         *window, c, k = kernel.shape
-        few_or_many = c < _MIN_TILED_CHANNELS or min(c, k) >= _MIN_SHARED_CHANNELS
+        by_onednn = direct.by_onednn(x, kernel)
+        few = c < _MIN_TILED_CHANNELS and not by_onednn
+        few_or_many = few or min(c, k) >= _MIN_SHARED_CHANNELS
         if (
             geometry.groups > 1
             or math.prod(window) == 1
             or (few_or_many and _is_dense3x3(kernel, geometry))
             or x.dtype == jnp.float64  # XLA's CPU backend has no fast convolution of it.
         ):
-            return products("winograd", x, kernel, geometry)
+            return products("winograd", x, kernel, geometry, by_onednn)
     return by_runs(x, kernel, platform, geometry)
 
 

@@ -8,7 +8,6 @@ a hundred times as long. Here each gradient is a convolution in that layout.
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,15 +100,23 @@ def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return y.reshape(*y.shape[:-2], size, features)
 
 
-def _by_onednn(x: jax.Array, other: jax.Array) -> bool:
-    return onednn.fits(x, other) and x.ndim == 4
+def by_onednn(*operands: jax.Array) -> bool:
+    """Return whether oneDNN computes `training_conv` of these arrays and its gradients."""
+    return onednn.fits(*operands) and all(a.ndim == 4 for a in operands)
 
 
-def training_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """`conv` in a program that computes gradients: by oneDNN, if it can. Then nothing is cached."""
-    if _by_onednn(x, kernel) and min(itertools.chain(*geometry.padding)) >= 0:
-        return onednn.conv(x, kernel, geometry.strides, geometry.padding, geometry.dilation)
-    return conv(x, kernel, geometry)
+def training_conv(
+    x: jax.Array, kernel: jax.Array, geometry: Geometry, images_first: bool = False
+) -> jax.Array:
+    """`conv` in a program that computes gradients: by oneDNN, if it can. Then nothing is cached.
+
+    Args:
+        images_first: the kernel is (Cin, ..., Cout).
+    """
+    if by_onednn(x, kernel) and min(itertools.chain(*geometry.padding)) >= 0:
+        layout = "IHWO" if images_first else "HWIO"
+        return onednn.conv(x, kernel, geometry.strides, geometry.padding, geometry.dilation, layout)
+    return conv(x, jnp.moveaxis(kernel, 0, -2) if images_first else kernel, geometry)
 
 
 def transposed(
@@ -169,7 +176,7 @@ def strided_input_gradient(
 
 
 def _kernel_gradient_of_chunk(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry, by_onednn: bool = False
+    g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> jax.Array:
     """Gradient of `xla` by the kernel: x convolved by g, images as channels.
 
@@ -179,8 +186,7 @@ def _kernel_gradient_of_chunk(
     n, *outer, columns, c = x.shape
     *window, k, _, features = kernel.shape
     strides, dilation = geometry.strides, geometry.dilation
-    convolve = training_conv if by_onednn else xla
-    pair = 1 if by_onednn else _pair(features, g.shape[-2])
+    pair = 1 if by_onednn(x, g) else _pair(features, g.shape[-2])
     weights = g.reshape(*g.shape[:-2], -1, pair * features)
     padding = [
         _padding(strides[i] * (g.shape[i + 1] - 1) + 1, window[i], dilation[i], low, outer[i])
@@ -189,15 +195,16 @@ def _kernel_gradient_of_chunk(
     step, low = strides[-1] * pair, geometry.padding[-1][0]
     read = dilation[-1] * (k - 1) + strides[-1] * (pair - 1) + 1  # Columns that a pair meets.
     _, high = _padding(step * (weights.shape[-2] - 1) + 1, read, 1, low, columns)
-    y = convolve(
+    y = training_conv(
         x.reshape(n, -1).T.reshape(1, *outer, columns * c, n),
-        jnp.moveaxis(weights, 0, -2),
+        weights,
         replace(
             geometry,
             strides=(*dilation[:-1], 1),
             padding=(*padding, (low * c, high * c)),
             dilation=(*strides[:-1], step * c),
         ),
+        images_first=True,
     ).reshape(*window, read, c, pair, features)
     parts = []
     for i in range(pair):
@@ -236,10 +243,9 @@ def kernel_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, geometry: Geo
     """Gradient of `xla` by the kernel, in chunks of images that stay in the cache."""
     positions = math.prod(g.shape[1:-1])
     size = max(_MIN_CHUNK, -(-math.prod(kernel.shape[:-1]) // positions))
-    of_chunk: Callable[..., jax.Array] = _kernel_gradient_of_chunk
-    if _by_onednn(x, g):
+    of_chunk = _kernel_gradient_of_chunk
+    if by_onednn(x, g):
         size = _ONEDNN_CHUNK
-        of_chunk = functools.partial(_kernel_gradient_of_chunk, by_onednn=True)
     elif geometry.strides == geometry.dilation == (1, 1) and kernel.shape[-1] < _MIN_FEATURES:
         of_chunk = _narrow_kernel_gradient_of_chunk
     size = min(len(x), size)

@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from cifar_jax.core.norms import wide
+from cifar_jax.kernels import onednn
 
 TILE = 4
 """Outputs per side of one tile."""
@@ -152,8 +153,35 @@ def pad_to_tiles(x: jax.Array, tile: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, -h % tile), (0, -w % tile), (0, 0)))
 
 
+def _products(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    """Transformed inputs times kernels: (36, M, Cin) with (36, Cin, Cout) -> (36, M, Cout)."""
+    return jnp.einsum("tmc,tck->tmk", x, kernel, precision=precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _products_by_onednn(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    """`_products` whose gradient by the kernels is oneDNN's: it takes 0.6 of the time of XLA's."""
+    return _products(x, kernel, precision)
+
+
+def _products_forward(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _products(x, kernel, precision), (x, kernel)
+
+
+def _products_backward(
+    precision: lax.PrecisionLike, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    return jnp.einsum("tmk,tck->tmc", g, kernel, precision=precision), onednn.gram(x, g)
+
+
+_products_by_onednn.defvjp(_products_forward, _products_backward)
+
+
 def tiled_conv3x3(
-    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None, by_onednn: bool = False
 ) -> jax.Array:
     """`conv3x3` that leaves its result in tiles: (4, 4, N, H/4, W/4, Cout); 4 divides H and W.
 
@@ -164,18 +192,23 @@ def tiled_conv3x3(
     dtype = x.dtype
     rows, cols, features = h // TILE, w // TILE, kernel.shape[-1]
     x, kernel = _transform_input(wide(x)), _transform_kernel(wide(kernel))
-    y = jnp.einsum("tmc,tck->tmk", x, kernel, precision=precision)
+    y = (_products_by_onednn if by_onednn else _products)(x, kernel, precision)
     y = _transform_output(y.reshape(TILE + 2, TILE + 2, *y.shape[1:]))
     return y.reshape(TILE, TILE, n, rows, cols, features).astype(dtype)
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None) -> jax.Array:
+def conv3x3(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike = None, by_onednn: bool = False
+) -> jax.Array:
     """3x3 convolution, stride 1, same padding: (N, H, W, Cin) -> (N, H, W, Cout).
 
     In float32 the relative error is about 1e-6, that of the direct sum 4e-7.
+
+    Args:
+        by_onednn: compute the kernel's gradient by oneDNN. Then the program is not cached.
     """
     n, height, width, _ = x.shape
-    y = tiled_conv3x3(pad_to_tiles(x, TILE), kernel, precision)
+    y = tiled_conv3x3(pad_to_tiles(x, TILE), kernel, precision, by_onednn)
     _, _, _, rows, cols, features = y.shape
     y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * TILE, cols * TILE, features)
     return y[:, :height, :width]

@@ -23,11 +23,11 @@ pytestmark = pytest.mark.skipif(
 
 
 class Conv(nn.Module):
-    """One layer with enough channels for oneDNN."""
+    """One layer."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Conv(16, (3, 3), param_dtype=x.dtype)(x)
+        return nn.Conv(64, (3, 3), param_dtype=x.dtype)(x)
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -77,8 +77,28 @@ def test_gradient_of_the_kernel(geometry: Geometry, images: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * abs(expected).max())
 
 
-def calls(model: Any, x: jax.Array, *, trains: bool) -> int:
-    """How often a program calls oneDNN."""
+def test_gram() -> None:
+    """Value, gradients and several runs at once. Within 1e-6 of the largest value in float64."""
+    x, y, g = draw(3, 4, 50, 6), draw(3, 4, 50, 7), draw(3, 4, 6, 7)
+
+    def results(function: Any, *arrays: Any) -> Any:
+        def of_run(x: jax.Array, y: jax.Array, g: jax.Array) -> Any:
+            value, gradients = jax.vjp(function, x, y)
+            return value, gradients(g)
+
+        return jax.tree.map(np.asarray, jax.jit(jax.vmap(of_run))(*arrays))
+
+    with enable_x64(True):
+        exact = (jnp.asarray(a, jnp.float64) for a in (x, y, g))
+        expected = results(lambda x, y: jnp.matmul(x.swapaxes(1, 2), y), *exact)
+    for a, b in zip(
+        jax.tree.leaves(results(onednn.gram, x, y, g)), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * abs(b).max())
+
+
+def calls(model: Any, x: jax.Array, *, trains: bool) -> tuple[int, int]:
+    """How often a program calls oneDNN's convolution and product."""
     params = jax.eval_shape(Conv().init, jax.random.key(0), x)
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
@@ -86,16 +106,21 @@ def calls(model: Any, x: jax.Array, *, trains: bool) -> int:
         return y.sum()
 
     function = jax.grad(loss, argnums=(0, 1)) if trains else loss
-    return str(jax.make_jaxpr(function)(params, x)).count("__onednn$convolution")
+    program = str(jax.make_jaxpr(function)(params, x))
+    return program.count("__onednn$convolution"), program.count("__onednn$matmul")
 
 
-def test_training_in_float32_alone_uses_it() -> None:
-    """Predictions do not: XLA cannot store a program with it."""
-    x = jnp.zeros((2, 8, 8, 16))
-    assert calls(fast(Conv(), "cpu"), x, trains=True) == 3  # value, gradients of x and kernel
-    assert calls(fast(Conv(), "cpu"), x, trains=False) == 0
+@pytest.mark.parametrize(("channels", "expected"), [(3, (3, 0)), (16, (3, 0)), (64, (0, 1))])
+def test_training_in_float32_alone_uses_it(channels: int, expected: tuple[int, int]) -> None:
+    """For value and both gradients; of Winograd's products, which 64 channels take, for one.
+
+    Predictions do not use it: XLA cannot store a program with it.
+    """
+    x = jnp.zeros((2, 8, 8, channels))
+    assert calls(fast(Conv(), "cpu"), x, trains=True) == expected
+    assert calls(fast(Conv(), "cpu"), x, trains=False) == (0, 0)
     with enable_x64(True):
-        assert calls(fast(Conv(), "cpu"), x.astype(jnp.float64), trains=True) == 0
+        assert calls(fast(Conv(), "cpu"), x.astype(jnp.float64), trains=True) == (0, 0)
 
 
 PROGRAM = """
