@@ -26,7 +26,7 @@ from cifar_jax.methods.regularise import Cutout, LabelSmoothing, Mixup, RandomEr
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
-# Images in a forward pass of evaluation: the activations of 100 images stay in a CPU's cache.
+# Images in a forward pass of evaluation: the activations of 50 images stay in a CPU's cache.
 CPU_EVAL_BATCH = 50
 
 _IMAGENET = {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"}
