@@ -82,7 +82,7 @@ def conv(
         kernel_layout: order of the kernel's axes. oneDNN reads another without a transposition.
     """
     images = {"dims": "4", "data": _axes(batch_dim=0, feature_dim=3, spatial_dims=(1, 2))}
-    axes = {axis: kernel_layout.index(axis) for axis in kernel_layout}
+    axes = {name: axis for axis, name in enumerate(kernel_layout)}
     weights = _axes(
         input_feature_dim=axes["I"],
         output_feature_dim=axes["O"],
