@@ -26,8 +26,8 @@ from cifar_jax.methods.regularise import Cutout, LabelSmoothing, Mixup, RandomEr
 
 # Batch size at which linear scaling does not change the learning rate; the protocol's.
 REFERENCE_BATCH = 128
-# Images in a forward pass of evaluation: the activations of 50 images stay in a CPU's cache.
-CPU_EVAL_BATCH = 50
+# Images in a forward pass of evaluation: the activations of 64 images stay in a CPU's cache.
+CPU_EVAL_BATCH = 64
 
 _IMAGENET = {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "project"}
 # 6n + 2 layers have weights: a stem, three stages of n blocks of two, and the last.

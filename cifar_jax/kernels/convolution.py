@@ -276,7 +276,9 @@ class Windows(NamedTuple):
         if not self.tiled:
             return pooled
         two, _, n, rows, cols, features = pooled.shape
-        return pooled.transpose(2, 3, 0, 4, 1, 5).reshape(n, two * rows, two * cols, features)
+        # In two steps, because XLA does not vectorise one transposition of all axes.
+        in_rows = pooled.transpose(0, 2, 3, 4, 1, 5)
+        return jnp.stack(list(in_rows), 2).reshape(n, two * rows, two * cols, features)
 
 
 def conv3x3_windows(platform: str, x: jax.Array, kernel: jax.Array) -> Windows:
