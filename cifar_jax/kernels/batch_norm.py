@@ -29,7 +29,7 @@ def _moments(x: jax.Array, platform: str) -> tuple[jax.Array, jax.Array]:
     """
     if platform == "cpu":
         # In the shape of x, this difference would be the same as the one that is normalised. Then
-        # XLA would keep it in memory for both. Arrays of three axes are summed faster than of two.
+        # XLA would keep it in memory for both. XLA sums arrays of three axes faster.
         images = wide(x).reshape(len(x), -1, x.shape[-1])
         mean = jnp.mean(images, (0, 1))
         return mean, jnp.mean(jnp.square(images - mean), (0, 1))

@@ -276,7 +276,7 @@ class Windows(NamedTuple):
         if not self.tiled:
             return pooled
         two, _, n, rows, cols, features = pooled.shape
-        # In two steps, because XLA does not vectorise one transposition of all axes.
+        # In two steps: before a dense layer, XLA does not vectorise one transposition of all axes.
         in_rows = pooled.transpose(0, 2, 3, 4, 1, 5)
         return jnp.stack(list(in_rows), 2).reshape(n, two * rows, two * cols, features)
 
